@@ -1,0 +1,1 @@
+//! A sans-IO D-Bus peer: SASL, framing, descriptors, bounded queues.

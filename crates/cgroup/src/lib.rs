@@ -1,0 +1,1 @@
+//! The cgroup tree: directories, attributes, events, emptiness.

@@ -1,0 +1,1 @@
+//! org.freedesktop.systemd1: the member table, authorization, introspection.

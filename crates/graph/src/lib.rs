@@ -1,0 +1,1 @@
+//! Dependencies, jobs, transactions, ordering and cycles: pure data and algorithms.

@@ -1,0 +1,1 @@
+//! All state: one module per unit type, jobs, limits and causes. Events in, effects out.

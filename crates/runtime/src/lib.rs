@@ -1,0 +1,1 @@
+//! The mio loop: readiness to events, effects to system calls.

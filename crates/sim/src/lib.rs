@@ -1,0 +1,1 @@
+//! The real manager on a fake kernel, seeded.

@@ -1,0 +1,1 @@
+//! A socket unit's configuration to bound descriptors, accept, and descriptor passing.

@@ -1,0 +1,1 @@
+//! Kernel sources as events: the mount table, inotify, clock jumps.
