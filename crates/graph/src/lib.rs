@@ -1,1 +1,14 @@
-//! Dependencies, jobs, transactions, ordering and cycles: pure data and algorithms.
+//! Dependencies, jobs and transactions: pure data and algorithms over unit ids.
+//!
+//! Nothing here knows what a service is; what the algorithms must know of a unit they ask through
+//! [`transaction::Facts`]. No recursion over the graph: outside data decides its depth.
+//!
+//! Reading order: [`edge`], [`job`], [`transaction`].
+#![forbid(unsafe_code)]
+
+pub mod edge;
+pub mod job;
+pub mod transaction;
+
+pub use edge::{Dependency, Graph, UnitId};
+pub use job::{JobId, JobMode, JobResult, JobType};

@@ -1,1 +1,18 @@
-//! All state: one module per unit type, jobs, limits and causes. Events in, effects out.
+//! All that PID 1 knows and decides: events in, effects out, no I/O.
+//!
+//! The whole surface is [`Manager::handle`], then [`Manager::poll_effect`] until it is empty, then
+//! [`Manager::next_deadline`]. What the manager wants to know of the world it asks by an [`Effect`] and hears by an
+//! [`Event`]; the clock and the unit files are handed in. Everything it remembers is one serializable [`State`].
+//!
+//! Reading order: [`event`], [`effect`], [`state`], [`manager`], then one module per unit type.
+#![forbid(unsafe_code)]
+
+pub mod effect;
+pub mod event;
+pub mod manager;
+pub mod state;
+
+pub use effect::Effect;
+pub use event::{Event, Now};
+pub use manager::Manager;
+pub use state::State;

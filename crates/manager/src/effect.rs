@@ -1,0 +1,214 @@
+//! What the manager wants done: a closed list, in the imperative, carried out by the runtime in order.
+//!
+//! Descriptors, processes and cgroups are named by opaque ids and paths; the runtime owns the real ones.
+
+use crate::event::{Request, ShutdownVerb};
+use muster_graph::{JobId, JobResult};
+use muster_unit::{CGroupSection, Condition, ExecSection, SocketSection, UnitName};
+use serde::{Deserialize, Serialize};
+use std::rc::Rc;
+
+macro_rules! ids {
+    ($($(#[$meta:meta])* $name:ident;)*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub u64);
+    )*};
+}
+ids! {
+    /// A descriptor in the runtime's table. The runtime gives out ids; they are unique for one boot.
+    FdId;
+    /// One process start. The manager gives out ids.
+    SpawnId;
+    /// One question to the world. The manager gives out ids.
+    QueryId;
+    /// One request of a client. The runtime gives out ids.
+    RequestId;
+}
+
+/// What a process is started for; decides its control sub-cgroup and what its end means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SpawnRole {
+    /// The main process, of `ExecStart=`.
+    Main,
+    /// Any other command of the unit.
+    Control,
+}
+
+/// A process to start. Everything a child needs to know, resolved but for what only the child can know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spawn {
+    /// Names the spawn in later events.
+    pub id: SpawnId,
+    /// For which unit.
+    pub unit: UnitName,
+    /// For what.
+    pub role: SpawnRole,
+    /// The command line; `argv[0]` included, `$VAR` not yet expanded unless `no_env_expand`.
+    pub command: muster_unit::ExecCommand,
+    /// The execution context of the unit.
+    pub exec: Rc<ExecSection>,
+    /// Complete environment assignments from the manager's side, before the unit's own and `EnvironmentFile=`.
+    pub base_environment: Vec<String>,
+    /// Assignments that PID 1 makes for this process (`INVOCATION_ID`, `NOTIFY_SOCKET`, …), which win over all.
+    pub own_environment: Vec<String>,
+    /// Descriptors to pass from number 3 upward, with their `LISTEN_FDNAMES` names.
+    pub fds: Vec<(FdId, String)>,
+    /// The connection for `StandardInput=socket` and kin.
+    pub stdio_socket: Option<FdId>,
+    /// Cgroup path below our root, leading slash.
+    pub cgroup: String,
+    /// Invocation id, 32 hex digits.
+    pub invocation_id: String,
+    /// Whether an `ExecSucceeded` is wanted (`Type=exec`).
+    pub report_exec: bool,
+    /// Set `WATCHDOG_PID`/`LISTEN_PID` to the child's own number.
+    pub set_watchdog_pid: bool,
+    /// Whether the exec directories (`RuntimeDirectory=` …) are made by this process.
+    pub make_directories: bool,
+    /// Keep PID 1 waiting idle? `Type=idle` starts carry the delay already; nothing to do for the runtime.
+    pub idle: bool,
+}
+
+/// Severity as in syslog(3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs)] // the levels of syslog(3)
+pub enum Level {
+    Emergency = 0,
+    Alert = 1,
+    Critical = 2,
+    Error = 3,
+    Warning = 4,
+    Notice = 5,
+    Info = 6,
+    Debug = 7,
+}
+
+/// A log record of PID 1, for the journal or the kernel log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// Severity.
+    pub level: Level,
+    /// The unit it is about.
+    pub unit: Option<UnitName>,
+    /// The sentence.
+    pub message: String,
+    /// Further journal fields (`JOB_ID`, `MESSAGE_ID`, …).
+    pub fields: Vec<(String, String)>,
+}
+
+/// A mark before a line on the console (`[  OK  ]` and kin).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the marks
+pub enum StatusMark {
+    None,
+    Ok,
+    Failed,
+    Depend,
+    Time,
+    Info,
+    Skip,
+}
+
+/// What clients are told without having asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum BusSignal {
+    /// A unit was loaded.
+    UnitNew { unit: UnitName },
+    /// A unit was unloaded.
+    UnitRemoved { unit: UnitName },
+    /// Properties of a unit changed.
+    UnitChanged { unit: UnitName },
+    /// A job was queued.
+    JobNew { job: JobId, unit: UnitName },
+    /// A job changed state.
+    JobChanged { job: JobId, unit: UnitName },
+    /// A job is gone.
+    JobRemoved { job: JobId, unit: UnitName, result: JobResult },
+    /// Unit files are being read again, or were.
+    Reloading { active: bool },
+    /// The first transaction is done: firmware, loader, kernel, initrd, userspace, total, in microseconds.
+    StartupFinished { userspace_usec: u64, total_usec: u64 },
+    /// Unit files changed on disk.
+    UnitFilesChanged,
+    /// A property of the manager changed.
+    ManagerChanged,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done, nothing to say.
+    Done,
+    /// A job was queued or merged into.
+    Job(JobId),
+    /// A unit was loaded.
+    Unit(UnitName),
+    /// Refused. `name` is a D-Bus error name in full.
+    Error { name: String, message: String },
+}
+
+/// Everything the manager can ask for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Make a process. Answer: `Spawned` or `SpawnFailed`, then `ExecSucceeded` or `ExecFailed` where reported.
+    Spawn(Box<Spawn>),
+    /// Signal one process that we started or watch.
+    KillProcess { pid: u32, signal: i32, value: Option<i32> },
+    /// Signal every process in a cgroup and below, but for those named.
+    KillCgroup { path: String, signal: i32, except: Vec<u32>, send_cont: bool, send_hup: bool },
+    /// Make the cgroup of a unit and set its attributes; watch it for emptiness.
+    RealizeCgroup { path: String, unit: UnitName, config: Rc<CGroupSection>, invocation_id: String, owner: Option<String> },
+    /// Remove a cgroup that is empty.
+    RemoveCgroup { path: String },
+    /// Freeze or thaw.
+    FreezeCgroup { path: String, freeze: bool },
+    /// Move processes into a cgroup.
+    AttachProcesses { path: String, pids: Vec<u32> },
+    /// Watch a process that is not our child.
+    WatchProcess { pid: u32 },
+    /// Check conditions. Answer: `ConditionsChecked`.
+    CheckConditions { query: QueryId, conditions: Vec<Condition> },
+    /// Read a PID file and look at the process. Answer: `PidFileRead`.
+    ReadPidFile { unit: UnitName, path: String },
+    /// Remove a file (a PID file after its service ended).
+    RemoveFile { path: String },
+    /// Open every address of a socket unit; `keep` are descriptors of before, by listen index. Answer: `SocketsOpened`.
+    OpenSockets { unit: UnitName, config: Rc<SocketSection>, keep: Vec<(u32, FdId)> },
+    /// Remove what `RemoveOnStop=` and `Symlinks=` left behind.
+    RemoveSocketNodes { unit: UnitName, config: Rc<SocketSection> },
+    /// Tell of traffic: with `accept`, take connections and send `Accepted` for each; without, `SocketReadable` once.
+    WatchSocket { fd: FdId, accept: bool },
+    /// Stop telling.
+    UnwatchSocket { fd: FdId },
+    /// Throw away what is queued.
+    FlushSocket { fd: FdId },
+    /// Set connection options of the socket unit on an accepted connection.
+    PrepareConnection { fd: FdId, config: Rc<SocketSection> },
+    /// Watch a stored descriptor for hang-up.
+    WatchStoredFd { fd: FdId },
+    /// Close descriptors (through a path that may not block).
+    CloseFds { fds: Vec<FdId> },
+    /// Remove directories (`RuntimeDirectory=`) below /run, by a helper process.
+    RemoveDirectories { unit: UnitName, paths: Vec<String> },
+    /// Publish `/run/systemd/units/invocation:UNIT` and kin; `None` takes it away.
+    PublishInvocation { unit: UnitName, invocation_id: Option<String> },
+    /// Log a record.
+    Log(LogRecord),
+    /// Show a line on the console.
+    ShowStatus { mark: StatusMark, message: String },
+    /// Answer a request.
+    Reply { id: crate::effect::RequestId, reply: Reply },
+    /// Tell clients.
+    Signal(BusSignal),
+    /// Run generators and read unit directories again. Answer: `SourceReloaded`.
+    ReloadSource,
+    /// Keep a transient unit as files so that a reload finds it again.
+    WriteTransient { unit: UnitName, text: String },
+    /// Replace PID 1 by a fresh copy of itself, handing over everything.
+    Reexecute,
+    /// All is stopped: kill what is left, unmount, sync, and go.
+    Shutdown { verb: ShutdownVerb, exit_code: u8 },
+    /// Answered by the runtime itself, with what only it can do (`Clean`, log level).
+    Forward { id: crate::effect::RequestId, request: Request },
+}

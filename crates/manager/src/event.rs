@@ -1,0 +1,225 @@
+//! What the manager hears: a closed list of things that happened, in the past tense.
+//!
+//! The runtime builds these from readiness and parsed bytes; each is bounded in size before it gets here.
+
+use crate::effect::{FdId, QueryId, RequestId, SpawnId};
+use muster_graph::{JobMode, JobType};
+use muster_unit::UnitName;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The clocks at the moment of an event, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Now {
+    /// `CLOCK_MONOTONIC`.
+    pub monotonic_usec: u64,
+    /// `CLOCK_REALTIME`.
+    pub realtime_usec: u64,
+    /// `CLOCK_BOOTTIME`.
+    pub boottime_usec: u64,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By `_exit(code)`.
+    Exited(i32),
+    /// By a signal.
+    Killed(i32),
+    /// By a signal, with a core dump.
+    Dumped(i32),
+}
+
+/// Who asks: by kernel credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The user that asked.
+    pub uid: u32,
+    /// The process that asked; 0 when unknown.
+    pub pid: u32,
+    /// Its name, as the kernel had it (`systemctl`); empty when unknown.
+    pub comm: String,
+}
+
+/// One descriptor opened for a socket unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenedSocket {
+    /// The descriptor, in the runtime's table.
+    pub fd: FdId,
+    /// Which entry of `SocketSection::listen` it serves.
+    pub listen_index: u32,
+    /// Whether connections are accepted on it (stream and seqpacket sockets), rather than data read.
+    pub connection_based: bool,
+}
+
+/// The far end of an accepted connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The tail of the instance name after the connection number, as systemd forms it.
+    pub instance_tail: String,
+    /// `REMOTE_ADDR`, where the address family has one.
+    pub remote_addr: Option<String>,
+    /// `REMOTE_PORT`.
+    pub remote_port: Option<u16>,
+    /// `SO_COOKIE` of the connection.
+    pub cookie: u64,
+    /// What connections are counted by for `MaxConnectionsPerSource=`: an address, or a uid; empty when unknown.
+    pub source: String,
+}
+
+/// A mount, as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    /// The mount unit's name.
+    pub unit: UnitName,
+    /// What is mounted.
+    pub what: String,
+    /// Where.
+    pub place: String,
+    /// File system type.
+    pub fs_type: String,
+    /// Mount options.
+    pub options: String,
+}
+
+/// Everything that can happen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// Deadlines passed; nothing else happened.
+    Tick,
+    /// The process of a spawn exists.
+    Spawned { spawn: SpawnId, pid: u32 },
+    /// No process could be made. `message` names step and error; `status` is the exit status of systemd.exec(5).
+    SpawnFailed { spawn: SpawnId, status: i32, message: String },
+    /// The executor handed over to the program (`execve` succeeded).
+    ExecSucceeded { spawn: SpawnId },
+    /// The executor could not carry out a step; its exit follows as [`Event::ChildExited`].
+    ExecFailed { spawn: SpawnId, status: i32, message: String },
+    /// A child ended and was reaped.
+    ChildExited { pid: u32, exit: Exit },
+    /// A process that we watch by pidfd, and that is not our child, ended.
+    WatchedProcessExited { pid: u32 },
+    /// The cgroup of a unit (path below our root, with a leading slash) holds no process any more.
+    CgroupEmptied { path: String },
+    /// A message arrived on the notify socket. `cgroup` is the sender's, below our root.
+    Notified { pid: u32, uid: u32, cgroup: Option<String>, fields: Vec<(String, String)>, fds: Vec<FdId> },
+    /// The answer to [`Effect::OpenSockets`].
+    SocketsOpened { unit: UnitName, result: Result<Vec<OpenedSocket>, String> },
+    /// A listening descriptor that we watch has traffic.
+    SocketReadable { fd: FdId },
+    /// A connection was taken from a listening descriptor with `Accept=yes`.
+    Accepted { listener: FdId, fd: FdId, peer: Peer },
+    /// Accepting failed for good on this descriptor.
+    AcceptFailed { listener: FdId, message: String },
+    /// A stored descriptor hung up (`FDSTORE` with `FDPOLL=1`).
+    StoredFdHungUp { fd: FdId },
+    /// The answer to [`Effect::CheckConditions`]: one result per condition, in order.
+    ConditionsChecked { query: QueryId, results: Vec<bool> },
+    /// The answer to [`Effect::ReadPidFile`]: a live process, its cgroup, or why not.
+    PidFileRead { unit: UnitName, result: Result<PidFileFound, String> },
+    /// The source of unit files was read anew (after [`Effect::ReloadSource`]).
+    SourceReloaded,
+    /// The kernel's mount table, whole.
+    MountTableRead { mounts: Vec<MountPoint> },
+    /// Somebody asks for something; the answer is [`Effect::Reply`] with the same id.
+    Requested { id: RequestId, origin: Origin, request: Request },
+    /// A signal was sent to PID 1.
+    Signalled { signal: i32, origin: Origin },
+    /// A bus name changed hands (`BusName=`): empty owner for none.
+    BusNameChanged { name: String, owner: String },
+}
+
+/// What a PID file named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PidFileFound {
+    /// The process.
+    pub pid: u32,
+    /// Its cgroup below our root.
+    pub cgroup: Option<String>,
+    /// Who owns the file.
+    pub owner_uid: u32,
+}
+
+/// Which processes of a unit a kill is for (org.freedesktop.systemd1(5), `KillUnit`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // each variant is its word
+pub enum KillWhom {
+    Main,
+    Control,
+    All,
+    MainFail,
+    ControlFail,
+    AllFail,
+}
+
+/// Where the machine goes at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // each variant is its verb
+pub enum ShutdownVerb {
+    Poweroff,
+    Reboot,
+    Halt,
+    Kexec,
+    Exit,
+    SoftReboot,
+}
+
+/// A typed request; the bus side parsed and authorized it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Queue a job. With `reload_if_possible` a restart of a unit that can reload becomes a reload.
+    EnqueueJob { unit: UnitName, kind: JobType, mode: JobMode, reload_if_possible: bool },
+    /// Load a unit (and what it names).
+    LoadUnit { unit: UnitName },
+    /// Make a unit from properties, already turned into unit-file text, and start it.
+    StartTransient { units: Vec<TransientUnit>, mode: JobMode },
+    /// Change settings of a loaded unit at run time: (section, directive, value) in order.
+    SetProperties { unit: UnitName, runtime: bool, settings: Vec<(String, String, String)> },
+    /// Send a signal to a unit's processes.
+    Kill { unit: UnitName, whom: KillWhom, signal: i32, value: Option<i32> },
+    /// Forget the failed state of one unit, or of all.
+    ResetFailed { unit: Option<UnitName> },
+    /// Cancel one job.
+    CancelJob { job: u32 },
+    /// Cancel all jobs.
+    ClearJobs,
+    /// Keep a unit loaded for a client, or stop doing so.
+    Reference { unit: UnitName, add: bool },
+    /// Read all unit files again.
+    Reload,
+    /// Replace the program by itself, keeping everything.
+    Reexecute,
+    /// Leave without stopping units (`Exit`, `Reboot`, … of the Manager interface).
+    Shutdown { verb: ShutdownVerb },
+    /// The exit code of a container.
+    SetExitCode { code: u8 },
+    /// Take variables out of, then put assignments into the environment of all later processes.
+    UpdateEnvironment { unset: Vec<String>, set: Vec<String> },
+    /// Console status output: "" for the configured default, or a word of system.conf's `ShowStatus=`.
+    SetShowStatus { mode: String },
+    /// `LogLevel` by its word.
+    SetLogLevel { level: String },
+    /// Freeze or thaw a unit's cgroup.
+    Freeze { unit: UnitName, freeze: bool },
+    /// Remove the directories a stopped unit owns.
+    Clean { unit: UnitName, mask: Vec<String> },
+    /// Move processes into a unit's cgroup.
+    AttachProcesses { unit: UnitName, subgroup: String, pids: Vec<u32> },
+    /// Let go of a scope.
+    AbandonScope { unit: UnitName },
+    /// `daemon-reload`-like rescan after unit files were changed on disk, without reparsing.
+    UnitFilesChanged,
+}
+
+/// A unit given over D-Bus rather than by a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransientUnit {
+    /// Its name.
+    pub name: UnitName,
+    /// (section, directive, value), in order; what a unit file would say.
+    pub settings: Vec<(String, String, String)>,
+    /// Processes to take over (scopes).
+    pub pids: Vec<u32>,
+    /// Descriptors given for standard input, output and error.
+    pub stdio: BTreeMap<u32, FdId>,
+}

@@ -1,0 +1,519 @@
+//! What the manager knows: one serializable value, exact to the sub-state.
+//!
+//! Descriptors and processes are ids in here, never objects. Every map is ordered, so that behaviour does not follow
+//! the order of a hash. [`State`] going out and coming in *is* reload and re-execution (DESIGN rule 8): new fields get
+//! `#[serde(default)]`.
+
+use crate::effect::{FdId, QueryId, SpawnId};
+use crate::event::{Exit, MountPoint, Peer, ShutdownVerb};
+use muster_graph::job::Job;
+use muster_graph::{Graph, JobId, UnitId};
+use muster_unit::{ExecCommand, UnitFile, UnitName};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+macro_rules! words {
+    ($(#[$meta:meta])* $type:ident { $first:ident = $first_text:literal, $($name:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[allow(missing_docs)] // each variant is its word
+        pub enum $type { #[default] $first, $($name,)* }
+        impl $type {
+            /// The word shown on D-Bus.
+            pub fn as_str(self) -> &'static str {
+                match self { $type::$first => $first_text, $($type::$name => $text,)* }
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+words! {
+    /// The state every unit type shares (systemd(1), UNITS).
+    ActiveState {
+        Inactive = "inactive", Active = "active", Reloading = "reloading", Failed = "failed",
+        Activating = "activating", Deactivating = "deactivating", Maintenance = "maintenance",
+    }
+}
+words! {
+    /// `SubState` of a service.
+    ServiceSub {
+        Dead = "dead", Condition = "condition", StartPre = "start-pre", Start = "start", StartPost = "start-post",
+        Running = "running", Exited = "exited", Reload = "reload", ReloadSignal = "reload-signal",
+        ReloadNotify = "reload-notify", Stop = "stop", StopWatchdog = "stop-watchdog", StopSigterm = "stop-sigterm",
+        StopSigkill = "stop-sigkill", StopPost = "stop-post", FinalWatchdog = "final-watchdog",
+        FinalSigterm = "final-sigterm", FinalSigkill = "final-sigkill", Failed = "failed",
+        DeadBeforeAutoRestart = "dead-before-auto-restart", FailedBeforeAutoRestart = "failed-before-auto-restart",
+        AutoRestart = "auto-restart", AutoRestartQueued = "auto-restart-queued", Cleaning = "cleaning",
+    }
+}
+words! {
+    /// `SubState` of a socket.
+    SocketSub {
+        Dead = "dead", StartPre = "start-pre", StartChown = "start-chown", StartPost = "start-post",
+        Listening = "listening", Running = "running", StopPre = "stop-pre", StopPreSigterm = "stop-pre-sigterm",
+        StopPreSigkill = "stop-pre-sigkill", StopPost = "stop-post", FinalSigterm = "final-sigterm",
+        FinalSigkill = "final-sigkill", Failed = "failed",
+    }
+}
+words! {
+    /// `Result` of a service or socket.
+    UnitResult {
+        Success = "success", Resources = "resources", Protocol = "protocol", Timeout = "timeout",
+        ExitCode = "exit-code", Signal = "signal", CoreDump = "core-dump", Watchdog = "watchdog",
+        StartLimitHit = "start-limit-hit", OomKill = "oom-kill", ExecCondition = "exec-condition",
+        TriggerLimitHit = "trigger-limit-hit", ServiceStartLimitHit = "service-start-limit-hit",
+    }
+}
+words! {
+    /// `SystemState` of the manager.
+    SystemState {
+        Initializing = "initializing", Starting = "starting", Running = "running", Degraded = "degraded",
+        Maintenance = "maintenance", Stopping = "stopping",
+    }
+}
+
+/// A moment on two clocks, microseconds; zero for never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// `CLOCK_REALTIME`.
+    pub realtime_usec: u64,
+    /// `CLOCK_MONOTONIC`.
+    pub monotonic_usec: u64,
+}
+
+/// How often something happened lately: a window and the moments within it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateWindow {
+    /// Start of the current window, monotonic microseconds.
+    pub begin_usec: u64,
+    /// Events within it.
+    pub count: u32,
+}
+
+/// One unit, loaded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Its number.
+    pub id: UnitId,
+    /// Its primary name.
+    pub name: UnitName,
+    /// The parsed file.
+    pub file: Rc<UnitFile>,
+    /// State of its kind.
+    pub kind: Kind,
+    /// The job at work on it, or waiting.
+    pub job: Option<JobId>,
+    /// A nop job beside it.
+    pub nop_job: Option<JobId>,
+    /// Path below our cgroup root, when one exists.
+    pub cgroup: Option<String>,
+    /// 32 hex digits, of the current or last run; empty before the first.
+    pub invocation_id: String,
+    /// When `Condition*=` were last checked.
+    pub condition_stamp: Stamp,
+    /// Their result.
+    pub condition_result: bool,
+    /// Per-condition results, in order: 0 untested, 1 true, -1 false.
+    pub condition_each: Vec<i32>,
+    /// When `Assert*=` were last checked, and how.
+    pub assert_stamp: Stamp,
+    /// Their result.
+    pub assert_result: bool,
+    /// A pending check of conditions, and the job that waits for it.
+    pub pending_conditions: Option<QueryId>,
+    /// Last change of state of any kind.
+    pub state_change: Stamp,
+    /// Last time it left inactive.
+    pub inactive_exit: Stamp,
+    /// Last time it became active.
+    pub active_enter: Stamp,
+    /// Last time it ceased to be active.
+    pub active_exit: Stamp,
+    /// Last time it became inactive.
+    pub inactive_enter: Stamp,
+    /// Starts counted for `StartLimitBurst=`.
+    pub start_limit: RateWindow,
+    /// Made over D-Bus.
+    pub transient: bool,
+    /// Exists for good (root slice, init.scope).
+    pub perpetual: bool,
+    /// Clients that hold a reference.
+    pub references: u32,
+    /// Unit that this one was activated by, and other facts for `TRIGGER_*`/`MONITOR_*`.
+    pub activation_details: Vec<(String, String)>,
+    /// The file on disk differs from what was loaded.
+    pub need_daemon_reload: bool,
+    /// Frozen, or being frozen: `running`, `frozen`, `freezing`, `thawing`.
+    pub freezer: Freezer,
+    /// The last causes of its state changes, newest last (DESIGN rule 10).
+    pub causes: VecDeque<Cause>,
+}
+words! {
+    /// `FreezerState`.
+    Freezer { Running = "running", Freezing = "freezing", Frozen = "frozen", Thawing = "thawing", }
+}
+
+/// Why something happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// When, on the monotonic clock in microseconds.
+    pub at_usec: u64,
+    /// What and why, for people.
+    pub text: String,
+}
+
+/// State of one unit by type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Kind {
+    /// systemd.service(5).
+    Service(Box<Service>),
+    /// systemd.socket(5).
+    Socket(Box<Socket>),
+    /// A target, slice or scope; also what this version shows but does not manage (timer, path, automount, swap).
+    Simple(Simple),
+    /// A mount, followed from the kernel's table.
+    Mount(MountState),
+}
+
+/// A unit with two states.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Simple {
+    /// Whether it is active.
+    pub active: bool,
+    /// Whether it failed (scopes).
+    pub failed: bool,
+    /// Scope: stop requested, waiting for emptiness; the deadline.
+    pub stopping_deadline_usec: Option<u64>,
+    /// Scope: who made it.
+    pub controller: String,
+}
+
+/// A mount unit as the kernel shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MountState {
+    /// The kernel's entry, when mounted.
+    pub mounted: Option<MountPoint>,
+}
+
+/// Which list of commands a unit is working through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names of the directives
+pub enum CommandList {
+    ExecCondition,
+    ExecStartPre,
+    ExecStart,
+    ExecStartPost,
+    ExecReload,
+    ExecStop,
+    ExecStopPost,
+    ExecStopPre,
+}
+
+/// One process of a unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// The spawn it came from; `None` when it told us about itself (MAINPID, PID file, attached).
+    pub spawn: Option<SpawnId>,
+    /// Its number, once known.
+    pub pid: Option<u32>,
+    /// The command it runs.
+    pub command: Option<ExecCommand>,
+    /// The list and the index in it.
+    pub place: Option<(CommandList, u32)>,
+    /// Seen to be not our child.
+    pub alien: bool,
+}
+
+/// How one command of a list went, for `ExecStart` and kin on D-Bus, and `ExecMain*`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExecStatus {
+    /// When it began.
+    pub start: Stamp,
+    /// When it ended.
+    pub exit: Stamp,
+    /// Its process.
+    pub pid: u32,
+    /// How it ended.
+    pub how: Option<Exit>,
+}
+
+impl ExecStatus {
+    /// `si_code` and `si_status` as D-Bus shows them: 1 exited, 2 killed, 3 dumped.
+    pub fn code_and_status(&self) -> (i32, i32) {
+        match self.how {
+            None => (0, 0),
+            Some(Exit::Exited(code)) => (1, code),
+            Some(Exit::Killed(signal)) => (2, signal),
+            Some(Exit::Dumped(signal)) => (3, signal),
+        }
+    }
+}
+
+/// A descriptor kept for a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredFd {
+    /// The descriptor.
+    pub fd: FdId,
+    /// Its name.
+    pub name: String,
+    /// Forget it when it hangs up.
+    pub poll: bool,
+}
+
+/// A service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Where it is in its life.
+    pub sub: ServiceSub,
+    /// Result of the last run.
+    pub result: UnitResult,
+    /// Result of the last reload.
+    pub reload_result: UnitResult,
+    /// The main process.
+    pub main: Option<Process>,
+    /// The control process.
+    pub control: Option<Process>,
+    /// Facts of the last main process.
+    pub main_status: ExecStatus,
+    /// Facts of each command that ran, by list and index.
+    pub command_status: BTreeMap<CommandList, BTreeMap<u32, ExecStatus>>,
+    /// `STATUS=`.
+    pub status_text: String,
+    /// `ERRNO=`.
+    pub status_errno: i32,
+    /// `BUSERROR=`.
+    pub status_bus_error: String,
+    /// When the current phase times out; `None` for never.
+    pub deadline_usec: Option<u64>,
+    /// `READY=1` was heard in this run.
+    pub ready: bool,
+    /// `RELOADING=1` with this `MONOTONIC_USEC` at least is expected (notify-reload).
+    pub reload_begin_usec: u64,
+    /// `RELOADING=1` was heard.
+    pub reloading_heard: bool,
+    /// `STOPPING=1` was heard.
+    pub stopping_heard: bool,
+    /// `WATCHDOG_USEC=` from the service, if any.
+    pub watchdog_override_usec: Option<u64>,
+    /// Last `WATCHDOG=1`.
+    pub watchdog: Stamp,
+    /// `NOTIFYACCESS=` from the service, if any.
+    pub notify_access_override: Option<muster_unit::NotifyAccess>,
+    /// Kept descriptors.
+    pub fd_store: Vec<StoredFd>,
+    /// The connection of an `Accept=yes` instance.
+    pub connection: Option<FdId>,
+    /// Its peer.
+    pub peer: Option<Peer>,
+    /// The socket unit that it came from.
+    pub accepted_from: Option<UnitId>,
+    /// Restarts so far.
+    pub restarts: u32,
+    /// A stop was asked for by a job: no restart.
+    pub forbid_restart: bool,
+    /// Whether runtime directories exist that must go.
+    pub directories_made: bool,
+    /// Spawn whose `ExecSucceeded` we wait for (`Type=exec`).
+    pub waiting_exec: Option<SpawnId>,
+    /// Wait of `Type=idle` or of an automatic restart: same as `deadline_usec`, other meaning by sub-state.
+    pub started_main_usec: u64,
+    /// A PID file is being read.
+    pub reading_pid_file: bool,
+}
+
+/// One descriptor of a socket unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// The descriptor.
+    pub fd: FdId,
+    /// Which entry of `listen`.
+    pub listen_index: u32,
+    /// Whether connections are accepted on it.
+    pub connection_based: bool,
+}
+
+/// A socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Where it is in its life.
+    pub sub: SocketSub,
+    /// Result of the last run.
+    pub result: UnitResult,
+    /// Open descriptors in listen order.
+    pub ports: Vec<Port>,
+    /// Whether the runtime watches them.
+    pub watched: bool,
+    /// The control process.
+    pub control: Option<Process>,
+    /// Facts of each command that ran.
+    pub command_status: BTreeMap<CommandList, BTreeMap<u32, ExecStatus>>,
+    /// Connections accepted so far.
+    pub accepted: u64,
+    /// Connections refused so far.
+    pub refused: u64,
+    /// Live instances.
+    pub connections: u32,
+    /// Live instances by source.
+    pub by_source: BTreeMap<String, u32>,
+    /// Activations for `TriggerLimitBurst=`.
+    pub trigger_limit: RateWindow,
+    /// Wake-ups for `PollLimitBurst=`.
+    pub poll_limit: RateWindow,
+    /// Paused until then by a limit.
+    pub paused_until_usec: Option<u64>,
+    /// When the current phase times out.
+    pub deadline_usec: Option<u64>,
+    /// Times the trigger limit paused it.
+    pub pauses: u64,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Loaded units by number.
+    pub units: BTreeMap<UnitId, Unit>,
+    /// Every name and alias.
+    pub names: BTreeMap<UnitName, UnitId>,
+    /// Dependencies.
+    pub graph: Graph,
+    /// Jobs by number.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// Next unit, job, spawn and query numbers.
+    pub next_unit: u32,
+    /// Next job number.
+    pub next_job: u32,
+    /// Next spawn number.
+    pub next_spawn: u64,
+    /// Next query number.
+    pub next_query: u64,
+    /// Units by process; what an exit is looked up in.
+    pub processes: BTreeMap<u32, UnitId>,
+    /// Units by spawn that has no number yet, or whose exec is awaited.
+    pub spawns: BTreeMap<SpawnId, UnitId>,
+    /// Units by unanswered question.
+    pub queries: BTreeMap<QueryId, UnitId>,
+    /// Units by cgroup path.
+    pub cgroups: BTreeMap<String, UnitId>,
+    /// Socket units by descriptor.
+    pub ports: BTreeMap<FdId, UnitId>,
+    /// Jobs that may be able to run.
+    pub run_queue: BTreeSet<JobId>,
+    /// Units that changed and are not announced yet.
+    pub changed: BTreeSet<UnitId>,
+    /// Units announced to clients (`UnitNew`).
+    pub announced: BTreeSet<UnitId>,
+    /// Units that may be unloaded.
+    pub gc_queue: BTreeSet<UnitId>,
+    /// Environment of later processes (`systemctl set-environment`).
+    pub client_environment: BTreeMap<String, String>,
+    /// `SetExitCode`.
+    pub exit_code: u8,
+    /// Set once shutdown is on its way.
+    pub shutdown: Option<ShutdownVerb>,
+    /// Console status wanted.
+    pub show_status: bool,
+    /// Log level by number.
+    pub log_level: u8,
+    /// When PID 1 began, userspace began, generators, units loaded, startup finished.
+    pub userspace: Stamp,
+    /// When the first transaction was done.
+    pub finished: Stamp,
+    /// Generators started.
+    pub generators_start: Stamp,
+    /// Generators finished.
+    pub generators_finish: Stamp,
+    /// Unit loading began.
+    pub units_load_start: Stamp,
+    /// Unit loading finished.
+    pub units_load_finish: Stamp,
+    /// Installed jobs and failed ones so far.
+    pub n_installed_jobs: u32,
+    /// Jobs that failed.
+    pub n_failed_jobs: u32,
+    /// A reload is under way for this request.
+    pub reloading: Vec<crate::effect::RequestId>,
+    /// Seed state for invocation ids.
+    pub seed: u64,
+    /// Whether the basic.target was reached.
+    pub basic_reached: bool,
+    /// Facts fixed at start (host, container, default target, …).
+    pub facts: Facts,
+}
+
+/// What the manager is told once, at start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Facts for specifiers.
+    pub specifiers: muster_unit::SpecifierContext,
+    /// Path of our cgroup root as the kernel names it ("" when it is the root).
+    pub cgroup_root: String,
+    /// Virtualization or container word, empty for none.
+    pub virtualization: String,
+    /// Environment every process gets.
+    pub base_environment: Vec<String>,
+    /// `DefaultTimeoutStartSec=` and kin, microseconds.
+    pub default_timeout_start_usec: u64,
+    /// `DefaultTimeoutStopSec=`.
+    pub default_timeout_stop_usec: u64,
+    /// `DefaultRestartSec=`.
+    pub default_restart_usec: u64,
+    /// `DefaultStartLimitIntervalSec=`.
+    pub default_start_limit_interval_usec: u64,
+    /// `DefaultStartLimitBurst=`.
+    pub default_start_limit_burst: u32,
+    /// Unit to start at boot (`systemd.unit=`, `default.target`).
+    pub boot_target: String,
+    /// Names masked by `systemd.mask=`.
+    pub masked: Vec<String>,
+    /// Names wanted by `systemd.wants=`.
+    pub wanted: Vec<String>,
+    /// `muster.strict=1`.
+    pub strict: bool,
+    /// Version text shown on D-Bus.
+    pub version: String,
+    /// Architecture word.
+    pub architecture: String,
+    /// Hostname for messages.
+    pub hostname: String,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Facts {
+            specifiers: Default::default(),
+            cgroup_root: String::new(),
+            virtualization: String::new(),
+            base_environment: Vec::new(),
+            default_timeout_start_usec: 90_000_000,
+            default_timeout_stop_usec: 90_000_000,
+            default_restart_usec: 100_000,
+            default_start_limit_interval_usec: 10_000_000,
+            default_start_limit_burst: 5,
+            boot_target: "default.target".to_owned(),
+            masked: Vec::new(),
+            wanted: Vec::new(),
+            strict: false,
+            version: String::new(),
+            architecture: String::new(),
+            hostname: String::new(),
+        }
+    }
+}
+
+impl Unit {
+    /// The state all unit types share.
+    pub fn active_state(&self) -> ActiveState {
+        match &self.kind {
+            Kind::Service(service) => service.sub.active_state(self.file.service_type_is_idle_or_simple()),
+            Kind::Socket(socket) => socket.sub.active_state(),
+            Kind::Simple(simple) if simple.stopping_deadline_usec.is_some() => ActiveState::Deactivating,
+            Kind::Simple(simple) if simple.active => ActiveState::Active,
+            Kind::Simple(simple) if simple.failed => ActiveState::Failed,
+            Kind::Simple(_) => ActiveState::Inactive,
+            Kind::Mount(mount) if mount.mounted.is_some() => ActiveState::Active,
+            Kind::Mount(_) => ActiveState::Inactive,
+        }
+    }
+}
