@@ -67,7 +67,8 @@ impl JobType {
     pub fn merge(self, other: JobType) -> Option<JobType> {
         use JobType::*;
         match (self, other) {
-            (a, b) if a == b => Some(a),
+            (Reload, Reload) => Some(Reload),
+            (Stop, Stop) => Some(Stop),
             (Nop, b) => Some(b),
             (a, Nop) => Some(a),
             (Stop, _) | (_, Stop) => None,

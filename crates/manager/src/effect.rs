@@ -155,7 +155,8 @@ pub enum Effect {
     Spawn(Box<Spawn>),
     /// Signal one process that we started or watch.
     KillProcess { pid: u32, signal: i32, value: Option<i32> },
-    /// Signal every process in a cgroup and below, but for those named.
+    /// Signal every process in a cgroup and below, but for those named. Where it is empty then, `CgroupEmptied` follows
+    /// at once; the runtime reads `cgroup.events` at the moment it delivers that event, never earlier.
     KillCgroup { path: String, signal: i32, except: Vec<u32>, send_cont: bool, send_hup: bool },
     /// Make the cgroup of a unit and set its attributes; watch it for emptiness.
     RealizeCgroup { path: String, unit: UnitName, config: Rc<CGroupSection>, invocation_id: String, owner: Option<String> },
@@ -171,6 +172,9 @@ pub enum Effect {
     CheckConditions { query: QueryId, conditions: Vec<Condition> },
     /// Read a PID file and look at the process. Answer: `PidFileRead`.
     ReadPidFile { unit: UnitName, path: String },
+    /// Find the main process of a forking service without a PID file: the only child of ours in the cgroup.
+    /// Answer: `PidFileRead`.
+    GuessMainProcess { unit: UnitName, cgroup: String },
     /// Remove a file (a PID file after its service ended).
     RemoveFile { path: String },
     /// Open every address of a socket unit; `keep` are descriptors of before, by listen index. Answer: `SocketsOpened`.

@@ -6,6 +6,7 @@
 //!
 //! Reading order: [`event`], [`effect`], [`state`], [`manager`], then one module per unit type.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod effect;
 pub mod event;
