@@ -111,6 +111,18 @@ impl Graph {
         }
     }
 
+    /// Forgets a unit that is being unloaded, with every edge from either side.
+    pub fn remove_unit(&mut self, unit: UnitId) {
+        let Some(kinds) = self.nodes.remove(&unit) else { return };
+        for (kind, others) in kinds {
+            for other in others {
+                self.unlink(other, kind.inverse(), unit);
+                self.declared.remove(&(unit, kind, other));
+                self.declared.remove(&(other, kind.inverse(), unit));
+            }
+        }
+    }
+
     fn unlink(&mut self, from: UnitId, kind: Dependency, to: UnitId) {
         if let Some(set) = self.nodes.get_mut(&from).and_then(|kinds| kinds.get_mut(&kind)) {
             set.remove(&to);

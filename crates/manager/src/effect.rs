@@ -166,6 +166,8 @@ pub enum Effect {
     FreezeCgroup { path: String, freeze: bool },
     /// Move processes into a cgroup.
     AttachProcesses { path: String, pids: Vec<u32> },
+    /// Read the kernel's mount table now. Answer: `MountTableRead`.
+    ReadMountTable,
     /// Watch a process that is not our child.
     WatchProcess { pid: u32 },
     /// Check conditions. Answer: `ConditionsChecked`.

@@ -4,16 +4,42 @@
 //! [`Manager::next_deadline`]. What the manager wants to know of the world it asks by an [`Effect`] and hears by an
 //! [`Event`]; the clock and the unit files are handed in. Everything it remembers is one serializable [`State`].
 //!
-//! Reading order: [`event`], [`effect`], [`state`], [`manager`], then one module per unit type.
+//! Reading order: [`event`], [`effect`], [`state`], [`manager`]; then how a request becomes work (`request`, `jobs`,
+//! `lifecycle`), one module per unit type (`service`, `socket`, `simple`), and what they share (`spawn`, `kill`,
+//! `notify`, `restart`, `limit`, `conditions`, `load`, `report`).
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 pub mod effect;
 pub mod event;
 pub mod manager;
 pub mod state;
 
+mod conditions;
+mod jobs;
+mod kill;
+mod lifecycle;
+mod limit;
+mod load;
+mod notify;
+mod report;
+mod request;
+mod restart;
+mod service;
+mod simple;
+mod socket;
+mod spawn;
+
 pub use effect::Effect;
 pub use event::{Event, Now};
-pub use manager::Manager;
+pub use manager::{Manager, Refused};
 pub use state::State;

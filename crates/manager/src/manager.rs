@@ -1,9 +1,13 @@
-//! The manager: its surface, and the read-only view that D-Bus gets.
+//! The manager's surface: one way in, one way out, and a view to read.
+//!
+//! Every event is worked off to the end before `handle` returns: the run queue is empty but for jobs that wait, changes
+//! are announced, what nobody needs is unloaded. No module reads a clock: `now` is set here, once an event.
 
-use crate::effect::Effect;
-use crate::state::{State, SystemState, Unit};
-use muster_graph::UnitId;
-use muster_unit::UnitName;
+use crate::effect::{Effect, Level, Reply, RequestId};
+use crate::event::{Event, Now, ShutdownVerb};
+use crate::state::{Facts, Kind, Stamp, State, Unit};
+use muster_graph::{JobMode, JobType, UnitId};
+use muster_unit::{Source, UnitName};
 use std::collections::VecDeque;
 
 /// PID 1's mind.
@@ -11,12 +15,248 @@ use std::collections::VecDeque;
 pub struct Manager {
     pub(crate) state: State,
     pub(crate) effects: VecDeque<Effect>,
+    pub(crate) now: Now,
+    /// The boot transaction was queued; its end is the end of startup.
+    pub(crate) booting: bool,
+}
+
+/// A request that was refused, in D-Bus terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Error name in full.
+    pub name: String,
+    /// The sentence for people.
+    pub message: String,
+}
+
+impl Refused {
+    /// Error with a fixed name.
+    pub fn new(name: &str, message: &str) -> Refused {
+        Refused { name: name.to_owned(), message: message.to_owned() }
+    }
+
+    pub(crate) fn into_reply(self) -> Reply {
+        Reply::Error { name: self.name, message: self.message }
+    }
 }
 
 impl Manager {
+    /// A manager that knows nothing but the facts of this boot. `seed` feeds invocation ids.
+    pub fn new(facts: Facts, seed: u64, now: Now) -> Manager {
+        let userspace = Stamp { realtime_usec: now.realtime_usec, monotonic_usec: now.monotonic_usec };
+        let state = State { facts, seed, userspace, show_status: true, log_level: Level::Info as u8, ..State::default() };
+        Manager { state, effects: VecDeque::new(), now, booting: false }
+    }
+
+    /// A manager that goes on where another stopped.
+    pub fn from_state(state: State) -> Manager {
+        Manager { state, effects: VecDeque::new(), now: Now::default(), booting: true }
+    }
+
     /// Everything, to read.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Queues the boot: the default target (or what the command line names), and what it wants besides.
+    pub fn start_default(&mut self, now: Now, source: &dyn Source) {
+        self.now = now;
+        self.state.units_load_start = self.stamp();
+        for name in ["-.slice", "system.slice", "init.scope"] {
+            if let Ok(name) = name.parse::<UnitName>() {
+                let id = self.load(&name, source);
+                self.start_perpetual(id);
+            }
+        }
+        let target = self.state.facts.boot_target.clone();
+        let candidates = [target.as_str(), "default.target", "multi-user.target", "rescue.target"];
+        let started = candidates.into_iter().any(|name| self.start_boot_unit(name, source));
+        if !started {
+            self.log(Level::Emergency, None, "No unit to boot could be started; the machine stays up without one.");
+        }
+        for name in self.state.facts.wanted.clone() {
+            self.start_boot_unit(&name, source);
+        }
+        self.state.units_load_finish = self.stamp();
+        self.booting = true;
+        self.settle();
+    }
+
+    fn start_perpetual(&mut self, id: UnitId) {
+        self.realize_cgroup(id);
+        let old = self.active_state(id);
+        if let Some(Kind::Simple(simple)) = self.state.units.get_mut(&id).map(|unit| &mut unit.kind) {
+            simple.active = true;
+        }
+        self.state_changed(id, old);
+    }
+
+    fn start_boot_unit(&mut self, name: &str, source: &dyn Source) -> bool {
+        let Ok(name) = name.parse::<UnitName>() else {
+            self.log(Level::Error, None, format!("{name} is not a unit name; expected something like multi-user.target."));
+            return false;
+        };
+        let id = self.load(&name, source);
+        let mode = if self.state.jobs.is_empty() { JobMode::Isolate } else { JobMode::Replace };
+        match self.enqueue(id, JobType::Start, mode, "boot").or_else(|_| self.enqueue(id, JobType::Start, JobMode::Replace, "boot")) {
+            Ok(_) => true,
+            Err(refused) => {
+                self.log(Level::Error, Some(id), format!("Failed to start {name}: {}", refused.message));
+                false
+            }
+        }
+    }
+
+    /// Takes in one event and works it off.
+    pub fn handle(&mut self, now: Now, source: &dyn Source, event: Event) {
+        self.now = now;
+        match event {
+            Event::Tick => {}
+            Event::Spawned { spawn, pid } => self.spawned(spawn, pid),
+            Event::SpawnFailed { spawn, status, message } => self.spawn_failed(spawn, status, &message),
+            Event::ExecSucceeded { spawn } => {
+                if let Some(id) = self.state.spawns.get(&spawn).copied() {
+                    self.service_exec_succeeded(id);
+                }
+            }
+            Event::ExecFailed { spawn, status, message } => {
+                if let Some(id) = self.state.spawns.get(&spawn).copied() {
+                    self.report_exec_failure(id, status, &message);
+                }
+            }
+            Event::ChildExited { pid, exit } => self.child_exited(pid, exit),
+            Event::WatchedProcessExited { pid } => self.child_exited(pid, crate::event::Exit::Exited(0)),
+            Event::CgroupEmptied { path } => self.cgroup_emptied(&path),
+            Event::Notified { pid, uid, cgroup, fields, fds } => self.notified(pid, uid, cgroup.as_deref(), &fields, fds),
+            Event::SocketsOpened { unit, result } => {
+                if let Some(id) = self.state.names.get(&unit).copied() {
+                    self.sockets_opened(id, result);
+                }
+            }
+            Event::SocketReadable { fd } => self.socket_readable(fd),
+            Event::Accepted { listener, fd, peer } => self.accepted(source, listener, fd, peer),
+            Event::AcceptFailed { listener, message } => self.accept_failed(listener, &message),
+            Event::StoredFdHungUp { fd } => self.stored_fd_hung_up(fd),
+            Event::ConditionsChecked { query, results } => self.conditions_checked(query, &results),
+            Event::PidFileRead { unit, result } => {
+                if let Some(id) = self.state.names.get(&unit).copied() {
+                    self.service_main_found(id, result);
+                }
+            }
+            Event::SourceReloaded => self.source_reloaded(source),
+            Event::MountTableRead { mounts } => self.mount_table(source, mounts),
+            Event::Requested { id, origin, request } => self.request(source, id, &origin, request),
+            Event::Signalled { signal, origin } => self.signalled(source, signal, &origin),
+            Event::BusNameChanged { name, owner } => self.bus_name_changed(&name, !owner.is_empty()),
+        }
+        self.expire();
+        self.settle();
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to come back with a `Tick` at the latest, on the monotonic clock in microseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let jobs = self.state.jobs.values().map(|job| job.deadline_usec).filter(|at| *at != u64::MAX);
+        let units = self.state.units.values().flat_map(|unit| self.unit_deadlines(unit)).flatten();
+        jobs.chain(units).min()
+    }
+
+    fn unit_deadlines(&self, unit: &Unit) -> [Option<u64>; 2] {
+        match &unit.kind {
+            Kind::Service(service) => [service.deadline_usec, self.watchdog_deadline(unit.id)],
+            Kind::Socket(socket) => [socket.deadline_usec, socket.paused_until_usec],
+            Kind::Simple(simple) => [simple.stopping_deadline_usec, None],
+            Kind::Mount(_) => [None, None],
+        }
+    }
+
+    /// Fires what is due.
+    fn expire(&mut self) {
+        self.expire_jobs();
+        let now = self.now.monotonic_usec;
+        let due: Vec<UnitId> = self
+            .state
+            .units
+            .values()
+            .filter(|unit| self.unit_deadlines(unit).iter().flatten().any(|at| *at <= now))
+            .map(|unit| unit.id)
+            .collect();
+        for id in due {
+            self.unit_due(id, now);
+        }
+    }
+
+    fn unit_due(&mut self, id: UnitId, now: u64) {
+        if self.watchdog_deadline(id).is_some_and(|at| at <= now) {
+            self.service_watchdog(id);
+        }
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let late = |deadline: Option<u64>| deadline.is_some_and(|at| at <= now);
+        match &unit.kind {
+            Kind::Service(service) if late(service.deadline_usec) => self.service_deadline(id),
+            Kind::Socket(socket) if late(socket.deadline_usec) => self.socket_deadline(id),
+            Kind::Simple(simple) if late(simple.stopping_deadline_usec) => self.scope_deadline(id),
+            Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) | Kind::Mount(_) => {}
+        }
+    }
+
+    /// Works everything off that an event may have left.
+    fn settle(&mut self) {
+        self.run_jobs();
+        self.start_idle_services();
+        self.run_jobs();
+        self.collect_units();
+        self.flush_changes();
+        self.check_startup_finished();
+    }
+
+    fn cgroup_emptied(&mut self, path: &str) {
+        let Some(id) = self.state.cgroups.get(path).copied() else { return };
+        self.state.populated.remove(&id);
+        match self.state.units.get(&id).map(|unit| &unit.kind) {
+            Some(Kind::Service(_)) => self.service_cgroup_emptied(id),
+            Some(Kind::Simple(_)) => self.simple_cgroup_emptied(id),
+            Some(Kind::Socket(_) | Kind::Mount(_)) | None => {}
+        }
+    }
+
+    fn bus_name_changed(&mut self, name: &str, owned: bool) {
+        let owners: Vec<UnitId> = self
+            .state
+            .units
+            .values()
+            .filter(|unit| matches!(&unit.file.body, muster_unit::Body::Service(section) if section.bus_name.as_deref() == Some(name)))
+            .map(|unit| unit.id)
+            .collect();
+        for id in owners {
+            self.service_bus_name(id, owned);
+        }
+    }
+
+    /// Unit files were read anew: take them over, and tell who waited.
+    fn source_reloaded(&mut self, source: &dyn Source) {
+        self.reload_all(source);
+        self.flush_changes();
+        self.effects.push_back(Effect::Signal(crate::effect::BusSignal::Reloading { active: false }));
+        for id in std::mem::take(&mut self.state.reloading) {
+            self.reply(id, Reply::Done);
+        }
+    }
+
+    pub(crate) fn reply(&mut self, id: RequestId, reply: Reply) {
+        self.effects.push_back(Effect::Reply { id, reply });
+    }
+
+    /// Leaves for good.
+    pub(crate) fn shut_down(&mut self, verb: ShutdownVerb) {
+        if self.state.shutdown.is_none() {
+            self.state.shutdown = Some(verb);
+            self.effects.push_back(Effect::Shutdown { verb, exit_code: self.state.exit_code });
+        }
     }
 
     /// A loaded unit by any of its names.
@@ -36,10 +276,5 @@ impl Manager {
                 .find_map(|path| self.state.cgroups.get(path))
         });
         by_cgroup.or_else(|| self.state.processes.get(&pid)).copied()
-    }
-
-    /// `SystemState` of the Manager interface.
-    pub fn system_state(&self) -> SystemState {
-        SystemState::Starting
     }
 }

@@ -195,6 +195,16 @@ pub struct Simple {
 pub struct MountState {
     /// The kernel's entry, when mounted.
     pub mounted: Option<MountPoint>,
+    /// mount(8) or umount(8) at work.
+    pub control: Option<Process>,
+    /// What is under way, until the kernel's table was read after it.
+    pub phase: MountPhase,
+    /// The last attempt to mount failed.
+    pub failed: bool,
+}
+words! {
+    /// What a mount unit is doing; the words are its `SubState` meanwhile.
+    MountPhase { Settled = "", Mounting = "mounting", Unmounting = "unmounting", }
 }
 
 /// Which list of commands a unit is working through.
@@ -404,6 +414,14 @@ pub struct State {
     pub changed: BTreeSet<UnitId>,
     /// Units announced to clients (`UnitNew`).
     pub announced: BTreeSet<UnitId>,
+    /// Services of `Type=idle` that may be waiting.
+    pub idle: BTreeSet<UnitId>,
+    /// Units whose cgroup may hold processes.
+    pub populated: BTreeSet<UnitId>,
+    /// Processes that a scope takes over when it starts.
+    pub scope_pids: BTreeMap<UnitId, Vec<u32>>,
+    /// Transient units: their settings as text, by name.
+    pub transient: BTreeMap<UnitName, String>,
     /// Units that may be unloaded.
     pub gc_queue: BTreeSet<UnitId>,
     /// Environment of later processes (`systemctl set-environment`).
@@ -503,17 +521,46 @@ impl Default for Facts {
 }
 
 impl Unit {
+    fn is_idle_service(&self) -> bool {
+        matches!(&self.file.body, muster_unit::Body::Service(section)
+            if section.effective_type() == muster_unit::ServiceType::Idle)
+    }
+
+    /// `SubState` on D-Bus.
+    pub fn sub_state(&self) -> &'static str {
+        let up_down = |up: &'static str| match self.active_state() {
+            ActiveState::Active => up,
+            ActiveState::Failed => "failed",
+            ActiveState::Deactivating => "stop-sigterm",
+            _ => "dead",
+        };
+        match (&self.kind, self.name.kind()) {
+            (Kind::Service(service), _) => service.sub.as_str(),
+            (Kind::Socket(socket), _) => socket.sub.as_str(),
+            (Kind::Mount(mount), _) if mount.phase != MountPhase::Settled => mount.phase.as_str(),
+            (Kind::Mount(_), _) => up_down("mounted"),
+            (Kind::Simple(simple), muster_unit::UnitKind::Scope) if simple.active => "running",
+            (Kind::Simple(_), muster_unit::UnitKind::Device) => up_down("plugged"),
+            (Kind::Simple(_), muster_unit::UnitKind::Timer | muster_unit::UnitKind::Path | muster_unit::UnitKind::Automount) => up_down("waiting"),
+            (Kind::Simple(_), _) => up_down("active"),
+        }
+    }
     /// The state all unit types share.
     pub fn active_state(&self) -> ActiveState {
         match &self.kind {
-            Kind::Service(service) => service.sub.active_state(self.file.service_type_is_idle_or_simple()),
+            Kind::Service(service) => service.sub.active_state(self.is_idle_service()),
             Kind::Socket(socket) => socket.sub.active_state(),
             Kind::Simple(simple) if simple.stopping_deadline_usec.is_some() => ActiveState::Deactivating,
             Kind::Simple(simple) if simple.active => ActiveState::Active,
             Kind::Simple(simple) if simple.failed => ActiveState::Failed,
             Kind::Simple(_) => ActiveState::Inactive,
-            Kind::Mount(mount) if mount.mounted.is_some() => ActiveState::Active,
-            Kind::Mount(_) => ActiveState::Inactive,
+            Kind::Mount(mount) => match mount.phase {
+                MountPhase::Mounting => ActiveState::Activating,
+                MountPhase::Unmounting => ActiveState::Deactivating,
+                MountPhase::Settled if mount.mounted.is_some() => ActiveState::Active,
+                MountPhase::Settled if mount.failed => ActiveState::Failed,
+                MountPhase::Settled => ActiveState::Inactive,
+            },
         }
     }
 }

@@ -1,0 +1,438 @@
+//! Jobs: from a resolved transaction to work handed to units, and back to a result.
+//!
+//! Jobs are the only owners of completion. A job runs when nothing it is ordered after waits or runs; it ends by a state
+//! of its unit, by its timeout, or by the failure of what it requires. Ends are worked off a list, never by recursion.
+
+use crate::effect::{BusSignal, Effect, Level};
+use crate::manager::{Manager, Refused};
+use crate::state::{ActiveState, Kind};
+use muster_graph::job::Job;
+use muster_graph::transaction::{self, Facts, Refusal, Transaction, TransactionError};
+use muster_graph::{Dependency, JobId, JobMode, JobResult, JobType, UnitId};
+use muster_unit::{LoadState, UnitKind};
+
+/// What a unit said when it was handed a job.
+pub(crate) enum Started {
+    /// Under way, or already there: its state tells the end.
+    Working,
+    /// Not now; try again when something changed.
+    Later,
+    /// Ended at once.
+    Ended(JobResult),
+}
+
+/// At most so many jobs wait at a time.
+const JOBS_MAX: usize = 100_000;
+
+impl Facts for Manager {
+    fn is_active(&self, unit: UnitId) -> bool {
+        matches!(
+            self.active_state(unit),
+            ActiveState::Active | ActiveState::Activating | ActiveState::Reloading
+        )
+    }
+
+    fn is_redundant(&self, unit: UnitId, kind: JobType) -> bool {
+        let active = matches!(self.active_state(unit), ActiveState::Active | ActiveState::Reloading);
+        match kind {
+            JobType::Start | JobType::VerifyActive => active,
+            JobType::Stop => matches!(self.active_state(unit), ActiveState::Inactive | ActiveState::Failed),
+            JobType::Reload => self.active_state(unit) == ActiveState::Reloading,
+            JobType::Nop => true,
+            JobType::Restart | JobType::TryRestart | JobType::TryReload | JobType::ReloadOrStart => false,
+        }
+    }
+
+    fn refusal(&self, unit: UnitId, kind: JobType) -> Option<Refusal> {
+        let unit = self.state.units.get(&unit)?;
+        if matches!(kind, JobType::Stop | JobType::Nop) {
+            return (kind == JobType::Stop && unit.perpetual).then_some(Refusal::NotApplicable);
+        }
+        if kind == JobType::VerifyActive {
+            return None;
+        }
+        match unit.file.load_state {
+            LoadState::NotFound => Some(Refusal::NotFound),
+            LoadState::Masked => Some(Refusal::Masked),
+            LoadState::BadSetting | LoadState::Error => {
+                Some(Refusal::LoadFailed(unit.file.load_error.clone().unwrap_or_default()))
+            }
+            _ if matches!(kind, JobType::Reload | JobType::TryReload) && !self.can_reload(unit.id) => {
+                Some(Refusal::NotApplicable)
+            }
+            _ => None,
+        }
+    }
+
+    fn installed(&self, unit: UnitId) -> Option<(JobType, bool)> {
+        let job = self.state.jobs.get(&self.state.units.get(&unit)?.job?)?;
+        Some((job.kind, job.irreversible))
+    }
+
+    fn ignores_isolate(&self, unit: UnitId) -> bool {
+        self.state.units.get(&unit).is_none_or(|unit| {
+            let kind_default = matches!(unit.name.kind(), UnitKind::Slice | UnitKind::Scope | UnitKind::Device | UnitKind::Mount);
+            unit.perpetual || unit.file.unit.ignore_on_isolate.unwrap_or(kind_default)
+        })
+    }
+
+    fn all(&self) -> Vec<UnitId> {
+        self.state.units.keys().copied().collect()
+    }
+
+    fn name(&self, unit: UnitId) -> String {
+        self.unit_name(unit)
+    }
+}
+
+impl Manager {
+    /// Resolves a request and installs its jobs; gives the job of the unit asked for.
+    pub(crate) fn enqueue(
+        &mut self,
+        unit: UnitId,
+        kind: JobType,
+        mode: JobMode,
+        cause: &str,
+    ) -> Result<JobId, Refused> {
+        if self.state.jobs.len() >= JOBS_MAX {
+            return Err(Refused::new("org.freedesktop.DBus.Error.LimitsExceeded", "Too many jobs are queued."));
+        }
+        self.check_mode(unit, kind, mode)?;
+        let made = transaction::build(&self.state.graph, self, unit, kind, mode)
+            .map_err(|error| self.refused_transaction(unit, kind, error))?;
+        for note in &made.notes {
+            self.log(Level::Warning, Some(unit), note.clone());
+        }
+        if mode == JobMode::Flush {
+            self.clear_jobs_except(&made);
+        }
+        self.install(made, mode, cause)
+    }
+
+    fn check_mode(&self, unit: UnitId, kind: JobType, mode: JobMode) -> Result<(), Refused> {
+        if mode != JobMode::Isolate {
+            return Ok(());
+        }
+        if kind != JobType::Start {
+            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "Isolate is only valid for start."));
+        }
+        match self.state.units.get(&unit) {
+            Some(unit) if !unit.file.unit.allow_isolate => Err(Refused::new(
+                "org.freedesktop.systemd1.NoIsolation",
+                "Operation refused, unit may not be isolated.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn refused_transaction(&self, anchor: UnitId, kind: JobType, error: TransactionError) -> Refused {
+        let name = |unit: UnitId| self.unit_name(unit);
+        let s1 = |tail: &str, text: String| Refused { name: format!("org.freedesktop.systemd1.{tail}"), message: text };
+        match error {
+            TransactionError::Refused(unit, Refusal::NotFound) => {
+                s1("NoSuchUnit", format!("Unit {} not found.", name(unit)))
+            }
+            TransactionError::Refused(unit, Refusal::Masked) => s1("UnitMasked", format!("Unit {} is masked.", name(unit))),
+            TransactionError::Refused(unit, Refusal::LoadFailed(_)) => {
+                let bad = self.state.units.get(&unit).is_some_and(|unit| unit.file.load_state == LoadState::BadSetting);
+                if bad {
+                    s1("BadUnitSetting", format!("Unit {} has a bad unit file setting.", name(unit)))
+                } else {
+                    s1("LoadFailed", format!("Unit {} failed to load properly, please adjust/correct and reload service manager.", name(unit)))
+                }
+            }
+            TransactionError::Refused(unit, Refusal::NotApplicable) => s1(
+                "JobTypeNotApplicable",
+                format!("Job type {} is not applicable for unit {}.", kind.as_str(), name(unit)),
+            ),
+            TransactionError::Conflicting(unit) => s1(
+                "TransactionJobsConflicting",
+                format!("Transaction contains conflicting jobs 'start' and 'stop' for {}. Probably contradicting requirement dependencies configured.", name(unit)),
+            ),
+            TransactionError::Cyclic(_) => {
+                s1("TransactionOrderIsCyclic", format!("Transaction order is cyclic. See system logs for details ({}).", name(anchor)))
+            }
+            TransactionError::Destructive(unit) => {
+                let queued = self.installed(unit).map_or("", |(kind, _)| kind.as_str());
+                s1(
+                    "TransactionIsDestructive",
+                    format!("Transaction for {}/{} is destructive ({} has '{queued}' job queued, but '{}' is included in transaction).",
+                        name(anchor), kind.as_str(), name(unit), if queued == "stop" { "start" } else { "stop" }),
+                )
+            }
+        }
+    }
+
+    fn clear_jobs_except(&mut self, made: &Transaction) {
+        let doomed: Vec<JobId> = self
+            .state
+            .jobs
+            .values()
+            .filter(|job| !job.irreversible && !made.jobs.contains_key(&job.unit))
+            .map(|job| job.id)
+            .collect();
+        for job in doomed {
+            self.finish_job(job, JobResult::Canceled, false);
+        }
+    }
+
+    fn install(&mut self, made: Transaction, mode: JobMode, cause: &str) -> Result<JobId, Refused> {
+        let mut anchor_job = None;
+        for (&unit, &kind) in &made.jobs {
+            let pulled = made.pulled_by.get(&unit).map(|(by, via)| format!("{} {}=", self.unit_name(*by), via.name()));
+            let why = match pulled {
+                Some(by) if Some(unit) != made.anchor => format!("{by} (of {cause})"),
+                _ => cause.to_owned(),
+            };
+            let job = self.install_one(unit, kind.collapse(self.is_active(unit)), mode, why);
+            if Some(unit) == made.anchor {
+                anchor_job = Some(job);
+            }
+        }
+        anchor_job.ok_or_else(|| Refused::new("org.freedesktop.DBus.Error.Failed", "The request came to nothing."))
+    }
+
+    fn install_one(&mut self, unit: UnitId, kind: JobType, mode: JobMode, cause: String) -> JobId {
+        let installed = self.state.units.get(&unit).and_then(|unit| unit.job);
+        if let Some(old) = installed.and_then(|id| self.state.jobs.get(&id).cloned()) {
+            match old.kind.merge(kind).map(|kind| kind.collapse(self.is_active(unit))) {
+                Some(both) if !old.running || both == old.kind => {
+                    if let Some(job) = self.state.jobs.get_mut(&old.id) {
+                        job.kind = both;
+                        job.irreversible |= mode == JobMode::ReplaceIrreversibly;
+                    }
+                    self.state.run_queue.insert(old.id);
+                    return old.id;
+                }
+                // A running job that grew: it begins anew as the merged one.
+                Some(both) => {
+                    if let Some(job) = self.state.jobs.get_mut(&old.id) {
+                        job.kind = both;
+                        job.running = false;
+                    }
+                    self.state.run_queue.insert(old.id);
+                    return old.id;
+                }
+                None => self.finish_job(old.id, JobResult::Canceled, false),
+            }
+        }
+        self.new_job(unit, kind, mode, cause)
+    }
+
+    fn new_job(&mut self, unit: UnitId, kind: JobType, mode: JobMode, cause: String) -> JobId {
+        self.state.next_job = self.state.next_job.wrapping_add(1).max(1);
+        let id = JobId(self.state.next_job);
+        let queued_usec = self.now.monotonic_usec;
+        let timeout = self.state.units.get(&unit).and_then(|unit| unit.file.unit.job_timeout_sec).map_or(u64::MAX, |span| span.0);
+        let job = Job {
+            id,
+            unit,
+            kind,
+            running: false,
+            irreversible: mode == JobMode::ReplaceIrreversibly,
+            ignore_order: mode == JobMode::IgnoreDependencies,
+            queued_usec,
+            begun_usec: 0,
+            deadline_usec: queued_usec.saturating_add(timeout),
+            cause: cause.clone(),
+        };
+        self.state.jobs.insert(id, job);
+        self.state.n_installed_jobs = self.state.n_installed_jobs.saturating_add(1);
+        if let Some(unit) = self.state.units.get_mut(&unit) {
+            unit.job = Some(id);
+        }
+        self.state.run_queue.insert(id);
+        self.note_cause(unit, format!("{} queued: {cause}", kind.as_str()));
+        let name = self.name_of(unit);
+        self.effects.push_back(Effect::Signal(BusSignal::JobNew { job: id, unit: name }));
+        self.touch(unit);
+        id
+    }
+
+    /// Works the run queue off; what cannot run yet is put back by the event that frees it.
+    pub(crate) fn run_jobs(&mut self) {
+        while let Some(id) = self.state.run_queue.pop_first() {
+            self.run_job(id);
+        }
+    }
+
+    fn run_job(&mut self, id: JobId) {
+        let Some(job) = self.state.jobs.get(&id).filter(|job| !job.running).cloned() else { return };
+        if !job.ignore_order && self.must_wait(&job) {
+            return;
+        }
+        if let Some(job) = self.state.jobs.get_mut(&id) {
+            job.running = true;
+            job.begun_usec = self.now.monotonic_usec;
+            let running = self.state.units.get(&job.unit).and_then(|unit| unit.file.unit.job_running_timeout_sec);
+            if let Some(span) = running {
+                job.deadline_usec = job.deadline_usec.min(job.begun_usec.saturating_add(span.0));
+            }
+        }
+        let outcome = match job.kind {
+            JobType::Start => self.start_unit(job.unit),
+            JobType::Stop => self.stop_unit(job.unit),
+            JobType::Restart => self.restart_unit(job.unit),
+            JobType::Reload => self.reload_unit(job.unit),
+            JobType::VerifyActive => self.verify_active(job.unit),
+            JobType::Nop | JobType::TryRestart | JobType::TryReload | JobType::ReloadOrStart => {
+                Started::Ended(JobResult::Done)
+            }
+        };
+        match outcome {
+            Started::Working => self.check_job_after_start(id),
+            Started::Later => {
+                if let Some(job) = self.state.jobs.get_mut(&id) {
+                    job.running = false;
+                }
+            }
+            Started::Ended(result) => self.finish_job(id, result, true),
+        }
+    }
+
+    /// A unit that was there already, or got there within the call, does not send another change.
+    fn check_job_after_start(&mut self, id: JobId) {
+        let Some(job) = self.state.jobs.get(&id).filter(|job| job.running) else { return };
+        let (unit, state) = (job.unit, self.active_state(job.unit));
+        let there = match job.kind {
+            JobType::Start => state == ActiveState::Active,
+            JobType::Stop | JobType::Restart => matches!(state, ActiveState::Inactive | ActiveState::Failed),
+            _ => false,
+        };
+        if there {
+            self.job_by_state(unit);
+        }
+    }
+
+    fn must_wait(&self, job: &Job) -> bool {
+        let job_of = |unit: UnitId| {
+            let other = self.state.jobs.get(&self.state.units.get(&unit)?.job?)?;
+            Some(other.kind)
+        };
+        !transaction::waits_for(&self.state.graph, job.unit, job.kind, job_of).is_empty()
+    }
+
+    fn verify_active(&self, unit: UnitId) -> Started {
+        match self.active_state(unit) {
+            ActiveState::Active | ActiveState::Reloading => Started::Ended(JobResult::Done),
+            ActiveState::Activating => Started::Later,
+            _ => Started::Ended(JobResult::Dependency),
+        }
+    }
+
+    fn restart_unit(&mut self, unit: UnitId) -> Started {
+        match self.active_state(unit) {
+            ActiveState::Inactive | ActiveState::Failed => Started::Working,
+            _ => self.stop_unit(unit),
+        }
+    }
+
+    /// Looks whether the unit's state ends its job.
+    pub(crate) fn job_by_state(&mut self, unit: UnitId) {
+        let Some(id) = self.state.units.get(&unit).and_then(|unit| unit.job) else { return };
+        let Some(job) = self.state.jobs.get(&id).cloned() else { return };
+        let state = self.active_state(unit);
+        let up = matches!(state, ActiveState::Active | ActiveState::Reloading);
+        let down = matches!(state, ActiveState::Inactive | ActiveState::Failed);
+        match job.kind {
+            JobType::Start | JobType::VerifyActive if up => self.finish_job(id, JobResult::Done, true),
+            JobType::Start if job.running && down => {
+                let result = if state == ActiveState::Failed { JobResult::Failed } else { JobResult::Done };
+                self.finish_job(id, result, true);
+            }
+            JobType::Reload if job.running && state == ActiveState::Active => {
+                let result = if self.reload_failed(unit) { JobResult::Failed } else { JobResult::Done };
+                self.finish_job(id, result, true);
+            }
+            JobType::Reload if job.running && (down || state == ActiveState::Deactivating) => {
+                self.finish_job(id, JobResult::Failed, true);
+            }
+            JobType::Stop if down => self.finish_job(id, JobResult::Done, true),
+            JobType::Restart if down && job.running => self.turn_into_start(id),
+            JobType::Stop | JobType::Restart if job.running && up => self.finish_job(id, JobResult::Failed, true),
+            // A unit that stops while its start job is queued, or the reverse, keeps the job waiting.
+            _ => {
+                self.state.run_queue.insert(id);
+            }
+        }
+    }
+
+    fn reload_failed(&self, unit: UnitId) -> bool {
+        matches!(self.state.units.get(&unit).map(|unit| &unit.kind),
+            Some(Kind::Service(service)) if service.reload_result != crate::state::UnitResult::Success)
+    }
+
+    fn turn_into_start(&mut self, id: JobId) {
+        if let Some(job) = self.state.jobs.get_mut(&id) {
+            job.kind = JobType::Start;
+            job.running = false;
+            let unit = job.unit;
+            self.state.run_queue.insert(id);
+            self.wake_ordered(unit);
+        }
+    }
+
+    /// Ends a job and what falls with it. Without `propagate` nothing falls (it is being replaced).
+    pub(crate) fn finish_job(&mut self, id: JobId, result: JobResult, propagate: bool) {
+        let mut ends = vec![(id, result)];
+        while let Some((id, result)) = ends.pop() {
+            let Some(job) = self.state.jobs.remove(&id) else { continue };
+            self.state.run_queue.remove(&id);
+            if let Some(unit) = self.state.units.get_mut(&job.unit).filter(|unit| unit.job == Some(id)) {
+                unit.job = None;
+            }
+            let failed = !matches!(result, JobResult::Done | JobResult::Skipped | JobResult::Canceled);
+            if failed {
+                self.state.n_failed_jobs = self.state.n_failed_jobs.saturating_add(1);
+            }
+            self.report_job_end(&job, result);
+            let unit = self.name_of(job.unit);
+            self.touch(job.unit);
+            self.flush_changes();
+            self.effects.push_back(Effect::Signal(BusSignal::JobRemoved { job: id, unit, result }));
+            if propagate && failed && matches!(job.kind, JobType::Start | JobType::VerifyActive) {
+                ends.extend(self.jobs_that_need(job.unit).map(|id| (id, JobResult::Dependency)));
+            }
+            if propagate && failed && job.kind == JobType::Start && result == JobResult::Dependency {
+                self.trigger_on_failure(job.unit, "a dependency failed");
+            }
+            self.wake_ordered(job.unit);
+            self.state.gc_queue.insert(job.unit);
+        }
+        self.check_startup_finished();
+    }
+
+    fn jobs_that_need(&self, unit: UnitId) -> impl Iterator<Item = JobId> + '_ {
+        [Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::BoundBy]
+            .into_iter()
+            .flat_map(move |kind| self.state.graph.of(unit, kind))
+            .filter_map(|other| self.state.units.get(&other)?.job)
+            .filter(|id| {
+                self.state.jobs.get(id).is_some_and(|job| matches!(job.kind, JobType::Start | JobType::VerifyActive))
+            })
+    }
+
+    /// Lets the jobs look again that may have waited for this unit.
+    pub(crate) fn wake_ordered(&mut self, unit: UnitId) {
+        for kind in [Dependency::Before, Dependency::After] {
+            for other in self.state.graph.of(unit, kind) {
+                if let Some(job) = self.state.units.get(&other).and_then(|unit| unit.job) {
+                    self.state.run_queue.insert(job);
+                }
+            }
+        }
+        if let Some(job) = self.state.units.get(&unit).and_then(|unit| unit.job) {
+            self.state.run_queue.insert(job);
+        }
+    }
+
+    /// Ends jobs whose time is up.
+    pub(crate) fn expire_jobs(&mut self) {
+        let now = self.now.monotonic_usec;
+        let late: Vec<JobId> =
+            self.state.jobs.values().filter(|job| job.deadline_usec <= now).map(|job| job.id).collect();
+        for id in late {
+            self.finish_job(id, JobResult::Timeout, true);
+        }
+    }
+}

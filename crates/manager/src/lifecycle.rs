@@ -1,0 +1,483 @@
+//! What all unit types share: a change of state and everything that follows from it.
+//!
+//! Every change goes through [`Manager::state_changed`], which stamps it, ends jobs, tells dependents and clients, and
+//! keeps the cause. Unit modules change their own sub-state and call it; they never touch another unit's state.
+
+use crate::effect::{BusSignal, Effect, Level};
+use crate::jobs::Started;
+use crate::manager::Manager;
+use crate::state::{ActiveState, Cause, Kind, Stamp, SystemState, UnitResult};
+use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
+use muster_unit::{UnitKind, UnitName};
+
+/// How many causes are kept for each unit.
+const CAUSES_MAX: usize = 16;
+
+impl Manager {
+    /// The state of a unit; inactive when it is not loaded.
+    pub(crate) fn active_state(&self, unit: UnitId) -> ActiveState {
+        self.state.units.get(&unit).map_or(ActiveState::Inactive, crate::state::Unit::active_state)
+    }
+
+    pub(crate) fn unit_name(&self, unit: UnitId) -> String {
+        self.state.units.get(&unit).map_or_else(String::new, |unit| unit.name.to_string())
+    }
+
+    /// The name as a value; units are never removed while an id is in use, so the fallback is never seen.
+    pub(crate) fn name_of(&self, unit: UnitId) -> UnitName {
+        self.state.units.get(&unit).map_or_else(UnitName::root_slice, |unit| unit.name.clone())
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { realtime_usec: self.now.realtime_usec, monotonic_usec: self.now.monotonic_usec }
+    }
+
+    /// Keeps why something happened to a unit (`musterctl why`).
+    pub(crate) fn note_cause(&mut self, unit: UnitId, text: String) {
+        let at_usec = self.now.monotonic_usec;
+        if let Some(unit) = self.state.units.get_mut(&unit) {
+            if unit.causes.len() >= CAUSES_MAX {
+                unit.causes.pop_front();
+            }
+            unit.causes.push_back(Cause { at_usec, text });
+        }
+    }
+
+    /// Marks a unit as changed for clients.
+    pub(crate) fn touch(&mut self, unit: UnitId) {
+        self.state.changed.insert(unit);
+    }
+
+    /// Tells clients what changed since the last time, one signal a unit.
+    pub(crate) fn flush_changes(&mut self) {
+        for id in std::mem::take(&mut self.state.changed) {
+            if !self.state.units.contains_key(&id) {
+                continue;
+            }
+            let unit = self.name_of(id);
+            let signal = if self.state.announced.insert(id) {
+                BusSignal::UnitNew { unit }
+            } else {
+                BusSignal::UnitChanged { unit }
+            };
+            self.effects.push_back(Effect::Signal(signal));
+        }
+    }
+
+    /// To be called after any change of sub-state, with the state before.
+    pub(crate) fn state_changed(&mut self, id: UnitId, old: ActiveState) {
+        let new = self.active_state(id);
+        let stamp = self.stamp();
+        self.touch(id);
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        unit.state_change = stamp;
+        let is_down = |state| matches!(state, ActiveState::Inactive | ActiveState::Failed);
+        let is_up = |state| matches!(state, ActiveState::Active | ActiveState::Reloading);
+        if is_down(old) && !is_down(new) {
+            unit.inactive_exit = stamp;
+        }
+        if !is_down(old) && is_down(new) {
+            unit.inactive_enter = stamp;
+        }
+        if !is_up(old) && is_up(new) {
+            unit.active_enter = stamp;
+        }
+        if is_up(old) && !is_up(new) {
+            unit.active_exit = stamp;
+        }
+        if old != new {
+            self.note_cause(id, format!("{} -> {}", old.as_str(), new.as_str()));
+        }
+        let had_job = self.state.units.get(&id).and_then(|unit| unit.job).is_some();
+        let stopping_job = self.job_kind(id).is_some_and(|kind| matches!(kind, JobType::Stop | JobType::Restart));
+        self.job_by_state(id);
+        if !is_up(old) && is_up(new) {
+            self.became_active(id, had_job);
+        }
+        if is_up(old) && !is_up(new) && !stopping_job {
+            self.stop_bound(id);
+        }
+        if is_down(new) && !is_down(old) {
+            self.became_inactive(id, new);
+        }
+        self.tell_triggers(id);
+    }
+
+    pub(crate) fn job_kind(&self, unit: UnitId) -> Option<JobType> {
+        Some(self.state.jobs.get(&self.state.units.get(&unit)?.job?)?.kind)
+    }
+
+    fn became_active(&mut self, id: UnitId, had_job: bool) {
+        if !had_job {
+            self.start_requirements_late(id);
+        }
+        if self.unit_name(id) == "basic.target" {
+            self.state.basic_reached = true;
+        }
+        self.wake_ordered(id);
+    }
+
+    /// A unit came up without a job (a mount by hand): what it requires is started after the fact.
+    fn start_requirements_late(&mut self, id: UnitId) {
+        let wanted: Vec<UnitId> = [Dependency::Requires, Dependency::BindsTo, Dependency::Wants]
+            .into_iter()
+            .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
+            .filter(|other| self.active_state(*other) == ActiveState::Inactive)
+            .collect();
+        let cause = format!("{} came up by itself", self.unit_name(id));
+        for other in wanted {
+            self.request_quietly(other, JobType::Start, JobMode::Replace, &cause);
+        }
+    }
+
+    /// `BindsTo=`: goes down with the other, whatever the reason.
+    fn stop_bound(&mut self, id: UnitId) {
+        let bound: Vec<UnitId> = self.state.graph.of(id, Dependency::BoundBy).collect();
+        let cause = format!("bound to {}, which went down", self.unit_name(id));
+        for other in bound {
+            if !matches!(self.active_state(other), ActiveState::Inactive | ActiveState::Failed) {
+                self.request_quietly(other, JobType::Stop, JobMode::Replace, &cause);
+            }
+        }
+    }
+
+    fn became_inactive(&mut self, id: UnitId, new: ActiveState) {
+        match new {
+            ActiveState::Failed => self.trigger_on_failure(id, "the unit failed"),
+            _ => self.trigger_on_success(id),
+        }
+        self.unit_action(id, new);
+        self.stop_unneeded_of(id);
+        self.state.gc_queue.insert(id);
+    }
+
+    pub(crate) fn trigger_on_failure(&mut self, id: UnitId, why: &str) {
+        self.trigger(id, Dependency::OnFailure, why);
+    }
+
+    fn trigger_on_success(&mut self, id: UnitId) {
+        self.trigger(id, Dependency::OnSuccess, "the unit succeeded");
+    }
+
+    fn trigger(&mut self, id: UnitId, kind: Dependency, why: &str) {
+        let handlers: Vec<UnitId> = self.state.graph.of(id, kind).collect();
+        if handlers.is_empty() {
+            return;
+        }
+        let details = self.monitor_details(id);
+        let cause = format!("{}= of {}: {why}", kind.name(), self.unit_name(id));
+        for handler in handlers {
+            if let Some(unit) = self.state.units.get_mut(&handler) {
+                unit.activation_details.clone_from(&details);
+            }
+            self.request_quietly(handler, JobType::Start, JobMode::Replace, &cause);
+        }
+    }
+
+    /// `MONITOR_*` of systemd.exec(5) for the units that are told of this one's end.
+    fn monitor_details(&self, id: UnitId) -> Vec<(String, String)> {
+        let Some(unit) = self.state.units.get(&id) else { return Vec::new() };
+        let mut details = vec![
+            ("MONITOR_UNIT".to_owned(), unit.name.to_string()),
+            ("MONITOR_INVOCATION_ID".to_owned(), unit.invocation_id.clone()),
+        ];
+        if let Kind::Service(service) = &unit.kind {
+            details.push(("MONITOR_SERVICE_RESULT".to_owned(), service.result.as_str().to_owned()));
+            if let Some(how) = service.main_status.how {
+                let (code, status) = crate::spawn::exit_words(how);
+                details.push(("MONITOR_EXIT_CODE".to_owned(), code.to_owned()));
+                details.push(("MONITOR_EXIT_STATUS".to_owned(), status));
+            }
+        }
+        details
+    }
+
+    /// `SuccessAction=` and `FailureAction=`.
+    fn unit_action(&mut self, id: UnitId, new: ActiveState) {
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let (action, code) = if new == ActiveState::Failed {
+            (unit.file.unit.failure_action, unit.file.unit.failure_action_exit_status)
+        } else {
+            (unit.file.unit.success_action, unit.file.unit.success_action_exit_status)
+        };
+        let status = match &unit.kind {
+            Kind::Service(service) => match service.main_status.how {
+                Some(crate::event::Exit::Exited(code)) => u8::try_from(code).ok(),
+                _ => None,
+            },
+            _ => None,
+        };
+        let name = unit.name.to_string();
+        self.emergency_action(action, code.or(status), &format!("unit {name} became {}", new.as_str()));
+    }
+
+    /// `StopWhenUnneeded=` of what this unit needed.
+    fn stop_unneeded_of(&mut self, id: UnitId) {
+        let needed: Vec<UnitId> = [Dependency::Requires, Dependency::Wants, Dependency::BindsTo, Dependency::Requisite]
+            .into_iter()
+            .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
+            .collect();
+        for other in needed {
+            if self.is_unneeded(other) {
+                self.request_quietly(other, JobType::Stop, JobMode::Fail, "no unit needs it any more");
+            }
+        }
+    }
+
+    fn is_unneeded(&self, id: UnitId) -> bool {
+        let Some(unit) = self.state.units.get(&id) else { return false };
+        unit.file.unit.stop_when_unneeded
+            && unit.job.is_none()
+            && matches!(self.active_state(id), ActiveState::Active | ActiveState::Reloading)
+            && ![Dependency::RequiredBy, Dependency::WantedBy, Dependency::BoundBy, Dependency::RequisiteOf]
+                .into_iter()
+                .flat_map(|kind| self.state.graph.of(id, kind))
+                .any(|by| {
+                    !matches!(self.active_state(by), ActiveState::Inactive | ActiveState::Failed)
+                        || self.job_kind(by).is_some_and(|kind| kind != JobType::Stop)
+                })
+    }
+
+    /// Sockets look at the service that they start.
+    fn tell_triggers(&mut self, id: UnitId) {
+        let triggers: Vec<UnitId> = self.state.graph.of(id, Dependency::TriggeredBy).collect();
+        for socket in triggers {
+            self.triggered_unit_changed(socket, id);
+        }
+        self.accepted_instance_changed(id);
+    }
+
+    /// Queues a job for PID 1's own reasons; a refusal is logged, nobody waits.
+    pub(crate) fn request_quietly(&mut self, unit: UnitId, kind: JobType, mode: JobMode, cause: &str) -> bool {
+        match self.enqueue(unit, kind, mode, cause) {
+            Ok(_) => true,
+            Err(refused) => {
+                let text = format!("Failed to enqueue {} job ({cause}): {}", kind.as_str(), refused.message);
+                self.log(Level::Warning, Some(unit), text);
+                false
+            }
+        }
+    }
+
+    /// Hands a start job to the unit: conditions first, then the type's own start.
+    pub(crate) fn start_unit(&mut self, id: UnitId) -> Started {
+        match self.active_state(id) {
+            ActiveState::Active | ActiveState::Reloading => return Started::Ended(JobResult::Done),
+            ActiveState::Deactivating => return Started::Later,
+            ActiveState::Activating if !self.waits_for_restart(id) => return Started::Working,
+            ActiveState::Activating | ActiveState::Inactive | ActiveState::Failed | ActiveState::Maintenance => {}
+        }
+        let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
+        if unit.pending_conditions.is_some() {
+            return Started::Working;
+        }
+        if self.bound_unit_is_missing(id) {
+            return Started::Ended(JobResult::Dependency);
+        }
+        let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
+        if unit.file.unit.conditions.is_empty() {
+            let stamp = self.stamp();
+            if let Some(unit) = self.state.units.get_mut(&id) {
+                (unit.condition_result, unit.condition_stamp) = (true, stamp);
+                (unit.assert_result, unit.assert_stamp) = (true, stamp);
+            }
+            return self.start_by_kind(id);
+        }
+        let conditions = unit.file.unit.conditions.clone();
+        let query = crate::effect::QueryId(self.state.next_query);
+        self.state.next_query = self.state.next_query.saturating_add(1);
+        self.state.queries.insert(query, id);
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.pending_conditions = Some(query);
+        }
+        self.effects.push_back(Effect::CheckConditions { query, conditions });
+        Started::Working
+    }
+
+    /// `BindsTo=` with `After=` demands the other unit active at this moment.
+    fn bound_unit_is_missing(&self, id: UnitId) -> bool {
+        self.state.graph.of(id, Dependency::BindsTo).any(|other| {
+            self.state.graph.has(id, Dependency::After, other)
+                && !matches!(self.active_state(other), ActiveState::Active | ActiveState::Reloading)
+        })
+    }
+
+    /// The answer to the conditions of a unit.
+    pub(crate) fn conditions_checked(&mut self, query: crate::effect::QueryId, results: &[bool]) {
+        let Some(id) = self.state.queries.remove(&query) else { return };
+        let stamp = self.stamp();
+        let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.pending_conditions == Some(query)) else { return };
+        unit.pending_conditions = None;
+        let conditions = unit.file.unit.conditions.clone();
+        unit.condition_each = results.iter().map(|result| if *result { 1 } else { -1 }).collect();
+        let verdict = |asserts: bool| crate::conditions::verdict(&conditions, results, asserts);
+        (unit.condition_result, unit.condition_stamp) = (verdict(false).is_none(), stamp);
+        (unit.assert_result, unit.assert_stamp) = (verdict(true).is_none(), stamp);
+        let Some(job) = unit.job.filter(|job| self.state.jobs.get(job).is_some_and(|job| job.running && job.kind == JobType::Start))
+        else {
+            return;
+        };
+        if let Some(failed) = verdict(false) {
+            self.report_condition(id, failed);
+            self.finish_job(job, JobResult::Done, true);
+            return self.socket_condition_failed(id);
+        }
+        if let Some(failed) = verdict(true) {
+            let text = format!("{}: Starting requested but asserts failed ({failed}).", self.unit_name(id));
+            self.log(Level::Notice, Some(id), text);
+            return self.finish_job(job, JobResult::Assert, true);
+        }
+        match self.start_by_kind(id) {
+            Started::Working => {
+                if self.active_state(id) == ActiveState::Active {
+                    self.job_by_state(id);
+                }
+            }
+            Started::Later => {
+                if let Some(job) = self.state.jobs.get_mut(&job) {
+                    job.running = false;
+                }
+            }
+            Started::Ended(result) => self.finish_job(job, result, true),
+        }
+    }
+
+    fn start_by_kind(&mut self, id: UnitId) -> Started {
+        let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
+        match unit.name.kind() {
+            UnitKind::Service => self.service_start(id),
+            UnitKind::Socket => self.socket_start(id),
+            UnitKind::Target | UnitKind::Slice | UnitKind::Scope => self.simple_start(id),
+            UnitKind::Mount => self.mount_start(id),
+            UnitKind::Device | UnitKind::Automount | UnitKind::Swap | UnitKind::Timer | UnitKind::Path => {
+                let text = format!("{}: this version shows {} units but does not run them.", unit.name, unit.name.kind().suffix());
+                self.log(Level::Debug, Some(id), text);
+                Started::Ended(JobResult::Unsupported)
+            }
+        }
+    }
+
+    pub(crate) fn stop_unit(&mut self, id: UnitId) -> Started {
+        if matches!(self.active_state(id), ActiveState::Inactive | ActiveState::Failed) {
+            return Started::Ended(JobResult::Done);
+        }
+        let Some(unit) = self.state.units.get_mut(&id) else { return Started::Ended(JobResult::Done) };
+        if let Some(query) = unit.pending_conditions.take() {
+            self.state.queries.remove(&query);
+        }
+        match &self.state.units.get(&id).map(|unit| unit.name.kind()) {
+            Some(UnitKind::Service) => self.service_stop(id),
+            Some(UnitKind::Socket) => self.socket_stop(id),
+            Some(UnitKind::Mount) => self.mount_stop(id),
+            _ => self.simple_stop(id),
+        }
+    }
+
+    pub(crate) fn reload_unit(&mut self, id: UnitId) -> Started {
+        match self.active_state(id) {
+            ActiveState::Active => {}
+            ActiveState::Reloading | ActiveState::Activating => return Started::Later,
+            _ => return Started::Ended(JobResult::Invalid),
+        }
+        if self.state.units.get(&id).is_some_and(|unit| unit.name.kind() == UnitKind::Service) {
+            self.service_reload(id)
+        } else {
+            Started::Ended(JobResult::Done)
+        }
+    }
+
+    /// Whether `systemctl reload` means something for the unit.
+    pub fn can_reload(&self, id: UnitId) -> bool {
+        self.state.units.get(&id).is_some_and(|unit| match &unit.file.body {
+            muster_unit::Body::Service(service) => {
+                !service.exec_reload.is_empty() || self.service_type(id) == muster_unit::ServiceType::NotifyReload
+            }
+            _ => false,
+        })
+    }
+
+    /// Counts a start; false when `StartLimitBurst=` within `StartLimitIntervalSec=` is exceeded.
+    pub(crate) fn start_is_allowed(&mut self, id: UnitId) -> bool {
+        let now = self.now.monotonic_usec;
+        let (default_interval, default_burst) =
+            (self.state.facts.default_start_limit_interval_usec, self.state.facts.default_start_limit_burst);
+        let Some(unit) = self.state.units.get_mut(&id) else { return false };
+        let section = &unit.file.unit;
+        let interval = section.start_limit_interval_sec.map_or(default_interval, |span| span.0);
+        let burst = section.start_limit_burst.unwrap_or(default_burst);
+        crate::limit::admit(&mut unit.start_limit, now, interval, burst)
+    }
+
+    /// `SystemState` of the Manager interface.
+    pub fn system_state(&self) -> SystemState {
+        let is_active = |name: &str| {
+            name.parse::<UnitName>().ok().and_then(|name| self.unit(&name)).is_some_and(|unit| {
+                !matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed) || unit.job.is_some()
+            })
+        };
+        let shutting_down = self.shutdown_is_queued();
+        if shutting_down || self.state.shutdown.is_some() {
+            SystemState::Stopping
+        } else if !self.state.basic_reached {
+            SystemState::Initializing
+        } else if self.state.finished.monotonic_usec == 0 {
+            SystemState::Starting
+        } else if is_active("rescue.target") || is_active("emergency.target") {
+            SystemState::Maintenance
+        } else if self.failed_units() > 0 {
+            SystemState::Degraded
+        } else {
+            SystemState::Running
+        }
+    }
+
+    /// Whether a start job of shutdown.target is queued.
+    pub(crate) fn shutdown_is_queued(&self) -> bool {
+        "shutdown.target"
+            .parse::<UnitName>()
+            .ok()
+            .and_then(|name| self.state.names.get(&name))
+            .is_some_and(|id| self.job_kind(*id) == Some(JobType::Start) || self.active_state(*id) == ActiveState::Active)
+    }
+
+    /// How many units are failed.
+    pub fn failed_units(&self) -> u32 {
+        let failed = self.state.units.values().filter(|unit| unit.active_state() == ActiveState::Failed).count();
+        u32::try_from(failed).unwrap_or(u32::MAX)
+    }
+
+    fn waits_for_restart(&self, id: UnitId) -> bool {
+        use crate::state::ServiceSub::{AutoRestart, AutoRestartQueued};
+        matches!(self.state.units.get(&id).map(|unit| &unit.kind),
+            Some(Kind::Service(service)) if matches!(service.sub, AutoRestart | AutoRestartQueued))
+    }
+
+    /// Forgets a failure.
+    pub(crate) fn reset_failed(&mut self, id: UnitId) {
+        let old = self.active_state(id);
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        unit.start_limit = Default::default();
+        match &mut unit.kind {
+            Kind::Service(service) => {
+                service.restarts = 0;
+                if old == ActiveState::Failed {
+                    service.sub = crate::state::ServiceSub::Dead;
+                    service.result = UnitResult::Success;
+                }
+            }
+            Kind::Socket(socket) => {
+                socket.trigger_limit = Default::default();
+                if old == ActiveState::Failed {
+                    socket.sub = crate::state::SocketSub::Dead;
+                    socket.result = UnitResult::Success;
+                }
+            }
+            Kind::Simple(simple) => simple.failed = false,
+            Kind::Mount(_) => {}
+        }
+        if old == ActiveState::Failed {
+            self.state_changed(id, old);
+        }
+        self.state.gc_queue.insert(id);
+    }
+}

@@ -1,0 +1,468 @@
+//! Loading: from a name to a unit with all that it names, and back to nothing when nobody needs it.
+//!
+//! A unit's dependencies are those of its file and those that its type implies (systemd.service(5) and its kin,
+//! "Automatic Dependencies"), as one list of pairs. Names that are referred to are loaded too, off a list.
+
+use crate::effect::{BusSignal, Effect, Level};
+use crate::manager::Manager;
+use crate::state::{ActiveState, Kind, Unit};
+use muster_graph::{Dependency, UnitId};
+use muster_unit::{Body, ExecSection, LoadState, Source, StdInput, StdOutput, UnitFile, UnitKind, UnitName};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// So many units are loaded at most.
+const UNITS_MAX: usize = 65_536;
+
+type Pair = (Dependency, UnitName);
+
+impl Manager {
+    /// The unit of this name, loaded with all that it refers to.
+    pub(crate) fn load(&mut self, name: &UnitName, source: &dyn Source) -> UnitId {
+        if let Some(id) = self.state.names.get(name) {
+            return *id;
+        }
+        let id = self.load_one(name, source);
+        let mut queue = VecDeque::from([id]);
+        while let Some(id) = queue.pop_front() {
+            self.link(id, source, &mut queue);
+        }
+        id
+    }
+
+    /// Reads one unit, without following its references.
+    fn load_one(&mut self, name: &UnitName, source: &dyn Source) -> UnitId {
+        let file = self.read(name, source);
+        if let Some(&id) = self.state.names.get(&file.id) {
+            // Another name of a unit that is here already.
+            self.state.names.insert(name.clone(), id);
+            return id;
+        }
+        self.state.next_unit = self.state.next_unit.saturating_add(1);
+        let id = UnitId(self.state.next_unit);
+        for alias in file.names.iter().chain([name, &file.id]) {
+            self.state.names.entry(alias.clone()).or_insert(id);
+        }
+        self.report_diagnostics(&file);
+        let unit = new_unit(id, Rc::new(file));
+        if matches!(&unit.file.body, Body::Service(section) if section.effective_type() == muster_unit::ServiceType::Idle) {
+            self.state.idle.insert(id);
+        }
+        self.state.units.insert(id, unit);
+        self.touch(id);
+        id
+    }
+
+    fn read(&mut self, name: &UnitName, source: &dyn Source) -> UnitFile {
+        if self.state.units.len() >= UNITS_MAX {
+            let mut file = UnitFile::not_found(name.clone());
+            file.load_state = LoadState::Error;
+            file.load_error = Some("too many units are loaded".to_owned());
+            return file;
+        }
+        let facts = &self.state.facts;
+        if facts.masked.iter().any(|masked| masked == name.as_str()) {
+            let mut file = UnitFile::not_found(name.clone());
+            file.load_state = LoadState::Masked;
+            return file;
+        }
+        match self.state.transient.get(name) {
+            Some(text) => muster_unit::load_text(name, text, source, &facts.specifiers),
+            None => muster_unit::load(name, source, &facts.specifiers),
+        }
+    }
+
+    fn report_diagnostics(&mut self, file: &UnitFile) {
+        for diagnostic in &file.diagnostics {
+            self.log(Level::Warning, None, diagnostic.to_string());
+        }
+        if !file.not_applied.is_empty() {
+            let text = format!("{}: not applied by this version: {}", file.id, file.not_applied.join(", "));
+            self.log(Level::Debug, None, text);
+        }
+    }
+
+    /// Adds the edges of a unit; what they lead to and is not loaded yet goes to `queue`.
+    fn link(&mut self, id: UnitId, source: &dyn Source, queue: &mut VecDeque<UnitId>) {
+        let Some(file) = self.state.units.get(&id).map(|unit| unit.file.clone()) else { return };
+        let mut pairs = declared(&file);
+        implied(&file, &mut pairs);
+        for (kind, name) in pairs {
+            if name.is_template() {
+                continue;
+            }
+            let other = match self.state.names.get(&name) {
+                Some(other) => *other,
+                None => {
+                    let other = self.load_one(&name, source);
+                    queue.push_back(other);
+                    other
+                }
+            };
+            self.state.graph.add(id, kind, other);
+        }
+        self.order_target_after_its_parts(id);
+        if file.id.kind() == UnitKind::Target || file.load_state == LoadState::Loaded {
+            self.order_targets_that_want(id);
+        }
+    }
+
+    /// A target is reached when all that it pulls in is there (systemd.target(5)), unless it is ordered otherwise.
+    fn order_target_after_its_parts(&mut self, id: UnitId) {
+        let parts: Vec<UnitId> = [Dependency::Requires, Dependency::Wants, Dependency::BindsTo, Dependency::Requisite, Dependency::Upholds]
+            .into_iter()
+            .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
+            .collect();
+        for part in parts {
+            self.order_target_after(id, part);
+        }
+    }
+
+    fn order_targets_that_want(&mut self, id: UnitId) {
+        let wanting: Vec<UnitId> = [Dependency::RequiredBy, Dependency::WantedBy, Dependency::BoundBy, Dependency::RequisiteOf, Dependency::UpheldBy]
+            .into_iter()
+            .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
+            .collect();
+        for target in wanting {
+            self.order_target_after(target, id);
+        }
+    }
+
+    fn order_target_after(&mut self, target: UnitId, part: UnitId) {
+        let applies = |id: UnitId| self.state.units.get(&id).is_some_and(|unit| unit.file.unit.default_dependencies);
+        let is_target = self.state.units.get(&target).is_some_and(|unit| unit.name.kind() == UnitKind::Target);
+        if is_target && applies(target) && applies(part) && !self.state.graph.has(target, Dependency::Before, part) {
+            self.state.graph.add(target, Dependency::After, part);
+        }
+    }
+
+    /// Reads everything anew after the source changed. States, jobs and processes stay.
+    pub(crate) fn reload_all(&mut self, source: &dyn Source) {
+        let ids: Vec<UnitId> = self.state.units.keys().copied().collect();
+        for id in &ids {
+            self.state.graph.remove_from(*id);
+        }
+        self.state.names.retain(|name, id| self.state.units.get(id).is_some_and(|unit| unit.name == *name));
+        for id in &ids {
+            let Some(name) = self.state.units.get(id).map(|unit| unit.name.clone()) else { continue };
+            let file = self.read(&name, source);
+            self.report_diagnostics(&file);
+            for alias in &file.names {
+                self.state.names.entry(alias.clone()).or_insert(*id);
+            }
+            if let Some(unit) = self.state.units.get_mut(id) {
+                // A unit whose file vanished keeps what it runs by.
+                let gone = file.load_state == LoadState::NotFound && unit.active_state() != ActiveState::Inactive;
+                if gone {
+                    let mut kept = (*unit.file).clone();
+                    kept.load_state = LoadState::NotFound;
+                    unit.file = Rc::new(kept);
+                } else {
+                    unit.file = Rc::new(file);
+                }
+                unit.need_daemon_reload = false;
+            }
+        }
+        let mut queue: VecDeque<UnitId> = ids.into();
+        while let Some(id) = queue.pop_front() {
+            self.link(id, source, &mut queue);
+            self.touch(id);
+            self.state.gc_queue.insert(id);
+        }
+    }
+
+    /// Reads one unit again in place, with its edges.
+    pub(crate) fn reread(&mut self, id: UnitId, source: &dyn Source) {
+        let Some(name) = self.state.units.get(&id).map(|unit| unit.name.clone()) else { return };
+        let file = self.read(&name, source);
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.file = Rc::new(file);
+        }
+        let mut queue = VecDeque::from([id]);
+        while let Some(id) = queue.pop_front() {
+            self.link(id, source, &mut queue);
+        }
+    }
+
+    /// Unloads what nobody needs.
+    pub(crate) fn collect_units(&mut self) {
+        while let Some(id) = self.state.gc_queue.pop_first() {
+            if self.may_unload(id) {
+                self.unload(id);
+            }
+        }
+    }
+
+    fn may_unload(&self, id: UnitId) -> bool {
+        let Some(unit) = self.state.units.get(&id) else { return false };
+        let state = unit.active_state();
+        let idle = state == ActiveState::Inactive || (state == ActiveState::Failed && self.collects_failed(unit));
+        idle && unit.job.is_none()
+            && !unit.perpetual
+            && unit.references == 0
+            && unit.pending_conditions.is_none()
+            && !matches!(&unit.kind, Kind::Service(service) if !service.fd_store.is_empty() || service.accepted_from.is_some() || service.control.is_some() || service.main.is_some())
+            && !self.is_referenced(id)
+    }
+
+    fn collects_failed(&self, unit: &Unit) -> bool {
+        // Instances of Accept=yes come by the thousand; a failed one must not stay for ever.
+        unit.file.unit.collect_mode == muster_unit::CollectMode::InactiveOrFailed
+    }
+
+    /// Whether another unit that stays names this one.
+    fn is_referenced(&self, id: UnitId) -> bool {
+        const BY: &[Dependency] = &[
+            Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::WantedBy, Dependency::BoundBy, Dependency::UpheldBy,
+            Dependency::ConsistsOf, Dependency::ConflictedBy, Dependency::TriggeredBy, Dependency::Triggers,
+            Dependency::OnSuccessOf, Dependency::OnFailureOf, Dependency::ReferencedBy, Dependency::SliceOf,
+            Dependency::Before, Dependency::After,
+        ];
+        let instance = self.state.units.get(&id).is_some_and(|unit| unit.name.is_instance() || unit.transient);
+        let kinds: &[Dependency] = if instance {
+            // Ordering alone does not keep an instance: the instances of a socket are ordered with it.
+            BY.split_at_checked(13).map_or(BY, |(needs, _)| needs)
+        } else {
+            BY
+        };
+        kinds.iter().any(|kind| {
+            self.state.graph.of(id, *kind).any(|other| {
+                // An instance of Accept=yes is not kept by the socket that made it.
+                !(instance && *kind == Dependency::TriggeredBy) && self.state.units.contains_key(&other)
+            })
+        })
+    }
+
+    fn unload(&mut self, id: UnitId) {
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let name = unit.name.clone();
+        let refers: Vec<UnitId> = Dependency::ALL.iter().flat_map(|kind| self.state.graph.of(id, *kind).collect::<Vec<_>>()).collect();
+        self.state.graph.remove_unit(id);
+        self.state.units.remove(&id);
+        self.state.names.retain(|_, owner| *owner != id);
+        self.state.changed.remove(&id);
+        self.state.idle.remove(&id);
+        self.state.transient.remove(&name);
+        if self.state.announced.remove(&id) {
+            self.effects.push_back(Effect::Signal(BusSignal::UnitRemoved { unit: name }));
+        }
+        self.state.gc_queue.extend(refers.into_iter().filter(|other| {
+            self.state.units.get(other).is_some_and(|unit| unit.active_state() == ActiveState::Inactive)
+        }));
+    }
+}
+
+fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
+    let kind = match &file.body {
+        Body::Service(_) => Kind::Service(Box::default()),
+        Body::Socket(_) => Kind::Socket(Box::default()),
+        Body::Mount(_) => Kind::Mount(Default::default()),
+        Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Automount(_) | Body::Swap(_) | Body::Scope(_)
+        | Body::Device => Kind::Simple(Default::default()),
+    };
+    let perpetual = matches!(file.id.as_str(), "-.slice" | "system.slice" | "init.scope" | "-.mount");
+    Unit {
+        id,
+        name: file.id.clone(),
+        file,
+        kind,
+        job: None,
+        nop_job: None,
+        cgroup: None,
+        invocation_id: String::new(),
+        condition_stamp: Default::default(),
+        condition_result: false,
+        condition_each: Vec::new(),
+        assert_stamp: Default::default(),
+        assert_result: false,
+        pending_conditions: None,
+        state_change: Default::default(),
+        inactive_exit: Default::default(),
+        active_enter: Default::default(),
+        active_exit: Default::default(),
+        inactive_enter: Default::default(),
+        start_limit: Default::default(),
+        transient: false,
+        perpetual,
+        references: 0,
+        activation_details: Vec::new(),
+        need_daemon_reload: false,
+        freezer: Default::default(),
+        causes: VecDeque::new(),
+    }
+}
+
+/// What the file says.
+fn declared(file: &UnitFile) -> Vec<Pair> {
+    let unit = &file.unit;
+    let table: [(Dependency, &[UnitName]); 16] = [
+        (Dependency::Requires, &unit.requires),
+        (Dependency::Requisite, &unit.requisite),
+        (Dependency::Wants, &unit.wants),
+        (Dependency::BindsTo, &unit.binds_to),
+        (Dependency::PartOf, &unit.part_of),
+        (Dependency::Upholds, &unit.upholds),
+        (Dependency::Conflicts, &unit.conflicts),
+        (Dependency::Before, &unit.before),
+        (Dependency::After, &unit.after),
+        (Dependency::OnSuccess, &unit.on_success),
+        (Dependency::OnFailure, &unit.on_failure),
+        (Dependency::PropagatesReloadTo, &unit.propagates_reload_to),
+        (Dependency::ReloadPropagatedFrom, &unit.reload_propagated_from),
+        (Dependency::PropagatesStopTo, &unit.propagates_stop_to),
+        (Dependency::StopPropagatedFrom, &unit.stop_propagated_from),
+        (Dependency::JoinsNamespaceOf, &unit.joins_namespace_of),
+    ];
+    table.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name.clone()))).collect()
+}
+
+/// What its type implies.
+fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
+    if file.load_state != LoadState::Loaded {
+        return;
+    }
+    let mut add = |kind: Dependency, name: &str| {
+        if let Ok(name) = name.parse::<UnitName>() {
+            pairs.push((kind, name));
+        }
+    };
+    let default = file.unit.default_dependencies;
+    let before_shutdown = |add: &mut dyn FnMut(Dependency, &str)| {
+        add(Dependency::Conflicts, "shutdown.target");
+        add(Dependency::Before, "shutdown.target");
+    };
+    let after_sysinit = |add: &mut dyn FnMut(Dependency, &str)| {
+        add(Dependency::Requires, "sysinit.target");
+        add(Dependency::After, "sysinit.target");
+    };
+    if let Some(slice) = slice_of(file) {
+        add(Dependency::InSlice, &slice);
+        add(Dependency::Requires, &slice);
+        add(Dependency::After, &slice);
+    }
+    match &file.body {
+        Body::Service(section) => {
+            for socket in &section.sockets {
+                for kind in [Dependency::Wants, Dependency::After, Dependency::TriggeredBy] {
+                    add(kind, socket.as_str());
+                }
+            }
+            if section.effective_type() == muster_unit::ServiceType::Dbus {
+                add(Dependency::Requires, "dbus.socket");
+                add(Dependency::After, "dbus.socket");
+            }
+            if default {
+                after_sysinit(&mut add);
+                add(Dependency::After, "basic.target");
+                before_shutdown(&mut add);
+            }
+        }
+        Body::Socket(section) => {
+            if !section.accept {
+                let service = section.service.clone().map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
+                add(Dependency::Triggers, &service);
+                add(Dependency::Before, &service);
+            }
+            if default {
+                after_sysinit(&mut add);
+                add(Dependency::Before, "sockets.target");
+                before_shutdown(&mut add);
+            }
+        }
+        Body::Target if default && file.id.as_str() != "shutdown.target" => before_shutdown(&mut add),
+        Body::Target | Body::Device => {}
+        Body::Slice(_) if default => before_shutdown(&mut add),
+        Body::Slice(_) => {}
+        Body::Scope(_) if default => before_shutdown(&mut add),
+        Body::Scope(_) => {}
+        Body::Mount(_) => {
+            if default && file.id.as_str() != "-.mount" {
+                add(Dependency::Conflicts, "umount.target");
+                add(Dependency::Before, "umount.target");
+                add(Dependency::After, "local-fs-pre.target");
+                add(Dependency::Before, "local-fs.target");
+            }
+        }
+        Body::Timer(section) => {
+            let unit = section.unit.clone().map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
+            add(Dependency::Triggers, &unit);
+            add(Dependency::Before, &unit);
+            if default {
+                after_sysinit(&mut add);
+                add(Dependency::Before, "timers.target");
+                before_shutdown(&mut add);
+            }
+        }
+        Body::Path(section) => {
+            let unit = section.unit.clone().map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
+            add(Dependency::Triggers, &unit);
+            add(Dependency::Before, &unit);
+            if default {
+                after_sysinit(&mut add);
+                add(Dependency::Before, "paths.target");
+                before_shutdown(&mut add);
+            }
+        }
+        Body::Automount(_) => {
+            let mount = format!("{}.mount", file.id.stem());
+            add(Dependency::Triggers, &mount);
+            add(Dependency::Before, &mount);
+            if default {
+                add(Dependency::Conflicts, "umount.target");
+                add(Dependency::Before, "umount.target");
+                add(Dependency::Before, "local-fs.target");
+            }
+        }
+        Body::Swap(_) => {
+            if default {
+                add(Dependency::Conflicts, "umount.target");
+                add(Dependency::Before, "umount.target");
+                add(Dependency::Before, "swap.target");
+            }
+        }
+    }
+    if let Some(exec) = &file.exec {
+        for target in exec_implies(exec) {
+            add(Dependency::After, target);
+        }
+    }
+}
+
+/// Ordering that an execution context implies (systemd.exec(5), "Implicit Dependencies").
+fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
+    let mut after = Vec::new();
+    let logs = |output: &StdOutput| matches!(output, StdOutput::Journal | StdOutput::JournalConsole | StdOutput::Kmsg | StdOutput::KmsgConsole | StdOutput::Inherit);
+    if exec.standard_input != StdInput::Socket && (logs(&exec.standard_output) || logs(&exec.standard_error)) {
+        after.push("systemd-journald.socket");
+    }
+    if exec.private_tmp_is_set() {
+        after.push("systemd-tmpfiles-setup.service");
+    }
+    after
+}
+
+/// The slice a unit lives in: as said, or as its kind and name imply. Nothing for units without a cgroup.
+fn slice_of(file: &UnitFile) -> Option<String> {
+    match &file.body {
+        Body::Slice(_) => {
+            let stem = file.id.stem();
+            if stem == "-" {
+                return None;
+            }
+            return Some(stem.rsplit_once('-').map_or_else(|| "-.slice".to_owned(), |(parent, _)| format!("{parent}.slice")));
+        }
+        Body::Service(_) | Body::Socket(_) | Body::Mount(_) | Body::Swap(_) | Body::Scope(_) => {}
+        Body::Target | Body::Device | Body::Timer(_) | Body::Path(_) | Body::Automount(_) => return None,
+    }
+    if let Some(slice) = file.cgroup.as_ref().and_then(|cgroup| cgroup.slice.as_ref()) {
+        return Some(slice.to_string());
+    }
+    if file.id.as_str() == "init.scope" {
+        return Some("-.slice".to_owned());
+    }
+    if file.id.is_instance() && file.id.kind() == UnitKind::Service {
+        // The prefix is one component, so its own dashes are escaped.
+        return Some(format!("system-{}.slice", file.id.prefix().replace('-', "\\x2d")));
+    }
+    Some("system.slice".to_owned())
+}

@@ -1,0 +1,181 @@
+//! sd_notify(3): what services say about themselves.
+//!
+//! Who is heard is decided by `NotifyAccess=` and by the sender's process and cgroup, which the kernel gives. A word from
+//! anybody else is dropped, and its descriptors closed. `BARRIER=1` never gets here: the runtime answers it by closing.
+
+use crate::effect::{Effect, FdId, Level};
+use crate::manager::Manager;
+use crate::state::{ServiceSub, StoredFd};
+use muster_graph::UnitId;
+use muster_unit::NotifyAccess;
+
+/// `STATUS=` is kept up to this length.
+const STATUS_BYTES_MAX: usize = 4096;
+
+impl Manager {
+    /// A message from a process.
+    pub(crate) fn notified(&mut self, pid: u32, uid: u32, cgroup: Option<&str>, fields: &[(String, String)], fds: Vec<FdId>) {
+        let Some(id) = self.unit_of_process(pid, cgroup) else {
+            self.log(Level::Debug, None, format!("Notification from process {pid}, which belongs to no unit, is ignored."));
+            return self.drop_fds(fds);
+        };
+        if self.service(id).is_none() || !self.may_notify(id, pid) {
+            let text = format!(
+                "{}: Got notification message from PID {pid}, but reception is not permitted (NotifyAccess={:?}).",
+                self.unit_name(id),
+                self.notify_access(id)
+            );
+            self.log(Level::Warning, Some(id), text);
+            return self.drop_fds(fds);
+        }
+        let get = |key: &str| fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        if let Some(pid) = get("MAINPID").and_then(|text| text.parse().ok()) {
+            self.notified_main_pid(id, pid, uid, cgroup);
+        }
+        self.notified_texts(id, &get);
+        if get("RELOADING") == Some("1") {
+            let at = get("MONOTONIC_USEC").and_then(|text| text.parse().ok());
+            self.service_reloading_heard(id, at);
+        }
+        if get("READY") == Some("1") {
+            self.service_ready_heard(id);
+        }
+        if get("STOPPING") == Some("1") {
+            self.service_stopping_heard(id);
+        }
+        if let Some(span) = get("EXTEND_TIMEOUT_USEC").and_then(|text| text.parse().ok()) {
+            self.extend_timeout(id, span);
+        }
+        self.notified_watchdog(id, &get);
+        if get("FDSTOREREMOVE") == Some("1") {
+            self.remove_stored(id, get("FDNAME").unwrap_or_default());
+        }
+        if get("FDSTORE") == Some("1") {
+            let name = get("FDNAME").filter(|name| is_fd_name(name)).unwrap_or("stored").to_owned();
+            self.store_fds(id, fds, &name, get("FDPOLL") != Some("0"));
+        } else {
+            self.drop_fds(fds);
+        }
+        self.touch(id);
+    }
+
+    fn drop_fds(&mut self, fds: Vec<FdId>) {
+        if !fds.is_empty() {
+            self.effects.push_back(Effect::CloseFds { fds });
+        }
+    }
+
+    fn may_notify(&self, id: UnitId, pid: u32) -> bool {
+        let Some(service) = self.service(id) else { return false };
+        let is = |process: &Option<crate::state::Process>| process.as_ref().and_then(|process| process.pid) == Some(pid);
+        match self.notify_access(id) {
+            NotifyAccess::None => false,
+            NotifyAccess::All => true,
+            NotifyAccess::Main => is(&service.main) || (service.main.is_none() && is(&service.control)),
+            NotifyAccess::Exec => is(&service.main) || is(&service.control),
+        }
+    }
+
+    /// Outside the unit's cgroup only root's word counts for `MAINPID=`; PID 1 never.
+    fn notified_main_pid(&mut self, id: UnitId, pid: u32, uid: u32, cgroup: Option<&str>) {
+        let inside = cgroup.is_some() && self.unit_of_process(0, cgroup) == Some(id);
+        let control = self.service(id).and_then(|service| service.control.as_ref()).and_then(|control| control.pid);
+        if pid <= 1 || control == Some(pid) || !(inside || uid == 0) {
+            let text = format!("{}: MAINPID={pid} is refused.", self.unit_name(id));
+            return self.log(Level::Warning, Some(id), text);
+        }
+        self.adopt_main(id, pid);
+    }
+
+    fn notified_texts<'a>(&mut self, id: UnitId, get: &impl Fn(&str) -> Option<&'a str>) {
+        let Some(service) = self.service_mut(id) else { return };
+        if let Some(text) = get("STATUS") {
+            let end = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= STATUS_BYTES_MAX).last().unwrap_or(0);
+            service.status_text = if text.len() <= STATUS_BYTES_MAX { text } else { text.get(..end).unwrap_or("") }.to_owned();
+        }
+        if let Some(number) = get("ERRNO").and_then(|text| text.parse().ok()).filter(|number: &i32| *number >= 0) {
+            service.status_errno = number;
+        }
+        if let Some(text) = get("BUSERROR") {
+            service.status_bus_error = text.chars().take(256).collect();
+        }
+        match get("NOTIFYACCESS") {
+            Some("none") => service.notify_access_override = Some(NotifyAccess::None),
+            Some("main") => service.notify_access_override = Some(NotifyAccess::Main),
+            Some("exec") => service.notify_access_override = Some(NotifyAccess::Exec),
+            Some("all") => service.notify_access_override = Some(NotifyAccess::All),
+            _ => {}
+        }
+    }
+
+    fn notified_watchdog<'a>(&mut self, id: UnitId, get: &impl Fn(&str) -> Option<&'a str>) {
+        let stamp = self.stamp();
+        if let (Some(span), Some(service)) = (get("WATCHDOG_USEC").and_then(|text| text.parse().ok()), self.service_mut(id)) {
+            service.watchdog_override_usec = Some(span);
+            service.watchdog = stamp;
+        }
+        match get("WATCHDOG") {
+            Some("1") => {
+                if let Some(service) = self.service_mut(id) {
+                    service.watchdog = stamp;
+                }
+            }
+            Some("trigger") => self.service_watchdog(id),
+            _ => {}
+        }
+    }
+
+    /// `EXTEND_TIMEOUT_USEC=` counts from now, and never shortens.
+    fn extend_timeout(&mut self, id: UnitId, span_usec: u64) {
+        let until = self.now.monotonic_usec.saturating_add(span_usec);
+        let Some(service) = self.service_mut(id) else { return };
+        if !matches!(service.sub, ServiceSub::AutoRestart) {
+            service.deadline_usec = service.deadline_usec.map(|deadline| deadline.max(until));
+        }
+    }
+
+    fn store_fds(&mut self, id: UnitId, fds: Vec<FdId>, name: &str, poll: bool) {
+        let max = self.service_config(id).map_or(0, |(_, section)| section.file_descriptor_store_max);
+        let room = usize::try_from(max).unwrap_or(0).saturating_sub(self.service(id).map_or(0, |service| service.fd_store.len()));
+        let (kept, refused): (Vec<_>, Vec<_>) = fds.into_iter().enumerate().partition(|(at, _)| *at < room);
+        if !refused.is_empty() {
+            let text = format!("{}: File descriptor store is full ({max}), closing {}.", self.unit_name(id), refused.len());
+            self.log(Level::Warning, Some(id), text);
+        }
+        for (_, fd) in kept {
+            if poll {
+                self.effects.push_back(Effect::WatchStoredFd { fd });
+            }
+            if let Some(service) = self.service_mut(id) {
+                service.fd_store.push(StoredFd { fd, name: name.to_owned(), poll });
+            }
+        }
+        self.drop_fds(refused.into_iter().map(|(_, fd)| fd).collect());
+    }
+
+    fn remove_stored(&mut self, id: UnitId, name: &str) {
+        let Some(service) = self.service_mut(id) else { return };
+        let gone: Vec<FdId> = service.fd_store.iter().filter(|stored| stored.name == name).map(|stored| stored.fd).collect();
+        service.fd_store.retain(|stored| stored.name != name);
+        self.drop_fds(gone);
+    }
+
+    /// A stored descriptor hung up.
+    pub(crate) fn stored_fd_hung_up(&mut self, fd: FdId) {
+        let owner = self.state.units.values().find(|unit| {
+            matches!(&unit.kind, crate::state::Kind::Service(service) if service.fd_store.iter().any(|stored| stored.fd == fd))
+        });
+        if let Some(id) = owner.map(|unit| unit.id) {
+            if let Some(service) = self.service_mut(id) {
+                service.fd_store.retain(|stored| stored.fd != fd);
+            }
+            self.drop_fds(vec![fd]);
+            self.touch(id);
+        }
+    }
+}
+
+/// sd_listen_fds(3): up to 255 printable ASCII characters without a colon.
+fn is_fd_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 255 && name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':')
+}

@@ -1,0 +1,418 @@
+//! Requests of clients and signals: each is answered exactly once, now or when its work is done.
+
+use crate::effect::{BusSignal, Effect, Level, Reply, RequestId};
+use crate::event::{KillWhom, Origin, Request, ShutdownVerb, TransientUnit};
+use crate::kill::known_processes;
+use crate::manager::{Manager, Refused};
+use crate::state::ActiveState;
+use muster_graph::{JobId, JobMode, JobResult, JobType, UnitId};
+use muster_unit::{LoadState, Source, UnitKind, UnitName};
+
+impl Manager {
+    /// Does what is asked.
+    pub(crate) fn request(&mut self, source: &dyn Source, id: RequestId, origin: &Origin, request: Request) {
+        let answer = match request {
+            Request::EnqueueJob { unit, kind, mode, reload_if_possible } => {
+                self.request_job(source, origin, &unit, kind, mode, reload_if_possible)
+            }
+            Request::LoadUnit { unit } => {
+                self.load(&unit, source);
+                Ok(Reply::Unit(unit))
+            }
+            Request::StartTransient { units, mode } => self.start_transient(source, origin, units, mode),
+            Request::SetProperties { unit, settings, .. } => self.set_properties(source, &unit, &settings),
+            Request::Kill { unit, whom, signal, value } => self.request_kill(&unit, whom, signal, value),
+            Request::ResetFailed { unit } => self.request_reset_failed(unit.as_ref()),
+            Request::CancelJob { job } => self.cancel_job(JobId(job)),
+            Request::ClearJobs => {
+                let all: Vec<JobId> = self.state.jobs.keys().copied().collect();
+                all.into_iter().for_each(|job| self.finish_job(job, JobResult::Canceled, true));
+                Ok(Reply::Done)
+            }
+            Request::Reference { unit, add } => self.reference(&unit, add),
+            Request::Reload => return self.request_reload(id),
+            Request::Reexecute => {
+                self.effects.push_back(Effect::Reexecute);
+                return;
+            }
+            Request::Shutdown { verb } => {
+                self.shut_down(verb);
+                Ok(Reply::Done)
+            }
+            Request::SetExitCode { code } => {
+                self.state.exit_code = code;
+                Ok(Reply::Done)
+            }
+            Request::UpdateEnvironment { unset, set } => self.update_environment(&unset, &set),
+            Request::SetShowStatus { mode } => {
+                self.state.show_status = !matches!(mode.as_str(), "no" | "false" | "0" | "off" | "error");
+                Ok(Reply::Done)
+            }
+            Request::SetLogLevel { level } => self.set_log_level(&level),
+            Request::Freeze { unit, freeze } => self.freeze(&unit, freeze),
+            Request::AttachProcesses { unit, subgroup, pids } => self.attach(&unit, &subgroup, pids),
+            Request::AbandonScope { unit } => self.known(&unit).map(|_| Reply::Done),
+            Request::Clean { unit, mask } => {
+                self.effects.push_back(Effect::Forward { id, request: Request::Clean { unit, mask } });
+                return;
+            }
+            Request::UnitFilesChanged => {
+                self.effects.push_back(Effect::Signal(BusSignal::UnitFilesChanged));
+                Ok(Reply::Done)
+            }
+        };
+        self.reply(id, answer.unwrap_or_else(Refused::into_reply));
+    }
+
+    fn known(&self, name: &UnitName) -> Result<UnitId, Refused> {
+        self.state.names.get(name).copied().ok_or_else(|| Refused {
+            name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
+            message: format!("Unit {name} not loaded."),
+        })
+    }
+
+    fn request_job(
+        &mut self,
+        source: &dyn Source,
+        origin: &Origin,
+        name: &UnitName,
+        kind: JobType,
+        mode: JobMode,
+        reload_if_possible: bool,
+    ) -> Result<Reply, Refused> {
+        if kind == JobType::Stop && !self.state.names.contains_key(name) {
+            // Stopping what was never loaded: nothing to do, unless there is a file of that name.
+            let id = self.load(name, source);
+            let missing = self.state.units.get(&id).is_none_or(|unit| unit.file.load_state == LoadState::NotFound);
+            if missing {
+                self.state.gc_queue.insert(id);
+                return Err(Refused {
+                    name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
+                    message: format!("Unit {name} not loaded."),
+                });
+            }
+        }
+        let id = self.load(name, source);
+        self.check_manual(id, name, kind, mode)?;
+        let kind = match kind {
+            JobType::Restart if reload_if_possible && self.can_reload(id) => JobType::ReloadOrStart,
+            JobType::TryRestart if reload_if_possible && self.can_reload(id) => JobType::TryReload,
+            kind => kind,
+        };
+        let cause = format!("{} asked by {} (uid {}, pid {})", kind.as_str(), client(origin), origin.uid, origin.pid);
+        let job = self.enqueue(id, kind, mode, &cause).inspect_err(|_| {
+            self.state.gc_queue.insert(id);
+        })?;
+        Ok(Reply::Job(job))
+    }
+
+    fn check_manual(&self, id: UnitId, name: &UnitName, kind: JobType, mode: JobMode) -> Result<(), Refused> {
+        let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
+        let starts = matches!(kind, JobType::Start | JobType::Restart | JobType::TryRestart);
+        let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
+        let refused = (starts && unit.file.unit.refuse_manual_start)
+            || (stops && unit.file.unit.refuse_manual_stop)
+            || unit.perpetual
+            || unit.name.kind() == UnitKind::Device;
+        if refused && mode != JobMode::IgnoreRequirements {
+            return Err(Refused {
+                name: "org.freedesktop.systemd1.OnlyByDependency".to_owned(),
+                message: format!("Operation refused, unit {name} may be requested by dependency only (it is configured to refuse manual start/stop)."),
+            });
+        }
+        Ok(())
+    }
+
+    fn start_transient(
+        &mut self,
+        source: &dyn Source,
+        origin: &Origin,
+        units: Vec<TransientUnit>,
+        mode: JobMode,
+    ) -> Result<Reply, Refused> {
+        let Some(first) = units.first().map(|unit| unit.name.clone()) else {
+            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "No unit was given."));
+        };
+        for unit in units {
+            self.make_transient(source, unit)?;
+        }
+        self.request_job(source, origin, &first, JobType::Start, mode, false)
+    }
+
+    fn make_transient(&mut self, source: &dyn Source, made: TransientUnit) -> Result<(), Refused> {
+        if let Some(unit) = self.unit(&made.name) {
+            let idle = matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed);
+            if !idle || unit.file.load_state == LoadState::Loaded && !unit.transient {
+                return Err(Refused {
+                    name: "org.freedesktop.systemd1.UnitExists".to_owned(),
+                    message: format!("Unit {} was already loaded or has a fragment file.", made.name),
+                });
+            }
+        }
+        let text = settings_text(&made.settings);
+        self.effects.push_back(Effect::WriteTransient { unit: made.name.clone(), text: text.clone() });
+        self.state.transient.insert(made.name.clone(), text);
+        if let Some(old) = self.state.names.get(&made.name).copied() {
+            self.replace_file(old, source);
+        }
+        let id = self.load(&made.name, source);
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.transient = true;
+        }
+        if !made.pids.is_empty() {
+            self.state.scope_pids.insert(id, made.pids);
+        }
+        Ok(())
+    }
+
+    /// Settings at run time: the unit is read again with them on top.
+    fn set_properties(&mut self, source: &dyn Source, name: &UnitName, settings: &[(String, String, String)]) -> Result<Reply, Refused> {
+        let id = self.load(name, source);
+        let Some(unit) = self.state.units.get_mut(&id) else { return self.known(name).map(|_| Reply::Done) };
+        let mut file = (*unit.file).clone();
+        for (section, directive, value) in settings {
+            muster_unit::assign(&mut file, section, directive, value, &self.state.facts.specifiers).map_err(|expected| Refused {
+                name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
+                message: format!("{directive}={value}: expected {expected}"),
+            })?;
+        }
+        unit.file = std::rc::Rc::new(file);
+        if unit.cgroup.is_some() {
+            self.realize_cgroup(id);
+        }
+        self.touch(id);
+        Ok(Reply::Done)
+    }
+
+    fn request_kill(&mut self, name: &UnitName, whom: KillWhom, signal: i32, value: Option<i32>) -> Result<Reply, Refused> {
+        let id = self.known(name)?;
+        if !(1..=64).contains(&signal) {
+            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "Signal number out of range."));
+        }
+        let Some(unit) = self.state.units.get(&id) else { return Ok(Reply::Done) };
+        let (main, control) = known_processes(&unit.kind);
+        let refuse = |what: &str| Refused {
+            name: "org.freedesktop.systemd1.NoSuchProcess".to_owned(),
+            message: format!("No {what} process to kill"),
+        };
+        let targets: Vec<u32> = match whom {
+            KillWhom::Main | KillWhom::MainFail => vec![main.ok_or_else(|| refuse("main"))?],
+            KillWhom::Control | KillWhom::ControlFail => vec![control.ok_or_else(|| refuse("control"))?],
+            KillWhom::All | KillWhom::AllFail => main.into_iter().chain(control).collect(),
+        };
+        let path = unit.cgroup.clone();
+        for pid in &targets {
+            self.effects.push_back(Effect::KillProcess { pid: *pid, signal, value });
+        }
+        if let (KillWhom::All | KillWhom::AllFail, Some(path)) = (whom, path) {
+            self.effects.push_back(Effect::KillCgroup { path, signal, except: targets, send_cont: false, send_hup: false });
+        }
+        Ok(Reply::Done)
+    }
+
+    fn request_reset_failed(&mut self, unit: Option<&UnitName>) -> Result<Reply, Refused> {
+        let ids: Vec<UnitId> = match unit {
+            Some(name) => vec![self.known(name)?],
+            None => self.state.units.keys().copied().collect(),
+        };
+        for id in ids {
+            self.reset_failed(id);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn cancel_job(&mut self, job: JobId) -> Result<Reply, Refused> {
+        if !self.state.jobs.contains_key(&job) {
+            return Err(Refused {
+                name: "org.freedesktop.systemd1.NoSuchJob".to_owned(),
+                message: format!("Job {} does not exist.", job.0),
+            });
+        }
+        self.finish_job(job, JobResult::Canceled, true);
+        Ok(Reply::Done)
+    }
+
+    fn reference(&mut self, name: &UnitName, add: bool) -> Result<Reply, Refused> {
+        let id = self.known(name)?;
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.references = if add { unit.references.saturating_add(1) } else { unit.references.saturating_sub(1) };
+        }
+        self.state.gc_queue.insert(id);
+        Ok(Reply::Done)
+    }
+
+    fn request_reload(&mut self, id: RequestId) {
+        self.begin_reload();
+        self.state.reloading.push(id);
+    }
+
+    fn begin_reload(&mut self) {
+        if self.state.reloading.is_empty() {
+            self.effects.push_back(Effect::Signal(BusSignal::Reloading { active: true }));
+        }
+        self.effects.push_back(Effect::ReloadSource);
+    }
+
+    fn update_environment(&mut self, unset: &[String], set: &[String]) -> Result<Reply, Refused> {
+        let split = |text: &str| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let is_name = |key: &str| {
+            !key.is_empty() && !key.starts_with(|c: char| c.is_ascii_digit()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        let pairs: Vec<_> = set.iter().filter_map(|text| split(text)).filter(|(key, _)| is_name(key)).collect();
+        if pairs.len() != set.len() || set.len() > 4096 {
+            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "Invalid environment assignments"));
+        }
+        for text in unset {
+            let key = text.split_once('=').map_or(text.as_str(), |(key, _)| key);
+            self.state.client_environment.remove(key);
+            self.state.facts.base_environment.retain(|pair| pair.split_once('=').is_none_or(|(known, _)| known != key));
+        }
+        for (key, value) in pairs {
+            self.state.facts.base_environment.retain(|pair| pair.split_once('=').is_none_or(|(known, _)| known != key));
+            self.state.client_environment.insert(key, value);
+        }
+        self.effects.push_back(Effect::Signal(BusSignal::ManagerChanged));
+        Ok(Reply::Done)
+    }
+
+    fn set_log_level(&mut self, level: &str) -> Result<Reply, Refused> {
+        let levels = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+        let found = levels.iter().position(|word| *word == level).and_then(|at| u8::try_from(at).ok());
+        let number = level.parse::<u8>().ok().filter(|number| *number < 8);
+        match found.or(number) {
+            Some(number) => {
+                self.state.log_level = number;
+                Ok(Reply::Done)
+            }
+            None => Err(Refused {
+                name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
+                message: format!("Invalid log level '{level}'"),
+            }),
+        }
+    }
+
+    fn freeze(&mut self, name: &UnitName, freeze: bool) -> Result<Reply, Refused> {
+        let id = self.known(name)?;
+        let Some(unit) = self.state.units.get_mut(&id) else { return Ok(Reply::Done) };
+        let Some(path) = unit.cgroup.clone() else {
+            return Err(Refused::new("org.freedesktop.systemd1.UnitInactive", "Unit is not active."));
+        };
+        unit.freezer = if freeze { crate::state::Freezer::Frozen } else { crate::state::Freezer::Running };
+        self.effects.push_back(Effect::FreezeCgroup { path, freeze });
+        self.touch(id);
+        Ok(Reply::Done)
+    }
+
+    fn attach(&mut self, name: &UnitName, subgroup: &str, pids: Vec<u32>) -> Result<Reply, Refused> {
+        let id = self.known(name)?;
+        let path = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone());
+        let safe = subgroup.split('/').all(|part| part != "..");
+        match path.filter(|_| safe) {
+            Some(path) => {
+                let path = if subgroup.is_empty() { path } else { format!("{path}/{}", subgroup.trim_matches('/')) };
+                self.effects.push_back(Effect::AttachProcesses { path, pids });
+                Ok(Reply::Done)
+            }
+            None => Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "Unit is not active, or the subgroup is not valid.")),
+        }
+    }
+
+    // ---- signals and actions ----------------------------------------------------------------------------------------
+
+    /// Signals to PID 1 (systemd(1), "SIGNALS").
+    pub(crate) fn signalled(&mut self, source: &dyn Source, signal: i32, origin: &Origin) {
+        const HUP: i32 = 1;
+        const INT: i32 = 2;
+        const TERM: i32 = 15;
+        const WINCH: i32 = 28;
+        const PWR: i32 = 30;
+        const RTMIN: i32 = 34;
+        self.log(Level::Info, None, format!("Received signal {signal} from {} (pid {}, uid {}).", client(origin), origin.pid, origin.uid));
+        let target = |number: i32| {
+            ["default.target", "rescue.target", "emergency.target", "halt.target", "poweroff.target", "reboot.target", "kexec.target"]
+                .get(usize::try_from(number.saturating_sub(RTMIN)).unwrap_or(usize::MAX))
+                .copied()
+        };
+        match signal {
+            TERM => self.effects.push_back(Effect::Reexecute),
+            HUP => self.begin_reload(),
+            INT => self.signal_target(source, "ctrl-alt-del.target", JobMode::ReplaceIrreversibly),
+            WINCH => self.signal_target(source, "kbrequest.target", JobMode::Replace),
+            PWR => self.signal_target(source, "sigpwr.target", JobMode::Replace),
+            number if number == RTMIN.saturating_add(13) => self.shut_down(ShutdownVerb::Halt),
+            number if number == RTMIN.saturating_add(14) => self.shut_down(ShutdownVerb::Poweroff),
+            number if number == RTMIN.saturating_add(15) => self.shut_down(ShutdownVerb::Reboot),
+            number if number == RTMIN.saturating_add(16) => self.shut_down(ShutdownVerb::Kexec),
+            number if number == RTMIN.saturating_add(20) => self.state.show_status = true,
+            number if number == RTMIN.saturating_add(21) => self.state.show_status = false,
+            number if number == RTMIN.saturating_add(22) => self.state.log_level = Level::Debug as u8,
+            number if number == RTMIN.saturating_add(23) => self.state.log_level = Level::Info as u8,
+            number if number == RTMIN.saturating_add(25) => self.effects.push_back(Effect::Reexecute),
+            number => {
+                if let Some(name) = target(number) {
+                    let mode = if number <= RTMIN.saturating_add(2) { JobMode::Isolate } else { JobMode::ReplaceIrreversibly };
+                    self.signal_target(source, name, mode);
+                }
+            }
+        }
+    }
+
+    fn signal_target(&mut self, source: &dyn Source, name: &str, mode: JobMode) {
+        if let Ok(name) = name.parse::<UnitName>() {
+            let id = self.load(&name, source);
+            self.request_quietly(id, JobType::Start, mode, "a signal");
+        }
+    }
+
+    /// `SuccessAction=` and its kin (systemd.unit(5)).
+    pub(crate) fn emergency_action(&mut self, action: muster_unit::EmergencyAction, code: Option<u8>, why: &str) {
+        use muster_unit::EmergencyAction::*;
+        let graceful = match action {
+            None => return,
+            Reboot => "reboot.target",
+            Poweroff => "poweroff.target",
+            Halt => "halt.target",
+            Kexec => "kexec.target",
+            SoftReboot => "soft-reboot.target",
+            Exit => "exit.target",
+            RebootForce | RebootImmediate => return self.shut_down(ShutdownVerb::Reboot),
+            PoweroffForce | PoweroffImmediate => return self.shut_down(ShutdownVerb::Poweroff),
+            HaltForce | HaltImmediate => return self.shut_down(ShutdownVerb::Halt),
+            KexecForce => return self.shut_down(ShutdownVerb::Kexec),
+            SoftRebootForce => return self.shut_down(ShutdownVerb::SoftReboot),
+            ExitForce => {
+                self.state.exit_code = code.unwrap_or(self.state.exit_code);
+                return self.shut_down(ShutdownVerb::Exit);
+            }
+        };
+        if let (Exit, Some(code)) = (action, code) {
+            self.state.exit_code = code;
+        }
+        let target = graceful.parse::<UnitName>().ok().and_then(|name| self.state.names.get(&name).copied());
+        match target {
+            Some(id) => {
+                self.request_quietly(id, JobType::Start, JobMode::ReplaceIrreversibly, why);
+            }
+            Option::None => self.log(Level::Error, Option::None, format!("{graceful} is not loaded ({why}).")),
+        }
+    }
+
+    /// Reads a unit's file again in place.
+    fn replace_file(&mut self, id: UnitId, source: &dyn Source) {
+        self.state.graph.remove_from(id);
+        self.reread(id, source);
+    }
+}
+
+fn client(origin: &Origin) -> &str {
+    if origin.comm.is_empty() { "an unknown client" } else { &origin.comm }
+}
+
+/// Settings as a unit file would say them.
+fn settings_text(settings: &[(String, String, String)]) -> String {
+    let mut text = String::new();
+    for (section, directive, value) in settings {
+        text.push_str(&format!("[{section}]\n{directive}={}\n", value.replace('\n', " ")));
+    }
+    text
+}

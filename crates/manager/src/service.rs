@@ -1,0 +1,889 @@
+//! Services: systemd.service(5) as a state machine.
+//!
+//! | sub-state | control ends | main ends | READY=1 | time is up | stop job |
+//! |---|---|---|---|---|---|
+//! | condition, start-pre | next, or fail to stop | – | – | stop-sigterm, `timeout` | stop-sigterm |
+//! | start | forking: PID file, then start-post | notify: `protocol`; oneshot: next command; exec: as running | start-post | stop-sigterm, `timeout` | stop |
+//! | start-post | next, then running | remembered; result when the list is done | – | stop, `timeout` | stop |
+//! | running, exited | – | exited, stop or restart by its result | – | (RuntimeMaxSec) stop, `timeout` | stop |
+//! | reload, reload-signal, reload-notify | running | as running | running | running, reload `timeout` | stop |
+//! | stop | next, then stop-sigterm | noted | – | stop-sigterm, `timeout` | – |
+//! | stop-sigterm, stop-watchdog | – | stop-post | – | stop-sigkill, `timeout` | – |
+//! | stop-sigkill | – | stop-post | – | stop-post, `timeout` | – |
+//! | stop-post | next, then final-sigterm | – | – | final-sigterm, `timeout` | – |
+//! | final-sigterm, -watchdog | cgroup empty: dead | same | – | final-sigkill, `timeout` | – |
+//! | final-sigkill | cgroup empty: dead | same | – | dead, `timeout` | – |
+//! | auto-restart | – | – | – | restart job | dead |
+//!
+//! The first result that is not success stays. Illegal pairs are ignored, by name, in the matches below.
+
+use crate::effect::{Effect, Level, SpawnRole};
+use crate::event::Exit;
+use crate::jobs::Started;
+use crate::manager::Manager;
+use crate::state::{ActiveState, CommandList, ExecStatus, Kind, Process, Service, ServiceSub, UnitResult};
+use muster_graph::{JobMode, JobResult, JobType, UnitId};
+use muster_unit::{ExecCommand, KillMode, ServiceSection, ServiceType, Signal};
+use std::rc::Rc;
+
+impl ServiceSub {
+    /// The state of the unit in this sub-state. `Type=idle` is active while it waits to start, as `simple` is.
+    pub fn active_state(self, idle: bool) -> ActiveState {
+        use ServiceSub::*;
+        match self {
+            Dead | DeadBeforeAutoRestart => ActiveState::Inactive,
+            Failed | FailedBeforeAutoRestart => ActiveState::Failed,
+            Start if idle => ActiveState::Active,
+            Condition | StartPre | Start | StartPost | AutoRestart | AutoRestartQueued => ActiveState::Activating,
+            Running | Exited => ActiveState::Active,
+            Reload | ReloadSignal | ReloadNotify => ActiveState::Reloading,
+            Stop | StopWatchdog | StopSigterm | StopSigkill | StopPost | FinalWatchdog | FinalSigterm | FinalSigkill => {
+                ActiveState::Deactivating
+            }
+            Cleaning => ActiveState::Maintenance,
+        }
+    }
+}
+
+impl Manager {
+    pub(crate) fn service(&self, id: UnitId) -> Option<&Service> {
+        match &self.state.units.get(&id)?.kind {
+            Kind::Service(service) => Some(service),
+            Kind::Socket(_) | Kind::Simple(_) | Kind::Mount(_) => None,
+        }
+    }
+
+    pub(crate) fn service_mut(&mut self, id: UnitId) -> Option<&mut Service> {
+        match &mut self.state.units.get_mut(&id)?.kind {
+            Kind::Service(service) => Some(service),
+            Kind::Socket(_) | Kind::Simple(_) | Kind::Mount(_) => None,
+        }
+    }
+
+    pub(crate) fn service_config(&self, id: UnitId) -> Option<(Rc<muster_unit::UnitFile>, &ServiceSection)> {
+        let unit = self.state.units.get(&id)?;
+        match &unit.file.body {
+            muster_unit::Body::Service(section) => Some((unit.file.clone(), section)),
+            _ => None,
+        }
+    }
+
+    /// `Type=` as it is in effect.
+    pub fn service_type(&self, id: UnitId) -> ServiceType {
+        self.service_config(id).map_or(ServiceType::Simple, |(_, section)| section.effective_type())
+    }
+
+    pub(crate) fn kill_mode(&self, id: UnitId) -> KillMode {
+        self.kill_section(id).map_or(KillMode::ControlGroup, |kill| kill.kill_mode)
+    }
+
+    pub(crate) fn kill_section(&self, id: UnitId) -> Option<&muster_unit::KillSection> {
+        self.state.units.get(&id)?.file.kill.as_ref()
+    }
+
+    /// The commands of one list.
+    pub(crate) fn commands(&self, id: UnitId, list: CommandList) -> &[ExecCommand] {
+        let Some(unit) = self.state.units.get(&id) else { return &[] };
+        match (&unit.file.body, list) {
+            (muster_unit::Body::Service(section), CommandList::ExecCondition) => &section.exec_condition,
+            (muster_unit::Body::Service(section), CommandList::ExecStartPre) => &section.exec_start_pre,
+            (muster_unit::Body::Service(section), CommandList::ExecStart) => &section.exec_start,
+            (muster_unit::Body::Service(section), CommandList::ExecStartPost) => &section.exec_start_post,
+            (muster_unit::Body::Service(section), CommandList::ExecReload) => &section.exec_reload,
+            (muster_unit::Body::Service(section), CommandList::ExecStop) => &section.exec_stop,
+            (muster_unit::Body::Service(section), CommandList::ExecStopPost) => &section.exec_stop_post,
+            (muster_unit::Body::Socket(section), CommandList::ExecStartPre) => &section.exec_start_pre,
+            (muster_unit::Body::Socket(section), CommandList::ExecStartPost) => &section.exec_start_post,
+            (muster_unit::Body::Socket(section), CommandList::ExecStopPre) => &section.exec_stop_pre,
+            (muster_unit::Body::Socket(section), CommandList::ExecStopPost) => &section.exec_stop_post,
+            _ => &[],
+        }
+    }
+
+    /// Changes the sub-state, sets the phase's deadline, and tells everybody.
+    fn set_sub(&mut self, id: UnitId, sub: ServiceSub, deadline_usec: Option<u64>) {
+        let old = self.active_state(id);
+        let Some(service) = self.service_mut(id) else { return };
+        service.sub = sub;
+        service.deadline_usec = deadline_usec;
+        self.state_changed(id, old);
+    }
+
+    fn sub(&self, id: UnitId) -> ServiceSub {
+        self.service(id).map_or(ServiceSub::Dead, |service| service.sub)
+    }
+
+    fn note_result(&mut self, id: UnitId, result: UnitResult) {
+        if let Some(service) = self.service_mut(id).filter(|service| service.result == UnitResult::Success) {
+            service.result = result;
+        }
+    }
+
+    fn after(&self, span_usec: u64) -> Option<u64> {
+        (span_usec != u64::MAX && span_usec != 0).then(|| self.now.monotonic_usec.saturating_add(span_usec))
+    }
+
+    fn start_deadline(&self, id: UnitId) -> Option<u64> {
+        let default = if self.service_type(id) == ServiceType::Oneshot {
+            u64::MAX
+        } else {
+            self.state.facts.default_timeout_start_usec
+        };
+        let span = self.service_config(id).and_then(|(_, section)| section.timeout_start_sec).map_or(default, |span| span.0);
+        self.after(span)
+    }
+
+    fn stop_span(&self, id: UnitId) -> u64 {
+        let default = self.state.facts.default_timeout_stop_usec;
+        self.service_config(id).and_then(|(_, section)| section.timeout_stop_sec).map_or(default, |span| span.0)
+    }
+
+    fn stop_deadline(&self, id: UnitId) -> Option<u64> {
+        self.after(self.stop_span(id))
+    }
+
+    fn abort_deadline(&self, id: UnitId) -> Option<u64> {
+        let span = self.service_config(id).and_then(|(_, section)| section.timeout_abort_sec);
+        self.after(span.map_or_else(|| self.stop_span(id), |span| span.0))
+    }
+
+    // ---- start --------------------------------------------------------------------------------------------------
+
+    pub(crate) fn service_start(&mut self, id: UnitId) -> Started {
+        match self.sub(id) {
+            ServiceSub::Dead | ServiceSub::Failed | ServiceSub::AutoRestart | ServiceSub::AutoRestartQueued
+            | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart => {}
+            _ => return Started::Later,
+        }
+        if !self.start_is_allowed(id) {
+            let text = format!("{}: Start request repeated too quickly.", self.unit_name(id));
+            self.log(Level::Warning, Some(id), text);
+            self.fail_with(id, UnitResult::StartLimitHit);
+            return Started::Ended(JobResult::Failed);
+        }
+        let automatic = matches!(self.sub(id), ServiceSub::AutoRestartQueued);
+        self.begin_run(id, automatic);
+        self.report_starting(id);
+        let deadline = self.start_deadline(id);
+        self.enter_list(id, ServiceSub::Condition, CommandList::ExecCondition, deadline);
+        Started::Working
+    }
+
+    /// A fresh run: everything of the last one is forgotten but what D-Bus shows of its end.
+    fn begin_run(&mut self, id: UnitId, automatic: bool) {
+        self.prepare_run(id);
+        let Some(service) = self.service_mut(id) else { return };
+        let kept = std::mem::take(service);
+        *service = Service {
+            sub: kept.sub,
+            main_status: ExecStatus::default(),
+            fd_store: kept.fd_store,
+            connection: kept.connection,
+            peer: kept.peer,
+            accepted_from: kept.accepted_from,
+            restarts: if automatic { kept.restarts } else { 0 },
+            directories_made: kept.directories_made,
+            ..Service::default()
+        };
+    }
+
+    /// Enters a sub-state that works through a list; an empty list falls through at once.
+    fn enter_list(&mut self, id: UnitId, sub: ServiceSub, list: CommandList, deadline: Option<u64>) {
+        if self.commands(id, list).is_empty() {
+            return self.list_done(id, list);
+        }
+        self.set_sub(id, sub, deadline);
+        self.run_command(id, list, 0, SpawnRole::Control);
+    }
+
+    /// What follows a list that went well.
+    fn list_done(&mut self, id: UnitId, list: CommandList) {
+        match list {
+            CommandList::ExecCondition => {
+                let deadline = self.start_deadline(id);
+                self.enter_list(id, ServiceSub::StartPre, CommandList::ExecStartPre, deadline);
+            }
+            CommandList::ExecStartPre => self.enter_start(id),
+            CommandList::ExecStart | CommandList::ExecStartPost => self.enter_running(id),
+            CommandList::ExecReload => self.reload_commands_done(id),
+            CommandList::ExecStop => self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Success),
+            CommandList::ExecStopPost => self.enter_signal(id, ServiceSub::FinalSigterm, UnitResult::Success),
+            CommandList::ExecStopPre => {}
+        }
+    }
+
+    fn run_command(&mut self, id: UnitId, list: CommandList, index: u32, role: SpawnRole) {
+        let spawn = self.spawn_command(id, list, index, role);
+        let Some(service) = self.service_mut(id) else { return };
+        match role {
+            SpawnRole::Main => service.main = spawn,
+            SpawnRole::Control => service.control = spawn,
+        }
+    }
+
+    fn enter_start(&mut self, id: UnitId) {
+        let kind = self.service_type(id);
+        if self.commands(id, CommandList::ExecStart).is_empty() {
+            // Only oneshots may have nothing to run.
+            let deadline = self.start_deadline(id);
+            return self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
+        }
+        let deadline = if kind == ServiceType::Idle { self.after(IDLE_USEC) } else { self.start_deadline(id) };
+        if let Some(service) = self.service_mut(id) {
+            service.ready = false;
+        }
+        match kind {
+            ServiceType::Idle if self.jobs_are_busy(id) => self.set_sub(id, ServiceSub::Start, deadline),
+            ServiceType::Simple | ServiceType::Idle => self.start_simple(id),
+            ServiceType::Forking => {
+                self.set_sub(id, ServiceSub::Start, deadline);
+                self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Control);
+            }
+            ServiceType::Exec | ServiceType::Oneshot | ServiceType::Dbus | ServiceType::Notify | ServiceType::NotifyReload => {
+                self.set_sub(id, ServiceSub::Start, deadline);
+                self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
+            }
+        }
+    }
+
+    fn start_simple(&mut self, id: UnitId) {
+        self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
+        let deadline = self.start_deadline(id);
+        self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
+    }
+
+    /// `Type=idle` waits until nothing else is being started, or five seconds.
+    fn jobs_are_busy(&self, id: UnitId) -> bool {
+        self.state.jobs.values().any(|job| job.unit != id && job.running)
+    }
+
+    pub(crate) fn start_idle_services(&mut self) {
+        let waiting: Vec<UnitId> = self.idle_services().collect();
+        for id in waiting {
+            if !self.jobs_are_busy(id) {
+                self.start_simple(id);
+            }
+        }
+    }
+
+    fn idle_services(&self) -> impl Iterator<Item = UnitId> + '_ {
+        self.state.idle.iter().copied().filter(|id| {
+            self.sub(*id) == ServiceSub::Start && self.service(*id).is_some_and(|service| service.main.is_none())
+        })
+    }
+
+    fn enter_start_post(&mut self, id: UnitId) {
+        let deadline = self.start_deadline(id);
+        self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
+    }
+
+    /// Everything that start asks for is done: stay up, or go on to the end when nothing is left to stay for.
+    fn enter_running(&mut self, id: UnitId) {
+        let Some((file, section)) = self.service_config(id) else { return };
+        let remain = section.remain_after_exit;
+        let runtime_max = section.runtime_max_sec.map_or(u64::MAX, |span| span.0);
+        drop(file);
+        let Some(service) = self.service(id) else { return };
+        if service.result != UnitResult::Success {
+            return self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Success);
+        }
+        if service.stopping_heard && service.main.is_some() {
+            let deadline = self.stop_deadline(id);
+            return self.set_sub(id, ServiceSub::StopSigterm, deadline);
+        }
+        if service.main.is_some() || self.lives_by_its_cgroup(id) {
+            let deadline = self.after(runtime_max);
+            self.set_sub(id, ServiceSub::Running, deadline);
+        } else if remain {
+            self.set_sub(id, ServiceSub::Exited, None);
+        } else {
+            self.enter_stop(id, UnitResult::Success);
+        }
+    }
+
+    /// A forking service whose main process is unknown is up as long as its cgroup is populated.
+    fn lives_by_its_cgroup(&self, id: UnitId) -> bool {
+        self.service_type(id) == ServiceType::Forking
+            && self.service(id).is_some_and(|service| service.main_status.pid == 0)
+            && self.state.populated.contains(&id)
+    }
+
+    // ---- stop ---------------------------------------------------------------------------------------------------
+
+    pub(crate) fn service_stop(&mut self, id: UnitId) -> Started {
+        if let Some(service) = self.service_mut(id) {
+            service.forbid_restart = true;
+        }
+        match self.sub(id) {
+            ServiceSub::AutoRestart | ServiceSub::AutoRestartQueued | ServiceSub::DeadBeforeAutoRestart
+            | ServiceSub::FailedBeforeAutoRestart => {
+                self.set_sub(id, ServiceSub::Dead, None);
+                self.run_is_over(id);
+            }
+            ServiceSub::Dead | ServiceSub::Failed | ServiceSub::Cleaning => return Started::Ended(JobResult::Done),
+            ServiceSub::Condition | ServiceSub::StartPre => {
+                self.report_stopping(id);
+                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Success);
+            }
+            ServiceSub::Start | ServiceSub::StartPost | ServiceSub::Running | ServiceSub::Exited | ServiceSub::Reload
+            | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
+                self.report_stopping(id);
+                self.kill_control_now(id);
+                self.enter_stop(id, UnitResult::Success);
+            }
+            ServiceSub::Stop | ServiceSub::StopWatchdog | ServiceSub::StopSigterm | ServiceSub::StopSigkill
+            | ServiceSub::StopPost | ServiceSub::FinalWatchdog | ServiceSub::FinalSigterm | ServiceSub::FinalSigkill => {}
+        }
+        Started::Working
+    }
+
+    /// A control process of an earlier phase must not outlive it.
+    fn kill_control_now(&mut self, id: UnitId) {
+        let control = self.service_mut(id).and_then(|service| service.control.take());
+        if let Some(process) = control {
+            if let Some(spawn) = process.spawn {
+                self.state.spawns.remove(&spawn);
+            }
+            if let Some(pid) = process.pid {
+                self.state.processes.remove(&pid);
+                self.effects.push_back(Effect::KillProcess { pid, signal: Signal::KILL.0, value: None });
+            }
+        }
+    }
+
+    fn enter_stop(&mut self, id: UnitId, result: UnitResult) {
+        self.note_result(id, result);
+        let deadline = self.stop_deadline(id);
+        self.enter_list(id, ServiceSub::Stop, CommandList::ExecStop, deadline);
+    }
+
+    fn enter_stop_post(&mut self, id: UnitId) {
+        let deadline = self.stop_deadline(id);
+        self.enter_list(id, ServiceSub::StopPost, CommandList::ExecStopPost, deadline);
+    }
+
+    /// Signals what is left and waits for it to end.
+    pub(crate) fn enter_signal(&mut self, id: UnitId, sub: ServiceSub, result: UnitResult) {
+        self.note_result(id, result);
+        let deadline = match sub {
+            ServiceSub::StopWatchdog | ServiceSub::FinalWatchdog => self.abort_deadline(id),
+            _ => self.stop_deadline(id),
+        };
+        let kill = crate::kill::Wave::of(sub);
+        let waits = self.kill_wave(id, kill);
+        if waits {
+            self.set_sub(id, sub, deadline);
+        } else {
+            match sub {
+                ServiceSub::StopSigterm | ServiceSub::StopWatchdog | ServiceSub::StopSigkill => self.enter_stop_post(id),
+                ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog if self.kill_section(id).is_none_or(|kill| kill.send_sigkill)
+                    && self.state.populated.contains(&id) && self.kill_mode(id) != KillMode::None && self.kill_mode(id) != KillMode::Process =>
+                {
+                    self.enter_signal(id, ServiceSub::FinalSigkill, UnitResult::Success);
+                }
+                _ => self.enter_dead(id, true),
+            }
+        }
+    }
+
+    /// The run is over.
+    fn enter_dead(&mut self, id: UnitId, allow_restart: bool) {
+        let Some(service) = self.service(id) else { return };
+        let failed = !matches!(service.result, UnitResult::Success | UnitResult::ExecCondition);
+        let restart = allow_restart && self.should_restart(id);
+        self.report_result(id);
+        self.remove_pid_file(id);
+        if restart {
+            self.set_sub(id, if failed { ServiceSub::FailedBeforeAutoRestart } else { ServiceSub::DeadBeforeAutoRestart }, None);
+            let deadline = Some(self.now.monotonic_usec.saturating_add(self.restart_delay(id)));
+            if let Some(service) = self.service_mut(id) {
+                service.restarts = service.restarts.saturating_add(1);
+            }
+            self.set_sub(id, ServiceSub::AutoRestart, deadline);
+        } else {
+            self.set_sub(id, if failed { ServiceSub::Failed } else { ServiceSub::Dead }, None);
+        }
+        self.run_is_over(id);
+    }
+
+    /// Fails without a run (start limit, resources).
+    pub(crate) fn fail_with(&mut self, id: UnitId, result: UnitResult) {
+        if let Some(service) = self.service_mut(id) {
+            service.result = result;
+        }
+        self.report_result(id);
+        self.set_sub(id, ServiceSub::Failed, None);
+        self.run_is_over(id);
+    }
+
+    fn restart_delay(&self, id: UnitId) -> u64 {
+        let Some((_, section)) = self.service_config(id) else { return 0 };
+        let base = section.restart_sec.map_or(self.state.facts.default_restart_usec, |span| span.0);
+        let (steps, max) = (section.restart_steps, section.restart_max_delay_sec.map_or(u64::MAX, |span| span.0));
+        let done = self.service(id).map_or(0, |service| service.restarts);
+        crate::restart::delay_usec(base, max, steps, done)
+    }
+
+    fn should_restart(&self, id: UnitId) -> bool {
+        let (Some(service), Some((_, section))) = (self.service(id), self.service_config(id)) else { return false };
+        if service.forbid_restart || self.job_kind(id) == Some(JobType::Stop) || self.shutdown_is_queued() {
+            return false;
+        }
+        crate::restart::wanted(section, service)
+    }
+
+    fn remove_pid_file(&mut self, id: UnitId) {
+        if let Some(path) = self.service_config(id).and_then(|(_, section)| section.pid_file.clone()) {
+            self.effects.push_back(Effect::RemoveFile { path });
+        }
+    }
+
+    // ---- reload -------------------------------------------------------------------------------------------------
+
+    pub(crate) fn service_reload(&mut self, id: UnitId) -> Started {
+        let notify = self.service_type(id) == ServiceType::NotifyReload;
+        let now = self.now.monotonic_usec;
+        let Some(service) = self.service_mut(id) else { return Started::Ended(JobResult::Invalid) };
+        service.reload_result = UnitResult::Success;
+        service.reload_begin_usec = now;
+        service.reloading_heard = false;
+        let main = service.main.as_ref().and_then(|main| main.pid);
+        self.report_reloading(id);
+        let deadline = self.start_deadline(id);
+        if let (true, Some(pid)) = (notify, main) {
+            let signal = self.service_config(id).and_then(|(_, section)| section.reload_signal).unwrap_or(Signal::HUP).0;
+            self.effects.push_back(Effect::KillProcess { pid, signal, value: None });
+            if self.commands(id, CommandList::ExecReload).is_empty() {
+                self.set_sub(id, ServiceSub::ReloadSignal, deadline);
+                return Started::Working;
+            }
+        }
+        if self.commands(id, CommandList::ExecReload).is_empty() {
+            return Started::Ended(JobResult::Done);
+        }
+        self.enter_list(id, ServiceSub::Reload, CommandList::ExecReload, deadline);
+        Started::Working
+    }
+
+    fn reload_commands_done(&mut self, id: UnitId) {
+        let waits = self.service_type(id) == ServiceType::NotifyReload && self.service(id).is_some_and(|s| s.reload_result == UnitResult::Success);
+        if waits && self.service(id).is_some_and(|service| service.reloading_heard) {
+            let deadline = self.start_deadline(id);
+            return self.set_sub(id, ServiceSub::ReloadNotify, deadline);
+        }
+        self.enter_running(id);
+    }
+
+    /// `RELOADING=1` came.
+    pub(crate) fn service_reloading_heard(&mut self, id: UnitId, at_usec: Option<u64>) {
+        let Some(service) = self.service_mut(id) else { return };
+        let fits = at_usec.is_none_or(|at| at >= service.reload_begin_usec);
+        let sub = service.sub;
+        service.reloading_heard = true;
+        let deadline = self.start_deadline(id);
+        match sub {
+            ServiceSub::ReloadSignal if fits => self.set_sub(id, ServiceSub::ReloadNotify, deadline),
+            ServiceSub::Running => self.set_sub(id, ServiceSub::ReloadNotify, deadline),
+            _ => {}
+        }
+    }
+
+    /// `READY=1` came.
+    pub(crate) fn service_ready_heard(&mut self, id: UnitId) {
+        let notify = matches!(self.service_type(id), ServiceType::Notify | ServiceType::NotifyReload);
+        let Some(service) = self.service_mut(id) else { return };
+        let sub = service.sub;
+        service.ready = true;
+        service.reloading_heard = false;
+        match sub {
+            ServiceSub::Start if notify => self.enter_start_post(id),
+            ServiceSub::ReloadNotify => {
+                self.report_reloaded(id);
+                self.enter_running(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// `STOPPING=1` came.
+    pub(crate) fn service_stopping_heard(&mut self, id: UnitId) {
+        if let Some(service) = self.service_mut(id) {
+            service.stopping_heard = true;
+        }
+        if self.sub(id) == ServiceSub::Running {
+            let deadline = self.stop_deadline(id);
+            self.set_sub(id, ServiceSub::StopSigterm, deadline);
+        }
+    }
+
+    /// The bus name of a `Type=dbus` service has an owner.
+    pub(crate) fn service_bus_name(&mut self, id: UnitId, owned: bool) {
+        match (self.sub(id), owned, self.service_type(id)) {
+            (ServiceSub::Start, true, ServiceType::Dbus) => self.enter_start_post(id),
+            (ServiceSub::Running, false, ServiceType::Dbus) => self.enter_stop(id, UnitResult::Success),
+            _ => {}
+        }
+    }
+
+    // ---- ends of processes ----------------------------------------------------------------------------------------
+
+    /// `execve` worked.
+    pub(crate) fn service_exec_succeeded(&mut self, id: UnitId) {
+        if self.sub(id) == ServiceSub::Start && self.service_type(id) == ServiceType::Exec {
+            self.enter_start_post(id);
+        }
+    }
+
+    /// The control process ended.
+    pub(crate) fn service_control_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
+        let (list, index) = process.place.unwrap_or((CommandList::ExecStart, 0));
+        let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
+        let clean = is_clean(exit, self.clean_statuses(id), list == CommandList::ExecStop || list == CommandList::ExecStopPost);
+        self.report_control_exit(id, list, exit, clean || ignore);
+        let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
+        if list == CommandList::ExecCondition && result != UnitResult::Success {
+            return self.condition_command_failed(id, exit, result);
+        }
+        let sub = self.sub(id);
+        if list == CommandList::ExecStart {
+            return self.forking_parent_exited(id, result);
+        }
+        if result == UnitResult::Success {
+            let next = index.saturating_add(1);
+            let more = usize::try_from(next).is_ok_and(|next| next < self.commands(id, list).len());
+            let still_here = list_of(sub) == Some(list);
+            if more && still_here {
+                return self.run_command(id, list, next, SpawnRole::Control);
+            }
+            if still_here {
+                return self.control_list_done(id, list);
+            }
+        }
+        self.control_failed_in(id, sub, result);
+    }
+
+    fn control_list_done(&mut self, id: UnitId, list: CommandList) {
+        if list == CommandList::ExecReload {
+            self.report_reloaded(id);
+        }
+        if list == CommandList::ExecStartPost && self.service(id).is_some_and(|service| service.result != UnitResult::Success) {
+            return self.enter_stop(id, UnitResult::Success);
+        }
+        self.list_done(id, list);
+    }
+
+    fn condition_command_failed(&mut self, id: UnitId, exit: Exit, result: UnitResult) {
+        // systemd.service(5): 1 to 254 skips the unit, anything else fails it.
+        let skip = matches!(exit, Exit::Exited(1..=254));
+        self.enter_signal(id, ServiceSub::FinalSigterm, if skip { UnitResult::ExecCondition } else { result });
+    }
+
+    fn control_failed_in(&mut self, id: UnitId, sub: ServiceSub, result: UnitResult) {
+        match sub {
+            ServiceSub::Condition | ServiceSub::StartPre => self.enter_signal(id, ServiceSub::StopSigterm, result),
+            ServiceSub::StartPost => self.enter_stop(id, result),
+            ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
+                if let Some(service) = self.service_mut(id) {
+                    service.reload_result = result;
+                }
+                self.enter_running(id);
+            }
+            ServiceSub::Stop => self.enter_signal(id, ServiceSub::StopSigterm, result),
+            ServiceSub::StopPost => self.enter_signal(id, ServiceSub::FinalSigterm, result),
+            ServiceSub::StopSigterm | ServiceSub::StopWatchdog | ServiceSub::StopSigkill | ServiceSub::FinalWatchdog
+            | ServiceSub::FinalSigterm | ServiceSub::FinalSigkill => self.process_gone_while_stopping(id),
+            ServiceSub::Start => self.enter_signal(id, ServiceSub::StopSigterm, result),
+            ServiceSub::Running | ServiceSub::Exited | ServiceSub::Dead | ServiceSub::Failed | ServiceSub::AutoRestart
+            | ServiceSub::AutoRestartQueued | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart
+            | ServiceSub::Cleaning => {}
+        }
+    }
+
+    /// The parent of a forking service is gone: find the daemon.
+    fn forking_parent_exited(&mut self, id: UnitId, result: UnitResult) {
+        if result != UnitResult::Success {
+            return self.control_failed_in(id, self.sub(id), result);
+        }
+        if self.sub(id) != ServiceSub::Start {
+            return self.process_gone_while_stopping(id);
+        }
+        let unit = self.name_of(id);
+        let Some((_, section)) = self.service_config(id) else { return };
+        let effect = match (&section.pid_file, section.guess_main_pid) {
+            (Some(path), _) => Effect::ReadPidFile { unit, path: path.clone() },
+            (None, true) => {
+                let cgroup = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone()).unwrap_or_default();
+                Effect::GuessMainProcess { unit, cgroup }
+            }
+            (None, false) => return self.enter_start_post(id),
+        };
+        if let Some(service) = self.service_mut(id) {
+            service.reading_pid_file = true;
+        }
+        self.effects.push_back(effect);
+    }
+
+    /// The answer to the search for a forking service's main process.
+    pub(crate) fn service_main_found(&mut self, id: UnitId, found: Result<crate::event::PidFileFound, String>) {
+        let has_file = self.service_config(id).is_some_and(|(_, section)| section.pid_file.is_some());
+        let Some(service) = self.service_mut(id).filter(|service| service.reading_pid_file) else { return };
+        service.reading_pid_file = false;
+        if service.sub != ServiceSub::Start {
+            return;
+        }
+        match found {
+            Ok(found) => {
+                self.adopt_main(id, found.pid);
+                self.enter_start_post(id);
+            }
+            Err(why) if has_file => {
+                let text = format!("{}: Can't read the PID file: {why}", self.unit_name(id));
+                self.log(Level::Warning, Some(id), text);
+                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Protocol);
+            }
+            Err(_) => self.enter_start_post(id),
+        }
+    }
+
+    /// A process is the main one from now on.
+    pub(crate) fn adopt_main(&mut self, id: UnitId, pid: u32) {
+        let stamp = self.stamp();
+        let Some(service) = self.service_mut(id) else { return };
+        if service.main.as_ref().is_some_and(|main| main.pid == Some(pid)) {
+            return;
+        }
+        let old = service.main.replace(Process { spawn: None, pid: Some(pid), command: None, place: None, alien: true });
+        service.main_status = ExecStatus { start: stamp, pid, ..ExecStatus::default() };
+        if let Some(old) = old.and_then(|old| old.pid) {
+            self.state.processes.remove(&old);
+        }
+        self.state.processes.insert(pid, id);
+        self.effects.push_back(Effect::WatchProcess { pid });
+        self.touch(id);
+    }
+
+    /// The main process ended.
+    pub(crate) fn service_main_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
+        let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
+        let kind = self.service_type(id);
+        let clean = is_clean(exit, self.clean_statuses(id), kind == ServiceType::Oneshot);
+        let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
+        let stamp = self.stamp();
+        if let Some(service) = self.service_mut(id) {
+            service.main_status.exit = stamp;
+            service.main_status.how = Some(exit);
+        }
+        self.report_main_exit(id, exit, result == UnitResult::Success);
+        let heard = self.service(id).is_some_and(|service| service.ready);
+        match self.sub(id) {
+            ServiceSub::Start if kind == ServiceType::Oneshot && result == UnitResult::Success => {
+                let next = process.place.map_or(0, |(_, index)| index.saturating_add(1));
+                let more = usize::try_from(next).is_ok_and(|next| next < self.commands(id, CommandList::ExecStart).len());
+                if more { self.run_command(id, CommandList::ExecStart, next, SpawnRole::Main) } else { self.enter_start_post(id) }
+            }
+            ServiceSub::Start if matches!(kind, ServiceType::Notify | ServiceType::NotifyReload | ServiceType::Dbus) && !heard => {
+                let result = if result == UnitResult::Success { UnitResult::Protocol } else { result };
+                self.enter_signal(id, ServiceSub::StopSigterm, result);
+            }
+            ServiceSub::Start if kind == ServiceType::Exec && result == UnitResult::Success => self.enter_start_post(id),
+            ServiceSub::Start => self.enter_signal(id, ServiceSub::StopSigterm, result),
+            ServiceSub::StartPost => self.note_result(id, result),
+            ServiceSub::Running | ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
+                self.kill_control_now(id);
+                self.note_result(id, result);
+                if result == UnitResult::Success { self.enter_running(id) } else { self.enter_stop(id, result) }
+            }
+            ServiceSub::Stop => self.note_result(id, result),
+            ServiceSub::StopWatchdog | ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::FinalWatchdog
+            | ServiceSub::FinalSigterm | ServiceSub::FinalSigkill => {
+                self.note_result(id, result);
+                self.process_gone_while_stopping(id);
+            }
+            ServiceSub::Dead | ServiceSub::Condition | ServiceSub::StartPre | ServiceSub::Exited | ServiceSub::StopPost
+            | ServiceSub::Failed | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart
+            | ServiceSub::AutoRestart | ServiceSub::AutoRestartQueued | ServiceSub::Cleaning => {}
+        }
+    }
+
+    /// In a phase that waits for the end of processes one ended, or the cgroup became empty.
+    fn process_gone_while_stopping(&mut self, id: UnitId) {
+        let Some(service) = self.service(id) else { return };
+        let known_left = service.main.is_some() || service.control.is_some();
+        let populated = self.state.populated.contains(&id);
+        match service.sub {
+            ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::StopWatchdog if !known_left => {
+                // With a known main process its end is the end of this phase; the rest is for the final wave.
+                if service.main_status.pid != 0 || !populated {
+                    self.enter_stop_post(id);
+                }
+            }
+            ServiceSub::FinalSigterm | ServiceSub::FinalSigkill | ServiceSub::FinalWatchdog
+                if !known_left && (!populated || matches!(self.kill_mode(id), KillMode::Process | KillMode::None)) =>
+            {
+                self.enter_dead(id, true);
+            }
+            _ => {}
+        }
+    }
+
+    /// No process is left in the cgroup.
+    pub(crate) fn service_cgroup_emptied(&mut self, id: UnitId) {
+        match self.sub(id) {
+            ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::StopWatchdog | ServiceSub::FinalSigterm
+            | ServiceSub::FinalSigkill | ServiceSub::FinalWatchdog => self.process_gone_while_stopping(id),
+            ServiceSub::Running if self.service(id).is_some_and(|service| service.main.is_none()) => self.enter_running(id),
+            _ => {}
+        }
+    }
+
+    fn clean_statuses(&self, id: UnitId) -> Option<&muster_unit::ExitStatusSet> {
+        let unit = self.state.units.get(&id)?;
+        match &unit.file.body {
+            muster_unit::Body::Service(section) => Some(&section.success_exit_status),
+            _ => None,
+        }
+    }
+
+    // ---- time -----------------------------------------------------------------------------------------------------
+
+    /// The deadline of the current phase passed.
+    pub(crate) fn service_deadline(&mut self, id: UnitId) {
+        let send_sigkill = self.kill_section(id).is_none_or(|kill| kill.send_sigkill);
+        match self.sub(id) {
+            ServiceSub::AutoRestart => self.restart_now(id),
+            ServiceSub::Start if self.service_type(id) == ServiceType::Idle => self.start_simple(id),
+            ServiceSub::Condition | ServiceSub::StartPre | ServiceSub::Start => {
+                self.report_timeout(id, "start");
+                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Timeout);
+            }
+            ServiceSub::StartPost => {
+                self.report_timeout(id, "start-post");
+                self.kill_control_now(id);
+                self.enter_stop(id, UnitResult::Timeout);
+            }
+            ServiceSub::Running => {
+                self.report_timeout(id, "runtime");
+                self.enter_stop(id, UnitResult::Timeout);
+            }
+            ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
+                self.report_timeout(id, "reload");
+                self.kill_control_now(id);
+                if let Some(service) = self.service_mut(id) {
+                    service.reload_result = UnitResult::Timeout;
+                }
+                self.enter_running(id);
+            }
+            ServiceSub::Stop => {
+                self.report_timeout(id, "stop");
+                self.kill_control_now(id);
+                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Timeout);
+            }
+            ServiceSub::StopSigterm | ServiceSub::StopWatchdog if send_sigkill => {
+                self.report_timeout(id, "stop-sigterm");
+                self.enter_signal(id, ServiceSub::StopSigkill, UnitResult::Timeout);
+            }
+            ServiceSub::StopSigterm | ServiceSub::StopWatchdog | ServiceSub::StopSigkill => {
+                self.report_timeout(id, "stop-sigkill");
+                self.note_result(id, UnitResult::Timeout);
+                self.enter_stop_post(id);
+            }
+            ServiceSub::StopPost => {
+                self.report_timeout(id, "stop-post");
+                self.kill_control_now(id);
+                self.enter_signal(id, ServiceSub::FinalSigterm, UnitResult::Timeout);
+            }
+            ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog if send_sigkill => {
+                self.report_timeout(id, "final-sigterm");
+                self.enter_signal(id, ServiceSub::FinalSigkill, UnitResult::Timeout);
+            }
+            ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog | ServiceSub::FinalSigkill => {
+                self.report_timeout(id, "final-sigkill");
+                self.note_result(id, UnitResult::Timeout);
+                self.enter_dead(id, true);
+            }
+            ServiceSub::Dead | ServiceSub::Failed | ServiceSub::Exited | ServiceSub::AutoRestartQueued
+            | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart | ServiceSub::Cleaning => {}
+        }
+    }
+
+    fn restart_now(&mut self, id: UnitId) {
+        let count = self.service(id).map_or(0, |service| service.restarts);
+        let text = format!("{}: Scheduled restart job, restart counter is at {count}.", self.unit_name(id));
+        self.log(Level::Info, Some(id), text);
+        self.set_sub(id, ServiceSub::AutoRestartQueued, None);
+        let queued = self.request_quietly(id, JobType::Start, JobMode::Replace, "Restart=");
+        if !queued {
+            self.set_sub(id, ServiceSub::Failed, None);
+        }
+    }
+
+    /// The watchdog barked: no `WATCHDOG=1` in time, or `WATCHDOG=trigger`.
+    pub(crate) fn service_watchdog(&mut self, id: UnitId) {
+        if !matches!(self.sub(id), ServiceSub::Start | ServiceSub::StartPost | ServiceSub::Running | ServiceSub::Reload
+            | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify)
+        {
+            return;
+        }
+        let text = format!("{}: Watchdog timeout (limit {} us)!", self.unit_name(id), self.watchdog_usec(id).unwrap_or(0));
+        self.log(Level::Error, Some(id), text);
+        self.kill_control_now(id);
+        self.enter_signal(id, ServiceSub::StopWatchdog, UnitResult::Watchdog);
+    }
+
+    /// `WatchdogSec=`, or what the service asked for; nothing when there is no watchdog.
+    pub fn watchdog_usec(&self, id: UnitId) -> Option<u64> {
+        let configured = self.service_config(id).map_or(0, |(_, section)| section.watchdog_sec.map_or(0, |span| span.0));
+        let span = self.service(id).and_then(|service| service.watchdog_override_usec).unwrap_or(configured);
+        (span != 0 && span != u64::MAX).then_some(span)
+    }
+
+    /// When the watchdog of a service bites.
+    pub(crate) fn watchdog_deadline(&self, id: UnitId) -> Option<u64> {
+        let service = self.service(id)?;
+        let last = service.watchdog.monotonic_usec;
+        let armed = last != 0
+            && matches!(service.sub, ServiceSub::StartPost | ServiceSub::Running | ServiceSub::Reload
+                | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify);
+        armed.then(|| self.watchdog_usec(id)).flatten().map(|span| last.saturating_add(span))
+    }
+}
+
+/// `Type=idle` waits at most this long (systemd.service(5)).
+const IDLE_USEC: u64 = 5_000_000;
+
+/// The list that a sub-state works through.
+fn list_of(sub: ServiceSub) -> Option<CommandList> {
+    match sub {
+        ServiceSub::Condition => Some(CommandList::ExecCondition),
+        ServiceSub::StartPre => Some(CommandList::ExecStartPre),
+        ServiceSub::StartPost => Some(CommandList::ExecStartPost),
+        ServiceSub::Reload => Some(CommandList::ExecReload),
+        ServiceSub::Stop => Some(CommandList::ExecStop),
+        ServiceSub::StopPost => Some(CommandList::ExecStopPost),
+        _ => None,
+    }
+}
+
+/// Whether an end counts as success: exit 0, what `SuccessExitStatus=` adds, and for daemons the signals of a clean stop.
+pub(crate) fn is_clean(exit: Exit, extra: Option<&muster_unit::ExitStatusSet>, command: bool) -> bool {
+    let listed_code = |code: i32| extra.is_some_and(|set| u8::try_from(code).is_ok_and(|code| set.codes.contains(&code)));
+    let listed_signal = |signal: i32| extra.is_some_and(|set| set.signals.contains(&Signal(signal)));
+    match exit {
+        Exit::Exited(code) => code == 0 || listed_code(code),
+        Exit::Killed(signal) => {
+            let stop = [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE].contains(&Signal(signal));
+            (stop && !command) || listed_signal(signal)
+        }
+        Exit::Dumped(signal) => listed_signal(signal),
+    }
+}
+
+/// The result that an unclean end gives.
+pub(crate) fn result_of(exit: Exit) -> UnitResult {
+    match exit {
+        Exit::Exited(_) => UnitResult::ExitCode,
+        Exit::Killed(_) => UnitResult::Signal,
+        Exit::Dumped(_) => UnitResult::CoreDump,
+    }
+}
+

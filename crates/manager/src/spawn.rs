@@ -1,0 +1,404 @@
+//! Starting processes: from a unit's command to an effect, and from a process's end back to its unit.
+//!
+//! The environment here is only what PID 1 knows (contract with sd_notify(3), sd_listen_fds(3), systemd.exec(5));
+//! what needs the user database or a file is the executor's.
+
+use crate::effect::{Effect, FdId, Spawn, SpawnId, SpawnRole};
+use crate::event::Exit;
+use crate::manager::Manager;
+use crate::state::{CommandList, ExecStatus, Kind, Process, ServiceSub};
+use muster_graph::{Dependency, UnitId};
+use muster_unit::{NotifyAccess, ServiceType, UnitKind};
+use std::rc::Rc;
+
+impl Manager {
+    /// Starts one command of a list; gives what to remember of it.
+    pub(crate) fn spawn_command(&mut self, id: UnitId, list: CommandList, index: u32, role: SpawnRole) -> Option<Process> {
+        let command = self.commands(id, list).get(usize::try_from(index).ok()?)?.clone();
+        let unit = self.state.units.get(&id)?;
+        let exec = unit.file.exec.clone().unwrap_or_default();
+        let cgroup = unit.cgroup.clone().unwrap_or_default();
+        let spawn = SpawnId(self.state.next_spawn);
+        self.state.next_spawn = self.state.next_spawn.saturating_add(1);
+        let main = role == SpawnRole::Main || list == CommandList::ExecStart;
+        let report_exec = main && self.service_type(id) == ServiceType::Exec;
+        let effect = Spawn {
+            id: spawn,
+            unit: unit.name.clone(),
+            role,
+            command: command.clone(),
+            exec: Rc::new(exec),
+            base_environment: self.base_environment(),
+            own_environment: self.own_environment(id, list, main),
+            fds: if main { self.fds_for(id) } else { Vec::new() },
+            stdio_socket: self.stdio_socket(id),
+            cgroup,
+            invocation_id: unit.invocation_id.clone(),
+            report_exec,
+            set_watchdog_pid: main && self.watchdog_usec(id).is_some(),
+            make_directories: true,
+            idle: false,
+        };
+        self.effects.push_back(Effect::Spawn(Box::new(effect)));
+        self.state.spawns.insert(spawn, id);
+        self.state.populated.insert(id);
+        self.note_start(id, list, index);
+        Some(Process { spawn: Some(spawn), pid: None, command: Some(command), place: Some((list, index)), alien: false })
+    }
+
+    fn note_start(&mut self, id: UnitId, list: CommandList, index: u32) {
+        let start = self.stamp();
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let statuses = match &mut unit.kind {
+            Kind::Service(service) => {
+                service.directories_made = true;
+                &mut service.command_status
+            }
+            Kind::Socket(socket) => &mut socket.command_status,
+            Kind::Mount(_) | Kind::Simple(_) => return,
+        };
+        statuses.entry(list).or_default().insert(index, ExecStatus { start, ..ExecStatus::default() });
+    }
+
+    pub(crate) fn base_environment(&self) -> Vec<String> {
+        let set = self.state.client_environment.iter().map(|(key, value)| format!("{key}={value}"));
+        self.state.facts.base_environment.iter().cloned().chain(set).collect()
+    }
+
+    fn own_environment(&self, id: UnitId, list: CommandList, main: bool) -> Vec<String> {
+        let mut env = Vec::new();
+        let Some(unit) = self.state.units.get(&id) else { return env };
+        env.push(format!("INVOCATION_ID={}", unit.invocation_id));
+        let Kind::Service(service) = &unit.kind else { return env };
+        let access = self.notify_access(id);
+        let hears = match list {
+            CommandList::ExecStart => access != NotifyAccess::None,
+            _ => matches!(access, NotifyAccess::Exec | NotifyAccess::All),
+        };
+        if hears {
+            env.push("NOTIFY_SOCKET=/run/systemd/notify".to_owned());
+        }
+        if let (true, Some(usec)) = (main, self.watchdog_usec(id)) {
+            env.push(format!("WATCHDOG_USEC={usec}"));
+        }
+        if let Some((_, section)) = self.service_config(id) {
+            env.extend(section.pid_file.as_ref().map(|path| format!("PIDFILE={path}")));
+        }
+        if let Some(peer) = &service.peer {
+            env.extend(peer.remote_addr.as_ref().map(|addr| format!("REMOTE_ADDR={addr}")));
+            env.extend(peer.remote_port.map(|port| format!("REMOTE_PORT={port}")));
+            env.push(format!("SO_COOKIE={}", peer.cookie));
+        }
+        if let Some(pid) = service.main.as_ref().and_then(|main| main.pid).filter(|_| !main) {
+            env.push(format!("MAINPID={pid}"));
+        }
+        if main {
+            env.extend(unit.activation_details.iter().map(|(key, value)| format!("{key}={value}")));
+        }
+        if matches!(list, CommandList::ExecStop | CommandList::ExecStopPost) {
+            env.extend(result_environment(service));
+        }
+        env
+    }
+
+    /// `NotifyAccess=` as it is in effect.
+    pub fn notify_access(&self, id: UnitId) -> NotifyAccess {
+        let Some((_, section)) = self.service_config(id) else { return NotifyAccess::None };
+        let needs = matches!(self.service_type(id), ServiceType::Notify | ServiceType::NotifyReload)
+            || self.watchdog_usec(id).is_some()
+            || section.file_descriptor_store_max > 0;
+        let configured = self.service(id).and_then(|service| service.notify_access_override).or(section.notify_access);
+        match configured {
+            Some(NotifyAccess::None) | None if needs => NotifyAccess::Main,
+            Some(access) => access,
+            None => NotifyAccess::None,
+        }
+    }
+
+    /// The descriptors of all sockets that start this service, then those it stored.
+    fn fds_for(&self, id: UnitId) -> Vec<(FdId, String)> {
+        let mut fds = Vec::new();
+        let Some(service) = self.service(id) else { return fds };
+        if let Some(connection) = service.connection {
+            // With Accept=yes a process gets its connection and nothing else.
+            fds.push((connection, "connection".to_owned()));
+        } else {
+            for socket in self.state.graph.of(id, Dependency::TriggeredBy) {
+                fds.extend(self.socket_fds(socket));
+            }
+        }
+        fds.extend(service.fd_store.iter().map(|stored| (stored.fd, stored.name.clone())));
+        fds
+    }
+
+    fn socket_fds(&self, socket: UnitId) -> Vec<(FdId, String)> {
+        let Some(unit) = self.state.units.get(&socket) else { return Vec::new() };
+        let (Kind::Socket(socket), muster_unit::Body::Socket(section)) = (&unit.kind, &unit.file.body) else {
+            return Vec::new();
+        };
+        let name = section.file_descriptor_name.clone().unwrap_or_else(|| unit.name.to_string());
+        socket.ports.iter().map(|port| (port.fd, name.clone())).collect()
+    }
+
+    fn stdio_socket(&self, id: UnitId) -> Option<FdId> {
+        let service = self.service(id)?;
+        service.connection.or_else(|| {
+            let sockets = self.state.graph.of(id, Dependency::TriggeredBy);
+            let mut fds = sockets.flat_map(|socket| self.socket_fds(socket)).map(|(fd, _)| fd);
+            // `StandardInput=socket` is for services with exactly one descriptor.
+            fds.next().filter(|_| fds.next().is_none())
+        })
+    }
+
+    /// Gives a unit a fresh invocation: id, cgroup, published.
+    pub(crate) fn prepare_run(&mut self, id: UnitId) {
+        let invocation = self.new_invocation_id();
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        unit.invocation_id.clone_from(&invocation);
+        let name = unit.name.clone();
+        self.realize_cgroup(id);
+        self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: Some(invocation) });
+    }
+
+    pub(crate) fn realize_cgroup(&mut self, id: UnitId) {
+        let Some(path) = self.cgroup_path(id) else { return };
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        unit.cgroup = Some(path.clone());
+        let config = unit.file.cgroup.clone().unwrap_or_default();
+        let owner = unit.file.exec.as_ref().and_then(|exec| exec.user.clone()).filter(|_| config.delegate.is_some());
+        let effect = Effect::RealizeCgroup {
+            path: path.clone(),
+            unit: unit.name.clone(),
+            config: Rc::new(config),
+            invocation_id: unit.invocation_id.clone(),
+            owner,
+        };
+        self.effects.push_back(effect);
+        self.state.cgroups.insert(path, id);
+    }
+
+    /// Where a unit's cgroup is, below our root: its slice's path and its own name.
+    pub(crate) fn cgroup_path(&self, id: UnitId) -> Option<String> {
+        let unit = self.state.units.get(&id)?;
+        if unit.name.kind() == UnitKind::Slice {
+            return Some(slice_path(unit.name.as_str()));
+        }
+        if matches!(unit.name.kind(), UnitKind::Target | UnitKind::Device | UnitKind::Timer | UnitKind::Path | UnitKind::Automount) {
+            return None;
+        }
+        let slice = self.state.graph.of(id, Dependency::InSlice).next();
+        let parent = slice.map_or_else(String::new, |slice| slice_path(&self.unit_name(slice)));
+        Some(format!("{parent}/{}", cgroup_escape(unit.name.as_str())))
+    }
+
+    /// 32 hex digits, from the seed in the state: the same run gives the same ids.
+    fn new_invocation_id(&mut self) -> String {
+        let mut word = || {
+            self.state.seed = self.state.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut x = self.state.seed;
+            x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            x ^ (x >> 31)
+        };
+        let (high, low) = (word(), word());
+        format!("{high:016x}{low:016x}")
+    }
+
+    /// What a run leaves: connection, runtime directories, cgroup, invocation.
+    pub(crate) fn run_is_over(&mut self, id: UnitId) {
+        let waiting = self.service(id).is_some_and(|service| matches!(service.sub, ServiceSub::AutoRestart));
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let name = unit.name.clone();
+        let exec = unit.file.exec.clone();
+        let mut close = Vec::new();
+        let mut made = false;
+        if let Kind::Service(service) = &mut unit.kind {
+            close.extend(service.connection.take());
+            made = std::mem::take(&mut service.directories_made);
+            let keep_store = matches!(&unit.file.body, muster_unit::Body::Service(section) if section.keeps_fd_store_when_stopped());
+            if !waiting && !keep_store && unit.job.is_none_or(|job| {
+                self.state.jobs.get(&job).is_none_or(|job| job.kind != muster_graph::JobType::Restart && job.kind != muster_graph::JobType::Start)
+            }) {
+                close.extend(service.fd_store.drain(..).map(|stored| stored.fd));
+            }
+        }
+        if let Some(path) = unit.cgroup.take() {
+            self.state.cgroups.remove(&path);
+            self.effects.push_back(Effect::RemoveCgroup { path });
+        }
+        self.state.populated.remove(&id);
+        if !close.is_empty() {
+            self.effects.push_back(Effect::CloseFds { fds: close });
+        }
+        if let (true, Some(exec)) = (made, exec) {
+            self.remove_runtime_directories(id, &exec, waiting);
+        }
+        if !waiting {
+            self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: None });
+        }
+    }
+
+    fn remove_runtime_directories(&mut self, id: UnitId, exec: &muster_unit::ExecSection, restarting: bool) {
+        use muster_unit::DirectoryPreserve::{No, Restart, Yes};
+        let keep = match exec.runtime_directory_preserve {
+            Yes => true,
+            Restart => restarting || self.job_kind(id) == Some(muster_graph::JobType::Restart),
+            No => false,
+        };
+        if keep || exec.runtime_directory.is_empty() {
+            return;
+        }
+        let paths = exec.runtime_directory.iter().map(|directory| format!("/run/{}", directory.path)).collect();
+        self.effects.push_back(Effect::RemoveDirectories { unit: self.name_of(id), paths });
+    }
+
+    // ---- ends -----------------------------------------------------------------------------------------------------
+
+    /// The process of a spawn exists.
+    pub(crate) fn spawned(&mut self, spawn: SpawnId, pid: u32) {
+        let Some(&id) = self.state.spawns.get(&spawn) else {
+            // Its unit went on without it (it was being killed before it was born).
+            return self.effects.push_back(Effect::KillProcess { pid, signal: muster_unit::Signal::KILL.0, value: None });
+        };
+        self.state.processes.insert(pid, id);
+        let stamp = self.stamp();
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let (process, statuses) = match &mut unit.kind {
+            Kind::Service(service) if is_spawn(&service.main, spawn) => {
+                service.main_status = ExecStatus { start: stamp, pid, ..ExecStatus::default() };
+                service.watchdog = stamp;
+                (&mut service.main, Some(&mut service.command_status))
+            }
+            Kind::Service(service) => (&mut service.control, Some(&mut service.command_status)),
+            Kind::Socket(socket) => (&mut socket.control, Some(&mut socket.command_status)),
+            Kind::Mount(mount) => (&mut mount.control, None),
+            Kind::Simple(_) => return,
+        };
+        let Some(process) = process.as_mut().filter(|process| process.spawn == Some(spawn)) else { return };
+        process.pid = Some(pid);
+        if let (Some((list, index)), Some(statuses)) = (process.place, statuses) {
+            if let Some(status) = statuses.get_mut(&list).and_then(|list| list.get_mut(&index)) {
+                status.pid = pid;
+            }
+        }
+        self.touch(id);
+    }
+
+    /// No process could be made: as if it had ended with that status.
+    pub(crate) fn spawn_failed(&mut self, spawn: SpawnId, status: i32, message: &str) {
+        let Some(id) = self.state.spawns.remove(&spawn) else { return };
+        self.report_exec_failure(id, status, message);
+        self.process_ended(id, |process| process.spawn == Some(spawn), Exit::Exited(status));
+    }
+
+    /// A child, or a watched process, ended.
+    pub(crate) fn child_exited(&mut self, pid: u32, exit: Exit) {
+        let Some(id) = self.state.processes.remove(&pid) else { return };
+        self.process_ended(id, |process| process.pid == Some(pid), exit);
+    }
+
+    fn process_ended(&mut self, id: UnitId, is_it: impl Fn(&Process) -> bool, exit: Exit) {
+        let stamp = self.stamp();
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        enum Was {
+            Main,
+            Control,
+        }
+        let (was, process) = match &mut unit.kind {
+            Kind::Service(service) if service.main.as_ref().is_some_and(&is_it) => (Was::Main, service.main.take()),
+            Kind::Service(service) if service.control.as_ref().is_some_and(&is_it) => (Was::Control, service.control.take()),
+            Kind::Socket(socket) if socket.control.as_ref().is_some_and(&is_it) => (Was::Control, socket.control.take()),
+            Kind::Mount(mount) if mount.control.as_ref().is_some_and(&is_it) => (Was::Control, mount.control.take()),
+            _ => return,
+        };
+        let Some(process) = process else { return };
+        if let Some(spawn) = process.spawn {
+            self.state.spawns.remove(&spawn);
+        }
+        if let Some((list, index)) = process.place {
+            let statuses = match &mut unit.kind {
+                Kind::Service(service) => Some(&mut service.command_status),
+                Kind::Socket(socket) => Some(&mut socket.command_status),
+                Kind::Mount(_) | Kind::Simple(_) => None,
+            };
+            if let Some(status) = statuses.and_then(|all| all.get_mut(&list)).and_then(|list| list.get_mut(&index)) {
+                status.exit = stamp;
+                status.how = Some(exit);
+            }
+        }
+        self.touch(id);
+        match (was, self.state.units.get(&id).map(|unit| unit.name.kind())) {
+            (Was::Main, _) => self.service_main_exited(id, process, exit),
+            (Was::Control, Some(UnitKind::Socket)) => self.socket_control_exited(id, process, exit),
+            (Was::Control, Some(UnitKind::Mount)) => self.mount_control_exited(id, exit),
+            (Was::Control, _) => self.service_control_exited(id, process, exit),
+        }
+    }
+}
+
+fn is_spawn(process: &Option<Process>, spawn: SpawnId) -> bool {
+    process.as_ref().is_some_and(|process| process.spawn == Some(spawn))
+}
+
+/// `SERVICE_RESULT`, `EXIT_CODE` and `EXIT_STATUS` of systemd.exec(5).
+fn result_environment(service: &crate::state::Service) -> Vec<String> {
+    let mut env = vec![format!("SERVICE_RESULT={}", service.result.as_str())];
+    if let Some(how) = service.main_status.how {
+        let (code, status) = exit_words(how);
+        env.push(format!("EXIT_CODE={code}"));
+        env.push(format!("EXIT_STATUS={status}"));
+    }
+    env
+}
+
+/// How a process ended, in the two words of `$EXIT_CODE` and `$EXIT_STATUS`.
+pub(crate) fn exit_words(exit: Exit) -> (&'static str, String) {
+    let name = |signal: i32| muster_unit::Signal(signal).name().trim_start_matches("SIG").to_owned();
+    match exit {
+        Exit::Exited(code) => ("exited", code.to_string()),
+        Exit::Killed(signal) => ("killed", name(signal)),
+        Exit::Dumped(signal) => ("dumped", name(signal)),
+    }
+}
+
+/// `a-b.slice` lives in `/a.slice/a-b.slice`; the root slice is the root.
+pub(crate) fn slice_path(name: &str) -> String {
+    let stem = name.strip_suffix(".slice").unwrap_or(name);
+    if stem == "-" || stem.is_empty() {
+        return String::new();
+    }
+    let mut path = String::new();
+    let mut prefix = String::new();
+    for part in stem.split('-') {
+        if !prefix.is_empty() {
+            prefix.push('-');
+        }
+        prefix.push_str(part);
+        path.push('/');
+        path.push_str(&cgroup_escape(&format!("{prefix}.slice")));
+    }
+    path
+}
+
+/// Names that the kernel, or a reader, could mistake get one leading underscore.
+fn cgroup_escape(name: &str) -> String {
+    let kernel = ["tasks", "notify_on_release", "release_agent"].contains(&name);
+    let controller = name.split_once('.').is_some_and(|(head, _)| {
+        ["cgroup", "cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids", "hugetlb", "rdma", "misc", "bpf-firewall", "bpf-devices"]
+            .contains(&head)
+    });
+    if kernel || controller || name.starts_with(['_', '.']) { format!("_{name}") } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_nest_by_their_dashes() {
+        assert_eq!(slice_path("-.slice"), "");
+        assert_eq!(slice_path("system-getty.slice"), "/system.slice/system-getty.slice");
+        assert_eq!(cgroup_escape("cpu.service"), "_cpu.service");
+        assert_eq!(cgroup_escape("nginx.service"), "nginx.service");
+    }
+}
