@@ -1,0 +1,47 @@
+//! The client of the activation benchmark, and the plain fork and exec server that is its floor.
+
+use crate::serve::{connect, print};
+use anyhow::{Context, Result};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Connects and reads to the end, `count` times in each of `parallel` threads.
+/// Prints the median and 90 % latency in microseconds, connections a second, and how many failed.
+pub fn accept(address: &str, count: usize, parallel: usize) -> Result<()> {
+    let started = Instant::now();
+    let threads: Vec<_> = (0..parallel.max(1))
+        .map(|_| {
+            let address = address.to_string();
+            std::thread::spawn(move || (0..count).map(|_| once(&address)).collect::<Vec<_>>())
+        })
+        .collect();
+    let results: Vec<Option<Duration>> =
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect();
+    let elapsed = started.elapsed();
+    let mut good: Vec<u128> = results.iter().flatten().map(Duration::as_micros).collect();
+    good.sort_unstable();
+    let at = |part: usize| good.get(good.len() * part / 10).copied().unwrap_or(0);
+    let rate = good.len() as f64 / elapsed.as_secs_f64();
+    print(&format!("{} {} {rate:.0} {}\n", at(5), at(9), results.len() - good.len()))
+}
+
+/// The time of one connection, if it gave an answer.
+fn once(address: &str) -> Option<Duration> {
+    let started = Instant::now();
+    let answer = connect(address).ok()?.read_all(Duration::from_secs(10)).ok()?;
+    (!answer.is_empty()).then(|| started.elapsed())
+}
+
+/// Accepts, and starts ourselves as `inetd` on the connection: no manager could do less.
+pub fn floor(address: &str) -> Result<()> {
+    let listener = TcpListener::bind(address).with_context(|| format!("binding {address}"))?;
+    let program = std::env::current_exe()?;
+    let mut children = Vec::new();
+    loop {
+        let connection: OwnedFd = listener.accept()?.0.into();
+        children.push(Command::new(&program).arg("inetd").stdin(Stdio::from(connection)).spawn()?);
+        children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}

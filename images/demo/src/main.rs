@@ -1,0 +1,54 @@
+//! The demo service of the small image, and the probe that container tests use: one static program, many small modes.
+//!
+//! Everything it answers is read from what it was given (descriptors, environment, cgroup), so that a client sees the
+//! activation as the service saw it.
+
+mod bench;
+mod facts;
+mod notify;
+mod probe;
+mod serve;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "muster-demo MODE
+  serve [--once]        answers on every descriptor of LISTEN_FDS
+  inetd                 answers on the connection on standard input
+  accepted              answers on the connected descriptor 3
+  ask ADDRESS           connects to a path, @abstract name or host:port, prints the answer
+  facts                 prints LISTEN_*, cgroup, identity and the like
+  notify [--wait] LINE  sends lines to NOTIFY_SOCKET, then waits for a signal
+  raw-notify PATH TEXT  sends text to a notify socket, whatever it is
+  peers PATH COUNT SEC  holds idle connections to a unix socket
+  hex PATH HEX [STEP]   sends bytes to a unix socket, STEP at a time, prints how it went
+  forge PATH COUNT      sends random datagrams and streams
+  accept-bench ADDRESS COUNT PARALLEL
+                        connects, reads to the end, prints microseconds (median, 90%) and connections a second
+  fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
+  spin-exit CODE        exits at once";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["serve"] => serve::listeners(false),
+        ["serve", "--once"] => serve::listeners(true),
+        ["inetd"] => serve::connection(0),
+        ["accepted"] => serve::connection(3),
+        ["ask", address] => serve::ask(address),
+        ["facts"] => serve::print(&facts::gather()),
+        ["notify", "--wait", lines @ ..] => notify::send(lines).and_then(|()| notify::wait()),
+        ["notify", lines @ ..] => notify::send(lines),
+        ["raw-notify", path, text] => probe::datagram(path, text.as_bytes()),
+        ["peers", path, count, seconds] => probe::peers(path, count.parse()?, seconds.parse()?),
+        ["hex", path, bytes] => probe::bytes(path, bytes, usize::MAX),
+        ["hex", path, bytes, step] => probe::bytes(path, bytes, step.parse()?),
+        ["forge", path, count] => probe::forge(path, count.parse()?),
+        ["accept-bench", address, count, parallel] => {
+            bench::accept(address, count.parse()?, parallel.parse()?)
+        }
+        ["fork-floor", address] => bench::floor(address),
+        ["spin-exit", code] => std::process::exit(code.parse()?),
+        _ => bail!("{USAGE}"),
+    }
+}

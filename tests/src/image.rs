@@ -1,0 +1,159 @@
+//! The images that are booted, put together below `target/images` and cached there, and muster's own programs in them.
+//!
+//! `debian` is a stock Debian 13 by mmdebstrap, never changed after it was made; `small` is ours whole: unit files of
+//! `images/small`, muster, and a demo program, with nothing from anybody else.
+
+use crate::paths;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What is installed where: DESIGN §6's layout. The crate that holds the program, its name, its directory.
+pub const PROGRAMS: [(&str, &str, &str); 3] = [
+    ("muster-init", "muster", "usr/lib/muster"),
+    ("muster-exec", "muster-executor", "usr/lib/muster"),
+    ("muster-ctl", "musterctl", "usr/bin"),
+];
+
+/// Where muster's PID 1 is once installed.
+pub const MUSTER: &str = "/usr/lib/muster/muster";
+/// Where the demo and probe program lies in images and test containers.
+pub const DEMO: &str = "/usr/lib/muster-demo";
+
+/// Builds muster's programs and the demo in release mode.
+pub fn build_programs() -> Result<()> {
+    let crates = PROGRAMS.iter().map(|(package, ..)| *package).chain(["muster-demo"]);
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--release"]).current_dir(paths::workspace());
+    run(command.args(crates.flat_map(|package| ["-p", package])))
+}
+
+/// The paths on the host, and in the image, of what [`install`] copies.
+pub fn installed_files() -> Vec<(PathBuf, String)> {
+    let place = |(_, name, dir): &(&str, &str, &str)| (paths::release().join(name), format!("{dir}/{name}"));
+    PROGRAMS.iter().map(place).collect()
+}
+
+/// Copies muster's programs below a root directory; with `init`, /sbin/init is muster.
+pub fn install(root: &Path, init: bool) -> Result<()> {
+    for (from, to) in installed_files() {
+        copy(&from, &root.join(to))?;
+    }
+    if init {
+        // On a merged-/usr system sbin is a link to usr/sbin: the link is followed, and the target is absolute.
+        let path = root.join("sbin/init");
+        fs::create_dir_all(root.join("sbin"))?;
+        let _ = fs::remove_file(&path);
+        symlink(MUSTER, &path).with_context(|| format!("linking {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Copies by a new inode: the old one may be a program that is running.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to.parent().context("a path below the root")?)?;
+    let _ = fs::remove_file(to);
+    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// The small image as a directory, put together afresh.
+pub fn small() -> Result<PathBuf> {
+    let root = paths::images().join("small");
+    let _ = fs::remove_dir_all(&root);
+    for dir in ["dev", "proc", "sys", "run", "tmp", "var/log", "root", "etc", "usr/lib", "usr/bin"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    copy_tree(&paths::workspace().join("images/small"), &root)?;
+    install(&root, true)?;
+    symlink("sbin/init", root.join("init"))?;
+    copy(&paths::release().join("muster-demo"), &root.join(DEMO.trim_start_matches('/')))?;
+    Ok(root)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_tree(&source, &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+        } else {
+            copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The Debian 13 root directory, built if missing or out of date; `MUSTER_DEBIAN_ROOT` names one that is ready.
+pub fn debian() -> Result<PathBuf> {
+    if let Some(root) = std::env::var_os("MUSTER_DEBIAN_ROOT") {
+        return Ok(root.into());
+    }
+    let root = paths::images().join("debian");
+    let packages = debian_packages()?;
+    let stamp = paths::images().join("debian.stamp");
+    let recipe = format!("{RECIPE} {packages}\n");
+    if fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == recipe) && root.is_dir() {
+        return Ok(root);
+    }
+    need_program("mmdebstrap", "mmdebstrap")?;
+    eprintln!("building the Debian 13 root file system in {} (about half a minute)", root.display());
+    let _ = fs::remove_file(&stamp);
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir_all(paths::images())?;
+    run(Command::new("mmdebstrap")
+        .args(RECIPE.split(' '))
+        .arg(format!("--include={packages}"))
+        .arg("trixie")
+        .arg(&root))?;
+    fs::write(root.join("etc/machine-id"), "")?;
+    fs::write(&stamp, recipe)?;
+    Ok(root)
+}
+
+const RECIPE: &str = "--mode=root --format=directory --variant=minbase --quiet";
+
+/// `images/debian.txt` without comments, comma separated.
+fn debian_packages() -> Result<String> {
+    let list = fs::read_to_string(paths::workspace().join("images/debian.txt"))?;
+    Ok(list.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect::<Vec<_>>().join(","))
+}
+
+/// Makes sure that a program can be called; installs its Debian package where that is possible.
+pub fn need_program(program: &str, package: &str) -> Result<()> {
+    if has_program(program) {
+        return Ok(());
+    }
+    let advice = format!("{program} is missing: apt-get install {package}");
+    if !nix::unistd::geteuid().is_root() || !has_program("apt-get") {
+        bail!(advice);
+    }
+    eprintln!("installing {package}");
+    let install =
+        |args: &[&str]| run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(args));
+    let quick = ["install", "-y", "-qq", "--no-install-recommends", package];
+    install(&quick).or_else(|_| install(&["update", "-qq"]).and_then(|()| install(&quick))).context(advice)
+}
+
+/// Whether a program of this name is on the PATH.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
+/// Runs a command; its standard output goes where our standard error goes, as all that is not a result does.
+pub fn run(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.stdout(std::io::stderr()).status().with_context(|| format!("starting {name}"))?;
+    if !status.success() {
+        bail!("{name} failed: {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! From the first instruction to the default target, and out again.
+
+use crate::ground::{BOOT_LIMIT, Ground, Init, basic, booted};
+use crate::{Case, Outcome};
+use anyhow::{Result, bail, ensure};
+use muster_tests::{Container, Exit, image};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// The cases of this file.
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("boot/debian", debian),
+        Case::new("boot/small", small),
+        Case::new("boot/exit-code", exit_code),
+        Case::new("boot/poweroff", |ground| end_by(ground, "systemctl poweroff --force", Exit::Signal(2))),
+        Case::new("boot/reboot", |ground| end_by(ground, "systemctl reboot --force", Exit::Signal(1))),
+        Case::new("boot/sigrtmin", poweroff_signal),
+        Case::new("boot/properties", same_properties),
+    ]
+}
+
+/// To the default target, with no failed unit that the oracle does not have as well, and the same active ones.
+fn debian(ground: &Ground) -> Result<Outcome> {
+    let oracle = booted(ground.debian_under(Init::Systemd))?;
+    let subject = booted(ground.debian())?;
+    let failed = "systemctl list-units --failed --plain --no-legend | cut -d' ' -f1 | sort";
+    let (there, here) = (lines(&oracle, failed)?, lines(&subject, failed)?);
+    let more: Vec<_> = here.difference(&there).collect();
+    ensure!(more.is_empty(), "failed here and not under systemd: {more:?}");
+    // Mounts and devices follow the kernel's tables; jobs that end on their own may still be seen or not.
+    let active = "systemctl list-units --plain --no-legend --state=active --type=service,socket,target,slice,path,timer | cut -d' ' -f1 | sort";
+    let (there, here) = (lines(&oracle, active)?, lines(&subject, active)?);
+    let missing: Vec<_> = there.difference(&here).collect();
+    ensure!(missing.is_empty(), "active under systemd and not here: {missing:?}");
+    Ok(Outcome::Passed)
+}
+
+fn lines(container: &Container, script: &str) -> Result<BTreeSet<String>> {
+    Ok(container.sh(script)?.ok()?.lines().map(str::to_string).collect())
+}
+
+/// The properties of units at rest that people and tools read, equal to the oracle's one by one.
+fn same_properties(ground: &Ground) -> Result<Outcome> {
+    const UNITS: [&str; 8] = [
+        "nginx.service",
+        "ssh.service",
+        "ssh.socket",
+        "dbus.socket",
+        "dbus.service",
+        "multi-user.target",
+        "system.slice",
+        "systemd-journald.socket",
+    ];
+    const PROPERTIES: &str = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,Type,Restart,KillMode,KillSignal,\
+        TimeoutStartUSec,TimeoutStopUSec,RemainAfterExit,NotifyAccess,Result,Slice,ControlGroup,Listen,Accept,SocketMode,Triggers,\
+        TriggeredBy,CanStart,CanStop,CanReload,CanIsolate,DefaultDependencies,Conditions,ExecMainStatus,NRestarts,Backlog,FileDescriptorName";
+    let (oracle, subject) = (booted(ground.debian_under(Init::Systemd))?, booted(ground.debian())?);
+    let mut faults = String::new();
+    for unit in UNITS {
+        let command = ["systemctl", "show", unit, "-p", PROPERTIES];
+        let (there, here) = (oracle.exec(&command)?.ok()?, subject.exec(&command)?.ok()?);
+        let sorted = |text: &str| text.lines().map(in_order).collect::<BTreeSet<_>>();
+        let (there, here) = (sorted(&there), sorted(&here));
+        there.difference(&here).for_each(|line| faults += &format!("{unit}: systemd has {line}\n"));
+        here.difference(&there).for_each(|line| faults += &format!("{unit}: here is {line}\n"));
+    }
+    ensure!(faults.is_empty(), faults);
+    Ok(Outcome::Passed)
+}
+
+/// A property whose words are sorted: lists of names come in any order.
+fn in_order(line: &str) -> String {
+    let (name, value) = line.split_once('=').unwrap_or((line, ""));
+    let words: BTreeSet<&str> = value.split(' ').collect();
+    format!("{name}={}", words.into_iter().collect::<Vec<_>>().join(" "))
+}
+
+/// The image that holds nothing but muster.
+fn small(ground: &Ground) -> Result<Outcome> {
+    if ground.init == Init::Systemd {
+        return Ok(Outcome::Skipped("the small image has no systemd in it".to_string()));
+    }
+    let container = Container::builder(image::small()?).init("/sbin/init").spawn()?;
+    let ask = |address: &str| -> Result<String> {
+        let deadline = std::time::Instant::now() + BOOT_LIMIT;
+        loop {
+            let output = container.exec(&[image::DEMO, "ask", address])?;
+            if output.code == 0 && !output.stdout.is_empty() {
+                return Ok(output.stdout);
+            }
+            if std::time::Instant::now() > deadline {
+                bail!("{address} is not answered: {}\n{}", output.stderr, container.console());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    for (address, wanted) in [
+        ("127.0.0.1:7007", "LISTEN_FDS=3"),
+        ("/run/demo.sock", "LISTEN_FDNAMES=demo:demo:demo"),
+        ("127.0.0.1:7007", "DEMO_GREETING=hello"),
+        ("127.0.0.1:7008", "REMOTE_ADDR=127.0.0.1"),
+    ] {
+        let answer = ask(address)?;
+        ensure!(answer.contains(wanted), "{address}: no {wanted} in\n{answer}");
+    }
+    ensure!(container.console().contains("Demo Socket"), "no status line:\n{}", container.console());
+    Ok(Outcome::Passed)
+}
+
+fn exit_code(ground: &Ground) -> Result<Outcome> {
+    end_by(ground, "systemctl exit 7", Exit::Code(7))
+}
+
+/// Runs a command that ends the container, and looks how process 1 ended.
+fn end_by(ground: &Ground, command: &str, wanted: Exit) -> Result<Outcome> {
+    let mut container = booted(basic(ground.debian()))?;
+    container.sh(command)?;
+    expect_end(&mut container, wanted)
+}
+
+/// SIGRTMIN+4 to process 1 is poweroff.target (systemd(1)).
+fn poweroff_signal(ground: &Ground) -> Result<Outcome> {
+    let mut container = booted(basic(ground.debian()))?;
+    container.exec(&["kill", "-s", "RTMIN+4", "1"])?.ok()?;
+    expect_end(&mut container, Exit::Signal(Signal::SIGINT as i32))
+}
+
+fn expect_end(container: &mut Container, wanted: Exit) -> Result<Outcome> {
+    let exit = container.wait_exit(END_LIMIT)?;
+    ensure!(exit == wanted, "ended with {exit:?}, not {wanted:?}:\n{}", container.console());
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,177 @@
+//! Cases as text: the files of `tests/cases`. A case is a name, files to add to the image, and commands with what is expected.
+//!
+//!     === name                     begins a case; its full name is FILE/name
+//!     @ full                       boots to the image's own default target instead of basic.target
+//!     @ root                       does not wait for the boot's end
+//!     + path                       adds a file to the image; its text follows, indented by four spaces
+//!     + path -> target             adds a symbolic link
+//!     $ command                    runs a shell command; more lines may follow, indented by four spaces
+//!     $~ command                   the same, repeated for 10 s at most until all that is expected is true
+//!     = code                       its exit status must be this (0 if nothing is said)
+//!     > text                       its output, standard error included, must contain this
+//!     ! text                       its output must not contain this
+//!
+//! Lines that begin with `#` are comments.
+
+use crate::ground::{Ground, basic, booted};
+use crate::{Case, Outcome};
+use anyhow::{Context, Result, bail};
+use muster_tests::{Container, Output, paths};
+use std::fs;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Default, Clone)]
+struct Text {
+    name: String,
+    full: bool,
+    files: Vec<(String, String)>,
+    links: Vec<(String, String)>,
+    steps: Vec<Step>,
+}
+
+#[derive(Default, Clone)]
+struct Step {
+    line: usize,
+    command: String,
+    patient: bool,
+    code: i32,
+    says: Vec<String>,
+    silent: Vec<String>,
+}
+
+/// All cases of all files.
+pub fn cases() -> Result<Vec<Case>> {
+    let dir = paths::workspace().join("tests/cases");
+    let mut files: Vec<_> = fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    let mut cases = Vec::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|name| name == "txt")) {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let texts = parse(&stem, &fs::read_to_string(file)?).with_context(|| file.display().to_string())?;
+        cases.extend(
+            texts.into_iter().map(|text| Case::new(&text.name.clone(), move |ground| text.run(ground))),
+        );
+    }
+    Ok(cases)
+}
+
+/// Where indented lines go.
+enum Open {
+    Nothing,
+    File,
+    Command,
+}
+
+fn parse(stem: &str, source: &str) -> Result<Vec<Text>> {
+    let mut texts: Vec<Text> = Vec::new();
+    let mut open = Open::Nothing;
+    for (number, line) in source.lines().enumerate().filter(|(_, line)| !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix("=== ") {
+            texts.push(Text { name: format!("{stem}/{name}"), ..Text::default() });
+            open = Open::Nothing;
+            continue;
+        }
+        let Some(text) = texts.last_mut() else { continue };
+        let taken = text.take(&mut open, line, number + 1);
+        taken.with_context(|| format!("line {}: {line}", number + 1))?;
+    }
+    Ok(texts)
+}
+
+impl Text {
+    fn take(&mut self, open: &mut Open, line: &str, number: usize) -> Result<()> {
+        if let Some(more) = line.strip_prefix("    ") {
+            let target = match open {
+                Open::File => self.files.last_mut().map(|(_, content)| content),
+                Open::Command => self.steps.last_mut().map(|step| &mut step.command),
+                Open::Nothing => None,
+            };
+            target.context("nothing to add this to")?.push_str(&format!("{more}\n"));
+            return Ok(());
+        }
+        let Some((mark, rest)) = line.split_once(' ') else {
+            return if line.is_empty() { Ok(()) } else { bail!("not understood") };
+        };
+        match mark {
+            "@" => self.full = rest == "full",
+            "+" => {
+                *open = Open::File;
+                match rest.split_once(" -> ") {
+                    Some((path, target)) => self.links.push((path.to_string(), target.to_string())),
+                    None => self.files.push((rest.to_string(), String::new())),
+                }
+            }
+            "$" | "$~" => {
+                *open = Open::Command;
+                let command = format!("{rest}\n");
+                self.steps.push(Step { line: number, command, patient: mark == "$~", ..Step::default() });
+            }
+            _ => self.steps.last_mut().context("no command yet")?.expect(mark, rest)?,
+        }
+        Ok(())
+    }
+
+    fn run(&self, ground: &Ground) -> Result<Outcome> {
+        let mut builder = ground.debian();
+        if !self.full {
+            builder = basic(builder);
+        }
+        for (path, content) in &self.files {
+            builder = builder.file(path, content);
+        }
+        for (path, target) in &self.links {
+            builder = builder.link(path, target);
+        }
+        let container = booted(builder)?;
+        for step in &self.steps {
+            step.run(&container)?;
+        }
+        Ok(Outcome::Passed)
+    }
+}
+
+impl Step {
+    fn expect(&mut self, mark: &str, rest: &str) -> Result<()> {
+        match mark {
+            "=" => self.code = rest.parse()?,
+            ">" => self.says.push(rest.to_string()),
+            "!" => self.silent.push(rest.to_string()),
+            _ => bail!("not understood"),
+        }
+        Ok(())
+    }
+
+    fn run(&self, container: &Container) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = container.sh(&self.command)?;
+            let Some(fault) = self.fault(&output) else { return Ok(()) };
+            if !self.patient || Instant::now() > deadline {
+                bail!(
+                    "line {}: {}\n{fault}\nexit status {}\n{}{}",
+                    self.line,
+                    self.command.trim_end(),
+                    output.code,
+                    output.stdout,
+                    output.stderr
+                );
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What is not as expected, if anything.
+    fn fault(&self, output: &Output) -> Option<String> {
+        let all = format!("{}{}", output.stdout, output.stderr);
+        if output.code != self.code {
+            return Some(format!("expected exit status {}", self.code));
+        }
+        let missing =
+            self.says.iter().find(|text| !all.contains(*text)).map(|text| format!("expected: {text}"));
+        missing.or_else(|| {
+            self.silent.iter().find(|text| all.contains(*text)).map(|text| format!("not expected: {text}"))
+        })
+    }
+}

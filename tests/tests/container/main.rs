@@ -1,0 +1,142 @@
+//! The container tests: each case boots a container of its own and looks at it, with Debian's own tools.
+//!
+//!     cargo test --release -p muster-tests --test container -- [--init muster|systemd] [--jobs N] [--list] [NAME...]
+//!
+//! A case runs when its name contains one of the given names. With `--init systemd` the same cases run under systemd, the
+//! oracle: a case that fails there is wrong. Most cases are text, below `tests/cases`; see `fixture.rs` for their language.
+//! A case that cannot run here is skipped, its reason printed; a skip is never a pass. The last line is the count.
+
+mod bad_input;
+mod boot;
+mod fixture;
+mod ground;
+
+use anyhow::{Context, Result};
+use ground::{Ground, Init};
+use muster_tests::{Container, cgroup};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// What a case that did not fail has to say.
+pub enum Outcome {
+    /// All was as it should be.
+    Passed,
+    /// It could not run, for this reason.
+    Skipped(String),
+}
+
+/// A named test of one or more containers.
+pub struct Case {
+    name: String,
+    run: Box<dyn Fn(&Ground) -> Result<Outcome> + Send>,
+}
+
+impl Case {
+    /// A case that is code.
+    pub fn new(name: &str, run: impl Fn(&Ground) -> Result<Outcome> + Send + 'static) -> Self {
+        Self { name: name.to_string(), run: Box::new(run) }
+    }
+}
+
+struct Options {
+    init: Init,
+    jobs: usize,
+    list: bool,
+    names: Vec<String>,
+}
+
+impl Options {
+    fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self { init: Init::Muster, jobs: 2, list: false, names: Vec::new() };
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--init" => options.init = args.next().context("--init needs a name")?.parse()?,
+                "--jobs" => options.jobs = args.next().context("--jobs needs a number")?.parse()?,
+                "--list" => options.list = true,
+                name => options.names.push(name.to_string()),
+            }
+        }
+        Ok(options)
+    }
+
+    fn selects(&self, case: &Case) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| case.name.contains(name))
+    }
+}
+
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+fn main() -> Result<()> {
+    muster_tests::hook();
+    let options = Options::from_args(std::env::args().skip(1))?;
+    let mut cases = boot::cases();
+    cases.extend(bad_input::cases());
+    cases.extend(fixture::cases()?);
+    cases.retain(|case| options.selects(case));
+    if options.list {
+        cases.iter().for_each(|case| println!("{}", case.name));
+        return Ok(());
+    }
+    let count = run_all(cases, &options);
+    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+    std::process::exit(i32::from(count.failed > 0))
+}
+
+/// Runs the cases; one reason that holds for all (no root, no image) skips them all, each counted.
+fn run_all(cases: Vec<Case>, options: &Options) -> Count {
+    cgroup::sweep();
+    let ground = match Container::unsupported() {
+        Some(reason) => Err(reason),
+        None => Ground::prepare(options.init).map_err(|error| format!("{error:#}")),
+    };
+    let ground = match ground {
+        Ok(ground) => ground,
+        Err(reason) => {
+            cases.iter().for_each(|case| println!("skip   {}: {reason}", case.name));
+            return Count { skipped: cases.len(), ..Count::default() };
+        }
+    };
+    let (queue, count) = (Mutex::new(VecDeque::from(cases)), Mutex::new(Count::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| work(&queue, &count, &ground));
+        }
+    });
+    count.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn work(queue: &Mutex<VecDeque<Case>>, count: &Mutex<Count>, ground: &Ground) {
+    loop {
+        let Some(case) = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop_front() else {
+            return;
+        };
+        let started = Instant::now();
+        let result = (case.run)(ground);
+        let seconds = started.elapsed().as_secs_f64();
+        let mut count = count.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match result {
+            Ok(Outcome::Passed) => {
+                count.passed += 1;
+                println!("ok     {} ({seconds:.1} s)", case.name);
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                count.skipped += 1;
+                println!("skip   {}: {reason}", case.name);
+            }
+            Err(error) => {
+                count.failed += 1;
+                println!("FAILED {} ({seconds:.1} s)\n{}", case.name, indent(&format!("{error:#}")));
+            }
+        }
+    }
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("       {line}\n")).collect()
+}
