@@ -1,1 +1,66 @@
-fn main(){}
+//! Every chore of the project: `cargo xtask COMMAND`.
+//!
+//! What must stay true: each command says what is missing and how to get it, and leaves nothing behind outside `target/`.
+
+mod bench;
+mod boot;
+mod prompt;
+mod test;
+mod tidy;
+mod vm;
+
+use anyhow::{Result, bail};
+use muster_tests::image;
+use std::path::Path;
+
+const USAGE: &str = "cargo xtask COMMAND
+  boot                   boots the small image as a container, shows the demo's answer, gives a prompt or exits
+  boot --image debian    boots a Debian 13 root file system as a container
+  boot --vm              boots the small image in QEMU, to the demo's answer and power-off
+  test                   runs all tests; the last line is the count
+  install --root DIR [--init]
+                         installs muster below DIR; with --init, as its /sbin/init
+  bench [--rounds N]     compares a Debian container under systemd and under muster
+  tidy                   checks the house rules and prints the longest functions and files";
+
+fn main() {
+    muster_tests::hook();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match command(&args) {
+        Ok(code) => std::process::exit(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::exit(1)
+        }
+    }
+}
+
+/// Carries out a command; its exit status.
+fn command(args: &[&str]) -> Result<i32> {
+    match args {
+        ["boot"] | ["boot", "--image", "small"] => boot::small(),
+        ["boot", "--image", "debian"] => boot::debian(),
+        ["boot", "--vm"] => vm::show(),
+        ["test"] => test::all(),
+        ["install", "--root", dir] => install(dir, false),
+        ["install", "--root", dir, "--init"] | ["install", "--init", "--root", dir] => install(dir, true),
+        ["bench"] => bench::run(5),
+        ["bench", "--rounds", count] => bench::run(count.parse()?),
+        ["tidy"] => tidy::report(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(0)
+        }
+        _ => bail!("not understood\n{USAGE}"),
+    }
+}
+
+fn install(root: &str, init: bool) -> Result<i32> {
+    image::build_programs()?;
+    image::install(Path::new(root), init)?;
+    for (_, path) in image::installed_files() {
+        println!("{}", Path::new(root).join(path).display());
+    }
+    Ok(0)
+}

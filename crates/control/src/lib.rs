@@ -1,1 +1,131 @@
-//! org.freedesktop.systemd1: the member table, authorization, introspection.
+//! org.freedesktop.systemd1 on the wire: the member table, authorization, introspection.
+//!
+//! Pure: [`dispatch`] looks at a borrowed [`Manager`] and says what to do with one incoming message; [`reply`]
+//! encodes what the manager answered; [`signals`] encodes what it announced. Nothing is remembered between two calls
+//! and nothing is done here; what the kernel knows is asked through [`Live`]. Every member is one row of a table
+//! ([`table`]), checked and authorized in one place ([`authorize`]).
+//!
+//! Reading order: [`table`], [`view`], [`show`], the interfaces, [`announce`].
+#![forbid(unsafe_code)]
+
+pub mod announce;
+pub mod authorize;
+mod cgroup;
+mod dump;
+pub mod error;
+mod exec;
+pub mod glob;
+pub mod interfaces;
+pub mod introspect;
+mod manager;
+mod manager_methods;
+mod muster;
+pub mod object;
+mod others;
+pub mod path;
+mod service;
+pub mod show;
+mod socket;
+pub mod table;
+pub mod transient;
+mod unit;
+pub mod unit_files;
+pub mod view;
+pub mod wire;
+
+pub use announce::{reply, signals};
+pub use error::Refusal;
+pub use unit_files::{UnitFileOperation, UnitFileOutcome, unit_files_reply};
+pub use view::{Live, LiveValue};
+
+use crate::object::Object;
+use crate::table::Method;
+use crate::wire::{Args, Out};
+use muster_bus::{Incoming, Outgoing};
+use muster_manager::Manager;
+use muster_manager::event::{Origin, Request};
+
+/// What to do with a message.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this.
+    Reply(Outgoing),
+    /// Hand this to the manager; its answer goes through [`reply`] with the same message.
+    Request(Request),
+    /// Hand this to the manager, then dispatch the message again. Once: when it asks again, the answer is
+    /// [`error::Refusal::unknown_object`].
+    RequestThenRetry(Request),
+    /// Do this with unit files on disk; the outcome goes through [`unit_files_reply`].
+    UnitFiles(UnitFileOperation),
+    /// Nothing.
+    Ignore,
+}
+
+/// One method call on its way to a handler.
+pub struct Call<'a> {
+    /// The manager.
+    pub manager: &'a Manager,
+    /// The world.
+    pub live: &'a dyn Live,
+    /// Who calls.
+    pub caller: &'a Origin,
+    /// The message.
+    pub message: &'a Incoming,
+    /// What it is called on.
+    pub object: &'a Object<'a>,
+    /// The row of the method.
+    pub method: &'a Method,
+}
+
+impl Call<'_> {
+    /// Answers with the values that the closure writes, which must be those of the row.
+    pub fn reply(&self, write: impl FnOnce(&mut Out<'_>)) -> Result<Action, Refusal> {
+        let signature: String = self.method.output.iter().map(|(signature, _)| *signature).collect();
+        Ok(Action::Reply(wire::reply_to(self.message, &signature, write)))
+    }
+
+    /// Answers that all is well.
+    pub fn done(&self) -> Result<Action, Refusal> {
+        self.reply(|_| {})
+    }
+}
+
+/// Says what to do with one incoming message of a peer whose kernel credentials are `caller`.
+pub fn dispatch(view: &Manager, live: &dyn Live, caller: &Origin, message: &Incoming) -> Action {
+    if !wire::is_call(message) {
+        return Action::Ignore;
+    }
+    let action = match object::resolve(view, live, caller, wire::path(message)) {
+        Ok(object) => call(view, live, caller, message, &object),
+        Err(object::Unresolved::NotLoaded(unit)) => return Action::RequestThenRetry(Request::LoadUnit { unit }),
+        Err(object::Unresolved::Refused(refusal)) => Err(refusal),
+    };
+    match action {
+        Ok(Action::Reply(_)) if wire::wants_no_reply(message) => Action::Ignore,
+        Ok(action) => action,
+        Err(_) if wire::wants_no_reply(message) => Action::Ignore,
+        Err(refusal) => Action::Reply(wire::error_to(message, &refusal)),
+    }
+}
+
+fn call(
+    manager: &Manager,
+    live: &dyn Live,
+    caller: &Origin,
+    message: &Incoming,
+    object: &Object<'_>,
+) -> Result<Action, Refusal> {
+    let (interface, member) = (wire::interface(message), wire::member(message));
+    let found = object
+        .interfaces()
+        .filter(|candidate| interface.is_empty() || candidate.name == interface)
+        .find_map(|candidate| candidate.method(member).map(|method| (candidate.name, method)));
+    let (interface, method) = found.ok_or_else(|| Refusal::unknown_method(member, interface))?;
+    let (given, expected) = (wire::signature(message), method.signature());
+    if given != expected {
+        return Err(Refusal::signature(&given, interface, member, &expected));
+    }
+    method.right.check(caller)?;
+    let mut arguments = Args::new(message)?;
+    (method.handler)(&Call { manager, live, caller, message, object, method }, &mut arguments)
+}

@@ -1,0 +1,93 @@
+//! Refusals: D-Bus error names with the sentences that systemd says, since clients and people read both.
+//!
+//! Names are those of org.freedesktop.systemd1(5) and the D-Bus specification; `systemctl` turns some of them into
+//! exit statuses, so a name must never be replaced by a similar one.
+
+use muster_manager::effect::Reply;
+
+/// Why a call was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The D-Bus error name, in full.
+    pub name: String,
+    /// The sentence for people.
+    pub message: String,
+}
+
+macro_rules! refusals {
+    ($($(#[$meta:meta])* $function:ident($($argument:ident),*) = $name:literal, $($message:tt)+;)*) => {
+        impl Refusal {$(
+            $(#[$meta])*
+            pub fn $function($($argument: impl std::fmt::Display),*) -> Refusal {
+                Refusal { name: $name.to_owned(), message: refusals!(@text $($message)+) }
+            }
+        )*}
+    };
+    (@text $($message:tt)+) => { format!($($message)+) };
+}
+refusals! {
+    /// `GetUnit` and kin.
+    not_loaded(unit) = "org.freedesktop.systemd1.NoSuchUnit", "Unit {unit} not loaded.";
+    /// No such unit at all.
+    not_found(unit) = "org.freedesktop.systemd1.NoSuchUnit", "Unit {unit} not found.";
+    /// A control group path that is nobody's.
+    no_unit_for_cgroup(path) = "org.freedesktop.systemd1.NoSuchUnit",
+        "Control group '{path}' is not valid or not managed by this instance";
+    /// An unknown process.
+    no_unit_for_pid(pid) = "org.freedesktop.systemd1.NoUnitForPID", "PID {pid} does not belong to any loaded unit.";
+    /// An unknown invocation.
+    no_unit_for_invocation(id) = "org.freedesktop.systemd1.NoUnitForInvocationID",
+        "No unit with the specified invocation ID {id} known.";
+    /// An unknown job.
+    no_job(id) = "org.freedesktop.systemd1.NoSuchJob", "Job {id} does not exist.";
+    /// `StartTransientUnit` of a name that is taken.
+    unit_exists(unit) = "org.freedesktop.systemd1.UnitExists",
+        "Unit {unit} was already loaded or has a fragment file.";
+    /// `StopUnit` and kin with `RefuseManualStop=`.
+    only_by_dependency(unit, verb) = "org.freedesktop.systemd1.OnlyByDependency",
+        "Operation refused, unit {unit} may be requested by dependency only (it is configured to refuse manual {verb}).";
+    /// No process to signal.
+    no_such_process(message) = "org.freedesktop.systemd1.NoSuchProcess", "{message}";
+    /// A dynamic user that is not.
+    no_dynamic_user(user) = "org.freedesktop.systemd1.NoSuchDynamicUser", "Dynamic user {user} does not exist.";
+    /// Anything wrong with an argument.
+    invalid(message) = "org.freedesktop.DBus.Error.InvalidArgs", "{message}";
+    /// What this unit type or this machine cannot do.
+    not_supported(message) = "org.freedesktop.DBus.Error.NotSupported", "{message}";
+    /// The caller may not.
+    access_denied(message) = "org.freedesktop.DBus.Error.AccessDenied", "{message}";
+    /// The caller may not without a password.
+    interactive(message) = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "{message}";
+    /// A method that is not there; clients fall back on older ones when they see this.
+    unknown_method(member, interface) = "org.freedesktop.DBus.Error.UnknownMethod",
+        "Unknown method {member} or interface {interface}.";
+    /// An object that is not there.
+    unknown_object(path) = "org.freedesktop.DBus.Error.UnknownObject", "Unknown object '{path}'.";
+    /// An interface that is not there.
+    unknown_interface(interface) = "org.freedesktop.DBus.Error.UnknownInterface", "Unknown interface '{interface}'.";
+    /// A property that is not there.
+    unknown_property(interface, property) = "org.freedesktop.DBus.Error.UnknownProperty",
+        "Unknown interface {interface} or property {property}.";
+    /// A property that cannot be set.
+    not_writable(property) = "org.freedesktop.DBus.Error.PropertyReadOnly", "Property '{property}' is not writable.";
+    /// A setting of a unit that cannot be given or changed over D-Bus. 254 and later retry on exactly this name.
+    cannot_set(property) = "org.freedesktop.DBus.Error.PropertyReadOnly",
+        "Cannot set property {property}, or unknown property.";
+    /// A file that is not there.
+    no_file(message) = "org.freedesktop.DBus.Error.FileNotFound", "{message}";
+    /// Something that went wrong at our end.
+    failed(message) = "org.freedesktop.DBus.Error.Failed", "{message}";
+}
+
+impl Refusal {
+    /// Arguments of another signature than the method's.
+    pub fn signature(given: &str, interface: &str, member: &str, expected: &str) -> Refusal {
+        Refusal::invalid(format!("Invalid arguments '{given}' to call {interface}.{member}(), expecting '{expected}'."))
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Reply {
+        Reply::Error { name: refusal.name, message: refusal.message }
+    }
+}

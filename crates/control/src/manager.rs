@@ -1,0 +1,223 @@
+//! The manager's properties, look-ups, and the LogControl1 interface.
+
+use crate::error::Refusal;
+use crate::show::{UNSET, or};
+use crate::table::{Property, properties, signals};
+use crate::view::ManagerView;
+use crate::wire::Value;
+use crate::{Action, show};
+use muster_manager::Manager;
+use muster_manager::event::Request;
+use muster_manager::state::{Stamp, State, Unit};
+use std::collections::BTreeMap;
+
+/// What systemd's `Version` says of itself in the release whose userland we serve; clients only show it.
+const SYSTEMD_VERSION: &str = "257";
+
+/// The words of `LogLevel`, by number.
+const LEVELS: &[&str] = &["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+
+fn state<'a>(view: &ManagerView<'a>) -> &'a State {
+    view.manager.state()
+}
+
+fn version(view: &ManagerView<'_>) -> String {
+    format!("{SYSTEMD_VERSION} (muster {})", state(view).facts.version)
+}
+
+/// The word of `LogLevel`.
+pub fn log_level(view: &ManagerView<'_>) -> &'static str {
+    LEVELS.get(usize::from(state(view).log_level)).copied().unwrap_or("info")
+}
+
+/// Jobs done of jobs seen, as `Progress` wants it.
+fn progress(view: &ManagerView<'_>) -> f64 {
+    let (waiting, all) = (state(view).jobs.len(), state(view).n_installed_jobs);
+    if waiting == 0 || all == 0 {
+        return 1.0;
+    }
+    1.0 - f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)) / f64::from(all)
+}
+
+/// The environment that later processes get from the manager, sorted as systemd sorts it.
+pub fn environment(manager: &Manager) -> Vec<String> {
+    let state = manager.state();
+    let base = state.facts.base_environment.iter().filter_map(|entry| entry.split_once('='));
+    let mut all: BTreeMap<&str, &str> = base.collect();
+    all.extend(state.client_environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn limit(view: &ManagerView<'_>, name: &str, soft: bool) -> u64 {
+    view.live.resource_limit(name, soft).unwrap_or(u64::MAX)
+}
+
+/// When the machine began to go down: the stamp of the job that `shutdown.target` had; never, while it runs.
+const NEVER: Stamp = Stamp { realtime_usec: 0, monotonic_usec: 0 };
+
+properties! { MANAGER: Manager(s) {
+    Version "s" Const = version(s);
+    Features "s" Const = "";
+    Virtualization "s" Const = state(s).facts.virtualization;
+    ConfidentialVirtualization "s" Const = "";
+    Architecture "s" Const = state(s).facts.architecture;
+    Tainted "s" Const = "";
+    FirmwareTimestamp "t" Const = NEVER.realtime_usec;
+    FirmwareTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    LoaderTimestamp "t" Const = NEVER.realtime_usec;
+    LoaderTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    KernelTimestamp "t" Const = NEVER.realtime_usec;
+    KernelTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    InitRDTimestamp "t" Const = NEVER.realtime_usec;
+    InitRDTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    UserspaceTimestamp "t" Const = state(s).userspace.realtime_usec;
+    UserspaceTimestampMonotonic "t" Const = state(s).userspace.monotonic_usec;
+    FinishTimestamp "t" Const = state(s).finished.realtime_usec;
+    FinishTimestampMonotonic "t" Const = state(s).finished.monotonic_usec;
+    SecurityStartTimestamp "t" Const = NEVER.realtime_usec;
+    SecurityStartTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    SecurityFinishTimestamp "t" Const = NEVER.realtime_usec;
+    SecurityFinishTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    GeneratorsStartTimestamp "t" Const = state(s).generators_start.realtime_usec;
+    GeneratorsStartTimestampMonotonic "t" Const = state(s).generators_start.monotonic_usec;
+    GeneratorsFinishTimestamp "t" Const = state(s).generators_finish.realtime_usec;
+    GeneratorsFinishTimestampMonotonic "t" Const = state(s).generators_finish.monotonic_usec;
+    UnitsLoadStartTimestamp "t" Const = state(s).units_load_start.realtime_usec;
+    UnitsLoadStartTimestampMonotonic "t" Const = state(s).units_load_start.monotonic_usec;
+    UnitsLoadFinishTimestamp "t" Const = state(s).units_load_finish.realtime_usec;
+    UnitsLoadFinishTimestampMonotonic "t" Const = state(s).units_load_finish.monotonic_usec;
+    InitRDSecurityStartTimestamp "t" Const = NEVER.realtime_usec;
+    InitRDSecurityStartTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    InitRDSecurityFinishTimestamp "t" Const = NEVER.realtime_usec;
+    InitRDSecurityFinishTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    InitRDGeneratorsStartTimestamp "t" Const = NEVER.realtime_usec;
+    InitRDGeneratorsStartTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    InitRDGeneratorsFinishTimestamp "t" Const = NEVER.realtime_usec;
+    InitRDGeneratorsFinishTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    InitRDUnitsLoadStartTimestamp "t" Const = NEVER.realtime_usec;
+    InitRDUnitsLoadStartTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    InitRDUnitsLoadFinishTimestamp "t" Const = NEVER.realtime_usec;
+    InitRDUnitsLoadFinishTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    LogLevel "s" Never [writable] = log_level(s);
+    LogTarget "s" Never = "journal-or-kmsg";
+    NNames "u" Never = state(s).names.len();
+    NFailedUnits "u" Change = s.manager.failed_units();
+    NJobs "u" Never = state(s).jobs.len();
+    NInstalledJobs "u" Never = state(s).n_installed_jobs;
+    NFailedJobs "u" Never = state(s).n_failed_jobs;
+    Progress "d" Never = progress(s);
+    Environment "as" Never = environment(s.manager);
+    ConfirmSpawn "b" Const = false;
+    ShowStatus "b" Never = state(s).show_status;
+    UnitPath "as" Const [live] = s.live.unit_path();
+    DefaultStandardOutput "s" Const = "journal";
+    DefaultStandardError "s" Const = "inherit";
+    WatchdogDevice "s" Const = "";
+    WatchdogLastPingTimestamp "t" Never = UNSET;
+    WatchdogLastPingTimestampMonotonic "t" Never = UNSET;
+    RuntimeWatchdogUSec "t" Never = 0_u64;
+    RuntimeWatchdogPreUSec "t" Never = 0_u64;
+    RuntimeWatchdogPreGovernor "s" Never = "";
+    RebootWatchdogUSec "t" Never = 0_u64;
+    KExecWatchdogUSec "t" Never = 0_u64;
+    ServiceWatchdogs "b" Never = true;
+    ControlGroup "s" Never = state(s).facts.cgroup_root;
+    SystemState "s" Never = s.manager.system_state().as_str();
+    ExitCode "y" Never = state(s).exit_code;
+    DefaultTimerAccuracyUSec "t" Const = 60_000_000_u64;
+    DefaultTimeoutStartUSec "t" Const = state(s).facts.default_timeout_start_usec;
+    DefaultTimeoutStopUSec "t" Const = state(s).facts.default_timeout_stop_usec;
+    DefaultTimeoutAbortUSec "t" Never = state(s).facts.default_timeout_stop_usec;
+    DefaultDeviceTimeoutUSec "t" Const = state(s).facts.default_timeout_start_usec;
+    DefaultRestartUSec "t" Const = state(s).facts.default_restart_usec;
+    DefaultStartLimitIntervalUSec "t" Const = state(s).facts.default_start_limit_interval_usec;
+    DefaultStartLimitBurst "u" Const = state(s).facts.default_start_limit_burst;
+    DefaultCPUAccounting "b" Const = true;
+    DefaultBlockIOAccounting "b" Const = false;
+    DefaultIOAccounting "b" Const = false;
+    DefaultIPAccounting "b" Const = false;
+    DefaultMemoryAccounting "b" Const = true;
+    DefaultTasksAccounting "b" Const = true;
+    DefaultMemoryPressureThresholdUSec "t" Never = 200_000_u64;
+    DefaultMemoryPressureWatch "s" Never = "auto";
+    TimerSlackNSec "t" Const = 50_000_u64;
+    DefaultOOMPolicy "s" Const = "stop";
+    DefaultOOMScoreAdjust "i" Const = 0_i32;
+    CtrlAltDelBurstAction "s" Const = "reboot-force";
+    SoftRebootsCount "u" Const = 0_u32;
+} }
+
+macro_rules! default_limits {
+    ($($hard:ident $soft:ident $name:literal;)*) => { properties! {
+        /// `DefaultLimit*`: what services get that set no limit of their own.
+        DEFAULT_LIMITS: Manager(s) { $(
+            $hard "t" Const [live] = limit(s, $name, false);
+            $soft "t" Const [live] = limit(s, $name, true);
+        )* }
+    } };
+}
+default_limits! {
+    DefaultLimitCPU DefaultLimitCPUSoft "LimitCPU";
+    DefaultLimitFSIZE DefaultLimitFSIZESoft "LimitFSIZE";
+    DefaultLimitDATA DefaultLimitDATASoft "LimitDATA";
+    DefaultLimitSTACK DefaultLimitSTACKSoft "LimitSTACK";
+    DefaultLimitCORE DefaultLimitCORESoft "LimitCORE";
+    DefaultLimitRSS DefaultLimitRSSSoft "LimitRSS";
+    DefaultLimitNOFILE DefaultLimitNOFILESoft "LimitNOFILE";
+    DefaultLimitAS DefaultLimitASSoft "LimitAS";
+    DefaultLimitNPROC DefaultLimitNPROCSoft "LimitNPROC";
+    DefaultLimitMEMLOCK DefaultLimitMEMLOCKSoft "LimitMEMLOCK";
+    DefaultLimitLOCKS DefaultLimitLOCKSSoft "LimitLOCKS";
+    DefaultLimitSIGPENDING DefaultLimitSIGPENDINGSoft "LimitSIGPENDING";
+    DefaultLimitMSGQUEUE DefaultLimitMSGQUEUESoft "LimitMSGQUEUE";
+    DefaultLimitNICE DefaultLimitNICESoft "LimitNICE";
+    DefaultLimitRTPRIO DefaultLimitRTPRIOSoft "LimitRTPRIO";
+    DefaultLimitRTTIME DefaultLimitRTTIMESoft "LimitRTTIME";
+}
+
+properties! { LOG_CONTROL: Manager(s) {
+    LogLevel "s" Never [writable] = log_level(s);
+    LogTarget "s" Never = "journal-or-kmsg";
+    SyslogIdentifier "s" Never = "systemd";
+} }
+
+signals! { SIGNALS {
+    UnitNew("s" id, "o" unit);
+    UnitRemoved("s" id, "o" unit);
+    JobNew("u" id, "o" job, "s" unit);
+    JobRemoved("u" id, "o" job, "s" unit, "s" result);
+    StartupFinished("t" firmware, "t" loader, "t" kernel, "t" initrd, "t" userspace, "t" total);
+    UnitFilesChanged();
+    Reloading("b" active);
+} }
+
+/// The unit of an invocation id of 32 hex digits.
+pub fn by_invocation<'a>(manager: &'a Manager, id: &str) -> Option<&'a Unit> {
+    if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    manager.state().units.values().find(|unit| unit.invocation_id == id)
+}
+
+/// Carries out `Set` of a writable property.
+pub fn set_property(property: &Property, value: Value) -> Result<Action, Refusal> {
+    match (property.name, value) {
+        ("LogLevel", Value::Text(word)) => {
+            let by_number = word.parse::<usize>().ok().and_then(|number| LEVELS.get(number));
+            let level = by_number.or_else(|| LEVELS.iter().find(|level| **level == word));
+            let level = level.ok_or_else(|| Refusal::invalid(format!("Invalid log level '{word}'")))?;
+            Ok(Action::Request(Request::SetLogLevel { level: (*level).to_owned() }))
+        }
+        (name, _) => Err(Refusal::invalid(format!("Unexpected type for property '{name}'."))),
+    }
+}
+
+/// Time on the realtime clock for people; `n/a` for never. Used by `Dump`.
+pub fn stamp_text(stamp: Stamp) -> String {
+    if stamp.realtime_usec == 0 { "n/a".to_owned() } else { format!("@{}us", or(&stamp.realtime_usec, 0)) }
+}
+
+/// The text of a state word, for `Dump`.
+pub fn text_of(value: &impl show::Text) -> String {
+    value.text().into_owned()
+}

@@ -1,0 +1,544 @@
+//! The methods of the manager, and those of units and jobs, which are the same with the name left out.
+//!
+//! A handler parses, refuses what systemd refuses, and turns the rest into a [`Request`]; what depends on the state
+//! at the time of the transaction is left to the manager.
+
+use crate::error::Refusal;
+use crate::table::methods;
+use crate::view::{has_cgroup, sub_state};
+use crate::wire::{Args, Out, Value};
+use crate::{Action, Call, dump, glob, manager, object::Object, path, transient};
+use muster_graph::job::Job;
+use muster_graph::transaction::waits_for;
+use muster_graph::{JobId, JobMode, JobType, UnitId};
+use muster_manager::Manager;
+use muster_manager::event::{KillWhom, Request, ShutdownVerb, TransientUnit};
+use muster_manager::state::{ActiveState, Unit};
+use muster_unit::{UnitKind, UnitName};
+use std::collections::BTreeMap;
+
+type Done = Result<Action, Refusal>;
+
+fn request(request: Request) -> Done {
+    Ok(Action::Request(request))
+}
+
+/// A unit name of a client.
+pub fn unit_name(text: &str) -> Result<UnitName, Refusal> {
+    text.parse().map_err(|_| Refusal::invalid(format!("Unit name {text} is not valid.")))
+}
+
+/// A loaded unit by name; an empty name is the caller's own unit.
+fn loaded<'a>(call: &Call<'a>, text: &str) -> Result<&'a Unit, Refusal> {
+    if text.is_empty() {
+        return unit_of_pid(call, call.caller.pid);
+    }
+    let name = text.parse::<UnitName>().map_err(|_| Refusal::not_loaded(text))?;
+    call.manager.unit(&name).ok_or_else(|| Refusal::not_loaded(text))
+}
+
+fn unit_of_pid<'a>(call: &Call<'a>, pid: u32) -> Result<&'a Unit, Refusal> {
+    let pid = if pid == 0 { call.caller.pid } else { pid };
+    let cgroup = call.live.pid_cgroup(pid);
+    let id = call.manager.unit_of_process(pid, cgroup.as_deref());
+    id.and_then(|id| call.manager.unit_by_id(id)).ok_or_else(|| Refusal::no_unit_for_pid(pid))
+}
+
+/// The unit that a method of a unit object is called on.
+fn own_unit<'a>(call: &Call<'a>) -> Result<&'a Unit, Refusal> {
+    match call.object {
+        Object::Unit(view) => Ok(view.unit),
+        Object::Branch(_) | Object::Manager(_) | Object::LogControl(_) | Object::Job(_) => {
+            Err(Refusal::failed("Not a unit."))
+        }
+    }
+}
+
+fn own_job<'a>(call: &Call<'a>) -> Result<&'a Job, Refusal> {
+    match call.object {
+        Object::Job(view) => Ok(view.job),
+        Object::Branch(_) | Object::Manager(_) | Object::LogControl(_) | Object::Unit(_) => {
+            Err(Refusal::failed("Not a job."))
+        }
+    }
+}
+
+fn own_name(call: &Call<'_>) -> Result<String, Refusal> {
+    own_unit(call).map(|unit| unit.name.to_string())
+}
+
+fn answer_unit(call: &Call<'_>, unit: &Unit) -> Done {
+    let path = path::of_unit(unit.name.as_str());
+    call.reply(|out| out.path(&path))
+}
+
+// ---- jobs
+
+/// What a verb asks for: the job, and whether a reload will do.
+#[derive(Clone, Copy)]
+struct Verb(JobType, bool);
+const START: Verb = Verb(JobType::Start, false);
+const STOP: Verb = Verb(JobType::Stop, false);
+const RELOAD: Verb = Verb(JobType::Reload, false);
+const RESTART: Verb = Verb(JobType::Restart, false);
+const TRY_RESTART: Verb = Verb(JobType::TryRestart, false);
+const RELOAD_OR_RESTART: Verb = Verb(JobType::Restart, true);
+const RELOAD_OR_TRY_RESTART: Verb = Verb(JobType::TryRestart, true);
+
+fn verb(word: &str) -> Result<Verb, Refusal> {
+    match word {
+        "reload-or-restart" => Ok(RELOAD_OR_RESTART),
+        "reload-or-try-restart" => Ok(RELOAD_OR_TRY_RESTART),
+        _ => JobType::parse(word)
+            .map(|kind| Verb(kind, false))
+            .ok_or_else(|| Refusal::invalid(format!("Job type {word} invalid"))),
+    }
+}
+
+fn job_mode(word: &str) -> Result<JobMode, Refusal> {
+    JobMode::parse(word).ok_or_else(|| Refusal::invalid(format!("Job mode {word} invalid")))
+}
+
+fn enqueue(call: &Call<'_>, name: &str, Verb(kind, reload_if_possible): Verb, mode: &str) -> Done {
+    let mode = job_mode(mode)?;
+    let starts = matches!(kind, JobType::Start | JobType::Restart | JobType::ReloadOrStart | JobType::VerifyActive);
+    let unit = if starts { unit_name(name)? } else { loaded(call, name)?.name.clone() };
+    if let Some(unit) = call.manager.unit(&unit) {
+        refuse_manual(unit, kind)?;
+    }
+    request(Request::EnqueueJob { unit, kind, mode, reload_if_possible })
+}
+
+/// `RefuseManualStart=` and `RefuseManualStop=` of systemd.unit(5).
+fn refuse_manual(unit: &Unit, kind: JobType) -> Result<(), Refusal> {
+    let section = &unit.file.unit;
+    let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
+    let starts = matches!(kind, JobType::Start | JobType::Restart | JobType::TryRestart | JobType::ReloadOrStart);
+    if (starts && section.refuse_manual_start) || (stops && section.refuse_manual_stop) {
+        return Err(Refusal::only_by_dependency(&unit.name, "start/stop"));
+    }
+    Ok(())
+}
+
+fn by_name(call: &Call<'_>, arguments: &mut Args<'_>, verb: Verb) -> Done {
+    let (name, mode) = (arguments.str()?, arguments.str()?);
+    enqueue(call, &name, verb, &mode)
+}
+
+fn on_self(call: &Call<'_>, arguments: &mut Args<'_>, verb: Verb) -> Done {
+    enqueue(call, &own_name(call)?, verb, &arguments.str()?)
+}
+
+fn enqueue_any(call: &Call<'_>, name: &str, arguments: &mut Args<'_>) -> Done {
+    let (word, mode) = (arguments.str()?, arguments.str()?);
+    enqueue(call, name, verb(&word)?, &mode)
+}
+
+fn find_job<'a>(call: &Call<'a>, id: u32) -> Result<&'a Job, Refusal> {
+    call.manager.state().jobs.get(&JobId(id)).ok_or_else(|| Refusal::no_job(id))
+}
+
+/// One row of `ListJobs`: `(usssoo)`.
+fn write_job(manager: &Manager, job: &Job, out: &mut Out<'_>) {
+    let unit = manager.unit_by_id(job.unit).map_or("", |unit| unit.name.as_str());
+    out.structure(|out| {
+        out.u32(job.id.0);
+        out.str(unit);
+        out.str(job.kind.as_str());
+        out.str(if job.running { "running" } else { "waiting" });
+        out.path(&path::of_job(job.id));
+        out.path(&path::of_unit(unit));
+    });
+}
+
+fn write_jobs<'j>(manager: &Manager, jobs: impl Iterator<Item = &'j Job>, out: &mut Out<'_>) {
+    out.array("(usssoo)", |out| jobs.for_each(|job| write_job(manager, job, out)));
+}
+
+/// The jobs that one waits for (`after`), or that wait for it.
+fn related_jobs(call: &Call<'_>, job: &Job, after: bool) -> Done {
+    let state = call.manager.state();
+    let job_of = |unit: UnitId| state.units.get(&unit).and_then(|unit| state.jobs.get(&unit.job?));
+    let waits = |job: &Job| waits_for(&state.graph, job.unit, job.kind, |unit| job_of(unit).map(|job| job.kind));
+    let list: Vec<&Job> = if after {
+        waits(job).into_iter().filter_map(job_of).collect()
+    } else {
+        state.jobs.values().filter(|other| waits(other).contains(&job.unit)).collect()
+    };
+    call.reply(|out| write_jobs(call.manager, list.into_iter(), out))
+}
+
+// ---- units
+
+/// One row of `ListUnits`: `(ssssssouso)`.
+fn write_unit(manager: &Manager, unit: &Unit, out: &mut Out<'_>) {
+    let job = unit.job.or(unit.nop_job).and_then(|id| manager.state().jobs.get(&id));
+    out.structure(|out| {
+        out.str(unit.name.as_str());
+        out.str(&crate::unit::description(unit));
+        out.str(unit.file.load_state.as_str());
+        out.str(unit.active_state().as_str());
+        out.str(&sub_state(unit));
+        out.str("");
+        out.path(&path::of_unit(unit.name.as_str()));
+        out.u32(job.map_or(0, |job| job.id.0));
+        out.str(job.map_or("", |job| job.kind.as_str()));
+        out.path(&job.map_or_else(|| "/".to_owned(), |job| path::of_job(job.id)));
+    });
+}
+
+fn list_units(call: &Call<'_>, states: &[String], patterns: &[String]) -> Done {
+    let has_state = |unit: &Unit| {
+        let mine = [unit.file.load_state.as_str(), unit.active_state().as_str(), &sub_state(unit)];
+        states.is_empty() || states.iter().any(|state| mine.contains(&state.as_str()))
+    };
+    let is_named = |unit: &Unit| {
+        let matches = |name: &UnitName| patterns.iter().any(|pattern| glob::matches(pattern, name.as_str()));
+        patterns.is_empty() || matches(&unit.name) || unit.file.names.iter().any(matches)
+    };
+    let units = call.manager.state().units.values().filter(|unit| has_state(unit) && is_named(unit));
+    call.reply(|out| out.array("(ssssssouso)", |out| units.for_each(|unit| write_unit(call.manager, unit, out))))
+}
+
+/// Units by exact names, loading those that are not: one at a time, each by another round.
+fn list_by_names(call: &Call<'_>, names: &[String]) -> Done {
+    let mut units = Vec::new();
+    for name in names {
+        let name = unit_name(name)?;
+        match call.manager.unit(&name) {
+            Some(unit) => units.push(unit),
+            None => return Ok(Action::RequestThenRetry(Request::LoadUnit { unit: name })),
+        }
+    }
+    call.reply(|out| {
+        out.array("(ssssssouso)", |out| units.into_iter().for_each(|unit| write_unit(call.manager, unit, out)));
+    })
+}
+
+fn by_invocation(call: &Call<'_>, id: &[u8]) -> Done {
+    if id.is_empty() {
+        return answer_unit(call, unit_of_pid(call, call.caller.pid)?);
+    }
+    if id.len() != 16 {
+        return Err(Refusal::invalid("Invalid invocation ID"));
+    }
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let unit = manager::by_invocation(call.manager, &hex).ok_or_else(|| Refusal::no_unit_for_invocation(&hex))?;
+    answer_unit(call, unit)
+}
+
+fn by_cgroup(call: &Call<'_>, cgroup: &str) -> Done {
+    let id = call.manager.unit_of_process(0, Some(cgroup));
+    let unit = id.and_then(|id| call.manager.unit_by_id(id)).ok_or_else(|| Refusal::no_unit_for_cgroup(cgroup))?;
+    answer_unit(call, unit)
+}
+
+fn by_pidfd(call: &Call<'_>, arguments: &mut Args<'_>) -> Done {
+    let fd = arguments.fd()?;
+    let pid = call.live.pid_of_pidfd(fd).ok_or_else(|| Refusal::invalid("Not a pidfd."))?;
+    let unit = unit_of_pid(call, pid)?;
+    call.reply(|out| {
+        out.path(&path::of_unit(unit.name.as_str()));
+        out.str(unit.name.as_str());
+        crate::table::put!("ay", out, crate::show::HexId(&unit.invocation_id));
+    })
+}
+
+fn whom(word: &str) -> Result<KillWhom, Refusal> {
+    match word {
+        "" | "all" => Ok(KillWhom::All),
+        "main" => Ok(KillWhom::Main),
+        "control" => Ok(KillWhom::Control),
+        "main-fail" => Ok(KillWhom::MainFail),
+        "control-fail" => Ok(KillWhom::ControlFail),
+        "all-fail" => Ok(KillWhom::AllFail),
+        _ => Err(Refusal::invalid(format!("Invalid whom argument: {word}"))),
+    }
+}
+
+fn kill(unit: &Unit, arguments: &mut Args<'_>, with_value: bool) -> Done {
+    let (whom, signal) = (whom(&arguments.str()?)?, arguments.i32()?);
+    let value = if with_value { Some(arguments.i32()?) } else { None };
+    if !(1..=64).contains(&signal) {
+        return Err(Refusal::invalid("Signal number out of range."));
+    }
+    if !has_cgroup(unit.name.kind()) {
+        return Err(Refusal::not_supported("Unit type does not support process killing."));
+    }
+    request(Request::Kill { unit: unit.name.clone(), whom, signal, value })
+}
+
+fn clean(unit: &Unit, mask: Vec<String>) -> Done {
+    const RESOURCES: &[&str] = &["configuration", "runtime", "state", "cache", "logs", "fdstore", "all"];
+    if let Some(wrong) = mask.iter().find(|word| !RESOURCES.contains(&word.as_str())) {
+        return Err(Refusal::invalid(format!("Invalid resource type: {wrong}")));
+    }
+    request(Request::Clean { unit: unit.name.clone(), mask })
+}
+
+fn freeze(unit: &Unit, freeze: bool) -> Done {
+    match unit.name.kind() {
+        UnitKind::Service | UnitKind::Scope | UnitKind::Slice => {
+            request(Request::Freeze { unit: unit.name.clone(), freeze })
+        }
+        UnitKind::Target
+        | UnitKind::Device
+        | UnitKind::Mount
+        | UnitKind::Automount
+        | UnitKind::Swap
+        | UnitKind::Timer
+        | UnitKind::Path
+        | UnitKind::Socket => {
+            Err(Refusal::not_supported(format!("Unit '{}' does not support freezing", unit.name)))
+        }
+    }
+}
+
+fn set_properties(unit: &Unit, arguments: &mut Args<'_>) -> Done {
+    let runtime = arguments.bool()?;
+    let settings = transient::changes(unit.name.kind(), &arguments.properties()?)?;
+    request(Request::SetProperties { unit: unit.name.clone(), runtime, settings })
+}
+
+fn processes(call: &Call<'_>, unit: &Unit) -> Done {
+    let list = unit.cgroup.as_deref().map_or_else(Vec::new, |cgroup| call.live.processes(cgroup));
+    call.reply(|out| {
+        out.array("(sus)", |out| {
+            for (cgroup, pid, command) in &list {
+                out.structure(|out| {
+                    out.str(cgroup);
+                    out.u32(*pid);
+                    out.str(command);
+                });
+            }
+        });
+    })
+}
+
+fn attach(call: &Call<'_>, unit: &Unit, arguments: &mut Args<'_>) -> Done {
+    let (subgroup, pids) = (arguments.str()?, arguments.numbers()?);
+    let delegated = unit.file.cgroup.as_ref().is_some_and(crate::cgroup::is_delegated);
+    if !delegated {
+        return Err(Refusal::invalid("Process migration not available on non-delegated units."));
+    }
+    let pids = pids.into_iter().map(|pid| if pid == 0 { call.caller.pid } else { pid }).collect();
+    request(Request::AttachProcesses { unit: unit.name.clone(), subgroup, pids })
+}
+
+fn abandon(unit: &Unit) -> Done {
+    if unit.name.kind() != UnitKind::Scope {
+        return Err(Refusal::invalid(format!("Unit '{}' is not a scope unit, refusing.", unit.name)));
+    }
+    request(Request::AbandonScope { unit: unit.name.clone() })
+}
+
+/// `StartTransientUnit`: (name, properties) of the unit, then of helpers.
+fn start_transient(call: &Call<'_>, arguments: &mut Args<'_>) -> Done {
+    let (name, mode) = (unit_name(&arguments.str()?)?, job_mode(&arguments.str()?)?);
+    let mut units = vec![transient_unit(call, name, &arguments.properties()?)?];
+    for helper in arguments.list()? {
+        let Value::Struct(fields) = helper else { return Err(Refusal::invalid("Unexpected message contents")) };
+        let (Some(Value::Text(name)), Some(properties)) = (fields.first(), fields.get(1)) else {
+            return Err(Refusal::invalid("Unexpected message contents"));
+        };
+        units.push(transient_unit(call, unit_name(name)?, &properties.as_properties()?)?);
+    }
+    request(Request::StartTransient { units, mode })
+}
+
+fn transient_unit(call: &Call<'_>, name: UnitName, properties: &[(String, Value)]) -> Result<TransientUnit, Refusal> {
+    match name.kind() {
+        UnitKind::Target | UnitKind::Device | UnitKind::Socket | UnitKind::Swap => {
+            return Err(Refusal::invalid(format!("Unit type {} does not support transient units.", name.kind().suffix())));
+        }
+        UnitKind::Service
+        | UnitKind::Scope
+        | UnitKind::Slice
+        | UnitKind::Mount
+        | UnitKind::Automount
+        | UnitKind::Timer
+        | UnitKind::Path => {}
+    }
+    if let Some(unit) = call.manager.unit(&name) {
+        let untouched = unit.file.fragment_path.is_none() && !unit.transient && unit.file.load_state.as_str() == "not-found";
+        let over = unit.transient && matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed);
+        if !untouched && !over {
+            return Err(Refusal::unit_exists(&name));
+        }
+    }
+    let built = transient::settings(name.kind(), properties, call.caller.pid)?;
+    let stdio: BTreeMap<u32, muster_manager::effect::FdId> = built.stdio;
+    Ok(TransientUnit { name, settings: built.settings, pids: built.pids, stdio })
+}
+
+// ---- the manager itself
+
+/// Whether a text is a variable's name as environ(7) has it.
+fn is_variable(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    first && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn assignments(list: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if list.iter().all(|entry| entry.split_once('=').is_some_and(|(name, _)| is_variable(name))) {
+        return Ok(list);
+    }
+    Err(Refusal::invalid("Invalid environment assignments"))
+}
+
+fn names(list: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if list.iter().all(|entry| is_variable(entry.split_once('=').map_or(entry.as_str(), |(name, _)| name))) {
+        return Ok(list);
+    }
+    Err(Refusal::invalid("Invalid environment variable names or assignments"))
+}
+
+fn show_status(mode: String) -> Done {
+    match mode.as_str() {
+        "" | "yes" | "no" | "auto" | "error" | "true" | "false" | "1" | "0" | "on" | "off" | "temporary" => {
+            request(Request::SetShowStatus { mode })
+        }
+        _ => Err(Refusal::invalid(format!("Invalid show status '{mode}'"))),
+    }
+}
+
+fn shutdown(verb: ShutdownVerb) -> Done {
+    request(Request::Shutdown { verb })
+}
+
+methods! { METHODS {
+    GetUnit("s" name) -> ("o" unit) Read = |call, a| answer_unit(call, loaded(call, &a.str()?)?);
+    GetUnitByPID("u" pid) -> ("o" unit) Read = |call, a| answer_unit(call, unit_of_pid(call, a.u32()?)?);
+    GetUnitByInvocationID("ay" invocation_id) -> ("o" unit) Read = |call, a| by_invocation(call, &a.bytes()?);
+    GetUnitByControlGroup("s" cgroup) -> ("o" unit) Read = |call, a| by_cgroup(call, &a.str()?);
+    GetUnitByPIDFD("h" pidfd) -> ("o" unit, "s" unit_id, "ay" invocation_id) Read = |call, a| by_pidfd(call, a);
+    LoadUnit("s" name) -> ("o" unit) Read = |_, a| request(Request::LoadUnit { unit: unit_name(&a.str()?)? });
+    StartUnit("s" name, "s" mode) -> ("o" job) ManageUnits = |call, a| by_name(call, a, START);
+    StartUnitWithFlags("s" name, "s" mode, "t" flags) -> ("o" job) ManageUnits = |call, a| by_name(call, a, START);
+    StartUnitReplace("s" old_unit, "s" new_unit, "s" mode) -> ("o" job) ManageUnits = |call, a| {
+        let old = a.str()?;
+        if loaded(call, &old)?.job.is_none() {
+            return Err(Refusal::no_job(format!("of unit {old}")));
+        }
+        by_name(call, a, START)
+    };
+    StopUnit("s" name, "s" mode) -> ("o" job) ManageUnits = |call, a| by_name(call, a, STOP);
+    ReloadUnit("s" name, "s" mode) -> ("o" job) ManageUnits = |call, a| by_name(call, a, RELOAD);
+    RestartUnit("s" name, "s" mode) -> ("o" job) ManageUnits = |call, a| by_name(call, a, RESTART);
+    TryRestartUnit("s" name, "s" mode) -> ("o" job) ManageUnits = |call, a| by_name(call, a, TRY_RESTART);
+    ReloadOrRestartUnit("s" name, "s" mode) -> ("o" job) ManageUnits = |call, a| by_name(call, a, RELOAD_OR_RESTART);
+    ReloadOrTryRestartUnit("s" name, "s" mode) -> ("o" job) ManageUnits
+        = |call, a| by_name(call, a, RELOAD_OR_TRY_RESTART);
+    EnqueueUnitJob("s" name, "s" job_type, "s" job_mode)
+        -> ("u" job_id, "o" job_path, "s" unit_id, "o" unit_path, "s" job_type, "a(uosos)" affected_jobs) ManageUnits
+        = |call, a| { let name = a.str()?; enqueue_any(call, &name, a) };
+    KillUnit("s" name, "s" whom, "i" signal) -> () ManageUnits = |call, a| kill(loaded(call, &a.str()?)?, a, false);
+    QueueSignalUnit("s" name, "s" whom, "i" signal, "i" value) -> () ManageUnits
+        = |call, a| kill(loaded(call, &a.str()?)?, a, true);
+    CleanUnit("s" name, "as" mask) -> () ManageUnits = |call, a| clean(loaded(call, &a.str()?)?, a.strings()?);
+    FreezeUnit("s" name) -> () ManageUnits = |call, a| freeze(loaded(call, &a.str()?)?, true);
+    ThawUnit("s" name) -> () ManageUnits = |call, a| freeze(loaded(call, &a.str()?)?, false);
+    ResetFailedUnit("s" name) -> () ManageUnits
+        = |call, a| request(Request::ResetFailed { unit: Some(loaded(call, &a.str()?)?.name.clone()) });
+    SetUnitProperties("s" name, "b" runtime, "a(sv)" properties) -> () ManageUnits
+        = |call, a| {
+            let name = unit_name(&a.str()?)?;
+            match call.manager.unit(&name) {
+                Some(unit) => set_properties(unit, a),
+                None => Ok(Action::RequestThenRetry(Request::LoadUnit { unit: name })),
+            }
+        };
+    RefUnit("s" name) -> () ManageUnits = |call, a| loaded(call, &a.str()?).and_then(|_| call.done());
+    UnrefUnit("s" name) -> () ManageUnits = |call, a| loaded(call, &a.str()?).and_then(|_| call.done());
+    StartTransientUnit("s" name, "s" mode, "a(sv)" properties, "a(sa(sv))" aux) -> ("o" job) ManageUnits
+        = |call, a| start_transient(call, a);
+    GetUnitProcesses("s" name) -> ("a(sus)" processes) Read = |call, a| processes(call, loaded(call, &a.str()?)?);
+    AttachProcessesToUnit("s" unit_name, "s" subcgroup, "au" pids) -> () ManageUnits
+        = |call, a| attach(call, loaded(call, &a.str()?)?, a);
+    AbandonScope("s" name) -> () ManageUnits = |call, a| abandon(loaded(call, &a.str()?)?);
+    GetJob("u" id) -> ("o" job) Read = |call, a| {
+        let job = find_job(call, a.u32()?)?;
+        call.reply(|out| out.path(&path::of_job(job.id)))
+    };
+    GetJobAfter("u" id) -> ("a(usssoo)" jobs) Read = |call, a| related_jobs(call, find_job(call, a.u32()?)?, true);
+    GetJobBefore("u" id) -> ("a(usssoo)" jobs) Read = |call, a| related_jobs(call, find_job(call, a.u32()?)?, false);
+    CancelJob("u" id) -> () ManageUnits = |call, a| request(Request::CancelJob { job: find_job(call, a.u32()?)?.id.0 });
+    ClearJobs() -> () ManageUnits = |_, _| request(Request::ClearJobs);
+    ResetFailed() -> () ManageUnits = |_, _| request(Request::ResetFailed { unit: None });
+    SetShowStatus("s" mode) -> () ManageUnits = |_, a| show_status(a.str()?);
+    ListUnits() -> ("a(ssssssouso)" units) Read = |call, _| list_units(call, &[], &[]);
+    ListUnitsFiltered("as" states) -> ("a(ssssssouso)" units) Read = |call, a| list_units(call, &a.strings()?, &[]);
+    ListUnitsByPatterns("as" states, "as" patterns) -> ("a(ssssssouso)" units) Read
+        = |call, a| { let states = a.strings()?; list_units(call, &states, &a.strings()?) };
+    ListUnitsByNames("as" names) -> ("a(ssssssouso)" units) Read = |call, a| list_by_names(call, &a.strings()?);
+    ListJobs() -> ("a(usssoo)" jobs) Read
+        = |call, _| call.reply(|out| write_jobs(call.manager, call.manager.state().jobs.values(), out));
+    Subscribe() -> () Read = |call, _| call.done();
+    Unsubscribe() -> () Read = |call, _| call.done();
+    Dump() -> ("s" output) Read = |call, _| call.reply(|out| out.str(&dump::text(call.manager, &[])));
+    DumpUnitsMatchingPatterns("as" patterns) -> ("s" output) Read = |call, a| {
+        let patterns = a.strings()?;
+        call.reply(|out| out.str(&dump::text(call.manager, &patterns)))
+    };
+    Reload() -> () ReloadDaemon = |_, _| request(Request::Reload);
+    Reexecute() -> () ReloadDaemon = |_, _| request(Request::Reexecute);
+    Exit() -> () Privileged = |_, _| shutdown(ShutdownVerb::Exit);
+    Reboot() -> () Privileged = |_, _| shutdown(ShutdownVerb::Reboot);
+    SoftReboot("s" new_root) -> () Privileged = |_, a| match a.str()?.as_str() {
+        "" => shutdown(ShutdownVerb::SoftReboot),
+        _ => Err(Refusal::not_supported("A new root directory is not supported.")),
+    };
+    PowerOff() -> () Privileged = |_, _| shutdown(ShutdownVerb::Poweroff);
+    Halt() -> () Privileged = |_, _| shutdown(ShutdownVerb::Halt);
+    KExec() -> () Privileged = |_, _| shutdown(ShutdownVerb::Kexec);
+    SetEnvironment("as" assignments) -> () SetEnvironment
+        = |_, a| request(Request::UpdateEnvironment { unset: Vec::new(), set: assignments(a.strings()?)? });
+    UnsetEnvironment("as" names) -> () SetEnvironment
+        = |_, a| request(Request::UpdateEnvironment { unset: names(a.strings()?)?, set: Vec::new() });
+    UnsetAndSetEnvironment("as" names, "as" assignments) -> () SetEnvironment
+        = |_, a| request(Request::UpdateEnvironment { unset: names(a.strings()?)?, set: assignments(a.strings()?)? });
+    EnqueueMarkedJobs() -> ("ao" jobs) ManageUnits = |call, _| call.reply(|out| out.array("o", |_| {}));
+    SetExitCode("y" number) -> () Privileged = |_, a| request(Request::SetExitCode { code: a.u8()? });
+    LookupDynamicUserByName("s" name) -> ("u" uid) Read = |_, a| Err(Refusal::no_dynamic_user(a.str()?));
+    LookupDynamicUserByUID("u" uid) -> ("s" name) Read = |_, a| Err(Refusal::no_dynamic_user(a.u32()?));
+    GetDynamicUsers() -> ("a(us)" users) Read = |call, _| call.reply(|out| out.array("(us)", |_| {}));
+} }
+
+methods! { UNIT_METHODS {
+    Start("s" mode) -> ("o" job) ManageUnits = |call, a| on_self(call, a, START);
+    Stop("s" mode) -> ("o" job) ManageUnits = |call, a| on_self(call, a, STOP);
+    Reload("s" mode) -> ("o" job) ManageUnits = |call, a| on_self(call, a, RELOAD);
+    Restart("s" mode) -> ("o" job) ManageUnits = |call, a| on_self(call, a, RESTART);
+    TryRestart("s" mode) -> ("o" job) ManageUnits = |call, a| on_self(call, a, TRY_RESTART);
+    ReloadOrRestart("s" mode) -> ("o" job) ManageUnits = |call, a| on_self(call, a, RELOAD_OR_RESTART);
+    ReloadOrTryRestart("s" mode) -> ("o" job) ManageUnits = |call, a| on_self(call, a, RELOAD_OR_TRY_RESTART);
+    EnqueueJob("s" job_type, "s" job_mode)
+        -> ("u" job_id, "o" job_path, "s" unit_id, "o" unit_path, "s" job_type, "a(uosos)" affected_jobs) ManageUnits
+        = |call, a| enqueue_any(call, &own_name(call)?, a);
+    Kill("s" whom, "i" signal) -> () ManageUnits = |call, a| kill(own_unit(call)?, a, false);
+    QueueSignal("s" whom, "i" signal, "i" value) -> () ManageUnits = |call, a| kill(own_unit(call)?, a, true);
+    ResetFailed() -> () ManageUnits
+        = |call, _| request(Request::ResetFailed { unit: Some(own_unit(call)?.name.clone()) });
+    SetProperties("b" runtime, "a(sv)" properties) -> () ManageUnits = |call, a| set_properties(own_unit(call)?, a);
+    Ref() -> () ManageUnits = |call, _| call.done();
+    Unref() -> () ManageUnits = |call, _| call.done();
+    Clean("as" mask) -> () ManageUnits = |call, a| clean(own_unit(call)?, a.strings()?);
+    Freeze() -> () ManageUnits = |call, _| freeze(own_unit(call)?, true);
+    Thaw() -> () ManageUnits = |call, _| freeze(own_unit(call)?, false);
+} }
+
+methods! { CGROUP_METHODS {
+    GetProcesses() -> ("a(sus)" processes) Read = |call, _| processes(call, own_unit(call)?);
+    AttachProcesses("s" subcgroup, "au" pids) -> () ManageUnits = |call, a| attach(call, own_unit(call)?, a);
+} }
+
+methods! { SCOPE_METHODS {
+    Abandon() -> () ManageUnits = |call, _| abandon(own_unit(call)?);
+} }
+
+methods! { JOB_METHODS {
+    Cancel() -> () ManageUnits = |call, _| request(Request::CancelJob { job: own_job(call)?.id.0 });
+    GetAfter() -> ("a(usssoo)" jobs) Read = |call, _| related_jobs(call, own_job(call)?, true);
+    GetBefore() -> ("a(usssoo)" jobs) Read = |call, _| related_jobs(call, own_job(call)?, false);
+} }

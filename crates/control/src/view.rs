@@ -1,0 +1,264 @@
+//! What a property sees: one unit, job or the manager, borrowed for the length of one call.
+//!
+//! Nothing here changes anything. A unit that was not found has no sections; it shows the defaults of its type, so
+//! that a client's GetAll always answers.
+
+use crate::Live;
+use crate::show::Text;
+use muster_graph::{Dependency, UnitId};
+use muster_graph::job::Job;
+use muster_manager::Manager;
+use muster_manager::state::{Kind, Service, Simple, Socket, Unit};
+use muster_unit::{
+    AutomountSection, Body, CGroupSection, ExecSection, KillSection, MountSection, PathSection, ScopeSection,
+    ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitKind, UnitName,
+};
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+/// What only the kernel or the disk knows, read at the time of the call. Answered by the runtime.
+pub trait Live {
+    /// A number that the kernel keeps for a cgroup (path below our root); `None` when it keeps none.
+    fn cgroup_number(&self, path: &str, what: LiveValue) -> Option<u64>;
+    /// The processes below a cgroup: cgroup, number, command line.
+    fn processes(&self, path: &str) -> Vec<(String, u32, String)>;
+    /// The cgroup of a process, below our root.
+    fn pid_cgroup(&self, pid: u32) -> Option<String>;
+    /// `UnitFileState`: `enabled`, `static`, …; empty when there is no file.
+    fn unit_file_state(&self, name: &str) -> String;
+    /// `UnitFilePreset`: `enabled`, `disabled`, or empty.
+    fn unit_file_preset(&self, name: &str) -> String {
+        let _ = name;
+        String::new()
+    }
+    /// The directories that units are loaded from, in order.
+    fn unit_path(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// A resource limit of PID 1 itself, by its directive's name (`LimitNOFILE`), which is what services inherit.
+    fn resource_limit(&self, name: &str, soft: bool) -> Option<u64> {
+        let _ = (name, soft);
+        None
+    }
+    /// `/etc/machine-id`, 32 hex digits.
+    fn machine_id(&self) -> Option<String> {
+        None
+    }
+    /// The process that a pidfd is for.
+    fn pid_of_pidfd(&self, fd: std::os::fd::BorrowedFd<'_>) -> Option<u32> {
+        let _ = fd;
+        None
+    }
+    /// What waits on a socket unit's listening descriptor: connections, or bytes.
+    fn queue_length(&self, fd: muster_manager::effect::FdId) -> Option<u64> {
+        let _ = fd;
+        None
+    }
+}
+
+/// A number that the kernel keeps for a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are the D-Bus properties
+pub enum LiveValue {
+    ControlGroupId,
+    MemoryCurrent,
+    MemoryPeak,
+    MemorySwapCurrent,
+    MemorySwapPeak,
+    MemoryZSwapCurrent,
+    MemoryAvailable,
+    EffectiveMemoryMax,
+    EffectiveMemoryHigh,
+    CPUUsageNSec,
+    TasksCurrent,
+    EffectiveTasksMax,
+    IOReadBytes,
+    IOReadOperations,
+    IOWriteBytes,
+    IOWriteOperations,
+}
+
+/// The manager's object.
+#[derive(Clone, Copy)]
+pub struct ManagerView<'a> {
+    /// The manager.
+    pub manager: &'a Manager,
+    /// The world.
+    pub live: &'a dyn Live,
+}
+
+/// A job's object.
+#[derive(Clone, Copy)]
+pub struct JobView<'a> {
+    /// The manager.
+    pub manager: &'a Manager,
+    /// The job.
+    pub job: &'a Job,
+}
+
+impl JobView<'_> {
+    /// The name of the unit it works on.
+    pub fn unit_name(&self) -> String {
+        self.manager.unit_by_id(self.job.unit).map_or_else(String::new, |unit| unit.name.to_string())
+    }
+}
+
+macro_rules! defaults {
+    ($($name:ident: $type:ty,)*) => {
+        /// Sections of a unit that has none, made when first looked at.
+        #[derive(Default)]
+        struct Defaults { $($name: OnceCell<$type>,)* }
+    };
+}
+defaults! {
+    exec: ExecSection, kill: KillSection, cgroup: CGroupSection, service: ServiceSection, socket: SocketSection,
+    slice: SliceSection, timer: TimerSection, path: PathSection, mount: MountSection, automount: AutomountSection,
+    swap: SwapSection, scope: ScopeSection, service_state: Service, socket_state: Socket, simple: Simple,
+}
+
+/// A unit's object.
+pub struct UnitView<'a> {
+    /// The manager.
+    pub manager: &'a Manager,
+    /// The world.
+    pub live: &'a dyn Live,
+    /// The unit.
+    pub unit: &'a Unit,
+    defaults: Defaults,
+}
+
+macro_rules! sections {
+    ($($(#[$meta:meta])* $name:ident: $type:ty = $body:ident;)*) => {$(
+        $(#[$meta])*
+        pub fn $name(&self) -> &$type {
+            match &self.unit.file.body {
+                Body::$body(section) => section,
+                _ => self.defaults.$name.get_or_init(Default::default),
+            }
+        }
+    )*};
+}
+
+impl<'a> UnitView<'a> {
+    /// A view of one unit.
+    pub fn new(manager: &'a Manager, live: &'a dyn Live, unit: &'a Unit) -> Self {
+        UnitView { manager, live, unit, defaults: Defaults::default() }
+    }
+
+    sections! {
+        /// `[Service]`.
+        service: ServiceSection = Service;
+        /// `[Socket]`.
+        socket: SocketSection = Socket;
+        /// `[Slice]`.
+        slice: SliceSection = Slice;
+        /// `[Timer]`.
+        timer: TimerSection = Timer;
+        /// `[Path]`.
+        path: PathSection = Path;
+        /// `[Mount]`.
+        mount: MountSection = Mount;
+        /// `[Automount]`.
+        automount: AutomountSection = Automount;
+        /// `[Swap]`.
+        swap: SwapSection = Swap;
+        /// `[Scope]`.
+        scope: ScopeSection = Scope;
+    }
+
+    /// The execution context.
+    pub fn exec(&self) -> &ExecSection {
+        self.unit.file.exec.as_ref().unwrap_or_else(|| self.defaults.exec.get_or_init(Default::default))
+    }
+
+    /// How processes are killed.
+    pub fn kill(&self) -> &KillSection {
+        self.unit.file.kill.as_ref().unwrap_or_else(|| self.defaults.kill.get_or_init(Default::default))
+    }
+
+    /// The cgroup's settings.
+    pub fn cgroup(&self) -> &CGroupSection {
+        self.unit.file.cgroup.as_ref().unwrap_or_else(|| self.defaults.cgroup.get_or_init(Default::default))
+    }
+
+    /// The state of a service.
+    pub fn service_state(&self) -> &Service {
+        match &self.unit.kind {
+            Kind::Service(service) => service,
+            _ => self.defaults.service_state.get_or_init(Default::default),
+        }
+    }
+
+    /// The state of a socket.
+    pub fn socket_state(&self) -> &Socket {
+        match &self.unit.kind {
+            Kind::Socket(socket) => socket,
+            _ => self.defaults.socket_state.get_or_init(Default::default),
+        }
+    }
+
+    /// The state of a unit with two states.
+    pub fn simple_state(&self) -> &Simple {
+        match &self.unit.kind {
+            Kind::Simple(simple) => simple,
+            _ => self.defaults.simple.get_or_init(Default::default),
+        }
+    }
+
+    /// The units that this one has a kind of dependency on.
+    pub fn related(&self, kind: Dependency) -> Vec<&'a UnitName> {
+        let name = |id: UnitId| self.manager.unit_by_id(id).map(|unit| &unit.name);
+        self.manager.state().graph.of(self.unit.id, kind).filter_map(name).collect()
+    }
+
+    /// The slice it is in; empty when it is in none.
+    pub fn slice_name(&self) -> String {
+        self.related(Dependency::InSlice).first().map_or_else(String::new, ToString::to_string)
+    }
+
+    /// What the kernel keeps for its cgroup.
+    pub fn live_number(&self, what: LiveValue) -> Option<u64> {
+        self.live.cgroup_number(self.unit.cgroup.as_deref()?, what)
+    }
+
+    /// What is started when this unit is triggered (`Unit=`, `Service=`, or the name's other half).
+    pub fn triggered(&self) -> String {
+        self.related(Dependency::Triggers).first().map_or_else(String::new, ToString::to_string)
+    }
+}
+
+/// Whether units of a kind can hold processes.
+pub fn has_cgroup(kind: UnitKind) -> bool {
+    match kind {
+        UnitKind::Service | UnitKind::Socket | UnitKind::Mount | UnitKind::Swap | UnitKind::Slice | UnitKind::Scope => true,
+        UnitKind::Target | UnitKind::Device | UnitKind::Automount | UnitKind::Timer | UnitKind::Path => false,
+    }
+}
+
+/// `SubState`: each type's own word.
+pub fn sub_state(unit: &Unit) -> Cow<'_, str> {
+    match &unit.kind {
+        Kind::Service(service) => service.sub.text(),
+        Kind::Socket(socket) => socket.sub.text(),
+        Kind::Mount(mount) if mount.mounted.is_some() => Cow::Borrowed("mounted"),
+        Kind::Mount(_) => Cow::Borrowed("dead"),
+        Kind::Simple(simple) => Cow::Borrowed(simple_sub_state(unit.name.kind(), simple)),
+    }
+}
+
+fn simple_sub_state(kind: UnitKind, simple: &Simple) -> &'static str {
+    if simple.stopping_deadline_usec.is_some() {
+        return "stop-sigterm";
+    }
+    match (simple.active, kind) {
+        (false, _) if simple.failed => "failed",
+        (false, _) => "dead",
+        (true, UnitKind::Scope) => "running",
+        (true, UnitKind::Timer | UnitKind::Path | UnitKind::Automount) => "waiting",
+        (true, UnitKind::Device) => "plugged",
+        (true, UnitKind::Mount) => "mounted",
+        (true, UnitKind::Service) => "running",
+        (true, UnitKind::Socket) => "listening",
+        (true, UnitKind::Target | UnitKind::Slice | UnitKind::Swap) => "active",
+    }
+}
