@@ -1,12 +1,12 @@
 //! Why a peer is given up, and why a body could not be decoded.
 //!
-//! A [`PeerError`] is final: the connection is closed. A [`BodyError`] is answered with an error message.
+//! A [`BusError`] is final: the connection is closed. A [`BodyError`] is answered with an error message.
 
 use std::fmt;
 
 /// Why a connection has to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerError {
+pub enum BusError {
     /// The handshake broke the D-Bus specification or its limits.
     Handshake(&'static str),
     /// The server refused our identity (clients only).
@@ -23,7 +23,7 @@ pub enum PeerError {
     SlowReader,
 }
 
-impl fmt::Display for PeerError {
+impl fmt::Display for BusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Handshake(why) => write!(f, "D-Bus handshake: {why}"),
@@ -37,7 +37,7 @@ impl fmt::Display for PeerError {
     }
 }
 
-impl std::error::Error for PeerError {}
+impl std::error::Error for BusError {}
 
 /// Why a body is not what the caller asked for. Answer with `org.freedesktop.DBus.Error.InvalidArgs`.
 #[derive(Clone, Debug, PartialEq, Eq)]

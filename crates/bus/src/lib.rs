@@ -1,14 +1,14 @@
 //! A sans-IO D-Bus peer, server and client: SASL, framing, descriptors, queues with bounds.
 //!
-//! Bytes and descriptors go in by [`Peer::feed`], messages come out of [`Peer::next_message`]; messages go in by
-//! [`Peer::queue`], bytes and descriptors come out of [`Peer::output`]. zbus is the codec of bodies and the judge of
+//! Bytes and descriptors go in by [`Peer::receive`], messages come out of [`Peer::next_message`]; messages go in by
+//! [`Peer::send`], bytes and descriptors come out of [`Peer::output`]. zbus is the codec of bodies and the judge of
 //! names; its handshake, connection and message types are not linked.
 //!
 //! What must stay true:
 //! - no sockets, no clock, no threads, no `unsafe`; no input can panic;
 //! - memory grows only with bytes that were received, never with a length that a peer merely claims;
 //! - a message has exactly the descriptors that were sent with it;
-//! - a peer that breaks the protocol, or does not read, is given up ([`PeerError`]), once and for good.
+//! - a peer that breaks the protocol, or does not read, is given up ([`BusError`]), once and for good.
 #![forbid(unsafe_code)]
 
 mod error;
@@ -22,7 +22,7 @@ mod peer;
 mod sasl;
 mod writer;
 
-pub use error::{BodyError, PeerError};
+pub use error::{BodyError, BusError};
 pub use incoming::{Incoming, Kind, ReplyTo};
 pub use outgoing::Outgoing;
 pub use path::{bus_path_escape, bus_path_unescape};

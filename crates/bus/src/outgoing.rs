@@ -73,7 +73,7 @@ impl Outgoing {
         Self { interface: Some(interface.to_owned()), ..Self::to_member(Kind::Signal, path, member) }
     }
 
-    /// A call. Its serial is what [`crate::Peer::queue`] returns.
+    /// A call. Its serial is what [`crate::Peer::send`] returns.
     pub fn method_call(destination: &str, path: &str, interface: &str, member: &str) -> Self {
         Self {
             interface: Some(interface.to_owned()),
@@ -116,7 +116,7 @@ impl Outgoing {
 
     /// Writes the body, whose arguments have `signature` (no enclosing parentheses).
     #[must_use]
-    pub fn body(mut self, signature: &str, write: impl FnOnce(&mut BodyWriter)) -> Self {
+    pub fn body(self, signature: &str, write: impl FnOnce(&mut BodyWriter)) -> Self {
         let mut body = BodyWriter::new();
         write(&mut body);
         self.with_body(signature, body)

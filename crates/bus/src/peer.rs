@@ -1,6 +1,6 @@
 //! One connection: handshake, then messages, in both directions.
 //!
-//! What must stay true: the first [`PeerError`] is final, and what was decoded before it is still handed out; a
+//! What must stay true: the first [`BusError`] is final, and what was decoded before it is still handed out; a
 //! descriptor belongs to the message within whose bytes it came, and one that no message claims ends the connection.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::header::{FIXED, Fixed};
 use crate::output::Output;
 use crate::sasl::{ClientSasl, ServerSasl, Step};
-use crate::{Credentials, Incoming, Limits, Outgoing, PeerError};
+use crate::{BusError, Credentials, Incoming, Limits, Outgoing};
 
 enum Phase {
     /// A server before the NUL byte that opens the stream.
@@ -35,30 +35,37 @@ pub struct Peer {
     negotiated: bool,
     serial: u32,
     sender: Option<String>,
-    failed: Option<PeerError>,
+    failed: Option<BusError>,
 }
 
 impl Peer {
     /// The side that accepted. `guid` names the server, `peer` is what SO_PEERCRED says; only if `allowed` can the peer
     /// authenticate.
-    pub fn server(guid: [u8; 16], peer: Credentials, allowed: bool, limits: Limits) -> Self {
+    pub fn server(guid: [u8; 16], peer: Credentials, allowed: bool) -> Self {
         let sasl = ServerSasl::new(guid, peer, allowed);
-        Self { credentials: Some(sasl.peer()), ..Self::new(Phase::Nul(sasl), limits) }
+        Self { credentials: Some(sasl.peer()), ..Self::new(Phase::Nul(sasl)) }
     }
 
     /// The side that connected, as effective user `uid`. Messages without descriptors may be queued at once; `Hello`
     /// is the caller's.
-    pub fn client(uid: u32, limits: Limits) -> Self {
-        let mut peer = Self::new(Phase::Client(ClientSasl::new()), limits);
+    pub fn client(uid: u32) -> Self {
+        let mut peer = Self::new(Phase::Client(ClientSasl::new()));
         peer.output.push(&[ClientSasl::hello(uid).as_bytes()], &[]);
         peer
     }
 
-    fn new(phase: Phase, limits: Limits) -> Self {
+    /// Other limits than the default ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    fn new(phase: Phase) -> Self {
         Self {
             phase,
             credentials: None,
-            limits,
+            limits: Limits::default(),
             input: Vec::new(),
             consumed: 0,
             fds: VecDeque::new(),
@@ -92,7 +99,7 @@ impl Peer {
     }
 
     /// Takes what one recvmsg(2) gave. Drain [`next_message`](Self::next_message) after each call.
-    pub fn feed(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(), PeerError> {
+    pub fn receive(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(), BusError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -112,24 +119,24 @@ impl Peer {
     }
 
     /// Queues a message and returns its serial. A peer with too much waiting has failed: close it.
-    pub fn queue(&mut self, message: &Outgoing) -> Result<u32, PeerError> {
+    pub fn send(&mut self, message: &Outgoing) -> Result<u32, BusError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         let client = matches!(self.phase, Phase::Client(_));
         if !client && !self.is_ready() {
-            return Err(PeerError::NotReady);
+            return Err(BusError::NotReady);
         }
         let fds = message.fds();
         if fds.len() > self.limits.fds || (!fds.is_empty() && !self.negotiated) {
-            return Err(PeerError::Descriptors("the peer takes none, or not so many"));
+            return Err(BusError::Descriptors("the peer takes none, or not so many"));
         }
         let serial = self.serial.checked_add(1).unwrap_or(1);
         let header = message.header(serial, self.sender.as_deref());
         let body = message.body_bytes();
         let waiting = self.output.waiting().saturating_add(header.len()).saturating_add(body.len());
         if waiting > self.limits.queue {
-            return Err(self.fail(PeerError::SlowReader));
+            return Err(self.fail(BusError::SlowReader));
         }
         self.serial = serial;
         self.output.push(&[&header, body], fds);
@@ -137,14 +144,14 @@ impl Peer {
     }
 
     /// What to send next: bytes (none: nothing waits) and the descriptors that go with the first of them, by one
-    /// sendmsg(2). Then [`advance`](Self::advance).
+    /// sendmsg(2). Then [`sent`](Self::sent).
     pub fn output(&self) -> (&[u8], Vec<BorrowedFd<'_>>) {
         let (bytes, fds) = self.output.front();
         (bytes, fds.iter().map(AsFd::as_fd).collect())
     }
 
     /// Notes that `count` bytes were sent.
-    pub fn advance(&mut self, count: usize) {
+    pub fn sent(&mut self, count: usize) {
         self.output.advance(count);
     }
 
@@ -158,18 +165,18 @@ impl Peer {
         self.output.waiting()
     }
 
-    fn fail(&mut self, error: PeerError) -> PeerError {
+    fn fail(&mut self, error: BusError) -> BusError {
         self.failed = Some(error);
         self.input = Vec::new();
         self.fds.clear();
-        if error == PeerError::SlowReader {
+        if error == BusError::SlowReader {
             self.output.clear();
         }
         error
     }
 
     /// Makes lines and messages of the input, as far as it goes.
-    fn parse(&mut self) -> Result<(), PeerError> {
+    fn parse(&mut self) -> Result<(), BusError> {
         let input = std::mem::take(&mut self.input);
         let mut rest = input.as_slice();
         while let Some(used) = self.unit(rest)? {
@@ -182,13 +189,13 @@ impl Peer {
         self.input.drain(..used);
         // One message's worth may wait for its end, and one recvmsg(2) may bring the next one's.
         if self.fds.len() > self.limits.fds.saturating_mul(2) {
-            return Err(PeerError::Descriptors("too many"));
+            return Err(BusError::Descriptors("too many"));
         }
         Ok(())
     }
 
     /// Handles one byte, line or message at the start of `rest`; how many bytes it took, `None` if more are needed.
-    fn unit(&mut self, rest: &[u8]) -> Result<Option<usize>, PeerError> {
+    fn unit(&mut self, rest: &[u8]) -> Result<Option<usize>, BusError> {
         match self.phase {
             Phase::Messages => self.message(rest),
             Phase::Nul(_) => match (rest.first(), std::mem::replace(&mut self.phase, Phase::Messages)) {
@@ -200,32 +207,32 @@ impl Peer {
                     self.phase = phase;
                     Ok(None)
                 }
-                (Some(_), _) => Err(PeerError::Handshake("no NUL byte first")),
+                (Some(_), _) => Err(BusError::Handshake("no NUL byte first")),
             },
             Phase::Server(_) | Phase::Client(_) => self.line(rest),
         }
     }
 
-    fn line(&mut self, rest: &[u8]) -> Result<Option<usize>, PeerError> {
+    fn line(&mut self, rest: &[u8]) -> Result<Option<usize>, BusError> {
         let head = rest.get(..self.limits.handshake_line).unwrap_or(rest);
         let Some(newline) = head.iter().position(|byte| *byte == b'\n') else {
             return if head.len() < self.limits.handshake_line {
                 Ok(None)
             } else {
-                Err(PeerError::Handshake("line too long"))
+                Err(BusError::Handshake("line too long"))
             };
         };
         let used = newline.saturating_add(1);
         if self.consumed.saturating_add(as_u64(used)) > as_u64(self.limits.handshake) {
-            return Err(PeerError::Handshake("too long"));
+            return Err(BusError::Handshake("too long"));
         }
         let line = head
             .get(..newline)
             .and_then(|line| line.strip_suffix(b"\r"))
-            .ok_or(PeerError::Handshake("line feed without carriage return"))?;
-        let line = std::str::from_utf8(line).map_err(|_| PeerError::Handshake("line is not ASCII"))?;
+            .ok_or(BusError::Handshake("line feed without carriage return"))?;
+        let line = std::str::from_utf8(line).map_err(|_| BusError::Handshake("line is not ASCII"))?;
         if !line.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-            return Err(PeerError::Handshake("line is not ASCII"));
+            return Err(BusError::Handshake("line is not ASCII"));
         }
         let mut answer = String::new();
         let step = match &mut self.phase {
@@ -243,16 +250,16 @@ impl Peer {
         Ok(Some(used))
     }
 
-    fn message(&mut self, rest: &[u8]) -> Result<Option<usize>, PeerError> {
+    fn message(&mut self, rest: &[u8]) -> Result<Option<usize>, BusError> {
         let Some(fixed) = rest.first_chunk::<FIXED>() else { return Ok(None) };
         let fixed = Fixed::parse(fixed, &self.limits)?;
         let Some(bytes) = rest.get(..fixed.total) else { return Ok(None) };
         let (message, claimed) = fixed.message(bytes)?;
         if claimed > self.limits.fds || (claimed > 0 && !self.negotiated) {
-            return Err(PeerError::Descriptors("more than allowed"));
+            return Err(BusError::Descriptors("more than allowed"));
         }
         if claimed > self.fds.len() {
-            return Err(PeerError::Descriptors("fewer came than the message claims"));
+            return Err(BusError::Descriptors("fewer came than the message claims"));
         }
         let fds = self.fds.drain(..claimed).map(|(_, fd)| fd).collect();
         if let Some(message) = message {
@@ -262,9 +269,9 @@ impl Peer {
     }
 
     /// A descriptor whose bytes are all consumed belonged to none of their messages.
-    fn refuse_stray_fds(&self) -> Result<(), PeerError> {
+    fn refuse_stray_fds(&self) -> Result<(), BusError> {
         match self.fds.front() {
-            Some((end, _)) if *end <= self.consumed => Err(PeerError::Descriptors("no message claims them")),
+            Some((end, _)) if *end <= self.consumed => Err(BusError::Descriptors("no message claims them")),
             Some(_) | None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@
 //! that sd-bus compares with; a line is bounded before it is looked at.
 
 use crate::path::{hex_digit, push_hex};
-use crate::{Credentials, PeerError};
+use crate::{BusError, Credentials};
 
 /// What one line led to.
 pub(crate) enum Step {
@@ -40,7 +40,7 @@ impl ServerSasl {
     }
 
     /// Handles one line (without CR LF) and appends the answer to `out`.
-    pub(crate) fn line(&mut self, line: &str, out: &mut String) -> Result<Step, PeerError> {
+    pub(crate) fn line(&mut self, line: &str, out: &mut String) -> Result<Step, BusError> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match (self.state, word) {
             (State::Auth, "AUTH") => match rest.split_once(' ').unwrap_or((rest, "")) {
@@ -60,7 +60,7 @@ impl ServerSasl {
             }
             (State::Begin, "BEGIN") => return Ok(Step::Done { fds: self.fds }),
             (State::Auth | State::Data, "BEGIN") => {
-                return Err(PeerError::Handshake("BEGIN before authentication"));
+                return Err(BusError::Handshake("BEGIN before authentication"));
             }
             // An AUTH in the wrong state included: the specification wants ERROR for all that does not fit.
             (State::Auth | State::Data | State::Begin, _) => out.push_str("ERROR\r\n"),
@@ -125,17 +125,17 @@ impl ClientSasl {
     }
 
     /// Handles one line of the server (without CR LF).
-    pub(crate) fn line(&mut self, line: &str) -> Result<Step, PeerError> {
+    pub(crate) fn line(&mut self, line: &str) -> Result<Step, BusError> {
         let word = line.split(' ').next().unwrap_or_default();
         match (self.authenticated, word) {
             (false, "OK") => {
                 self.authenticated = true;
                 Ok(Step::Continue)
             }
-            (false, "REJECTED") => Err(PeerError::Rejected),
+            (false, "REJECTED") => Err(BusError::Rejected),
             (true, "AGREE_UNIX_FD") => Ok(Step::Done { fds: true }),
             (true, "ERROR") => Ok(Step::Done { fds: false }),
-            (false | true, _) => Err(PeerError::Handshake("unexpected answer")),
+            (false | true, _) => Err(BusError::Handshake("unexpected answer")),
         }
     }
 }
