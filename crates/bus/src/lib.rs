@@ -20,6 +20,8 @@ mod output;
 mod path;
 mod peer;
 mod sasl;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use error::{BodyError, BusError};

@@ -165,6 +165,11 @@ impl Peer {
         self.output.waiting()
     }
 
+    #[cfg(test)]
+    pub(crate) fn input_capacity(&self) -> usize {
+        self.input.capacity()
+    }
+
     fn fail(&mut self, error: BusError) -> BusError {
         self.failed = Some(error);
         self.input = Vec::new();
