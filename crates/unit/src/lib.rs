@@ -1,1 +1,30 @@
-//! The unit-file language: lexer, names, specifiers, value types, the directive table, loading.
+//! The unit-file language: from text on disk to a typed [`UnitFile`] and its diagnostics.
+//!
+//! Reading order: [`lexer`] (lines), [`value`] (types), [`table`] (every directive, declared once), [`specifier`],
+//! [`load`] (fragment, drop-ins, template, alias → one unit), [`index`] (the search path), [`install`] (enable and kin).
+//! A bad line is a diagnostic and never fails the file; nothing here knows D-Bus or a kernel.
+#![forbid(unsafe_code)]
+
+pub mod builtin;
+pub mod diagnostic;
+pub mod file;
+pub mod index;
+pub mod install;
+pub mod lexer;
+pub mod load;
+pub mod preset;
+pub mod setting;
+pub mod specifier;
+pub mod table;
+pub mod value;
+
+pub use diagnostic::Diagnostic;
+pub use file::{Body, LoadState, UnitFile};
+pub use index::Index;
+pub use load::{Source, assign, load, load_text};
+pub use specifier::SpecifierContext;
+pub use table::{
+    AutomountSection, CGroupSection, ExecSection, InstallSection, KillSection, MountSection, PathSection, ScopeSection,
+    ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitSection,
+};
+pub use value::*;

@@ -1,0 +1,420 @@
+//! How a field takes a value: one trait, one implementation a type. The macro of the tables calls nothing else.
+
+use crate::lexer::short;
+use crate::value::*;
+use serde::{Deserialize, Serialize};
+
+/// So many entries at most in one list.
+pub const ENTRIES_MAX: usize = 8192;
+
+/// What an assignment can ask while it is read.
+pub struct Context<'a> {
+    /// Expands specifiers.
+    pub expand: &'a dyn Fn(&str) -> Result<String, String>,
+    /// Whether this directive does.
+    pub expands: bool,
+}
+
+impl<'a> Context<'a> {
+    /// The same, for a directive that does or does not expand specifiers.
+    pub fn expanding(&self, expands: bool) -> Context<'a> {
+        Context { expand: self.expand, expands }
+    }
+
+    /// Expands specifiers where the directive does.
+    pub fn expand(&self, text: &str) -> Result<String, String> {
+        if self.expands { (self.expand)(text) } else { Ok(text.to_owned()) }
+    }
+}
+
+/// A field of a section.
+pub trait Setting: Sized {
+    /// Takes a value that is not empty; lists append. On error the field keeps what it had.
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String>;
+    /// Takes the empty value.
+    fn reset(&mut self, default: Self) {
+        *self = default;
+    }
+}
+
+/// A closed set of words.
+pub trait Word: Sized {
+    /// The words, for messages.
+    const WORDS: &'static [&'static str];
+    /// The value of a word.
+    fn from_word(word: &str) -> Option<Self>;
+}
+
+/// A value read from the whole of a text; `Option<Self>` and `Self` are both fields then.
+pub trait Scalar: Sized {
+    /// Reads it, specifiers expanded.
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+impl<T: Word> Scalar for T {
+    fn read(text: &str) -> Result<Self, String> {
+        T::from_word(text).ok_or_else(|| format!("'{}': expected one of {}", short(text), T::WORDS.join(", ")))
+    }
+}
+
+impl<T: Scalar> Setting for Option<T> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        *self = Some(T::read(&context.expand(value)?)?);
+        Ok(())
+    }
+}
+
+macro_rules! scalars {
+    ($($type:ty => |$text:ident| $read:expr, $expected:literal;)*) => {$(
+        impl Scalar for $type {
+            fn read($text: &str) -> Result<Self, String> {
+                $read.ok_or_else(|| format!("'{}': expected {}", short($text), $expected))
+            }
+        }
+    )*};
+}
+scalars! {
+    bool => |text| parse_bool(text), "a boolean (yes or no)";
+    Timespan => |text| Timespan::parse(text, 1_000_000).ok(), "a time span such as '5min 20s'";
+    Signal => |text| Signal::parse(text), "a signal";
+    u8 => |text| text.parse().ok(), "a number from 0 to 255";
+    u32 => |text| number(text), "a number that is not negative";
+    i32 => |text| number(text), "a number";
+    i64 => |text| number(text), "a number";
+    UnitName => |text| text.parse().ok(), "a unit name";
+    String => |text| Some(text.to_owned()), "a text";
+    Size => |text| parse_size(text).map(Size), "a size in bytes, K, M, G or T allowed";
+    Weight => |text| weight(text), "a weight from 1 to 10000";
+    Amount => |text| amount(text), "a number, a percentage, or 'infinity'";
+    IpTos => |text| ip_tos(text), "a number from 0 to 255, or low-delay, throughput, reliability, low-cost";
+    FdName => |text| fd_name(text), "a name of up to 255 characters without ':' or control characters";
+    Delegate => |text| Some(delegate(text)), "a boolean or controllers";
+    ResourceLimit => |text| limit(text), "a limit such as '1024' or '1024:4096' or 'infinity'";
+}
+
+macro_rules! plain_settings {
+    ($($type:ty),*) => {$(
+        impl Setting for $type {
+            fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+                *self = <$type as Scalar>::read(&context.expand(value)?)?;
+                Ok(())
+            }
+        }
+    )*};
+}
+plain_settings!(
+    bool, Signal, RestartMode, ExitType, Restart, TimeoutFailureMode, FdStorePreserve, CollectMode, JobModeWord, EmergencyAction,
+    BindIpv6Only, Timestamping, DeferTrigger, TriggerLimitAction, ListenErrorAction, KeyringMode, ProtectProc, ProcSubset,
+    ProtectSystem, ProtectHome, PrivateTmp, ProtectControlGroups, DirectoryPreserve, UtmpMode, SyslogFacility, SyslogLevel,
+    KillMode, DevicePolicy
+);
+
+/// Modes are the only bare `u32` with leading zero digits: octal when the text begins with `0`.
+impl Setting for u32 {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        let text = context.expand(value)?;
+        let octal = text.starts_with('0') && text.len() > 1;
+        let read = if octal { parse_mode(&text) } else { number(&text) };
+        *self = read.ok_or_else(|| format!("'{}': expected a number that is not negative, or an octal mode", short(&text)))?;
+        Ok(())
+    }
+}
+
+/// Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size(pub u64);
+
+/// `CPUWeight=` and kin: 1 to 10000; 0 stands for `idle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weight(pub u64);
+
+/// `MemoryMax=` and kin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Amount {
+    /// Bytes, or tasks.
+    Absolute(u64),
+    /// Of what the machine has, in hundredths of a percent.
+    Fraction(u32),
+    /// No limit.
+    Infinity,
+}
+
+/// `IPTOS=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpTos(pub i32);
+
+/// `FileDescriptorName=`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdName(pub String);
+
+/// A list with one entry an assignment, not split into words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lines(pub Vec<String>);
+
+fn number<T: TryFrom<i64>>(text: &str) -> Option<T> {
+    let (sign, digits) = text.strip_prefix('-').map_or((1_i64, text), |digits| (-1, digits));
+    let digits = digits.strip_prefix('+').unwrap_or(digits);
+    let value = match digits.strip_prefix("0x") {
+        Some(hex) => i64::from_str_radix(hex, 16).ok()?,
+        None => digits.parse::<i64>().ok().filter(|value| *value >= 0)?,
+    };
+    T::try_from(value.checked_mul(sign)?).ok()
+}
+
+fn weight(text: &str) -> Option<Weight> {
+    if text == "idle" {
+        return Some(Weight(0));
+    }
+    text.parse().ok().filter(|weight| (1..=10_000).contains(weight)).map(Weight)
+}
+
+fn amount(text: &str) -> Option<Amount> {
+    if text == "infinity" {
+        return Some(Amount::Infinity);
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let (whole, fraction) = percent.split_once('.').unwrap_or((percent, "0"));
+        let hundredths = format!("{fraction:0<2}").get(..2)?.parse::<u32>().ok()?;
+        let total = whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(hundredths)?;
+        return (total <= 10_000).then_some(Amount::Fraction(total));
+    }
+    parse_size(text).map(Amount::Absolute)
+}
+
+fn ip_tos(text: &str) -> Option<IpTos> {
+    let named = match text {
+        "low-delay" => Some(0x10),
+        "throughput" => Some(0x08),
+        "reliability" => Some(0x04),
+        "low-cost" => Some(0x02),
+        _ => None,
+    };
+    named.or_else(|| number(text)).filter(|value| (0..=255).contains(value)).map(IpTos)
+}
+
+fn fd_name(text: &str) -> Option<FdName> {
+    let valid = text.len() <= 255 && text.chars().all(|c| c.is_ascii() && !c.is_ascii_control() && c != ':');
+    valid.then(|| FdName(text.to_owned()))
+}
+
+impl std::ops::Deref for FdName {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+fn delegate(text: &str) -> Delegate {
+    match parse_bool(text) {
+        Some(true) => Delegate::All,
+        Some(false) => Delegate::Controllers(vec!["-".to_owned()]),
+        None => Delegate::Controllers(text.split_whitespace().map(str::to_owned).collect()),
+    }
+}
+
+fn limit(text: &str) -> Option<ResourceLimit> {
+    let one = |text: &str| {
+        let text = text.trim();
+        parse_size(text).or_else(|| Timespan::parse(text, 1_000_000).ok().map(|span| span.0.div_ceil(1_000_000)))
+    };
+    let (soft, hard) = match text.split_once(':') {
+        Some((soft, hard)) => (one(soft)?, one(hard)?),
+        None => (one(text)?, one(text)?),
+    };
+    (soft <= hard).then_some(ResourceLimit { soft, hard })
+}
+
+/// Words of a list, each expanded after splitting.
+fn words(value: &str, context: &Context<'_>) -> Result<Vec<String>, String> {
+    split_words(value)?.iter().map(|word| context.expand(word)).collect()
+}
+
+fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), String> {
+    if list.len().saturating_add(more.len()) > ENTRIES_MAX {
+        return Err(format!("more than {ENTRIES_MAX} entries"));
+    }
+    list.extend(more);
+    Ok(())
+}
+
+impl Setting for Vec<String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        append(self, words(value, context)?)
+    }
+}
+
+impl Setting for Lines {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        append(&mut self.0, vec![context.expand(value)?])
+    }
+}
+
+/// Names that are not valid are named and skipped; the rest of the line counts.
+impl Setting for Vec<UnitName> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        let mut bad = None;
+        for word in words(value, context)? {
+            match word.parse::<UnitName>() {
+                Ok(name) if self.contains(&name) => {}
+                Ok(name) => append(self, vec![name])?,
+                Err(error) => bad = Some(error.to_string()),
+            }
+        }
+        bad.map_or(Ok(()), Err)
+    }
+}
+
+impl Setting for Vec<ExecCommand> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        append(self, ExecCommand::parse_line(value, &|word| context.expand(word))?)
+    }
+}
+
+impl Setting for ExitStatusSet {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+        self.add(value)
+    }
+}
+
+impl Setting for Vec<(String, String)> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        let mut bad = None;
+        for word in words(value, context)? {
+            match word.split_once('=') {
+                Some((name, value)) if is_variable(name) => {
+                    self.retain(|(known, _)| known != name);
+                    append(self, vec![(name.to_owned(), value.to_owned())])?;
+                }
+                _ => bad = Some(format!("'{}': expected NAME=VALUE", short(&word))),
+            }
+        }
+        bad.map_or(Ok(()), Err)
+    }
+}
+
+/// Whether a text may be the name of an environment variable.
+pub fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+impl Setting for Vec<EnvironmentFile> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        let text = context.expand(value)?;
+        let (optional, path) = text.strip_prefix('-').map_or((false, text.as_str()), |path| (true, path));
+        if !path.starts_with('/') {
+            return Err(format!("'{}': expected an absolute path", short(path)));
+        }
+        append(self, vec![EnvironmentFile { path: path.to_owned(), optional }])
+    }
+}
+
+impl Setting for Vec<ExecDirectory> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        for word in words(value, context)? {
+            let mut parts = word.split(':');
+            let path = parts.next().unwrap_or("").trim_matches('/').to_owned();
+            if path.is_empty() || word.starts_with('/') || path.split('/').any(|part| part == ".." || part == ".") {
+                return Err(format!("'{}': expected a relative path without '..'", short(&word)));
+            }
+            let link = parts.next().filter(|link| !link.is_empty()).map(str::to_owned);
+            match self.iter_mut().find(|known| known.path == path) {
+                Some(known) => known.symlinks.extend(link),
+                None => append(self, vec![ExecDirectory { path, symlinks: link.into_iter().collect() }])?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The capabilities of a value, and whether it began with `~`.
+fn capabilities(value: &str) -> Result<(u64, bool), String> {
+    let (inverted, rest) = value.strip_prefix('~').map_or((false, value), |rest| (true, rest));
+    let mut set = 0;
+    for word in rest.split_whitespace() {
+        let number = capability_number(word).ok_or_else(|| format!("'{}' is not a capability", short(word)))?;
+        set |= 1_u64 << number;
+    }
+    Ok((set, inverted))
+}
+
+impl Setting for Option<CapabilitySet> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+        let (set, inverted) = capabilities(value)?;
+        let merged = match (*self, inverted) {
+            (None, false) => set,
+            (None, true) => CapabilitySet::ALL.0 & !set,
+            (Some(old), false) => old.0 | set,
+            (Some(old), true) => old.0 & !set,
+        };
+        *self = Some(CapabilitySet(merged));
+        Ok(())
+    }
+
+    /// Empty is no capability at all, not the default.
+    fn reset(&mut self, _: Self) {
+        *self = Some(CapabilitySet(0));
+    }
+}
+
+impl Setting for CapabilitySet {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+        let (set, inverted) = capabilities(value)?;
+        self.0 = match (inverted, self.0) {
+            (false, old) => old | set,
+            (true, 0) => CapabilitySet::ALL.0 & !set,
+            (true, old) => old & !set,
+        };
+        Ok(())
+    }
+}
+
+impl Setting for StdInput {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        let text = context.expand(value)?;
+        *self = match text.as_str() {
+            "null" => StdInput::Null,
+            "tty" => StdInput::Tty,
+            "tty-force" => StdInput::TtyForce,
+            "tty-fail" => StdInput::TtyFail,
+            "data" => StdInput::Data,
+            "socket" => StdInput::Socket,
+            "fd" => StdInput::Fd("stdin".to_owned()),
+            other => match other.split_once(':') {
+                Some(("file", path)) if path.starts_with('/') => StdInput::File(path.to_owned()),
+                Some(("fd", name)) => StdInput::Fd(name.to_owned()),
+                _ => return Err(format!("'{}': expected null, tty, tty-force, tty-fail, data, socket, file:PATH or fd:NAME", short(other))),
+            },
+        };
+        Ok(())
+    }
+}
+
+impl Setting for StdOutput {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        let text = context.expand(value)?;
+        *self = match text.as_str() {
+            "inherit" => StdOutput::Inherit,
+            "null" => StdOutput::Null,
+            "tty" => StdOutput::Tty,
+            "journal" | "syslog" => StdOutput::Journal,
+            "journal+console" | "syslog+console" => StdOutput::JournalConsole,
+            "kmsg" => StdOutput::Kmsg,
+            "kmsg+console" => StdOutput::KmsgConsole,
+            "socket" => StdOutput::Socket,
+            "fd" => StdOutput::Fd("stdout".to_owned()),
+            other => match other.split_once(':') {
+                Some(("file", path)) if path.starts_with('/') => StdOutput::File(path.to_owned()),
+                Some(("append", path)) if path.starts_with('/') => StdOutput::Append(path.to_owned()),
+                Some(("truncate", path)) if path.starts_with('/') => StdOutput::Truncate(path.to_owned()),
+                Some(("fd", name)) => StdOutput::Fd(name.to_owned()),
+                _ => {
+                    return Err(format!(
+                        "'{}': expected inherit, null, tty, journal, kmsg, socket, file:PATH, append:PATH, truncate:PATH or fd:NAME",
+                        short(other)
+                    ));
+                }
+            },
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! The table of resource control.
+//! One row a directive: name(s) => field: type = default, whether it has an effect yet, whether specifiers are expanded.
+
+use super::section;
+use crate::setting::*;
+use crate::value::*;
+
+section! {
+    /// What a unit's cgroup is given (systemd.resource-control(5)).
+    CGroupSection "CGroup" {
+        "Slice" => slice: Option<UnitName> = None, Applied Expand;
+        "AllowedCPUs" => allowed_cpus: Vec<String> = Default::default(), Applied Expand;
+        "StartupAllowedCPUs" => startup_allowed_cpus: Vec<String> = Default::default(), Stored Expand;
+        "AllowedMemoryNodes" => allowed_memory_nodes: Vec<String> = Default::default(), Applied Expand;
+        "StartupAllowedMemoryNodes" => startup_allowed_memory_nodes: Vec<String> = Default::default(), Stored Expand;
+        "CPUSetPartition" => cpuset_partition: Option<String> = None, Stored Raw;
+        "CPUWeight" => cpu_weight: Option<Weight> = None, Applied Raw;
+        "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Stored Raw;
+        "CPUQuota" => cpu_quota: Option<String> = None, Applied Raw;
+        "CPUQuotaPeriodSec" => cpu_quota_period_sec: Option<Timespan> = None, Applied Raw;
+        "MemoryAccounting" => memory_accounting: Option<bool> = None, Stored Raw;
+        "MemoryMin" => memory_min: Option<Amount> = None, Applied Raw;
+        "MemoryLow" => memory_low: Option<Amount> = None, Applied Raw;
+        "StartupMemoryLow" => startup_memory_low: Option<Amount> = None, Stored Raw;
+        "MemoryHigh" => memory_high: Option<Amount> = None, Applied Raw;
+        "StartupMemoryHigh" => startup_memory_high: Option<Amount> = None, Stored Raw;
+        "MemoryMax" => memory_max: Option<Amount> = None, Applied Raw;
+        "StartupMemoryMax" => startup_memory_max: Option<Amount> = None, Stored Raw;
+        "MemorySwapMax" => memory_swap_max: Option<Amount> = None, Applied Raw;
+        "StartupMemorySwapMax" => startup_memory_swap_max: Option<Amount> = None, Stored Raw;
+        "MemoryZSwapMax" => memory_zswap_max: Option<Amount> = None, Applied Raw;
+        "StartupMemoryZSwapMax" => startup_memory_zswap_max: Option<Amount> = None, Stored Raw;
+        "MemoryZSwapWriteback" => memory_zswap_writeback: Option<bool> = None, Stored Raw;
+        "DeviceAllow" => device_allow: Vec<String> = Default::default(), Stored Expand;
+        "DevicePolicy" => device_policy: DevicePolicy = Default::default(), Stored Raw;
+        "IOAccounting" => io_accounting: Option<bool> = None, Stored Raw;
+        "IOWeight" => io_weight: Option<Weight> = None, Applied Raw;
+        "StartupIOWeight" => startup_io_weight: Option<Weight> = None, Stored Raw;
+        "IODeviceWeight" => io_device_weight: Vec<String> = Default::default(), Stored Expand;
+        "IOReadBandwidthMax" => io_read_bandwidth_max: Vec<String> = Default::default(), Stored Expand;
+        "IOWriteBandwidthMax" => io_write_bandwidth_max: Vec<String> = Default::default(), Stored Expand;
+        "IOReadIOPSMax" => io_read_iops_max: Vec<String> = Default::default(), Stored Expand;
+        "IOWriteIOPSMax" => io_write_iops_max: Vec<String> = Default::default(), Stored Expand;
+        "IODeviceLatencyTargetSec" => io_device_latency_target_sec: Vec<String> = Default::default(), Stored Expand;
+        "TasksAccounting" => tasks_accounting: Option<bool> = None, Stored Raw;
+        "TasksMax" => tasks_max: Option<Amount> = None, Applied Raw;
+        "Delegate" => delegate: Option<Delegate> = None, Applied Raw;
+        "DelegateSubgroup" => delegate_subgroup: Option<String> = None, Applied Raw;
+        "DisableControllers" => disable_controllers: Vec<String> = Default::default(), Stored Raw;
+        "IPAccounting" => ip_accounting: Option<bool> = None, Stored Raw;
+        "IPAddressAllow" => ip_address_allow: Vec<String> = Default::default(), Stored Raw;
+        "IPAddressDeny" => ip_address_deny: Vec<String> = Default::default(), Stored Raw;
+        "IPIngressFilterPath" => ip_ingress_filter_path: Vec<String> = Default::default(), Stored Expand;
+        "IPEgressFilterPath" => ip_egress_filter_path: Vec<String> = Default::default(), Stored Expand;
+        "ManagedOOMSwap" => managed_oom_swap: Option<String> = None, Stored Raw;
+        "ManagedOOMMemoryPressure" => managed_oom_memory_pressure: Option<String> = None, Stored Raw;
+        "ManagedOOMMemoryPressureLimit" => managed_oom_memory_pressure_limit: Option<String> = None, Stored Raw;
+        "ManagedOOMMemoryPressureDurationSec" => managed_oom_memory_pressure_duration_sec: Option<Timespan> = None, Stored Raw;
+        "ManagedOOMPreference" => managed_oom_preference: Option<String> = None, Stored Raw;
+        "OOMRules" => oom_rules: Vec<String> = Default::default(), Stored Raw;
+        "BPFProgram" => bpf_program: Vec<String> = Default::default(), Stored Expand;
+        "SocketBindAllow" => socket_bind_allow: Vec<String> = Default::default(), Stored Raw;
+        "SocketBindDeny" => socket_bind_deny: Vec<String> = Default::default(), Stored Raw;
+        "RestrictNetworkInterfaces" => restrict_network_interfaces: Vec<String> = Default::default(), Stored Raw;
+        "MemoryPressureThresholdSec" => memory_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
+        "MemoryPressureWatch" => memory_pressure_watch: Option<String> = None, Stored Raw;
+        "CPUPressureThresholdSec" => cpu_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
+        "CPUPressureWatch" => cpu_pressure_watch: Option<String> = None, Stored Raw;
+        "IOPressureThresholdSec" => io_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
+        "IOPressureWatch" => io_pressure_watch: Option<String> = None, Stored Raw;
+        "NFTSet" => nft_set: Vec<String> = Default::default(), Stored Raw;
+        "CoredumpReceive" => coredump_receive: bool = false, Stored Raw;
+        "BindNetworkInterface" => bind_network_interface: Option<String> = None, Stored Expand;
+    }
+}

@@ -1,0 +1,99 @@
+//! The tables of the smaller unit types.
+//! One row a directive: name(s) => field: type = default, whether it has an effect yet, whether specifiers are expanded.
+
+use super::section;
+use crate::setting::*;
+use crate::value::*;
+
+section! {
+    /// `[Timer]` (systemd.timer(5)).
+    TimerSection "Timer" {
+        "OnCalendar" => on_calendar: Lines = Default::default(), Stored Expand;
+        "OnActiveSec" => on_active_sec: Lines = Default::default(), Stored Expand;
+        "OnBootSec" => on_boot_sec: Lines = Default::default(), Stored Expand;
+        "OnStartupSec" => on_startup_sec: Lines = Default::default(), Stored Expand;
+        "OnUnitActiveSec" => on_unit_active_sec: Lines = Default::default(), Stored Expand;
+        "OnUnitInactiveSec" => on_unit_inactive_sec: Lines = Default::default(), Stored Expand;
+        "OnClockChange" => on_clock_change: bool = false, Stored Raw;
+        "OnTimezoneChange" => on_timezone_change: bool = false, Stored Raw;
+        "Persistent" => persistent: bool = false, Stored Raw;
+        "WakeSystem" => wake_system: bool = false, Stored Raw;
+        "RemainAfterElapse" => remain_after_elapse: bool = true, Stored Raw;
+        "FixedRandomDelay" => fixed_random_delay: bool = false, Stored Raw;
+        "DeferReactivation" => defer_reactivation: bool = false, Stored Raw;
+        "AccuracySec" => accuracy_sec: Option<Timespan> = None, Stored Raw;
+        "RandomizedDelaySec" => randomized_delay_sec: Option<Timespan> = None, Stored Raw;
+        "RandomizedOffsetSec" => randomized_offset_sec: Option<Timespan> = None, Stored Raw;
+        "Unit" => unit: Option<UnitName> = None, Stored Expand;
+    }
+}
+
+section! {
+    /// `[Path]` (systemd.path(5)).
+    PathSection "Path" {
+        "PathExists" => path_exists: Vec<String> = Default::default(), Stored Expand;
+        "PathExistsGlob" => path_exists_glob: Vec<String> = Default::default(), Stored Expand;
+        "PathChanged" => path_changed: Vec<String> = Default::default(), Stored Expand;
+        "PathModified" => path_modified: Vec<String> = Default::default(), Stored Expand;
+        "DirectoryNotEmpty" => directory_not_empty: Vec<String> = Default::default(), Stored Expand;
+        "Unit" => unit: Option<UnitName> = None, Stored Expand;
+        "MakeDirectory" => make_directory: bool = false, Stored Raw;
+        "DirectoryMode" => directory_mode: u32 = 0o755, Stored Raw;
+        "TriggerLimitIntervalSec" => trigger_limit_interval_sec: Option<Timespan> = None, Stored Raw;
+        "TriggerLimitBurst" => trigger_limit_burst: Option<u32> = None, Stored Raw;
+    }
+}
+
+section! {
+    /// `[Mount]` (systemd.mount(5)).
+    MountSection "Mount" {
+        "What" => what: Option<String> = None, Applied Expand;
+        "Where" => where_: Option<String> = None, Applied Expand;
+        "Options" => options: Option<String> = None, Applied Expand;
+        "Type" => type_: Option<String> = None, Applied Expand;
+        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Stored Raw;
+        "DirectoryMode" => directory_mode: u32 = 0o755, Stored Raw;
+        "SloppyOptions" => sloppy_options: bool = false, Stored Raw;
+        "LazyUnmount" => lazy_unmount: bool = false, Stored Raw;
+        "ForceUnmount" => force_unmount: bool = false, Stored Raw;
+        "ReadWriteOnly" => read_write_only: bool = false, Stored Raw;
+    }
+}
+
+section! {
+    /// `[Automount]` (systemd.automount(5)).
+    AutomountSection "Automount" {
+        "Where" => where_: Option<String> = None, Stored Expand;
+        "ExtraOptions" => extra_options: Option<String> = None, Stored Expand;
+        "DirectoryMode" => directory_mode: u32 = 0o755, Stored Raw;
+        "TimeoutIdleSec" => timeout_idle_sec: Option<Timespan> = None, Stored Raw;
+    }
+}
+
+section! {
+    /// `[Swap]` (systemd.swap(5)).
+    SwapSection "Swap" {
+        "What" => what: Option<String> = None, Stored Expand;
+        "Priority" => priority: Option<i32> = None, Stored Raw;
+        "Options" => options: Option<String> = None, Stored Expand;
+        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Stored Raw;
+    }
+}
+
+section! {
+    /// `[Slice]` (systemd.slice(5)).
+    SliceSection "Slice" {
+        "ConcurrencySoftMax" => concurrency_soft_max: Option<String> = None, Stored Raw;
+        "ConcurrencyHardMax" => concurrency_hard_max: Option<String> = None, Stored Raw;
+    }
+}
+
+section! {
+    /// `[Scope]` (systemd.scope(5)).
+    ScopeSection "Scope" {
+        "RuntimeMaxSec" => runtime_max_sec: Option<Timespan> = None, Applied Raw;
+        "RuntimeRandomizedExtraSec" => runtime_randomized_extra_sec: Option<Timespan> = None, Stored Raw;
+        "TimeoutStopSec" => timeout_stop_sec: Option<Timespan> = None, Applied Raw;
+        "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Stored Raw;
+    }
+}

@@ -1,0 +1,234 @@
+//! Command lines (systemd.service(5), "Command Lines") and the quoting they share with other lists of words.
+
+use serde::{Deserialize, Serialize};
+
+/// So many words at most in one list.
+pub const WORDS_MAX: usize = 4096;
+
+/// How much of the unit's privileges a command gets (its `+`, `!`, `!!` prefix).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Privilege {
+    /// As the unit says.
+    #[default]
+    Normal,
+    /// `+`: full privileges.
+    Full,
+    /// `!`: user, group and capabilities of the unit are not applied.
+    NoSetuid,
+    /// `!!`: as `!` where ambient capabilities do not exist; elsewhere without effect.
+    NoSetuidIfAmbient,
+}
+
+/// One command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecCommand {
+    /// What is executed: an absolute path, or a name to look up.
+    pub path: String,
+    /// Arguments, `argv[0]` included.
+    pub argv: Vec<String>,
+    /// `-`: failure is no failure.
+    pub ignore_failure: bool,
+    /// `+`, `!`, `!!`.
+    pub privilege: Privilege,
+    /// `:`: `$VAR` stays as it is.
+    pub no_env_expand: bool,
+    /// `|`: run through the user's shell.
+    pub via_shell: bool,
+}
+
+impl ExecCommand {
+    /// Reads a line, which may hold several commands divided by a lone `;`. Specifiers are expanded word by word by
+    /// `expand`, so that what they bring in is never split.
+    pub fn parse_line(line: &str, expand: &dyn Fn(&str) -> Result<String, String>) -> Result<Vec<ExecCommand>, String> {
+        let words = split_raw(line)?;
+        let mut commands = Vec::new();
+        for part in words.split(|word| word.text == ";" && !word.quoted) {
+            if part.is_empty() {
+                continue;
+            }
+            commands.push(ExecCommand::from_words(part, expand)?);
+        }
+        if commands.is_empty() { Err("expected a command line".to_owned()) } else { Ok(commands) }
+    }
+
+    fn from_words(words: &[Word], expand: &dyn Fn(&str) -> Result<String, String>) -> Result<ExecCommand, String> {
+        let mut command = ExecCommand::default();
+        let mut words = words.iter();
+        let Some(first) = words.next() else { return Err("expected a command".to_owned()) };
+        let mut path = first.text.as_str();
+        let mut own_name = false;
+        loop {
+            let mut chars = path.chars();
+            match chars.next() {
+                Some('-') => command.ignore_failure = true,
+                Some('@') => own_name = true,
+                Some(':') => command.no_env_expand = true,
+                Some('|') => command.via_shell = true,
+                Some('+') if command.privilege == Privilege::Normal => command.privilege = Privilege::Full,
+                Some('!') if command.privilege == Privilege::Normal => command.privilege = Privilege::NoSetuid,
+                Some('!') if command.privilege == Privilege::NoSetuid => command.privilege = Privilege::NoSetuidIfAmbient,
+                _ => break,
+            }
+            path = chars.as_str();
+        }
+        path = if path.is_empty() { words.next().map_or("", |word| word.text.as_str()) } else { path };
+        command.path = expand(path)?;
+        if command.path.is_empty() || command.path.ends_with('/') || (!command.path.starts_with('/') && command.path.contains('/')) {
+            return Err(format!("'{}' is neither an absolute path nor a plain name of a program", crate::lexer::short(&command.path)));
+        }
+        if !own_name {
+            command.argv.push(command.path.clone());
+        }
+        for word in words {
+            let text = if word.text == "\\;" { ";".to_owned() } else { expand(&word.text)? };
+            command.argv.push(text);
+        }
+        if command.argv.is_empty() {
+            return Err("expected an argument zero after '@'".to_owned());
+        }
+        Ok(command)
+    }
+}
+
+/// One word and whether any of it was quoted.
+struct Word {
+    text: String,
+    quoted: bool,
+}
+
+/// Splits a list into words by white space, with quotes and C escapes (systemd.syntax(7)).
+pub fn split_words(text: &str) -> Result<Vec<String>, String> {
+    Ok(split_raw(text)?.into_iter().map(|word| word.text).collect())
+}
+
+fn split_raw(text: &str) -> Result<Vec<Word>, String> {
+    let mut words = Vec::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        if chars.peek().is_none() {
+            return Ok(words);
+        }
+        if words.len() >= WORDS_MAX {
+            return Err(format!("more than {WORDS_MAX} words"));
+        }
+        let mut bytes = Vec::new();
+        let mut quote: Option<char> = None;
+        let mut quoted = false;
+        loop {
+            match (chars.next(), quote) {
+                (None, None) => break,
+                (None, Some(quote)) => return Err(format!("missing closing {quote}")),
+                (Some(c), Some(open)) if c == open => quote = None,
+                (Some(c @ ('"' | '\'')), None) => {
+                    quote = Some(c);
+                    quoted = true;
+                }
+                (Some('\\'), _) => escape(&mut chars, &mut bytes)?,
+                (Some(c), None) if c.is_whitespace() => break,
+                (Some(c), _) => push(&mut bytes, c),
+            }
+        }
+        let text = String::from_utf8(bytes).map_err(|_| "escapes do not make valid UTF-8".to_owned())?;
+        words.push(Word { text, quoted });
+    }
+}
+
+fn push(bytes: &mut Vec<u8>, c: char) {
+    bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+/// One escape after its backslash. An unknown one stays as it is, backslash included.
+fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, bytes: &mut Vec<u8>) -> Result<(), String> {
+    let mut digits = |count: usize, radix: u32| -> Result<u32, String> {
+        let mut value = 0_u32;
+        for _ in 0..count {
+            let digit = chars.next().and_then(|c| c.to_digit(radix)).ok_or("invalid escape in a quoted word")?;
+            value = value.saturating_mul(radix).saturating_add(digit);
+        }
+        Ok(value)
+    };
+    let simple = |c: char| Some(match c {
+        'a' => 7,
+        'b' => 8,
+        'f' => 12,
+        'n' => 10,
+        'r' => 13,
+        't' => 9,
+        'v' => 11,
+        's' => b' ',
+        _ => return None,
+    });
+    let unicode = |value: u32, bytes: &mut Vec<u8>| char::from_u32(value).map(|c| push(bytes, c)).ok_or("invalid character in an escape".to_owned());
+    match chars.clone().next() {
+        None => return Err("a lone backslash at the end".to_owned()),
+        Some('x') => {
+            chars.next();
+            let mut two = || chars.next().and_then(|c| c.to_digit(16));
+            let (Some(high), Some(low)) = (two(), two()) else { return Err("invalid \\x escape".to_owned()) };
+            bytes.push(u8::try_from(high.saturating_mul(16).saturating_add(low)).unwrap_or(b'?'));
+        }
+        Some(first @ ('u' | 'U')) => {
+            chars.next();
+            let mut value = 0_u32;
+            for _ in 0..(if first == 'u' { 4 } else { 8 }) {
+                let digit = chars.next().and_then(|c| c.to_digit(16)).ok_or("invalid \\u escape")?;
+                value = value.saturating_mul(16).saturating_add(digit);
+            }
+            unicode(value, bytes)?;
+        }
+        Some('0'..='3') => bytes.push(u8::try_from(digits(3, 8)?).unwrap_or(b'?')),
+        Some(c @ ('\\' | '"' | '\'')) => {
+            chars.next();
+            push(bytes, c);
+        }
+        Some(c) => {
+            chars.next();
+            match simple(c) {
+                Some(byte) => bytes.push(byte),
+                None => {
+                    bytes.push(b'\\');
+                    push(bytes, c);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Undoes C escapes in a text that is not split.
+pub fn unescape(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\\' { escape(&mut chars, &mut bytes)? } else { push(&mut bytes, c) }
+    }
+    String::from_utf8(bytes).map_err(|_| "escapes do not make valid UTF-8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn parse(line: &str) -> Result<Vec<ExecCommand>, String> {
+        ExecCommand::parse_line(line, &|word| Ok(word.to_owned()))
+    }
+
+    #[test]
+    fn prefixes_quotes_and_several_commands() {
+        let got = parse(r#"-+:@/bin/sh sh -c 'echo "a b"' "x\ty" ; /bin/true \;"#).unwrap();
+        assert!(got[0].ignore_failure && got[0].no_env_expand && got[0].privilege == Privilege::Full);
+        assert_eq!(got[0].argv, ["sh", "-c", "echo \"a b\"", "x\ty"]);
+        assert_eq!(got[1].argv, ["/bin/true", ";"]);
+        assert_eq!(parse("!!sshd -D").unwrap()[0].privilege, Privilege::NoSetuidIfAmbient);
+        for bad in ["", "a/b", "/bin/", "/bin/sh 'open", "@/bin/sh"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(split_words(r"a\x20b \101 \u00e4 \d '' x''y").unwrap(), ["a b", "A", "ä", "\\d", "", "xy"]);
+    }
+}

@@ -1,0 +1,85 @@
+//! `Condition*=` and `Assert*=` (systemd.unit(5), "Conditions and Asserts"): what to test. The test itself is done
+//! where the world can be seen.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! condition_kinds {
+    ($($name:ident,)*) => {
+        /// What is tested; the directive's name without `Condition`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[allow(missing_docs)] // each variant is its directive
+        pub enum ConditionKind { $($name,)* }
+        impl ConditionKind {
+            /// All kinds.
+            pub const ALL: &'static [ConditionKind] = &[$(ConditionKind::$name,)*];
+            /// The directive's name without `Condition`.
+            pub fn name(self) -> &'static str {
+                match self { $(ConditionKind::$name => stringify!($name),)* }
+            }
+            /// The kind of such a name.
+            pub fn from_name(name: &str) -> Option<ConditionKind> {
+                match name { $(stringify!($name) => Some(ConditionKind::$name),)* _ => None }
+            }
+        }
+    };
+}
+condition_kinds! {
+    PathExists, PathExistsGlob, PathIsDirectory, PathIsSymbolicLink, PathIsMountPoint, PathIsReadWrite, PathIsEncrypted,
+    PathIsSocket, DirectoryNotEmpty, FileNotEmpty, FileIsExecutable, NeedsUpdate, FirstBoot, Architecture, Firmware,
+    Virtualization, Host, Fraction, KernelCommandLine, KernelVersion, Version, Credential, Security, Capability, ACPower,
+    Memory, CPUFeature, CPUs, Environment, User, Group, ControlGroupController, OSRelease, MachineTag, MemoryPressure,
+    CPUPressure, IOPressure, KernelModuleLoaded,
+}
+
+impl ConditionKind {
+    /// Whether the parameter is a path that must be absolute.
+    pub fn is_path(self) -> bool {
+        use ConditionKind::*;
+        matches!(
+            self,
+            PathExists | PathExistsGlob | PathIsDirectory | PathIsSymbolicLink | PathIsMountPoint | PathIsReadWrite | PathIsEncrypted
+                | PathIsSocket | DirectoryNotEmpty | FileNotEmpty | FileIsExecutable | NeedsUpdate
+        )
+    }
+}
+
+/// One test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// What is tested.
+    pub kind: ConditionKind,
+    /// Against what.
+    pub parameter: String,
+    /// `|`: one of these must hold.
+    pub trigger: bool,
+    /// `!`: it must not hold.
+    pub negate: bool,
+    /// An `Assert*=`: failing is an error.
+    pub assert: bool,
+}
+
+impl Condition {
+    /// Reads the value of a directive.
+    pub fn parse(kind: ConditionKind, assert: bool, value: &str) -> Result<Condition, String> {
+        let (trigger, rest) = value.strip_prefix('|').map_or((false, value), |rest| (true, rest.trim_start()));
+        let (negate, rest) = rest.strip_prefix('!').map_or((false, rest), |rest| (true, rest.trim_start()));
+        if rest.is_empty() || (kind.is_path() && !rest.starts_with('/')) {
+            let expected = if kind.is_path() { "an absolute path" } else { "a value" };
+            return Err(format!("'{}': expected {expected} after the prefixes", crate::lexer::short(rest)));
+        }
+        Ok(Condition { kind, parameter: rest.to_owned(), trigger, negate, assert })
+    }
+
+    /// The directive's name.
+    pub fn directive(&self) -> String {
+        format!("{}{}", if self.assert { "Assert" } else { "Condition" }, self.kind.name())
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (trigger, negate) = (if self.trigger { "|" } else { "" }, if self.negate { "!" } else { "" });
+        write!(out, "{}={trigger}{negate}{}", self.directive(), self.parameter)
+    }
+}

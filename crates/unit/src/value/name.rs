@@ -1,0 +1,217 @@
+//! Unit names and their escaping (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The longest unit name, in bytes.
+pub const NAME_MAX: usize = 255;
+
+macro_rules! kinds {
+    ($($name:ident = $suffix:literal,)*) => {
+        /// What kind of unit a name is for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[allow(missing_docs)] // each variant is its suffix
+        pub enum UnitKind { $($name,)* }
+        impl UnitKind {
+            /// All kinds.
+            pub const ALL: &'static [UnitKind] = &[$(UnitKind::$name,)*];
+            /// The suffix, without the dot.
+            pub fn suffix(self) -> &'static str {
+                match self { $(UnitKind::$name => $suffix,)* }
+            }
+            /// The kind of a suffix.
+            pub fn from_suffix(suffix: &str) -> Option<UnitKind> {
+                match suffix { $($suffix => Some(UnitKind::$name),)* _ => None }
+            }
+        }
+    };
+}
+kinds! {
+    Service = "service", Socket = "socket", Target = "target", Device = "device", Mount = "mount",
+    Automount = "automount", Swap = "swap", Timer = "timer", Path = "path", Slice = "slice", Scope = "scope",
+}
+
+/// A valid unit name. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnitName(Arc<str>);
+
+/// Why a text is no unit name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameError(String);
+
+impl fmt::Display for NameError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "'{}' is not a valid unit name", crate::lexer::short(&self.0))
+    }
+}
+
+impl std::error::Error for NameError {}
+
+impl FromStr for UnitName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bad = || NameError(text.to_owned());
+        let (stem, suffix) = text.rsplit_once('.').ok_or_else(bad)?;
+        let legal = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+        let valid = !stem.is_empty() && text.len() <= NAME_MAX && UnitKind::from_suffix(suffix).is_some()
+            && stem.chars().all(legal) && !stem.starts_with('@');
+        if valid { Ok(UnitName(text.into())) } else { Err(bad()) }
+    }
+}
+
+impl UnitName {
+    /// `-.slice`.
+    pub fn root_slice() -> UnitName {
+        UnitName("-.slice".into())
+    }
+
+    /// The whole name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> UnitKind {
+        self.0.rsplit_once('.').and_then(|(_, suffix)| UnitKind::from_suffix(suffix)).unwrap_or(UnitKind::Service)
+    }
+
+    /// The name without its suffix.
+    pub fn stem(&self) -> &str {
+        self.0.rsplit_once('.').map_or(&self.0, |(stem, _)| stem)
+    }
+
+    /// What stands before the `@`, or the stem.
+    pub fn prefix(&self) -> &str {
+        self.stem().split_once('@').map_or_else(|| self.stem(), |(prefix, _)| prefix)
+    }
+
+    /// What stands after the `@`; empty for a template.
+    pub fn instance(&self) -> Option<&str> {
+        self.stem().split_once('@').map(|(_, instance)| instance)
+    }
+
+    /// `foo@.service`.
+    pub fn is_template(&self) -> bool {
+        self.instance() == Some("")
+    }
+
+    /// `foo@bar.service`.
+    pub fn is_instance(&self) -> bool {
+        self.instance().is_some_and(|instance| !instance.is_empty())
+    }
+
+    /// The template of an instance.
+    pub fn template(&self) -> Option<UnitName> {
+        self.is_instance().then(|| UnitName(format!("{}@.{}", self.prefix(), self.kind().suffix()).into()))
+    }
+
+    /// This template (or the template of this instance) with another instance. `None` when the result is no name.
+    pub fn with_instance(&self, instance: &str) -> Option<UnitName> {
+        self.instance()?;
+        format!("{}@{instance}.{}", self.prefix(), self.kind().suffix()).parse().ok()
+    }
+
+    /// The same stem with another suffix.
+    pub fn with_kind(&self, kind: UnitKind) -> UnitName {
+        UnitName(format!("{}.{}", self.stem(), kind.suffix()).into())
+    }
+}
+
+impl fmt::Display for UnitName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UnitName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl Serialize for UnitName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for UnitName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Escapes any text so that it may stand in a unit name: `/` becomes `-`, the rest of what is not allowed `\xNN`.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (index, byte) in text.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric() || byte == b':' || byte == b'_' || (byte == b'.' && index > 0);
+        match byte {
+            b'/' => out.push('-'),
+            byte if plain => out.push(char::from(byte)),
+            byte => out.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    out
+}
+
+/// Undoes [`escape`]. What is no valid escape stays as it is.
+pub fn unescape_name(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let code = rest.strip_prefix("\\x").and_then(|tail| tail.get(..2)).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (first, code) {
+            ('\\', Some(byte)) => {
+                out.push(byte);
+                rest = rest.get(4..).unwrap_or("");
+                continue;
+            }
+            ('-', _) => out.push(b'/'),
+            (other, _) => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+        rest = rest.get(first.len_utf8()..).unwrap_or("");
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Escapes a path as `systemd-escape --path` does: no slashes at either end, `/` alone is `-`.
+pub fn path_escape(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.is_empty() { "-".to_owned() } else { escape(&parts.join("/")) }
+}
+
+/// Undoes [`path_escape`].
+pub fn path_unescape(text: &str) -> String {
+    if text == "-" { "/".to_owned() } else { format!("/{}", unescape_name(text)) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_have_parts() {
+        let name: UnitName = "ssh@3-1:2.service".parse().unwrap();
+        assert_eq!((name.prefix(), name.instance(), name.kind()), ("ssh", Some("3-1:2"), UnitKind::Service));
+        assert_eq!(name.template().unwrap().as_str(), "ssh@.service");
+        assert!("ssh@.service".parse::<UnitName>().unwrap().is_template());
+        for bad in ["", "a", "a.foo", ".service", "a b.service", "@x.service", "a/b.service"] {
+            assert!(bad.parse::<UnitName>().is_err(), "{bad}");
+        }
+        assert!(format!("{}.service", "x".repeat(300)).parse::<UnitName>().is_err());
+    }
+
+    #[test]
+    fn escaping_goes_both_ways() {
+        assert_eq!(path_escape("/dev/disk-by//x y"), "dev-disk\\x2dby-x\\x20y");
+        assert_eq!(path_unescape("dev-disk\\x2dby-x\\x20y"), "/dev/disk-by/x y");
+        assert_eq!((path_escape("/"), path_unescape("-").as_str()), ("-".to_owned(), "/"));
+        assert_eq!(escape(".a/ä"), "\\x2ea-\\xc3\\xa4");
+        assert_eq!(unescape_name("\\x2ea-\\xc3\\xa4\\xzz"), ".a/ä\\xzz");
+    }
+}
