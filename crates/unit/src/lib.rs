@@ -9,10 +9,10 @@ pub mod builtin;
 pub mod diagnostic;
 pub mod file;
 pub mod index;
-pub mod install;
+
 pub mod lexer;
 pub mod load;
-pub mod preset;
+
 pub mod setting;
 pub mod specifier;
 pub mod table;

@@ -102,6 +102,9 @@ pub struct More {
     /// `Listen*=` of `[Socket]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listen: Vec<Listen>,
+    /// `StandardOutput=` was said, rather than defaulted.
+    #[serde(default)]
+    pub output_is_set: bool,
 }
 
 const LISTEN: &[(&str, ListenKind)] = &[

@@ -1,0 +1,152 @@
+//! A unit, as its files say: the typed sections, where they came from, and what was wrong with them.
+
+use crate::diagnostic::Diagnostic;
+use crate::table::*;
+use crate::value::{UnitKind, UnitName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// `LoadState` on D-Bus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // each variant is its word
+pub enum LoadState {
+    Stub,
+    Loaded,
+    #[default]
+    NotFound,
+    BadSetting,
+    Error,
+    Merged,
+    Masked,
+}
+
+impl LoadState {
+    /// The word on D-Bus.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LoadState::Stub => "stub",
+            LoadState::Loaded => "loaded",
+            LoadState::NotFound => "not-found",
+            LoadState::BadSetting => "bad-setting",
+            LoadState::Error => "error",
+            LoadState::Merged => "merged",
+            LoadState::Masked => "masked",
+        }
+    }
+}
+
+/// The section of a unit's type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // each variant is its type
+pub enum Body {
+    Service(Box<ServiceSection>),
+    Socket(Box<SocketSection>),
+    Target,
+    Slice(SliceSection),
+    Timer(Box<TimerSection>),
+    Path(Box<PathSection>),
+    Mount(Box<MountSection>),
+    Automount(Box<AutomountSection>),
+    Swap(Box<SwapSection>),
+    Scope(Box<ScopeSection>),
+    Device,
+}
+
+impl Body {
+    /// The empty body of a type.
+    pub fn new(kind: UnitKind) -> Body {
+        match kind {
+            UnitKind::Service => Body::Service(Box::default()),
+            UnitKind::Socket => Body::Socket(Box::default()),
+            UnitKind::Target => Body::Target,
+            UnitKind::Slice => Body::Slice(SliceSection::default()),
+            UnitKind::Timer => Body::Timer(Box::default()),
+            UnitKind::Path => Body::Path(Box::default()),
+            UnitKind::Mount => Body::Mount(Box::default()),
+            UnitKind::Automount => Body::Automount(Box::default()),
+            UnitKind::Swap => Body::Swap(Box::default()),
+            UnitKind::Scope => Body::Scope(Box::default()),
+            UnitKind::Device => Body::Device,
+        }
+    }
+
+    /// The name of the type's own section.
+    pub fn section(&self) -> Option<&'static str> {
+        Some(match self {
+            Body::Service(_) => "Service",
+            Body::Socket(_) => "Socket",
+            Body::Slice(_) => "Slice",
+            Body::Timer(_) => "Timer",
+            Body::Path(_) => "Path",
+            Body::Mount(_) => "Mount",
+            Body::Automount(_) => "Automount",
+            Body::Swap(_) => "Swap",
+            Body::Scope(_) => "Scope",
+            Body::Target | Body::Device => return None,
+        })
+    }
+}
+
+/// One unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitFile {
+    /// Its primary name.
+    pub id: UnitName,
+    /// All its names.
+    pub names: BTreeSet<UnitName>,
+    /// How loading went.
+    pub load_state: LoadState,
+    /// Why it is `bad-setting` or `error`.
+    pub load_error: Option<String>,
+    /// Its file.
+    pub fragment_path: Option<String>,
+    /// Its drop-ins, in the order they were read.
+    pub drop_in_paths: Vec<String>,
+    /// `[Unit]`, with what `.wants` and its kin add.
+    pub unit: UnitSection,
+    /// `[Install]`.
+    pub install: InstallSection,
+    /// Execution context, where the type has one.
+    pub exec: Option<ExecSection>,
+    /// Kill context, where the type has one.
+    pub kill: Option<KillSection>,
+    /// Resource control, where the type has it.
+    pub cgroup: Option<CGroupSection>,
+    /// The type's own section.
+    pub body: Body,
+    /// Complaints, in order.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Directives that were set and have no effect yet.
+    pub not_applied: Vec<String>,
+}
+
+impl UnitFile {
+    /// A unit that exists as a name only.
+    pub fn not_found(name: UnitName) -> UnitFile {
+        let kind = name.kind();
+        let runs = matches!(kind, UnitKind::Service | UnitKind::Socket | UnitKind::Mount | UnitKind::Swap);
+        let kills = runs || kind == UnitKind::Scope;
+        let holds = kills || kind == UnitKind::Slice;
+        UnitFile {
+            names: BTreeSet::from([name.clone()]),
+            id: name,
+            load_state: LoadState::NotFound,
+            load_error: None,
+            fragment_path: None,
+            drop_in_paths: Vec::new(),
+            unit: UnitSection::default(),
+            install: InstallSection::default(),
+            exec: runs.then(ExecSection::default),
+            kill: kills.then(KillSection::default),
+            cgroup: holds.then(CGroupSection::default),
+            body: Body::new(kind),
+            diagnostics: Vec::new(),
+            not_applied: Vec::new(),
+        }
+    }
+
+    /// `SourcePath=`.
+    pub fn source_path(&self) -> Option<&str> {
+        self.unit.source_path.as_deref()
+    }
+}

@@ -1,0 +1,432 @@
+//! Loading one unit: name → alias → fragment (its own or its template's) → drop-ins → `.wants` and kin → checks.
+//!
+//! Never fails: what cannot be loaded is a [`UnitFile`] whose load state and error say why.
+
+use crate::builtin;
+use crate::diagnostic::Diagnostic;
+use crate::file::{Body, LoadState, UnitFile};
+use crate::lexer::{Line, lines, short};
+use crate::setting::Context;
+use crate::specifier::{SpecifierContext, UnitFacts, expand};
+use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
+use crate::value::{ServiceType, Timespan, UnitKind, UnitName};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// So many complaints are kept for one unit.
+const DIAGNOSTICS_MAX: usize = 100;
+/// So many aliases are followed.
+const ALIAS_DEPTH: usize = 8;
+
+/// What is known under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Nothing.
+    NotFound,
+    /// A link to /dev/null, or an empty file.
+    Masked(String),
+    /// Another name of this unit.
+    Alias(UnitName),
+    /// A file.
+    File(String),
+}
+
+/// Answers for unit files; the only window that loading has.
+pub trait Source {
+    /// What is known under a name (of a plain unit, an instance or a template).
+    fn lookup(&self, name: &UnitName) -> Lookup;
+    /// Other names that lead to this one.
+    fn aliases(&self, name: &UnitName) -> Vec<UnitName>;
+    /// The text of a file; an error says what it is instead.
+    fn read(&self, path: &str) -> Result<Rc<str>, String>;
+    /// (file name, path) of the `.conf` files in directories of this name (`foo.service.d`), highest precedence first.
+    /// The path is `None` when the file is masked.
+    fn drop_ins(&self, directory: &str) -> Vec<(String, Option<String>)>;
+    /// The names in directories of this name (`foo.target.wants`).
+    fn linked(&self, directory: &str) -> Vec<UnitName>;
+}
+
+/// Loads a unit.
+pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) -> UnitFile {
+    let (id, found) = resolve(name, source);
+    let mut file = UnitFile::not_found(id.clone());
+    file.names.insert(name.clone());
+    file.names.extend(source.aliases(&id));
+    let text = match found {
+        Lookup::Masked(path) => {
+            file.load_state = LoadState::Masked;
+            file.fragment_path = Some(path);
+            return file;
+        }
+        Lookup::File(path) => {
+            let text = source.read(&path);
+            file.fragment_path = Some(path);
+            text
+        }
+        Lookup::NotFound | Lookup::Alias(_) => match builtin::text(id.as_str()) {
+            Some(text) => Ok(text.into()),
+            None if exists_without_file(&id) => Ok("".into()),
+            None => {
+                // Drop-ins and links alone make no unit, but their dependencies count once it is there.
+                add_links(&mut file, source);
+                return file;
+            }
+        },
+    };
+    match text {
+        Ok(text) => finish(&mut file, &text, source, machine),
+        Err(message) => {
+            file.load_state = LoadState::Error;
+            complain(&mut file, 0, &message);
+            file.load_error = Some(message);
+        }
+    }
+    file
+}
+
+/// A unit given by a client rather than by a file. Drop-ins apply to it too.
+pub fn load_text(name: &UnitName, text: &str, source: &dyn Source, machine: &SpecifierContext) -> UnitFile {
+    let mut file = UnitFile::not_found(name.clone());
+    file.fragment_path = Some(format!("/run/systemd/transient/{name}"));
+    finish(&mut file, text, source, machine);
+    file
+}
+
+/// Sets one directive of a unit at run time.
+pub fn assign(file: &mut UnitFile, section: &str, key: &str, value: &str, machine: &SpecifierContext) -> Result<(), String> {
+    let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
+    let facts = UnitFacts { name: &id, fragment: &fragment, machine };
+    match assign_one(file, section, key, value, &facts) {
+        Some(done) => done.map(|effect| note_effect(file, key, effect)),
+        None => Err(format!("unknown directive {key}= in [{section}]")),
+    }
+}
+
+/// Slices, scopes and devices need no file.
+fn exists_without_file(id: &UnitName) -> bool {
+    id.kind() == UnitKind::Slice || id.as_str() == "init.scope" || id.as_str() == "-.mount"
+}
+
+fn resolve(name: &UnitName, source: &dyn Source) -> (UnitName, Lookup) {
+    let mut id = name.clone();
+    for _ in 0..ALIAS_DEPTH {
+        let mut found = source.lookup(&id);
+        if found == Lookup::NotFound {
+            if let Some(template) = id.template() {
+                found = source.lookup(&template);
+            }
+        }
+        let Lookup::Alias(target) = found else { return (id, found) };
+        id = match (target.is_template(), id.instance()) {
+            (true, Some(instance)) if !instance.is_empty() => match target.with_instance(instance) {
+                // `foo@x.service` as a link to its own template is no alias, only its file.
+                Some(same) if same == id => return (id, source.lookup(&target)),
+                Some(other) => other,
+                None => return (id, Lookup::NotFound),
+            },
+            _ => target,
+        };
+    }
+    (id, Lookup::NotFound)
+}
+
+fn finish(file: &mut UnitFile, text: &str, source: &dyn Source, machine: &SpecifierContext) {
+    file.load_state = LoadState::Loaded;
+    let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
+    let facts = UnitFacts { name: &id, fragment: &fragment, machine };
+    let shown = if fragment.is_empty() { id.to_string() } else { fragment.clone() };
+    apply(file, &shown, text, &facts);
+    for path in drop_ins(file, source) {
+        match source.read(&path) {
+            Ok(text) => apply(file, &path, &text, &facts),
+            Err(message) => complain_in(file, &path, 0, &message),
+        }
+        file.drop_in_paths.push(path);
+    }
+    add_links(file, source);
+    settle(file);
+    if let Err(message) = check(file) {
+        file.load_state = LoadState::BadSetting;
+        complain(file, 0, &format!("{message} Refusing."));
+        file.load_error = Some(message);
+    }
+}
+
+/// Every drop-in of a unit in the order of reading: by file name; of one name the most specific directory wins.
+fn drop_ins(file: &UnitFile, source: &dyn Source) -> Vec<String> {
+    let mut by_name: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for directory in drop_in_directories(file) {
+        for (name, path) in source.drop_ins(&directory) {
+            by_name.entry(name).or_insert(path);
+        }
+    }
+    by_name.into_values().flatten().collect()
+}
+
+fn drop_in_directories(file: &UnitFile) -> Vec<String> {
+    let mut directories = Vec::new();
+    for name in std::iter::once(&file.id).chain(file.names.iter().filter(|name| **name != file.id)) {
+        let suffix = name.kind().suffix();
+        directories.push(format!("{name}.d"));
+        if let Some(template) = name.template() {
+            directories.push(format!("{template}.d"));
+        }
+        // `a-b-c.service` also takes `a-b-.service.d` and `a-.service.d`.
+        let (mut prefix, at) = (name.prefix(), if name.instance().is_some() { "@" } else { "" });
+        while let Some((head, _)) = prefix.trim_end_matches('-').rsplit_once('-') {
+            directories.push(format!("{head}-{at}.{suffix}.d"));
+            if at == "@" {
+                directories.push(format!("{head}-.{suffix}.d"));
+            }
+            prefix = head;
+        }
+    }
+    directories.push(format!("{}.d", file.id.kind().suffix()));
+    directories
+}
+
+fn add_links(file: &mut UnitFile, source: &dyn Source) {
+    let names: Vec<UnitName> = file.names.iter().cloned().chain(file.id.template()).collect();
+    for name in names {
+        let instance = file.id.instance().unwrap_or("").to_owned();
+        let linked = |suffix: &str| -> Vec<UnitName> {
+            let names = source.linked(&format!("{name}.{suffix}")).into_iter();
+            names.filter_map(|linked| if linked.is_template() { linked.with_instance(&instance) } else { Some(linked) }).collect()
+        };
+        for (suffix, list) in [("wants", &mut file.unit.wants), ("requires", &mut file.unit.requires), ("upholds", &mut file.unit.upholds)] {
+            for other in linked(suffix) {
+                if !list.contains(&other) && other != file.id {
+                    list.push(other);
+                }
+            }
+        }
+    }
+}
+
+fn complain(file: &mut UnitFile, line: u32, message: &str) {
+    let shown = file.fragment_path.clone().unwrap_or_else(|| file.id.to_string());
+    complain_in(file, &shown, line, message);
+}
+
+fn complain_in(file: &mut UnitFile, path: &str, line: u32, message: &str) {
+    if file.diagnostics.len() < DIAGNOSTICS_MAX {
+        file.diagnostics.push(Diagnostic { file: path.to_owned(), line, message: message.to_owned() });
+    }
+}
+
+fn note_effect(file: &mut UnitFile, key: &str, effect: Effect) {
+    if effect == Effect::Stored && !file.not_applied.iter().any(|known| known == key) {
+        file.not_applied.push(key.to_owned());
+    }
+}
+
+/// Applies the text of one file.
+fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
+    let mut section = Section::None;
+    for line in lines(text) {
+        match line {
+            Line::Bad { line, message } => complain_in(file, path, line, &message),
+            Line::Section { line, name } => {
+                section = Section::of(file, name);
+                if section == Section::Unknown {
+                    complain_in(file, path, line, &format!("unknown section '[{}]', ignored", short(name)));
+                }
+            }
+            Line::Assignment { line, key, value } => {
+                let Section::Known(section) = &section else {
+                    if section == Section::None {
+                        complain_in(file, path, line, &format!("{}= stands before any section, ignored", short(&key)));
+                    }
+                    continue;
+                };
+                match assign_one(file, section, &key, &value, facts) {
+                    Some(Ok(effect)) => {
+                        if !value.is_empty() {
+                            note_effect(file, &key, effect);
+                        }
+                    }
+                    Some(Err(message)) => complain_in(file, path, line, &format!("{key}=: {message}; ignored")),
+                    None if key.starts_with("X-") => {}
+                    None => complain_in(file, path, line, &format!("unknown key '{}' in section [{section}], ignored", short(&key))),
+                }
+            }
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Section {
+    /// No header yet.
+    None,
+    /// To be read.
+    Known(String),
+    /// Passed over without a word (`X-`).
+    Foreign,
+    /// Passed over with a warning.
+    Unknown,
+}
+
+impl Section {
+    fn of(file: &UnitFile, name: &str) -> Section {
+        match name {
+            "Unit" | "Install" | "X-Muster" => Section::Known(name.to_owned()),
+            _ if file.body.section() == Some(name) => Section::Known(name.to_owned()),
+            _ if name.starts_with("X-") => Section::Foreign,
+            _ => Section::Unknown,
+        }
+    }
+}
+
+/// What muster adds to a socket.
+const MUSTER_KEYS: &[&str] = &["TriggerLimitAction", "ListenErrorAction"];
+
+/// Assigns one directive in whichever table of the section knows it.
+fn assign_one(file: &mut UnitFile, section: &str, key: &str, value: &str, facts: &UnitFacts<'_>) -> Option<Assigned> {
+    let expander = |text: &str| expand(text, facts);
+    let context = Context { expand: &expander, expands: true };
+    match section {
+        "Unit" if IGNORED.contains(&("Unit", key)) => return Some(Ok(Effect::Ignored)),
+        "Unit" => return file.unit.assign(key, value, &context),
+        "Install" => return file.install.assign(key, value, &context),
+        _ => {}
+    }
+    let mine = MUSTER_KEYS.contains(&key);
+    if mine != (section == "X-Muster") {
+        return None;
+    }
+    if ["CGroup", "Exec", section].iter().any(|group| IGNORED.contains(&(*group, key))) {
+        return Some(Ok(Effect::Ignored));
+    }
+    if let Some((_, _, target, keys)) = REDIRECTED.iter().find(|row| row.0 == section && row.1 == key) {
+        let mut last = Ok(Effect::Applied);
+        for key in *keys {
+            last = if *target == "Unit" { file.unit.assign(key, value, &context)? } else { assign_body(file, key, value, &context)? };
+        }
+        return Some(last);
+    }
+    assign_body(file, key, value, &context)
+}
+
+fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_>) -> Option<Assigned> {
+    let own = match &mut file.body {
+        Body::Service(section) => section.assign(key, value, context),
+        Body::Socket(section) => section.assign(key, value, context),
+        Body::Slice(section) => section.assign(key, value, context),
+        Body::Timer(section) => section.assign(key, value, context),
+        Body::Path(section) => section.assign(key, value, context),
+        Body::Mount(section) => section.assign(key, value, context),
+        Body::Automount(section) => section.assign(key, value, context),
+        Body::Swap(section) => section.assign(key, value, context),
+        Body::Scope(section) => section.assign(key, value, context),
+        Body::Target | Body::Device => None,
+    };
+    if let (Some(exec), "StandardOutput") = (&mut file.exec, key) {
+        exec.more.output_is_set = !value.is_empty();
+    }
+    own.or_else(|| file.exec.as_mut().and_then(|exec| exec.assign(key, value, context)))
+        .or_else(|| file.kill.as_mut().and_then(|kill| kill.assign(key, value, context)))
+        .or_else(|| file.cgroup.as_mut().and_then(|cgroup| cgroup.assign(key, value, context)))
+}
+
+/// Defaults that depend on other settings, and zeros that mean infinity.
+fn settle(file: &mut UnitFile) {
+    let endless = |span: &mut Option<Timespan>| {
+        if *span == Some(Timespan(0)) {
+            *span = Some(Timespan::INFINITY);
+        }
+    };
+    match &mut file.body {
+        Body::Service(section) => {
+            endless(&mut section.timeout_start_sec);
+            endless(&mut section.timeout_stop_sec);
+            endless(&mut section.runtime_max_sec);
+            if section.effective_type() == ServiceType::Oneshot && section.timeout_start_sec.is_none() {
+                section.timeout_start_sec = Some(Timespan::INFINITY);
+            }
+        }
+        Body::Socket(section) => endless(&mut section.timeout_sec),
+        Body::Mount(section) => endless(&mut section.timeout_sec),
+        Body::Swap(section) => endless(&mut section.timeout_sec),
+        Body::Scope(section) => {
+            endless(&mut section.runtime_max_sec);
+            endless(&mut section.timeout_stop_sec);
+        }
+        Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Automount(_) | Body::Device => {}
+    }
+    for span in [&mut file.unit.job_timeout_sec, &mut file.unit.job_running_timeout_sec] {
+        endless(span);
+    }
+    if let Some(cgroup) = &mut file.cgroup {
+        if cgroup.delegate == Some(crate::value::Delegate::Controllers(vec!["-".to_owned()])) {
+            cgroup.delegate = None;
+        }
+    }
+    if let (Some(exec), Body::Service(_) | Body::Socket(_)) = (&mut file.exec, &file.body) {
+        use crate::value::{StdInput, StdOutput};
+        // Output follows a terminal or a socket on input where it is not set (systemd.exec(5)).
+        let follows = matches!(exec.standard_input, StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail | StdInput::Socket | StdInput::Fd(_));
+        if follows && exec.standard_output == StdOutput::Journal && !exec.output_is_set {
+            exec.standard_output = StdOutput::Inherit;
+        }
+    }
+}
+
+/// What systemd refuses to load.
+fn check(file: &UnitFile) -> Result<(), String> {
+    match &file.body {
+        Body::Service(service) => {
+            let oneshot = service.effective_type() == ServiceType::Oneshot;
+            if service.exec_start.is_empty() && service.exec_stop.is_empty() && file.unit.success_action == Default::default() {
+                return Err("Service has no ExecStart=, ExecStop=, or SuccessAction= setting.".to_owned());
+            }
+            if service.exec_start.is_empty() && (!oneshot || !service.remain_after_exit) && file.unit.success_action == Default::default() {
+                return Err("Service has no ExecStart= setting, which is only allowed for RemainAfterExit=yes services.".to_owned());
+            }
+            if service.exec_start.len() > 1 && !oneshot {
+                return Err("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services.".to_owned());
+            }
+            if service.type_ == Some(ServiceType::Dbus) && service.bus_name.is_none() {
+                return Err("Service is of type D-Bus but no D-Bus service name has been specified.".to_owned());
+            }
+            let restarts = matches!(service.restart, crate::value::Restart::Always | crate::value::Restart::OnSuccess);
+            if oneshot && restarts && service.type_ == Some(ServiceType::Oneshot) {
+                return Err("Service has Restart= set to either always or on-success, which isn't allowed for Type=oneshot services.".to_owned());
+            }
+            Ok(())
+        }
+        Body::Socket(socket) => {
+            if socket.listen.is_empty() {
+                return Err("Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...).".to_owned());
+            }
+            if socket.accept && socket.listen.iter().any(|listen| !accepts(listen.kind)) {
+                return Err("Unit is configured for accepting sockets, but sockets are non-accepting.".to_owned());
+            }
+            if socket.accept && socket.max_connections == 0 {
+                return Err("MaxConnection= setting too small.".to_owned());
+            }
+            if socket.accept && socket.service.is_some() {
+                return Err("Explicit service configuration for accepting socket units not supported.".to_owned());
+            }
+            Ok(())
+        }
+        Body::Mount(mount) => {
+            let place = mount.where_.clone().unwrap_or_else(|| crate::value::path_unescape(file.id.stem()));
+            if crate::value::path_escape(&place) != file.id.stem() {
+                return Err("Where= setting doesn't match unit name.".to_owned());
+            }
+            if file.fragment_path.is_some() && mount.what.is_none() {
+                return Err("What= setting is missing.".to_owned());
+            }
+            Ok(())
+        }
+        Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Automount(_) | Body::Swap(_) | Body::Scope(_) | Body::Device => Ok(()),
+    }
+}
+
+fn accepts(kind: crate::value::ListenKind) -> bool {
+    use crate::value::ListenKind::{Datagram, Fifo, MessageQueue, Netlink, SequentialPacket, Special, Stream, UsbFunction};
+    match kind {
+        Stream | SequentialPacket => true,
+        Datagram | Fifo | Netlink | Special | MessageQueue | UsbFunction => false,
+    }
+}
