@@ -138,16 +138,18 @@ fn push(bytes: &mut Vec<u8>, c: char) {
     bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
+/// A number of exactly `count` digits.
+fn digits(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, count: usize, radix: u32) -> Result<u32, String> {
+    let mut value = 0_u32;
+    for _ in 0..count {
+        let digit = chars.next().and_then(|c| c.to_digit(radix)).ok_or("invalid escape in a word")?;
+        value = value.saturating_mul(radix).saturating_add(digit);
+    }
+    Ok(value)
+}
+
 /// One escape after its backslash. An unknown one stays as it is, backslash included.
 fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, bytes: &mut Vec<u8>) -> Result<(), String> {
-    let mut digits = |count: usize, radix: u32| -> Result<u32, String> {
-        let mut value = 0_u32;
-        for _ in 0..count {
-            let digit = chars.next().and_then(|c| c.to_digit(radix)).ok_or("invalid escape in a quoted word")?;
-            value = value.saturating_mul(radix).saturating_add(digit);
-        }
-        Ok(value)
-    };
     let simple = |c: char| Some(match c {
         'a' => 7,
         'b' => 8,
@@ -164,20 +166,14 @@ fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, bytes: &mut Vec<
         None => return Err("a lone backslash at the end".to_owned()),
         Some('x') => {
             chars.next();
-            let mut two = || chars.next().and_then(|c| c.to_digit(16));
-            let (Some(high), Some(low)) = (two(), two()) else { return Err("invalid \\x escape".to_owned()) };
-            bytes.push(u8::try_from(high.saturating_mul(16).saturating_add(low)).unwrap_or(b'?'));
+            bytes.push(u8::try_from(digits(chars, 2, 16)?).unwrap_or(b'?'));
         }
         Some(first @ ('u' | 'U')) => {
             chars.next();
-            let mut value = 0_u32;
-            for _ in 0..(if first == 'u' { 4 } else { 8 }) {
-                let digit = chars.next().and_then(|c| c.to_digit(16)).ok_or("invalid \\u escape")?;
-                value = value.saturating_mul(16).saturating_add(digit);
-            }
+            let value = digits(chars, if first == 'u' { 4 } else { 8 }, 16)?;
             unicode(value, bytes)?;
         }
-        Some('0'..='3') => bytes.push(u8::try_from(digits(3, 8)?).unwrap_or(b'?')),
+        Some('0'..='3') => bytes.push(u8::try_from(digits(chars, 3, 8)?).unwrap_or(b'?')),
         Some(c @ ('\\' | '"' | '\'')) => {
             chars.next();
             push(bytes, c);
