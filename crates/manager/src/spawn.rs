@@ -136,7 +136,7 @@ impl Manager {
         let (Kind::Socket(socket), muster_unit::Body::Socket(section)) = (&unit.kind, &unit.file.body) else {
             return Vec::new();
         };
-        let name = section.file_descriptor_name.clone().unwrap_or_else(|| unit.name.to_string());
+        let name = section.file_descriptor_name.clone().map_or_else(|| unit.name.to_string(), |name| name.0);
         socket.ports.iter().map(|port| (port.fd, name.clone())).collect()
     }
 

@@ -27,7 +27,7 @@ macro_rules! words {
         }
     };
 }
-pub(crate) use words;
+
 
 words! {
     /// The state every unit type shares (systemd(1), UNITS).

@@ -8,8 +8,9 @@ pub const LINE_MAX: usize = 1024 * 1024;
 /// The largest file, in bytes.
 pub const FILE_MAX: usize = 16 * 1024 * 1024;
 
-/// One thing that a file says.
+/// One thing that a file says; lines count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // line, name, key, value and message are what they say
 pub enum Line<'a> {
     /// `[Name]`.
     Section { line: u32, name: &'a str },

@@ -48,6 +48,7 @@ pub enum VsockKind {
 
 /// Where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // cid, port, kind, family and group are the kernel's
 pub enum SocketAddress {
     /// A unix socket in the file system.
     Path(String),

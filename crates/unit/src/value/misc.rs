@@ -198,10 +198,10 @@ pub fn parse_size(text: &str) -> Option<u64> {
     let factor = 1_u64 << shift;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let mut sum = whole.parse::<u64>().ok()?.checked_mul(factor)?;
-    let mut weight = factor;
-    for digit in fraction.bytes() {
-        weight = weight.checked_div(10)?;
-        sum = sum.checked_add(weight.checked_mul(u64::from(digit.checked_sub(b'0')?))?)?;
+    if !fraction.is_empty() && fraction.len() <= 9 {
+        let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+        let part = u128::from(fraction.parse::<u64>().ok()?).checked_mul(u128::from(factor))?.checked_div(u128::from(scale))?;
+        sum = sum.checked_add(u64::try_from(part).ok()?)?;
     }
     Some(sum)
 }
