@@ -1,1 +1,25 @@
-//! The mio loop: readiness to events, effects to system calls.
+//! The mio loop: readiness becomes events, effects become system calls. Decides nothing about a unit.
+//!
+//! Reading order: [`turn`] (the loop and its fixed order), [`perform`] (one arm an effect), then the sources:
+//! [`notify`], [`reap`], [`clients`], [`listeners`]; and what keeps descriptors: [`table`].
+//!
+//! What must stay true: one thread; nothing waits but `epoll_wait`; a handler's error never unregisters its source;
+//! exits are handled only in a turn in which the notify socket was read empty.
+#![forbid(unsafe_code)]
+
+pub mod clients;
+pub mod clock;
+pub mod conditions;
+pub mod console;
+pub mod listeners;
+pub mod live;
+pub mod log;
+pub mod notify;
+pub mod perform;
+pub mod processes;
+pub mod reap;
+pub mod table;
+pub mod turn;
+pub mod unit_files;
+
+pub use turn::{Outcome, Runtime, Setup};

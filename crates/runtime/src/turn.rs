@@ -1,0 +1,377 @@
+//! The loop. One turn: wait, then drain what is ready in a fixed order with a budget each — notifications, child exits,
+//! emptiness of cgroups, kernel tables, socket traffic, D-Bus, timers — and write out what clients are owed.
+//!
+//! mio is edge-triggered: a source leaves the ready set only when it was read to its end, and while the set is not
+//! empty the wait is zero.
+
+use crate::clients::Clients;
+use crate::clock;
+use crate::listeners::Listeners;
+use crate::log::Log;
+use crate::notify::{self, Received};
+use crate::processes::Processes;
+use crate::reap;
+use crate::table::FdTable;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use muster_cgroup::Tree;
+use muster_manager::Manager;
+use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
+use muster_manager::event::{Event, MountPoint, Origin, ShutdownVerb};
+use muster_unit::Index;
+use signal_hook_mio::v1_0::Signals;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// So many notifications are read in one turn.
+const NOTIFY_BUDGET: usize = 2048;
+/// So many exits are handled in one turn.
+const EXIT_BUDGET: usize = 1024;
+/// So many follow-up events are worked off in one turn.
+const FOLLOW_UP_BUDGET: usize = 65_536;
+
+/// What stands behind a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Signals, SIGCHLD among them.
+    Signals,
+    /// The notify socket.
+    Notify,
+    /// Events of cgroups.
+    Cgroups,
+    /// The mount table.
+    Mounts,
+    /// Where clients connect.
+    Private,
+    /// A connected client.
+    Client,
+    /// A spawn's report.
+    Report(SpawnId),
+    /// A socket unit's descriptor.
+    Listener(FdId),
+    /// A process that is not our child.
+    Process(u32),
+    /// A stored descriptor.
+    Stored(FdId),
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All units are stopped; go.
+    Shutdown { verb: ShutdownVerb, exit_code: u8 },
+    /// Start the program anew with this state.
+    Reexecute,
+}
+
+/// What the loop is given.
+#[derive(Debug)]
+pub struct Setup {
+    /// The mind.
+    pub manager: Manager,
+    /// Unit files.
+    pub index: Index,
+    /// The cgroup tree.
+    pub cgroups: Tree,
+    /// PID 1's log.
+    pub log: Log,
+    /// Path of the executor.
+    pub executor: String,
+    /// Path of this program, for helpers.
+    pub program: String,
+    /// Descriptors kept from before a re-execution.
+    pub fds: FdTable,
+}
+
+/// The loop's state.
+pub struct Runtime {
+    pub(crate) manager: Manager,
+    pub(crate) index: Index,
+    pub(crate) poll: Poll,
+    pub(crate) sources: BTreeMap<Token, Source>,
+    ready: BTreeSet<Token>,
+    next_token: usize,
+    signals: Signals,
+    notify: OwnedFd,
+    pub(crate) fds: FdTable,
+    pub(crate) cgroups: Tree,
+    pub(crate) mounts: muster_watch::MountTable,
+    pub(crate) clients: Clients,
+    pub(crate) processes: Processes,
+    pub(crate) listeners: Listeners,
+    pub(crate) log: Log,
+    pub(crate) console: crate::console::Console,
+    pub(crate) executor: String,
+    pub(crate) program: String,
+    pub(crate) follow_up: VecDeque<Event>,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) next_request: u64,
+    children_wait: bool,
+}
+
+/// Signals that PID 1 hears (systemd(1), SIGNALS).
+fn heard_signals() -> Vec<i32> {
+    use nix::libc;
+    let plain = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGPWR, libc::SIGWINCH, libc::SIGUSR1, libc::SIGUSR2, libc::SIGHUP];
+    let first = libc::SIGRTMIN();
+    plain.into_iter().chain((0..=29).map(|offset: i32| first.saturating_add(offset))).collect()
+}
+
+impl Runtime {
+    /// Opens the sources. What fails here makes PID 1 useless, so it is an error.
+    pub fn new(setup: Setup) -> io::Result<Runtime> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new(heard_signals())?;
+        let notify = notify::open(notify::PATH)?;
+        let mounts = muster_watch::MountTable::open()?;
+        let clients = Clients::listen(crate::clients::PRIVATE)?;
+        poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
+        let mut runtime = Runtime {
+            manager: setup.manager,
+            index: setup.index,
+            poll,
+            sources: BTreeMap::from([(Token(0), Source::Signals)]),
+            ready: BTreeSet::from([Token(0)]),
+            next_token: 1,
+            signals,
+            notify,
+            fds: setup.fds,
+            cgroups: setup.cgroups,
+            mounts,
+            clients,
+            processes: Processes::default(),
+            listeners: Listeners::default(),
+            log: setup.log,
+            console: crate::console::Console::default(),
+            executor: setup.executor,
+            program: setup.program,
+            follow_up: VecDeque::new(),
+            outcome: None,
+            next_request: 0,
+            children_wait: true,
+        };
+        let fixed = [
+            (runtime.notify.as_raw_fd(), Source::Notify),
+            (runtime.cgroups.events_fd(), Source::Cgroups),
+            (runtime.mounts.as_raw_fd(), Source::Mounts),
+            (runtime.clients.listener_fd(), Source::Private),
+        ];
+        for (fd, source) in fixed {
+            runtime.register_raw(fd, source)?;
+        }
+        Ok(runtime)
+    }
+
+    /// The manager, to read.
+    pub fn manager(&self) -> &Manager {
+        &self.manager
+    }
+
+    /// Queues the boot.
+    pub fn start_default(&mut self) {
+        self.read_mounts();
+        self.manager.start_default(clock::now(), &self.index);
+        self.work_off();
+    }
+
+    /// Turns until the end.
+    pub fn run(&mut self) -> Outcome {
+        let mut events = Events::with_capacity(256);
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                self.clients.flush_all();
+                return outcome;
+            }
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => self.ready.extend(events.iter().map(mio::event::Event::token)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.note(Level::Error, &format!("Waiting for events failed: {error}")),
+            }
+            self.turn();
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() || self.children_wait || !self.follow_up.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now = clock::now().monotonic_usec;
+        let own = self.listeners.next_retry();
+        let deadline = self.manager.next_deadline().into_iter().chain(own).min()?;
+        // Rounded up, so that a deadline is never met a moment too early.
+        Some(Duration::from_millis(deadline.saturating_sub(now).div_ceil(1000)))
+    }
+
+    fn turn(&mut self) {
+        let ready: Vec<(Token, Source)> = self.ready.iter().filter_map(|token| Some((*token, *self.sources.get(token)?))).collect();
+        self.ready.clear();
+        let of = |wanted: fn(&Source) -> bool| ready.iter().copied().filter(move |(_, source)| wanted(source));
+        if of(|source| *source == Source::Signals).next().is_some() {
+            self.hear_signals();
+        }
+        let silent = self.drain_notify();
+        if !silent {
+            self.mark_ready(Source::Notify);
+        }
+        for (token, source) in of(|source| matches!(source, Source::Report(_))) {
+            if let Source::Report(spawn) = source {
+                self.read_report(token, spawn);
+            }
+        }
+        if silent && self.children_wait {
+            self.reap_children();
+        }
+        if of(|source| *source == Source::Cgroups).next().is_some() {
+            for path in self.cgroups.drain() {
+                self.cgroup_changed(path);
+            }
+        }
+        if of(|source| *source == Source::Mounts).next().is_some() {
+            self.read_mounts();
+        }
+        for (token, source) in ready {
+            match source {
+                Source::Listener(fd) => self.listener_ready(token, fd),
+                Source::Process(pid) => self.watched_process_ended(token, pid),
+                Source::Stored(fd) => self.deliver(Event::StoredFdHungUp { fd }),
+                Source::Private => self.accept_clients(),
+                Source::Client => self.client_ready(token),
+                Source::Signals | Source::Notify | Source::Cgroups | Source::Mounts | Source::Report(_) => {}
+            }
+        }
+        self.retry_listeners();
+        self.deliver(Event::Tick);
+        self.clients_write();
+    }
+
+    /// Hands one event over, and does what follows from it.
+    pub(crate) fn deliver(&mut self, event: Event) {
+        self.manager.handle(clock::now(), &self.index, event);
+        self.work_off();
+    }
+
+    /// Effects of the last event, and the events that follow from them, to the end.
+    pub(crate) fn work_off(&mut self) {
+        for _ in 0..FOLLOW_UP_BUDGET {
+            while let Some(effect) = self.manager.poll_effect() {
+                self.perform(effect);
+            }
+            let Some(event) = self.follow_up.pop_front() else { return };
+            self.manager.handle(clock::now(), &self.index, event);
+        }
+    }
+
+    /// Registers a descriptor; gives its token.
+    pub(crate) fn register(&mut self, fd: BorrowedFd<'_>, source: Source) -> io::Result<Token> {
+        self.register_raw(fd.as_raw_fd(), source)
+    }
+
+    pub(crate) fn register_raw(&mut self, fd: i32, source: Source) -> io::Result<Token> {
+        let token = Token(self.next_token);
+        self.next_token = self.next_token.saturating_add(1);
+        let interest = match source {
+            Source::Client => Interest::READABLE | Interest::WRITABLE,
+            Source::Mounts => Interest::READABLE | Interest::PRIORITY,
+            _ => Interest::READABLE,
+        };
+        self.poll.registry().register(&mut SourceFd(&fd), token, interest)?;
+        self.sources.insert(token, source);
+        Ok(token)
+    }
+
+    /// Forgets a token. The descriptor is deregistered while it is still open.
+    pub(crate) fn deregister(&mut self, token: Token, fd: BorrowedFd<'_>) {
+        let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        self.forget(token);
+    }
+
+    pub(crate) fn forget(&mut self, token: Token) {
+        self.sources.remove(&token);
+        self.ready.remove(&token);
+    }
+
+    /// Keeps a source in the ready set: it was not read to its end.
+    pub(crate) fn still_ready(&mut self, token: Token) {
+        self.ready.insert(token);
+    }
+
+    fn mark_ready(&mut self, wanted: Source) {
+        let tokens = self.sources.iter().filter(|(_, source)| **source == wanted).map(|(token, _)| *token);
+        self.ready.extend(tokens);
+    }
+
+    fn hear_signals(&mut self) {
+        let heard: Vec<i32> = self.signals.pending().collect();
+        for signal in heard {
+            if signal == nix::libc::SIGCHLD {
+                self.children_wait = true;
+            } else {
+                self.deliver(Event::Signalled { signal, origin: Origin::default() });
+            }
+        }
+    }
+
+    /// True when the notify socket was read empty.
+    fn drain_notify(&mut self) -> bool {
+        for _ in 0..NOTIFY_BUDGET {
+            match notify::receive(&self.notify) {
+                Received::Empty => return true,
+                Received::Dropped(reason) => self.note(Level::Warning, &format!("Ignored a notification: {reason}.")),
+                Received::Message(message) => {
+                    let cgroup = self.cgroups.of_process(message.pid);
+                    let fds = message.fds.into_iter().map(|fd| self.fds.insert(fd)).collect();
+                    self.deliver(Event::Notified { pid: message.pid, uid: message.uid, cgroup, fields: message.fields, fds });
+                }
+            }
+        }
+        false
+    }
+
+    fn reap_children(&mut self) {
+        for _ in 0..EXIT_BUDGET {
+            let Some((pid, exit)) = reap::next() else {
+                self.children_wait = false;
+                return;
+            };
+            self.child_ended(pid, exit);
+            reap::reap(pid);
+        }
+    }
+
+    fn cgroup_changed(&mut self, path: String) {
+        // Looked at now, not when the kernel told: a process may have come since.
+        if !self.cgroups.is_populated(&path) {
+            self.deliver(Event::CgroupEmptied { path });
+        }
+    }
+
+    pub(crate) fn read_mounts(&mut self) {
+        match self.mounts.read() {
+            Ok(entries) => {
+                let mounts = entries
+                    .into_iter()
+                    .filter_map(|mount| {
+                        let unit = format!("{}.mount", muster_unit::path_escape(&mount.place)).parse().ok()?;
+                        Some(MountPoint { unit, what: mount.what, place: mount.place, fs_type: mount.fs_type, options: mount.options })
+                    })
+                    .collect();
+                self.deliver(Event::MountTableRead { mounts });
+            }
+            Err(error) => self.note(Level::Warning, &format!("The mount table could not be read: {error}")),
+        }
+    }
+
+    pub(crate) fn new_request(&mut self) -> RequestId {
+        self.next_request = self.next_request.saturating_add(1);
+        RequestId(self.next_request)
+    }
+
+    /// A record of the runtime's own.
+    pub(crate) fn note(&mut self, level: Level, message: &str) {
+        let record = LogRecord { level, unit: None, message: message.to_owned(), fields: Vec::new() };
+        self.log.write(&record, None);
+    }
+}
