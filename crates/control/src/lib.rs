@@ -11,6 +11,7 @@
 pub mod announce;
 pub mod authorize;
 mod cgroup;
+mod command;
 mod dump;
 pub mod error;
 mod exec;
