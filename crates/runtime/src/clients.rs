@@ -1,0 +1,271 @@
+//! Clients on the private socket: bytes to messages to requests, and back.
+//!
+//! Only root gets in, by SO_PEERCRED. A client that breaks the protocol or does not read is closed; the rest goes on.
+
+use crate::live::LiveView;
+use crate::turn::{Runtime, Source};
+use mio::Token;
+use muster_bus::{Credentials, Incoming, Outgoing, Peer};
+use muster_control::{Action, UnitFileOperation};
+use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
+use muster_manager::event::{Event, Origin, Request};
+use nix::sys::socket::{AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt, listen, recvmsg, sendmsg, socket, sockopt};
+use std::collections::BTreeMap;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Where systemctl finds us.
+pub const PRIVATE: &str = "/run/systemd/private";
+/// So many clients at most.
+const CLIENTS_MAX: usize = 4096;
+/// So many bytes of one client are read in one turn.
+const READ_BUDGET: usize = 1 << 20;
+/// So many messages of one client are handled in one turn.
+const MESSAGE_BUDGET: usize = 256;
+
+#[derive(Debug)]
+struct Client {
+    fd: OwnedFd,
+    peer: Peer,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+struct Pending {
+    client: Token,
+    message: Incoming,
+    retry: bool,
+}
+
+/// All clients.
+#[derive(Debug)]
+pub struct Clients {
+    listener: OwnedFd,
+    guid: [u8; 16],
+    clients: BTreeMap<Token, Client>,
+    pending: BTreeMap<RequestId, Pending>,
+}
+
+impl Clients {
+    /// Listens.
+    pub fn listen(path: &str) -> std::io::Result<Clients> {
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+        let _ = std::fs::remove_file(path);
+        bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+        nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, path, nix::sys::stat::Mode::from_bits_truncate(0o600), nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+        listen(&fd, Backlog::MAXCONN)?;
+        // Who waits for the socket with inotify waits for this.
+        let _ = std::fs::File::open(path);
+        let mut guid = [0_u8; 16];
+        let _ = std::fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut guid));
+        Ok(Clients { listener: fd, guid, clients: BTreeMap::new(), pending: BTreeMap::new() })
+    }
+
+    pub(crate) fn listener_fd(&self) -> i32 {
+        self.listener.as_raw_fd()
+    }
+
+    /// Writes what clients can take now.
+    pub fn flush_all(&mut self) -> Vec<Token> {
+        let mut broken = Vec::new();
+        for (token, client) in &mut self.clients {
+            if write(client).is_err() {
+                broken.push(*token);
+            }
+        }
+        broken
+    }
+}
+
+/// Writes until the socket is full or nothing waits.
+fn write(client: &mut Client) -> nix::Result<()> {
+    loop {
+        let sent = {
+            let (bytes, fds) = client.peer.output();
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+            let rights = [ControlMessage::ScmRights(&raw)];
+            let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+            match sendmsg::<()>(client.fd.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL, None) {
+                Ok(sent) => sent,
+                Err(nix::errno::Errno::EAGAIN) => return Ok(()),
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return Err(error),
+            }
+        };
+        client.peer.sent(sent);
+    }
+}
+
+impl Runtime {
+    pub(crate) fn accept_clients(&mut self) {
+        for _ in 0..CLIENTS_MAX {
+            let raw = match accept4(self.clients.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
+                Ok(raw) => raw,
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => continue,
+                Err(nix::errno::Errno::EAGAIN) => return,
+                Err(error) => return self.note(Level::Warning, &format!("A client could not be accepted: {error}")),
+            };
+            let fd = muster_sys::adopt_fd(raw);
+            if self.clients.clients.len() >= CLIENTS_MAX {
+                self.note(Level::Warning, "Too many clients; one was turned away.");
+                continue;
+            }
+            self.add_client(fd);
+        }
+    }
+
+    fn add_client(&mut self, fd: OwnedFd) {
+        let Ok(found) = getsockopt(&fd, sockopt::PeerCredentials) else { return };
+        let credentials = Credentials { uid: found.uid(), gid: found.gid(), pid: found.pid() };
+        let pid = u32::try_from(found.pid()).unwrap_or(0);
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).map(|text| text.trim_end().to_owned()).unwrap_or_default();
+        let peer = Peer::server(self.clients.guid, credentials, found.uid() == 0);
+        let Ok(token) = self.register_raw(fd.as_raw_fd(), Source::Client) else { return };
+        self.clients.clients.insert(token, Client { fd, peer, origin: Origin { uid: found.uid(), pid, comm } });
+        self.still_ready(token);
+    }
+
+    /// Reads what a client sent, and answers.
+    pub(crate) fn client_ready(&mut self, token: Token) {
+        let mut buffer = vec![0_u8; 64 * 1024];
+        let mut read = 0_usize;
+        loop {
+            if read >= READ_BUDGET {
+                self.still_ready(token);
+                break;
+            }
+            let Some(client) = self.clients.clients.get_mut(&token) else { return };
+            let mut control = nix::cmsg_space!([std::os::fd::RawFd; 253]);
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+            let (length, fds) = match recvmsg::<()>(client.fd.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+                Ok(message) => {
+                    let mut fds = Vec::new();
+                    for item in message.cmsgs().into_iter().flatten() {
+                        if let ControlMessageOwned::ScmRights(found) = item {
+                            fds.extend(found.into_iter().map(muster_sys::adopt_fd));
+                        }
+                    }
+                    (message.bytes, fds)
+                }
+                Err(nix::errno::Errno::EAGAIN) => break,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return self.close_client(token),
+            };
+            if length == 0 {
+                // What it asked before it closed still counts.
+                self.client_messages(token);
+                return self.close_client(token);
+            }
+            read = read.saturating_add(length);
+            let bytes = buffer.get(..length).unwrap_or(&[]);
+            let fed = client.peer.receive(bytes, fds);
+            self.client_messages(token);
+            if fed.is_err() {
+                if let Some(client) = self.clients.clients.get_mut(&token) {
+                    let _ = write(client);
+                }
+                return self.close_client(token);
+            }
+        }
+        self.client_messages(token);
+    }
+
+    fn client_messages(&mut self, token: Token) {
+        for _ in 0..MESSAGE_BUDGET {
+            let Some(client) = self.clients.clients.get_mut(&token) else { return };
+            let Some(message) = client.peer.next_message() else { return };
+            let origin = client.origin.clone();
+            self.handle_message(token, &origin, message, false);
+        }
+        self.still_ready(token);
+    }
+
+    fn handle_message(&mut self, token: Token, origin: &Origin, message: Incoming, retried: bool) {
+        let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
+        match muster_control::dispatch(&self.manager, &live, origin, &message) {
+            Action::Ignore => {}
+            Action::Reply(reply) => self.send(token, &reply),
+            Action::UnitFiles(operation) => self.unit_files(token, &message, &operation),
+            Action::RequestThenRetry(_) if retried => {
+                let refusal = muster_control::error::Refusal::unknown_object(message.path().unwrap_or(""));
+                let reply = muster_control::wire::error_to(&message, &refusal);
+                self.send(token, &reply);
+            }
+            Action::Request(request) => self.request(token, origin, message, request, false),
+            Action::RequestThenRetry(request) => self.request(token, origin, message, request, true),
+        }
+    }
+
+    fn request(&mut self, client: Token, origin: &Origin, message: Incoming, request: Request, retry: bool) {
+        let id = self.new_request();
+        self.clients.pending.insert(id, Pending { client, message, retry });
+        self.deliver(Event::Requested { id, origin: origin.clone(), request });
+    }
+
+    /// The manager's answer to a request.
+    pub(crate) fn reply(&mut self, id: RequestId, reply: &Reply) {
+        let Some(pending) = self.clients.pending.remove(&id) else { return };
+        let retry = pending.retry && matches!(reply, Reply::Done | Reply::Unit(_));
+        if retry {
+            let Some(origin) = self.clients.clients.get(&pending.client).map(|client| client.origin.clone()) else { return };
+            return self.handle_message(pending.client, &origin, pending.message, true);
+        }
+        let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
+        if !pending.message.no_reply_expected() {
+            let answer = muster_control::reply(&self.manager, &live, &pending.message, reply);
+            self.send(pending.client, &answer);
+        }
+    }
+
+    fn unit_files(&mut self, token: Token, message: &Incoming, operation: &UnitFileOperation) {
+        let outcome = crate::unit_files::run(&self.index, operation);
+        let changed = matches!(&outcome, Ok(muster_control::UnitFileOutcome::Changes { changes, .. }) if !changes.is_empty());
+        let reply = muster_control::unit_files_reply(message, operation, &outcome);
+        self.send(token, &reply);
+        if changed {
+            // New links count for later questions at once; units take them over with the next reload.
+            self.index = muster_unit::Index::scan(self.index.path().to_vec());
+            self.announce(&BusSignal::UnitFilesChanged);
+        }
+    }
+
+    /// Tells every client.
+    pub(crate) fn announce(&mut self, signal: &BusSignal) {
+        if self.clients.clients.is_empty() {
+            return;
+        }
+        let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
+        let messages = muster_control::signals(&self.manager, &live, signal);
+        let tokens: Vec<Token> = self.clients.clients.iter().filter(|(_, client)| client.peer.is_ready()).map(|(token, _)| *token).collect();
+        for token in tokens {
+            for message in &messages {
+                self.send(token, message);
+            }
+        }
+    }
+
+    fn send(&mut self, token: Token, message: &Outgoing) {
+        let Some(client) = self.clients.clients.get_mut(&token) else { return };
+        if client.peer.send(message).is_err() {
+            self.close_client(token);
+        }
+    }
+
+    /// Writes to all who are owed something; closes who is gone.
+    pub(crate) fn clients_write(&mut self) {
+        for token in self.clients.flush_all() {
+            self.close_client(token);
+        }
+    }
+
+    fn close_client(&mut self, token: Token) {
+        if let Some(mut client) = self.clients.clients.remove(&token) {
+            let _ = write(&mut client);
+            self.deregister(token, client.fd.as_fd());
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Processes: started by the executor, known by pidfd, and our own helpers, which do what may block.
+
+use crate::turn::{Runtime, Source};
+use mio::Token;
+use muster_exec::Report;
+use muster_manager::effect::{Level, Spawn, SpawnId};
+use muster_manager::event::{Event, Exit, PidFileFound};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Command, Stdio};
+
+#[derive(Debug)]
+struct Started {
+    pid: u32,
+    report: Option<(Token, OwnedFd)>,
+    wants_exec: bool,
+}
+
+/// What a helper of ours is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Helper {
+    /// Generators run; then unit files are read anew.
+    Generators,
+    /// Nobody waits for it.
+    Errand,
+}
+
+/// What runs.
+#[derive(Debug, Default)]
+pub struct Processes {
+    started: BTreeMap<SpawnId, Started>,
+    by_pid: BTreeMap<u32, SpawnId>,
+    pidfds: BTreeMap<u32, OwnedFd>,
+    watched: BTreeMap<u32, (Token, OwnedFd)>,
+    helpers: BTreeMap<u32, Helper>,
+}
+
+impl Runtime {
+    pub(crate) fn spawn(&mut self, spawn: &Spawn) {
+        let directory = self.cgroups.open_dir(&spawn.cgroup).ok();
+        let fds = spawn.fds.iter().filter_map(|(id, name)| Some((self.fds.get(*id)?, name.clone()))).collect();
+        let request = muster_exec::Request {
+            unit: spawn.unit.as_str(),
+            command: &spawn.command,
+            exec: &spawn.exec,
+            base_environment: &spawn.base_environment,
+            own_environment: &spawn.own_environment,
+            fds,
+            stdio_socket: spawn.stdio_socket.and_then(|id| self.fds.get(id)),
+            cgroup_dir: directory.as_ref().map(AsFd::as_fd),
+            invocation_id: &spawn.invocation_id,
+            set_watchdog_pid: spawn.set_watchdog_pid,
+            make_directories: spawn.make_directories,
+            non_blocking: spawn.non_blocking,
+        };
+        match muster_exec::start(&request, &self.executor) {
+            Ok(started) => {
+                let report = match self.register_raw(started.report.as_raw_fd(), Source::Report(spawn.id)) {
+                    Ok(token) => Some((token, started.report)),
+                    Err(_) => None,
+                };
+                self.processes.by_pid.insert(started.pid, spawn.id);
+                self.processes.pidfds.insert(started.pid, started.pidfd);
+                self.processes.started.insert(spawn.id, Started { pid: started.pid, report, wants_exec: spawn.report_exec });
+                self.follow_up.push_back(Event::Spawned { spawn: spawn.id, pid: started.pid });
+            }
+            Err(error) => self.follow_up.push_back(Event::SpawnFailed { spawn: spawn.id, status: error.status, message: error.message }),
+        }
+    }
+
+    /// Reads what the executor has to say.
+    pub(crate) fn read_report(&mut self, token: Token, spawn: SpawnId) {
+        let Some(started) = self.processes.started.get(&spawn) else { return self.forget(token) };
+        let Some((_, report)) = &started.report else { return };
+        let event = match muster_exec::read_report(report) {
+            Report::NotYet => return,
+            Report::Executed => started.wants_exec.then_some(Event::ExecSucceeded { spawn }),
+            Report::Failed { status, message } => Some(Event::ExecFailed { spawn, status, message }),
+        };
+        self.close_report(spawn);
+        if let Some(event) = event {
+            self.deliver(event);
+        }
+    }
+
+    fn close_report(&mut self, spawn: SpawnId) {
+        let report = self.processes.started.get_mut(&spawn).and_then(|started| started.report.take());
+        if let Some((token, fd)) = report {
+            self.deregister(token, fd.as_fd());
+        }
+    }
+
+    /// A child became a zombie.
+    pub(crate) fn child_ended(&mut self, pid: u32, exit: Exit) {
+        if let Some(helper) = self.processes.helpers.remove(&pid) {
+            return self.helper_ended(helper, exit);
+        }
+        if let Some(spawn) = self.processes.by_pid.remove(&pid) {
+            // What it said before its end comes first.
+            let token = self.processes.started.get(&spawn).and_then(|started| started.report.as_ref().map(|(token, _)| *token));
+            if let Some(token) = token {
+                self.read_report(token, spawn);
+            }
+            self.close_report(spawn);
+            self.processes.started.remove(&spawn);
+        }
+        self.processes.pidfds.remove(&pid);
+        self.deliver(Event::ChildExited { pid, exit });
+    }
+
+    /// Signals one process: by pidfd where we hold one.
+    pub(crate) fn kill_process(&mut self, pid: u32, signal: i32, value: Option<i32>) {
+        let held = self.processes.pidfds.get(&pid).or_else(|| self.processes.watched.get(&pid).map(|(_, fd)| fd));
+        let sent = match (held, value) {
+            (Some(fd), None) => muster_sys::pidfd_send_signal(fd.as_fd(), signal).is_ok(),
+            (_, Some(value)) => muster_sys::queue_signal(pid, signal, value).is_ok(),
+            (None, None) => false,
+        };
+        if !sent && held.is_none() {
+            if let (Ok(raw), Ok(signal)) = (i32::try_from(pid), nix::sys::signal::Signal::try_from(signal)) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), signal);
+            }
+        }
+    }
+
+    /// Watches a process that is not our child.
+    pub(crate) fn watch_process(&mut self, pid: u32) {
+        if self.processes.by_pid.contains_key(&pid) || self.processes.watched.contains_key(&pid) {
+            return;
+        }
+        let Ok(pidfd) = muster_sys::pidfd_open(pid) else {
+            return self.follow_up.push_back(Event::WatchedProcessExited { pid });
+        };
+        match self.register_raw(pidfd.as_raw_fd(), Source::Process(pid)) {
+            Ok(token) => {
+                self.processes.watched.insert(pid, (token, pidfd));
+            }
+            Err(error) => self.note(Level::Warning, &format!("Process {pid} cannot be watched: {error}")),
+        }
+    }
+
+    pub(crate) fn watched_process_ended(&mut self, token: Token, pid: u32) {
+        if let Some((_, fd)) = self.processes.watched.remove(&pid) {
+            self.deregister(token, fd.as_fd());
+        }
+        // A child of ours is reaped; its end is told there, with its status.
+        if parent_of(pid) != Some(std::process::id()) {
+            self.deliver(Event::WatchedProcessExited { pid });
+        }
+    }
+
+    /// Runs this program for an errand that may block.
+    pub(crate) fn run_helper(&mut self, arguments: &[&str], helper: Helper) -> bool {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).stdin(Stdio::null()).current_dir("/");
+        match command.spawn() {
+            Ok(child) => {
+                self.processes.helpers.insert(child.id(), helper);
+                true
+            }
+            Err(error) => {
+                self.note(Level::Error, &format!("A helper ({}) could not be started: {error}", arguments.join(" ")));
+                false
+            }
+        }
+    }
+
+    fn helper_ended(&mut self, helper: Helper, _: Exit) {
+        match helper {
+            Helper::Generators => self.rescan(),
+            Helper::Errand => {}
+        }
+    }
+
+    /// Reads unit directories anew.
+    pub(crate) fn rescan(&mut self) {
+        self.index = muster_unit::Index::scan(self.index.path().to_vec());
+        self.follow_up.push_back(Event::SourceReloaded);
+        self.work_off();
+    }
+
+    pub(crate) fn read_pid_file(&mut self, path: &str) -> Result<PidFileFound, String> {
+        let text = muster_unit::index::read_unit_file(path)?;
+        let pid: u32 = text.trim().parse().map_err(|_| format!("{path} holds no process number"))?;
+        if pid < 2 {
+            return Err(format!("{path} names process {pid}"));
+        }
+        let owner_uid = std::fs::metadata(path).map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata)).unwrap_or(u32::MAX);
+        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            return Err(format!("{path} names process {pid}, which does not exist"));
+        }
+        Ok(PidFileFound { pid, cgroup: self.cgroups.of_process(pid), owner_uid })
+    }
+
+    /// The one process of a cgroup that is our child.
+    pub(crate) fn guess_main(&mut self, cgroup: &str) -> Result<PidFileFound, String> {
+        let me = std::process::id();
+        let mut ours = self.cgroups.processes(cgroup).into_iter().map(|(_, pid)| pid).filter(|pid| parent_of(*pid) == Some(me));
+        match (ours.next(), ours.next()) {
+            (Some(pid), None) => Ok(PidFileFound { pid, cgroup: Some(cgroup.to_owned()), owner_uid: 0 }),
+            (None, _) => Err("no process is left in the cgroup".to_owned()),
+            (Some(_), Some(_)) => Err("more than one process could be the main one".to_owned()),
+        }
+    }
+}
+
+/// The parent of a process.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold blanks and parentheses: what follows the last one is fixed.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
