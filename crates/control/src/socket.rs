@@ -32,6 +32,15 @@ fn descriptor_name(u: &UnitView<'_>) -> String {
     }
 }
 
+/// `name=value` of `XAttrListen=` and kin.
+fn assignment(text: &String, out: &mut Out<'_>) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    out.structure(|out| {
+        out.str(name);
+        out.str(value);
+    });
+}
+
 /// The number of a protocol (protocols(5)).
 fn protocol(protocol: Option<SocketProtocol>) -> i32 {
     match protocol {
@@ -116,8 +125,8 @@ properties! {
         PassPIDFD "b" Const = u.socket().pass_pidfd;
         DeferTrigger "s" Const = u.socket().defer_trigger.as_str();
         DeferTriggerMaxUSec "t" Const = or(&u.socket().defer_trigger_max_sec, crate::show::UNSET);
-        XAttrEntryPoint "as" Const = u.socket().xattr_entry_point;
-        XAttrListen "as" Const = u.socket().xattr_listen;
-        XAttrAccept "as" Const = u.socket().xattr_accept;
+        XAttrEntryPoint "a(ss)" Const = Each(&u.socket().xattr_entry_point, assignment);
+        XAttrListen "a(ss)" Const = Each(&u.socket().xattr_listen, assignment);
+        XAttrAccept "a(ss)" Const = Each(&u.socket().xattr_accept, assignment);
     }
 }

@@ -1,0 +1,169 @@
+//! Resource control, as every type with a cgroup shows it.
+//!
+//! Live rows are asked of the kernel at the time of the call; `u64::MAX` says that there is no number.
+
+use crate::show::{Each, Empty, Listed, Mask, UNSET, or, word};
+use crate::table::properties;
+use crate::view::{LiveValue, UnitView};
+use crate::wire::Out;
+use muster_unit::setting::{Amount, Weight};
+use muster_unit::{CGroupSection, Delegate, parse_size};
+
+/// Whether a unit's processes may make cgroups of their own below its cgroup.
+pub fn is_delegated(section: &CGroupSection) -> bool {
+    match &section.delegate {
+        None => false,
+        Some(Delegate::All) => true,
+        Some(Delegate::Controllers(list)) => list.first().is_none_or(|first| first != "-"),
+    }
+}
+
+fn delegated(u: &UnitView<'_>) -> Vec<String> {
+    const ALL: &[&str] =
+        &["cpu", "cpuset", "io", "memory", "pids", "bpf-firewall", "bpf-devices", "bpf-foreign", "bpf-socket-bind"];
+    match &u.cgroup().delegate {
+        Some(Delegate::All) => ALL.iter().map(|word| (*word).to_owned()).collect(),
+        Some(Delegate::Controllers(list)) => list.iter().filter(|word| *word != "-").cloned().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// The path that the kernel knows; empty for a unit without a cgroup.
+pub fn control_group(u: &UnitView<'_>) -> String {
+    match u.unit.cgroup.as_deref() {
+        Some(path) => format!("{}{path}", u.manager.state().facts.cgroup_root),
+        None => String::new(),
+    }
+}
+
+fn weight(weight: Option<Weight>) -> u64 {
+    weight.map_or(u64::MAX, |weight| weight.0)
+}
+
+/// Fractions show as no limit here: what they come to is the kernel's `Effective…`.
+fn amount(amount: Option<Amount>, default: u64) -> u64 {
+    match amount {
+        None => default,
+        Some(Amount::Absolute(number)) => number,
+        Some(Amount::Fraction(_) | Amount::Infinity) => u64::MAX,
+    }
+}
+
+/// `CPUQuota=20%` as microseconds of CPU in a second.
+fn quota(u: &UnitView<'_>) -> u64 {
+    let percent = u.cgroup().cpu_quota.as_deref().and_then(|text| text.strip_suffix('%')).and_then(|text| text.parse::<u64>().ok());
+    percent.map_or(u64::MAX, |percent| percent.saturating_mul(10_000))
+}
+
+fn word_pair(words: &[String], out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(words.first().map_or("", String::as_str));
+        out.str(words.get(1).map_or("rwm", String::as_str));
+    });
+}
+
+fn device_number(words: &[String], out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(words.first().map_or("", String::as_str));
+        out.u64(words.get(1).and_then(|text| parse_size(text)).unwrap_or(0));
+    });
+}
+
+properties! {
+    /// Of services, sockets, mounts, swaps, slices and scopes.
+    CGROUP: Unit(u) {
+        Slice "s" Never = u.slice_name();
+        ControlGroup "s" Never = control_group(u);
+        ControlGroupId "t" Never [live] = or(&u.live_number(LiveValue::ControlGroupId), 0);
+        MemoryCurrent "t" Never [live] = or(&u.live_number(LiveValue::MemoryCurrent), UNSET);
+        MemoryPeak "t" Never [live] = or(&u.live_number(LiveValue::MemoryPeak), UNSET);
+        MemorySwapCurrent "t" Never [live] = or(&u.live_number(LiveValue::MemorySwapCurrent), UNSET);
+        MemorySwapPeak "t" Never [live] = or(&u.live_number(LiveValue::MemorySwapPeak), UNSET);
+        MemoryZSwapCurrent "t" Never [live] = or(&u.live_number(LiveValue::MemoryZSwapCurrent), UNSET);
+        MemoryAvailable "t" Never [live] = or(&u.live_number(LiveValue::MemoryAvailable), UNSET);
+        EffectiveMemoryMax "t" Never [live] = or(&u.live_number(LiveValue::EffectiveMemoryMax), UNSET);
+        EffectiveMemoryHigh "t" Never [live] = or(&u.live_number(LiveValue::EffectiveMemoryHigh), UNSET);
+        CPUUsageNSec "t" Never [live] = or(&u.live_number(LiveValue::CPUUsageNSec), UNSET);
+        EffectiveCPUs "ay" Never = Empty;
+        EffectiveMemoryNodes "ay" Never = Empty;
+        TasksCurrent "t" Never [live] = or(&u.live_number(LiveValue::TasksCurrent), UNSET);
+        EffectiveTasksMax "t" Never [live] = or(&u.live_number(LiveValue::EffectiveTasksMax), UNSET);
+        IPIngressBytes "t" Never = UNSET;
+        IPIngressPackets "t" Never = UNSET;
+        IPEgressBytes "t" Never = UNSET;
+        IPEgressPackets "t" Never = UNSET;
+        IOReadBytes "t" Never [live] = or(&u.live_number(LiveValue::IOReadBytes), UNSET);
+        IOReadOperations "t" Never [live] = or(&u.live_number(LiveValue::IOReadOperations), UNSET);
+        IOWriteBytes "t" Never [live] = or(&u.live_number(LiveValue::IOWriteBytes), UNSET);
+        IOWriteOperations "t" Never [live] = or(&u.live_number(LiveValue::IOWriteOperations), UNSET);
+        Delegate "b" Never = is_delegated(u.cgroup());
+        DelegateControllers "as" Never = delegated(u);
+        DelegateSubgroup "s" Never = u.cgroup().delegate_subgroup;
+        CPUAccounting "b" Never = true;
+        CPUWeight "t" Never = weight(u.cgroup().cpu_weight);
+        StartupCPUWeight "t" Never = weight(u.cgroup().startup_cpu_weight);
+        CPUShares "t" Never = UNSET;
+        StartupCPUShares "t" Never = UNSET;
+        CPUQuotaPerSecUSec "t" Never = quota(u);
+        CPUQuotaPeriodUSec "t" Never = or(&u.cgroup().cpu_quota_period_sec, UNSET);
+        AllowedCPUs "ay" Never = Mask(&u.cgroup().allowed_cpus);
+        StartupAllowedCPUs "ay" Never = Mask(&u.cgroup().startup_allowed_cpus);
+        AllowedMemoryNodes "ay" Never = Mask(&u.cgroup().allowed_memory_nodes);
+        StartupAllowedMemoryNodes "ay" Never = Mask(&u.cgroup().startup_allowed_memory_nodes);
+        IOAccounting "b" Never = u.cgroup().io_accounting.unwrap_or(false);
+        IOWeight "t" Never = weight(u.cgroup().io_weight);
+        StartupIOWeight "t" Never = weight(u.cgroup().startup_io_weight);
+        IODeviceWeight "a(st)" Never = Each(u.cgroup().io_device_weight.chunks(2), device_number);
+        IOReadBandwidthMax "a(st)" Never = Each(u.cgroup().io_read_bandwidth_max.chunks(2), device_number);
+        IOWriteBandwidthMax "a(st)" Never = Each(u.cgroup().io_write_bandwidth_max.chunks(2), device_number);
+        IOReadIOPSMax "a(st)" Never = Each(u.cgroup().io_read_iops_max.chunks(2), device_number);
+        IOWriteIOPSMax "a(st)" Never = Each(u.cgroup().io_write_iops_max.chunks(2), device_number);
+        IODeviceLatencyTargetUSec "a(st)" Never = Empty;
+        BlockIOAccounting "b" Never = false;
+        BlockIOWeight "t" Never = UNSET;
+        StartupBlockIOWeight "t" Never = UNSET;
+        BlockIODeviceWeight "a(st)" Never = Empty;
+        BlockIOReadBandwidth "a(st)" Never = Empty;
+        BlockIOWriteBandwidth "a(st)" Never = Empty;
+        MemoryAccounting "b" Never = u.cgroup().memory_accounting.unwrap_or(true);
+        DefaultMemoryLow "t" Never = 0_u64;
+        DefaultStartupMemoryLow "t" Never = 0_u64;
+        DefaultMemoryMin "t" Never = 0_u64;
+        MemoryMin "t" Never = amount(u.cgroup().memory_min, 0);
+        MemoryLow "t" Never = amount(u.cgroup().memory_low, 0);
+        StartupMemoryLow "t" Never = amount(u.cgroup().startup_memory_low, 0);
+        MemoryHigh "t" Never = amount(u.cgroup().memory_high, u64::MAX);
+        StartupMemoryHigh "t" Never = amount(u.cgroup().startup_memory_high, u64::MAX);
+        MemoryMax "t" Never = amount(u.cgroup().memory_max, u64::MAX);
+        StartupMemoryMax "t" Never = amount(u.cgroup().startup_memory_max, u64::MAX);
+        MemorySwapMax "t" Never = amount(u.cgroup().memory_swap_max, u64::MAX);
+        StartupMemorySwapMax "t" Never = amount(u.cgroup().startup_memory_swap_max, u64::MAX);
+        MemoryZSwapMax "t" Never = amount(u.cgroup().memory_zswap_max, u64::MAX);
+        StartupMemoryZSwapMax "t" Never = amount(u.cgroup().startup_memory_zswap_max, u64::MAX);
+        MemoryZSwapWriteback "b" Never = u.cgroup().memory_zswap_writeback.unwrap_or(true);
+        MemoryLimit "t" Never = UNSET;
+        DevicePolicy "s" Never = u.cgroup().device_policy.as_str();
+        DeviceAllow "a(ss)" Never = Each(u.cgroup().device_allow.chunks(2), word_pair);
+        TasksAccounting "b" Never = u.cgroup().tasks_accounting.unwrap_or(true);
+        TasksMax "t" Never = amount(u.cgroup().tasks_max, u64::MAX);
+        IPAccounting "b" Never = u.cgroup().ip_accounting.unwrap_or(false);
+        IPAddressAllow "a(iayu)" Never = Empty;
+        IPAddressDeny "a(iayu)" Never = Empty;
+        IPIngressFilterPath "as" Never = u.cgroup().ip_ingress_filter_path;
+        IPEgressFilterPath "as" Never = u.cgroup().ip_egress_filter_path;
+        DisableControllers "as" Never = u.cgroup().disable_controllers;
+        ManagedOOMSwap "s" Never = word(&u.cgroup().managed_oom_swap, "auto");
+        ManagedOOMMemoryPressure "s" Never = word(&u.cgroup().managed_oom_memory_pressure, "auto");
+        ManagedOOMMemoryPressureLimit "u" Never = 0_u32;
+        ManagedOOMMemoryPressureDurationUSec "t" Never = or(&u.cgroup().managed_oom_memory_pressure_duration_sec, UNSET);
+        ManagedOOMPreference "s" Never = word(&u.cgroup().managed_oom_preference, "none");
+        BPFProgram "a(ss)" Never = Empty;
+        SocketBindAllow "a(iiqq)" Never = Empty;
+        SocketBindDeny "a(iiqq)" Never = Empty;
+        RestrictNetworkInterfaces "(bas)" Never = Listed(u.cgroup().restrict_network_interfaces.clone());
+        MemoryPressureWatch "s" Never = word(&u.cgroup().memory_pressure_watch, "auto");
+        MemoryPressureThresholdUSec "t" Never = or(&u.cgroup().memory_pressure_threshold_sec, 200_000);
+        NFTSet "a(iiss)" Never = Empty;
+        CoredumpReceive "b" Never = u.cgroup().coredump_receive;
+    }
+}
