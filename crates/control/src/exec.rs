@@ -1,0 +1,466 @@
+//! The execution context and the kill context, as every type that runs processes shows them.
+//!
+//! What is not set shows systemd's default, so that `systemctl show` reads the same on both.
+
+use crate::show::{Each, Emit, Empty, Listed, Mask, UNSET, or};
+use crate::table::properties;
+use crate::view::UnitView;
+use crate::wire::Out;
+use muster_unit::{
+    CapabilitySet, CpuPolicy, EnvironmentFile, ExecDirectory, IoClass, MountFlags, ProtectControlGroups, ResourceLimit,
+    StdInput, StdOutput, SyslogLevel,
+};
+
+fn assignments(list: &[(String, String)]) -> Vec<String> {
+    list.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn environment_file(file: &EnvironmentFile, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(&file.path);
+        out.bool(file.optional);
+    });
+}
+
+/// What the unit says, else what PID 1 has and its children inherit.
+fn limit(u: &UnitView<'_>, own: Option<ResourceLimit>, name: &str, soft: bool) -> u64 {
+    match own {
+        Some(limit) => if soft { limit.soft } else { limit.hard },
+        None => u.live.resource_limit(name, soft).unwrap_or(u64::MAX),
+    }
+}
+
+fn paths(directories: &[ExecDirectory]) -> Vec<String> {
+    directories.iter().map(|directory| directory.path.clone()).collect()
+}
+
+fn links(directories: &[ExecDirectory]) -> impl Iterator<Item = (&str, &str)> {
+    directories.iter().flat_map(|directory| {
+        directory.symlinks.iter().map(|link| (directory.path.as_str(), link.as_str()))
+    })
+}
+
+fn link((path, link): (&str, &str), out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(path);
+        out.str(link);
+        out.u64(0);
+    });
+}
+
+/// Classes by the number of ioprio_set(2); best effort by default.
+fn io_class(class: Option<IoClass>) -> i32 {
+    match class {
+        Some(IoClass::None) => 0,
+        Some(IoClass::Realtime) => 1,
+        Some(IoClass::BestEffort) | None => 2,
+        Some(IoClass::Idle) => 3,
+    }
+}
+
+/// Policies by the number of sched(7).
+fn cpu_policy(policy: Option<CpuPolicy>) -> i32 {
+    match policy {
+        Some(CpuPolicy::Other) | None => 0,
+        Some(CpuPolicy::Fifo) => 1,
+        Some(CpuPolicy::Rr) => 2,
+        Some(CpuPolicy::Batch) => 3,
+        Some(CpuPolicy::Idle) => 5,
+        Some(CpuPolicy::Ext) => 7,
+    }
+}
+
+/// Policies by the number of set_mempolicy(2); -1 for none.
+fn numa_policy(u: &UnitView<'_>) -> i32 {
+    match u.exec().numa_policy.as_deref() {
+        Some("default") => 0,
+        Some("preferred") => 1,
+        Some("bind") => 2,
+        Some("interleave") => 3,
+        Some("local") => 4,
+        Some(_) | None => -1,
+    }
+}
+
+fn input_name(u: &UnitView<'_>) -> String {
+    match &u.exec().standard_input {
+        StdInput::Fd(name) => name.clone(),
+        StdInput::Null
+        | StdInput::Tty
+        | StdInput::TtyForce
+        | StdInput::TtyFail
+        | StdInput::Data
+        | StdInput::File(_)
+        | StdInput::Socket => String::new(),
+    }
+}
+
+fn standard_input_data(u: &UnitView<'_>) -> Vec<u8> {
+    let lines = &u.exec().standard_input_text.0;
+    lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect()
+}
+
+fn output(output: &StdOutput) -> String {
+    match output {
+        StdOutput::File(path) | StdOutput::Append(path) | StdOutput::Truncate(path) => format!("{output}:{path}"),
+        StdOutput::Inherit
+        | StdOutput::Null
+        | StdOutput::Tty
+        | StdOutput::Journal
+        | StdOutput::JournalConsole
+        | StdOutput::Kmsg
+        | StdOutput::KmsgConsole
+        | StdOutput::Socket
+        | StdOutput::Fd(_) => output.to_string(),
+    }
+}
+
+fn output_name(output: &StdOutput) -> String {
+    match output {
+        StdOutput::Fd(name) => name.clone(),
+        _ => String::new(),
+    }
+}
+
+/// syslog(3)'s number of a level: the place of its word.
+fn number_of_level(level: SyslogLevel) -> i32 {
+    place(SyslogLevel::WORDS, level.as_str())
+}
+
+fn place(words: &[&str], word: &str) -> i32 {
+    words.iter().position(|known| *known == word).and_then(|at| i32::try_from(at).ok()).unwrap_or(0)
+}
+
+fn level(u: &UnitView<'_>) -> i32 {
+    number_of_level(u.exec().syslog_level)
+}
+
+fn facility(u: &UnitView<'_>) -> i32 {
+    place(muster_unit::SyslogFacility::WORDS, u.exec().syslog_facility.as_str())
+}
+
+fn log_pattern(pattern: &String, out: &mut Out<'_>) {
+    let (allowed, text) = pattern.strip_prefix('~').map_or((true, pattern.as_str()), |text| (false, text));
+    out.structure(|out| {
+        out.bool(allowed);
+        out.str(text);
+    });
+}
+
+/// The bits of prctl(2), PR_SET_SECUREBITS.
+fn secure_bits(u: &UnitView<'_>) -> i32 {
+    let bit = |word: &String| match word.as_str() {
+        "noroot" => 1,
+        "noroot-locked" => 2,
+        "no-setuid-fixup" => 4,
+        "no-setuid-fixup-locked" => 8,
+        "keep-caps" => 16,
+        "keep-caps-locked" => 32,
+        _ => 0,
+    };
+    u.exec().secure_bits.iter().map(bit).fold(0, |all, one| all | one)
+}
+
+/// `LoadCredential=id:path`; without a path it is looked for by its name.
+fn credential(line: &String, out: &mut Out<'_>) {
+    let (id, path) = line.split_once(':').unwrap_or((line, line));
+    out.structure(|out| {
+        out.str(id);
+        out.str(path);
+    });
+}
+
+/// `SetCredential=id:value`.
+fn inline_credential(line: &String, out: &mut Out<'_>) {
+    let (id, value) = line.split_once(':').unwrap_or((line, ""));
+    out.structure(|out| {
+        out.str(id);
+        value.as_bytes().emit("ay", out);
+    });
+}
+
+fn search_path(u: &UnitView<'_>) -> Vec<String> {
+    u.exec().exec_search_path.iter().flat_map(|path| path.split(':')).map(str::to_owned).collect()
+}
+
+/// The bits of mount(2).
+fn mount_flags(u: &UnitView<'_>) -> u64 {
+    match u.exec().mount_flags {
+        None => 0,
+        Some(MountFlags::Shared) => 1 << 20,
+        Some(MountFlags::Slave) => 1 << 19,
+        Some(MountFlags::Private) => 1 << 18,
+    }
+}
+
+fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+fn private_users<'a>(u: &'a UnitView<'_>) -> &'a str {
+    let text = u.exec().private_users.as_deref().unwrap_or("no");
+    match muster_unit::parse_bool(text) {
+        Some(true) => "self",
+        Some(false) => "no",
+        None => text,
+    }
+}
+
+/// `(bs)`: a label, and whether it may be missing (`-`).
+struct Optional<'a>(Option<&'a str>);
+impl Emit for Optional<'_> {
+    fn emit(self, _signature: &'static str, out: &mut Out<'_>) {
+        let text = self.0.unwrap_or("");
+        let (ignore, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
+        out.structure(|out| {
+            out.bool(ignore);
+            out.str(text);
+        });
+    }
+}
+
+/// The CLONE_NEW* bits that are allowed (clone(2)); all of them when nothing is restricted.
+fn namespaces(u: &UnitView<'_>) -> u64 {
+    const KINDS: &[(&str, u64)] = &[
+        ("cgroup", 0x0200_0000),
+        ("ipc", 0x0800_0000),
+        ("net", 0x4000_0000),
+        ("mnt", 0x0002_0000),
+        ("pid", 0x2000_0000),
+        ("user", 0x1000_0000),
+        ("uts", 0x0400_0000),
+        ("time", 0x0000_0080),
+    ];
+    let Some(text) = u.exec().restrict_namespaces.as_deref() else { return u64::MAX };
+    let all = KINDS.iter().fold(0, |bits, (_, bit)| bits | bit);
+    let (except, words) = text.strip_prefix('~').map_or((false, text), |words| (true, words));
+    let named = |word: &str| KINDS.iter().find(|(name, _)| *name == word).map_or(0, |(_, bit)| *bit);
+    let bits = words.split_whitespace().map(named).fold(0, |bits, bit| bits | bit);
+    match muster_unit::parse_bool(text) {
+        Some(true) => 0,
+        Some(false) => all,
+        None if except => all & !bits,
+        None => bits,
+    }
+}
+
+/// `BindPaths=source:destination:options`: both paths, whether the source may be missing, MS_REC.
+fn bind(text: &String, out: &mut Out<'_>) {
+    let (optional, rest) = text.strip_prefix('-').map_or((false, text.as_str()), |rest| (true, rest));
+    let mut parts = rest.splitn(3, ':');
+    let source = parts.next().unwrap_or("");
+    let destination = parts.next().filter(|path| !path.is_empty()).unwrap_or(source);
+    let recursive = parts.next() != Some("norbind");
+    out.structure(|out| {
+        out.str(source);
+        out.str(destination);
+        out.bool(optional);
+        out.u64(if recursive { 0x4000 } else { 0 });
+    });
+}
+
+fn temporary(text: &String, out: &mut Out<'_>) {
+    let (path, options) = text.split_once(':').unwrap_or((text, ""));
+    out.structure(|out| {
+        out.str(path);
+        out.str(options);
+    });
+}
+
+properties! {
+    /// Of services, sockets, mounts and swaps.
+    EXEC: Unit(u) {
+        Environment "as" Const = assignments(&u.exec().environment);
+        EnvironmentFiles "a(sb)" Const = Each(&u.exec().environment_file, environment_file);
+        PassEnvironment "as" Const = u.exec().pass_environment;
+        UnsetEnvironment "as" Const = u.exec().unset_environment;
+        UMask "u" Const = u.exec().umask;
+        LimitCPU "t" Const [live] = limit(u, u.exec().limit_cpu, "LimitCPU", false);
+        LimitCPUSoft "t" Const [live] = limit(u, u.exec().limit_cpu, "LimitCPU", true);
+        LimitFSIZE "t" Const [live] = limit(u, u.exec().limit_fsize, "LimitFSIZE", false);
+        LimitFSIZESoft "t" Const [live] = limit(u, u.exec().limit_fsize, "LimitFSIZE", true);
+        LimitDATA "t" Const [live] = limit(u, u.exec().limit_data, "LimitDATA", false);
+        LimitDATASoft "t" Const [live] = limit(u, u.exec().limit_data, "LimitDATA", true);
+        LimitSTACK "t" Const [live] = limit(u, u.exec().limit_stack, "LimitSTACK", false);
+        LimitSTACKSoft "t" Const [live] = limit(u, u.exec().limit_stack, "LimitSTACK", true);
+        LimitCORE "t" Const [live] = limit(u, u.exec().limit_core, "LimitCORE", false);
+        LimitCORESoft "t" Const [live] = limit(u, u.exec().limit_core, "LimitCORE", true);
+        LimitRSS "t" Const [live] = limit(u, u.exec().limit_rss, "LimitRSS", false);
+        LimitRSSSoft "t" Const [live] = limit(u, u.exec().limit_rss, "LimitRSS", true);
+        LimitNOFILE "t" Const [live] = limit(u, u.exec().limit_nofile, "LimitNOFILE", false);
+        LimitNOFILESoft "t" Const [live] = limit(u, u.exec().limit_nofile, "LimitNOFILE", true);
+        LimitAS "t" Const [live] = limit(u, u.exec().limit_as, "LimitAS", false);
+        LimitASSoft "t" Const [live] = limit(u, u.exec().limit_as, "LimitAS", true);
+        LimitNPROC "t" Const [live] = limit(u, u.exec().limit_nproc, "LimitNPROC", false);
+        LimitNPROCSoft "t" Const [live] = limit(u, u.exec().limit_nproc, "LimitNPROC", true);
+        LimitMEMLOCK "t" Const [live] = limit(u, u.exec().limit_memlock, "LimitMEMLOCK", false);
+        LimitMEMLOCKSoft "t" Const [live] = limit(u, u.exec().limit_memlock, "LimitMEMLOCK", true);
+        LimitLOCKS "t" Const [live] = limit(u, u.exec().limit_locks, "LimitLOCKS", false);
+        LimitLOCKSSoft "t" Const [live] = limit(u, u.exec().limit_locks, "LimitLOCKS", true);
+        LimitSIGPENDING "t" Const [live] = limit(u, u.exec().limit_sigpending, "LimitSIGPENDING", false);
+        LimitSIGPENDINGSoft "t" Const [live] = limit(u, u.exec().limit_sigpending, "LimitSIGPENDING", true);
+        LimitMSGQUEUE "t" Const [live] = limit(u, u.exec().limit_msgqueue, "LimitMSGQUEUE", false);
+        LimitMSGQUEUESoft "t" Const [live] = limit(u, u.exec().limit_msgqueue, "LimitMSGQUEUE", true);
+        LimitNICE "t" Const [live] = limit(u, u.exec().limit_nice, "LimitNICE", false);
+        LimitNICESoft "t" Const [live] = limit(u, u.exec().limit_nice, "LimitNICE", true);
+        LimitRTPRIO "t" Const [live] = limit(u, u.exec().limit_rtprio, "LimitRTPRIO", false);
+        LimitRTPRIOSoft "t" Const [live] = limit(u, u.exec().limit_rtprio, "LimitRTPRIO", true);
+        LimitRTTIME "t" Const [live] = limit(u, u.exec().limit_rttime, "LimitRTTIME", false);
+        LimitRTTIMESoft "t" Const [live] = limit(u, u.exec().limit_rttime, "LimitRTTIME", true);
+        WorkingDirectory "s" Const = u.exec().working_directory;
+        RootDirectory "s" Const = u.exec().root_directory;
+        RootImage "s" Const = u.exec().root_image;
+        RootImageOptions "a(ss)" Const = Empty;
+        RootHash "ay" Const = Empty;
+        RootHashPath "s" Const = "";
+        RootHashSignature "ay" Const = Empty;
+        RootHashSignaturePath "s" Const = "";
+        RootVerity "s" Const = u.exec().root_verity;
+        RootEphemeral "b" Const = u.exec().root_ephemeral;
+        ExtensionDirectories "as" Const = u.exec().extension_directories;
+        ExtensionImages "a(sba(ss))" Const = Empty;
+        MountImages "a(ssba(ss))" Const = Empty;
+        OOMScoreAdjust "i" Const = or(&u.exec().oom_score_adjust, 0);
+        CoredumpFilter "t" Const = 0x33_u64;
+        Nice "i" Const = or(&u.exec().nice, 0);
+        IOSchedulingClass "i" Const = io_class(u.exec().io_scheduling_class);
+        IOSchedulingPriority "i" Const = or(&u.exec().io_scheduling_priority, 4);
+        CPUSchedulingPolicy "i" Const = cpu_policy(u.exec().cpu_scheduling_policy);
+        CPUSchedulingPriority "i" Const = or(&u.exec().cpu_scheduling_priority, 0);
+        CPUAffinity "ay" Const = Mask(u.exec().cpu_affinity.as_slice());
+        CPUAffinityFromNUMA "b" Const = u.exec().cpu_affinity.as_deref() == Some("numa");
+        NUMAPolicy "i" Const = numa_policy(u);
+        NUMAMask "ay" Const = Mask(&u.exec().numa_mask);
+        TimerSlackNSec "t" Const = 50_000_u64;
+        CPUSchedulingResetOnFork "b" Const = u.exec().cpu_scheduling_reset_on_fork;
+        NonBlocking "b" Const = u.service().non_blocking;
+        StandardInput "s" Const = u.exec().standard_input.to_string();
+        StandardInputFileDescriptorName "s" Const = input_name(u);
+        StandardInputData "ay" Const = standard_input_data(u).as_slice();
+        StandardOutput "s" Const = output(&u.exec().standard_output);
+        StandardOutputFileDescriptorName "s" Const = output_name(&u.exec().standard_output);
+        StandardError "s" Const = output(&u.exec().standard_error);
+        StandardErrorFileDescriptorName "s" Const = output_name(&u.exec().standard_error);
+        TTYPath "s" Const = u.exec().tty_path;
+        TTYReset "b" Const = u.exec().tty_reset;
+        TTYVHangup "b" Const = false;
+        TTYVTDisallocate "b" Const = false;
+        TTYRows "q" Const = or(&u.exec().tty_rows, 0xffff);
+        TTYColumns "q" Const = or(&u.exec().tty_columns, 0xffff);
+        SyslogPriority "i" Const = (facility(u) << 3) | level(u);
+        SyslogIdentifier "s" Const = u.exec().syslog_identifier;
+        SyslogLevelPrefix "b" Const = u.exec().syslog_level_prefix;
+        SyslogLevel "i" Const = level(u);
+        SyslogFacility "i" Const = facility(u);
+        LogLevelMax "i" Const = u.exec().log_level_max.map_or(-1, number_of_level);
+        LogRateLimitIntervalUSec "t" Const = or(&u.exec().log_rate_limit_interval_sec, 0);
+        LogRateLimitBurst "u" Const = or(&u.exec().log_rate_limit_burst, 0);
+        LogExtraFields "aay" Const = Each(&u.exec().log_extra_fields, |text: &String, out: &mut Out<'_>| text.as_bytes().emit("ay", out));
+        LogFilterPatterns "a(bs)" Const = Each(&u.exec().log_filter_patterns.0, log_pattern);
+        LogNamespace "s" Const = u.exec().log_namespace;
+        SecureBits "i" Const = secure_bits(u);
+        CapabilityBoundingSet "t" Const = u.exec().capability_bounding_set.unwrap_or(CapabilitySet::ALL).0;
+        AmbientCapabilities "t" Const = u.exec().ambient_capabilities.0;
+        User "s" Const = u.exec().user;
+        Group "s" Const = u.exec().group;
+        DynamicUser "b" Const = u.exec().dynamic_user;
+        SetLoginEnvironment "b" Const = u.exec().set_login_environment.unwrap_or_else(|| u.exec().user.is_some());
+        RemoveIPC "b" Const = u.exec().remove_ipc;
+        SetCredential "a(say)" Const = Each(&u.exec().set_credential.0, inline_credential);
+        SetCredentialEncrypted "a(say)" Const = Each(&u.exec().set_credential_encrypted.0, inline_credential);
+        LoadCredential "a(ss)" Const = Each(&u.exec().load_credential.0, credential);
+        LoadCredentialEncrypted "a(ss)" Const = Each(&u.exec().load_credential_encrypted.0, credential);
+        ImportCredential "as" Const = u.exec().import_credential.0;
+        ImportCredentialEx "a(ss)" Const = Empty;
+        SupplementaryGroups "as" Const = u.exec().supplementary_groups;
+        PAMName "s" Const = u.exec().pam_name;
+        ReadWritePaths "as" Const = u.exec().read_write_paths;
+        ReadOnlyPaths "as" Const = u.exec().read_only_paths;
+        InaccessiblePaths "as" Const = u.exec().inaccessible_paths;
+        ExecPaths "as" Const = u.exec().exec_paths;
+        NoExecPaths "as" Const = u.exec().no_exec_paths;
+        ExecSearchPath "as" Const = search_path(u);
+        MountFlags "t" Const = mount_flags(u);
+        PrivateTmp "b" Const = u.exec().private_tmp_is_set();
+        PrivateTmpEx "s" Const = u.exec().private_tmp.as_str();
+        PrivateDevices "b" Const = u.exec().private_devices;
+        ProtectClock "b" Const = u.exec().protect_clock;
+        ProtectKernelTunables "b" Const = u.exec().protect_kernel_tunables;
+        ProtectKernelModules "b" Const = u.exec().protect_kernel_modules;
+        ProtectKernelLogs "b" Const = u.exec().protect_kernel_logs;
+        ProtectControlGroups "b" Const = u.exec().protect_control_groups != ProtectControlGroups::No;
+        ProtectControlGroupsEx "s" Const = u.exec().protect_control_groups.as_str();
+        PrivateNetwork "b" Const = u.exec().private_network;
+        PrivateUsers "b" Const = private_users(u) != "no";
+        PrivateUsersEx "s" Const = private_users(u);
+        PrivateMounts "b" Const = u.exec().private_mounts.unwrap_or(false);
+        PrivateIPC "b" Const = u.exec().private_ipc;
+        PrivatePIDs "s" Const = yes_no(u.exec().private_pids);
+        ProtectHome "s" Const = u.exec().protect_home.as_str();
+        ProtectSystem "s" Const = u.exec().protect_system.as_str();
+        SameProcessGroup "b" Const = false;
+        UtmpIdentifier "s" Const = u.exec().utmp_identifier;
+        UtmpMode "s" Const = u.exec().utmp_mode.as_str();
+        SELinuxContext "(bs)" Const = Optional(u.exec().selinux_context.as_deref());
+        AppArmorProfile "(bs)" Const = Optional(u.exec().app_armor_profile.as_deref());
+        SmackProcessLabel "(bs)" Const = Optional(u.exec().smack_process_label.as_deref());
+        IgnoreSIGPIPE "b" Const = u.exec().ignore_sigpipe;
+        NoNewPrivileges "b" Const = u.exec().no_new_privileges;
+        SystemCallFilter "(bas)" Const = Listed(u.exec().system_call_filter.0.clone());
+        SystemCallArchitectures "as" Const = u.exec().system_call_architectures;
+        SystemCallErrorNumber "i" Const = 0x7fff_fffe_i32;
+        SystemCallLog "(bas)" Const = Listed(u.exec().system_call_log.clone());
+        Personality "s" Const = u.exec().personality;
+        LockPersonality "b" Const = u.exec().lock_personality;
+        RestrictAddressFamilies "(bas)" Const = Listed(u.exec().restrict_address_families.iter().cloned().collect());
+        RuntimeDirectorySymlink "a(sst)" Const = Each(links(&u.exec().runtime_directory), link);
+        RuntimeDirectoryPreserve "s" Const = u.exec().runtime_directory_preserve.as_str();
+        RuntimeDirectoryMode "u" Const = u.exec().runtime_directory_mode;
+        RuntimeDirectory "as" Const = paths(&u.exec().runtime_directory);
+        StateDirectorySymlink "a(sst)" Const = Each(links(&u.exec().state_directory), link);
+        StateDirectoryMode "u" Const = u.exec().state_directory_mode;
+        StateDirectory "as" Const = paths(&u.exec().state_directory);
+        CacheDirectorySymlink "a(sst)" Const = Each(links(&u.exec().cache_directory), link);
+        CacheDirectoryMode "u" Const = u.exec().cache_directory_mode;
+        CacheDirectory "as" Const = paths(&u.exec().cache_directory);
+        LogsDirectorySymlink "a(sst)" Const = Each(links(&u.exec().logs_directory), link);
+        LogsDirectoryMode "u" Const = u.exec().logs_directory_mode;
+        LogsDirectory "as" Const = paths(&u.exec().logs_directory);
+        ConfigurationDirectoryMode "u" Const = u.exec().configuration_directory_mode;
+        ConfigurationDirectory "as" Const = paths(&u.exec().configuration_directory);
+        TimeoutCleanUSec "t" Const = or(&u.exec().timeout_clean_sec, UNSET);
+        MemoryDenyWriteExecute "b" Const = u.exec().memory_deny_write_execute;
+        RestrictRealtime "b" Const = u.exec().restrict_realtime;
+        RestrictSUIDSGID "b" Const = u.exec().restrict_suid_sgid;
+        RestrictNamespaces "t" Const = namespaces(u);
+        RestrictFileSystems "(bas)" Const = Listed(u.exec().restrict_file_systems.clone());
+        BindPaths "a(ssbt)" Const = Each(&u.exec().bind_paths, bind);
+        BindReadOnlyPaths "a(ssbt)" Const = Each(&u.exec().bind_read_only_paths, bind);
+        TemporaryFileSystem "a(ss)" Const = Each(&u.exec().temporary_file_system, temporary);
+        MountAPIVFS "b" Const = u.exec().mount_api_vfs.unwrap_or_else(|| u.exec().root_directory.is_some());
+        BindLogSockets "b" Const = u.exec().bind_log_sockets.unwrap_or(false);
+        KeyringMode "s" Const = u.exec().keyring_mode.as_str();
+        ProtectProc "s" Const = u.exec().protect_proc.as_str();
+        ProcSubset "s" Const = u.exec().proc_subset.as_str();
+        ProtectHostname "b" Const = u.exec().protect_hostname.as_deref().and_then(muster_unit::parse_bool).unwrap_or_else(|| u.exec().protect_hostname.is_some());
+        MemoryKSM "b" Const = u.exec().memory_ksm.unwrap_or(false);
+        NetworkNamespacePath "s" Const = u.exec().network_namespace_path;
+        IPCNamespacePath "s" Const = u.exec().ipc_namespace_path;
+        RootImagePolicy "s" Const = u.exec().root_image_policy;
+        MountImagePolicy "s" Const = u.exec().mount_image_policy;
+        ExtensionImagePolicy "s" Const = u.exec().extension_image_policy;
+    }
+}
+
+properties! {
+    /// Of types whose processes are killed.
+    KILL: Unit(u) {
+        KillMode "s" Const = u.kill().kill_mode.as_str();
+        KillSignal "i" Const = u.kill().kill_signal.0;
+        RestartKillSignal "i" Const = u.kill().restart_kill_signal.unwrap_or(u.kill().kill_signal).0;
+        FinalKillSignal "i" Const = u.kill().final_kill_signal.0;
+        SendSIGKILL "b" Const = u.kill().send_sigkill;
+        SendSIGHUP "b" Const = u.kill().send_sighup;
+        WatchdogSignal "i" Const = u.kill().watchdog_signal.0;
+    }
+}
