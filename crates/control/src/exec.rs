@@ -343,8 +343,8 @@ properties! {
         StandardErrorFileDescriptorName "s" Const = output_name(&u.exec().standard_error);
         TTYPath "s" Const = u.exec().tty_path;
         TTYReset "b" Const = u.exec().tty_reset;
-        TTYVHangup "b" Const = false;
-        TTYVTDisallocate "b" Const = false;
+        TTYVHangup "b" Const = u.exec().tty_vhangup;
+        TTYVTDisallocate "b" Const = u.exec().tty_vt_disallocate;
         TTYRows "q" Const = or(&u.exec().tty_rows, 0xffff);
         TTYColumns "q" Const = or(&u.exec().tty_columns, 0xffff);
         SyslogPriority "i" Const = (facility(u) << 3) | level(u);

@@ -1,0 +1,59 @@
+//! What muster tells beyond systemd: `org.muster1.Unit` and `org.muster1.Socket`.
+//!
+//! Additive only: nothing here changes what a name of systemd's means.
+
+use crate::show::Each;
+use crate::table::properties;
+use crate::view::UnitView;
+use crate::wire::Out;
+use muster_manager::effect::FdId;
+use muster_manager::state::Cause;
+
+fn cause(cause: &Cause, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.u64(cause.at_usec);
+        out.str(&cause.text);
+    });
+}
+
+fn diagnostics(u: &UnitView<'_>) -> Vec<String> {
+    u.unit.file.diagnostics.iter().map(ToString::to_string).collect()
+}
+
+/// What waits on each listening descriptor: the address, and connections or bytes.
+fn queues(u: &UnitView<'_>) -> Vec<(String, u64)> {
+    let listen = &u.socket().listen;
+    let address = |index: u32| usize::try_from(index).ok().and_then(|index| listen.get(index));
+    let queue = |fd: FdId| u.live.queue_length(fd).unwrap_or(u64::MAX);
+    let ports = u.socket_state().ports.iter();
+    ports
+        .map(|port| (address(port.listen_index).map_or_else(String::new, |listen| listen.address.to_string()), queue(port.fd)))
+        .collect()
+}
+
+fn queue(item: (String, u64), out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(&item.0);
+        out.u64(item.1);
+    });
+}
+
+properties! {
+    /// Of every unit.
+    UNIT: Unit(u) {
+        NotApplied "as" Const = u.unit.file.not_applied;
+        Diagnostics "as" Const = diagnostics(u);
+        Causes "a(ts)" Never = Each(&u.unit.causes, cause);
+    }
+}
+
+properties! {
+    /// Of every socket.
+    SOCKET: Unit(u) {
+        TriggerLimitAction "s" Const = u.socket().trigger_limit_action.as_str();
+        ListenErrorAction "s" Const = u.socket().listen_error_action.as_str();
+        Pauses "t" Never = u.socket_state().pauses;
+        PausedUntilUSec "t" Never = u.socket_state().paused_until_usec;
+        Queues "a(st)" Never [live] = Each(queues(u), queue);
+    }
+}
