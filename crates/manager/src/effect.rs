@@ -66,8 +66,8 @@ pub struct Spawn {
     pub set_watchdog_pid: bool,
     /// Whether the exec directories (`RuntimeDirectory=` …) are made by this process.
     pub make_directories: bool,
-    /// Keep PID 1 waiting idle? `Type=idle` starts carry the delay already; nothing to do for the runtime.
-    pub idle: bool,
+    /// `NonBlocking=`: passed descriptors are set non-blocking.
+    pub non_blocking: bool,
 }
 
 /// Severity as in syslog(3).

@@ -37,7 +37,7 @@ impl Manager {
             report_exec,
             set_watchdog_pid: main && self.watchdog_usec(id).is_some(),
             make_directories: true,
-            idle: false,
+            non_blocking: self.service_config(id).is_some_and(|(_, section)| section.non_blocking),
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);

@@ -351,13 +351,7 @@ impl Runtime {
     pub(crate) fn read_mounts(&mut self) {
         match self.mounts.read() {
             Ok(entries) => {
-                let mounts = entries
-                    .into_iter()
-                    .filter_map(|mount| {
-                        let unit = format!("{}.mount", muster_unit::path_escape(&mount.place)).parse().ok()?;
-                        Some(MountPoint { unit, what: mount.what, place: mount.place, fs_type: mount.fs_type, options: mount.options })
-                    })
-                    .collect();
+                let mounts = entries.into_iter().filter_map(mount_point).collect();
                 self.deliver(Event::MountTableRead { mounts });
             }
             Err(error) => self.note(Level::Warning, &format!("The mount table could not be read: {error}")),
@@ -374,4 +368,10 @@ impl Runtime {
         let record = LogRecord { level, unit: None, message: message.to_owned(), fields: Vec::new() };
         self.log.write(&record, None);
     }
+}
+
+/// A mount as the manager wants it.
+pub(crate) fn mount_point(mount: muster_watch::Mount) -> Option<MountPoint> {
+    let unit = format!("{}.mount", muster_unit::path_escape(&mount.place)).parse().ok()?;
+    Some(MountPoint { unit, what: mount.what, place: mount.place, fs_type: mount.fs_type, options: mount.options })
 }

@@ -8,11 +8,12 @@
 pub mod builtin;
 pub mod diagnostic;
 pub mod file;
+pub mod glob;
 pub mod index;
-
+pub mod install;
 pub mod lexer;
 pub mod load;
-
+pub mod preset;
 pub mod setting;
 pub mod specifier;
 pub mod table;

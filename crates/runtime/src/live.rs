@@ -1,0 +1,78 @@
+//! What D-Bus properties read from the kernel and the disk at the time of the call.
+
+use crate::table::FdTable;
+use muster_cgroup::Tree;
+use muster_control::{Live, LiveValue};
+use muster_manager::effect::FdId;
+use muster_unit::Index;
+
+/// The world, borrowed for one call.
+pub struct LiveView<'a> {
+    /// The cgroup tree.
+    pub cgroups: &'a Tree,
+    /// Unit files.
+    pub index: &'a Index,
+    /// Descriptors.
+    pub fds: &'a FdTable,
+}
+
+impl Live for LiveView<'_> {
+    fn cgroup_number(&self, path: &str, what: LiveValue) -> Option<u64> {
+        let file = match what {
+            LiveValue::MemoryCurrent => "memory.current",
+            LiveValue::MemoryPeak => "memory.peak",
+            LiveValue::MemorySwapCurrent => "memory.swap.current",
+            LiveValue::MemorySwapPeak => "memory.swap.peak",
+            LiveValue::MemoryZSwapCurrent => "memory.zswap.current",
+            LiveValue::EffectiveMemoryMax => "memory.max",
+            LiveValue::EffectiveMemoryHigh => "memory.high",
+            LiveValue::TasksCurrent => "pids.current",
+            LiveValue::EffectiveTasksMax => "pids.max",
+            LiveValue::CPUUsageNSec => return self.cgroups.keyed(path, "cpu.stat", "usage_usec").map(|usec| usec.saturating_mul(1000)),
+            LiveValue::ControlGroupId => return self.cgroups.id(path),
+            LiveValue::MemoryAvailable | LiveValue::IOReadBytes | LiveValue::IOReadOperations | LiveValue::IOWriteBytes | LiveValue::IOWriteOperations => return None,
+        };
+        self.cgroups.number(path, file)
+    }
+
+    fn processes(&self, path: &str) -> Vec<(String, u32, String)> {
+        let command = |pid: u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+            if !text.is_empty() {
+                return text;
+            }
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("[{}]", comm.trim_end())
+        };
+        self.cgroups.processes(path).into_iter().map(|(cgroup, pid)| (cgroup, pid, command(pid))).collect()
+    }
+
+    fn pid_cgroup(&self, pid: u32) -> Option<String> {
+        self.cgroups.of_process(pid)
+    }
+
+    fn unit_file_state(&self, name: &str) -> String {
+        muster_unit::install::state(self.index, name).unwrap_or("").to_owned()
+    }
+
+    fn unit_file_preset(&self, name: &str) -> String {
+        match muster_unit::install::preset(self.index, name) {
+            Some(true) => "enabled".to_owned(),
+            Some(false) => "disabled".to_owned(),
+            None => String::new(),
+        }
+    }
+
+    fn unit_path(&self) -> Vec<String> {
+        self.index.path().to_vec()
+    }
+
+    fn machine_id(&self) -> Option<String> {
+        std::fs::read_to_string("/etc/machine-id").ok().map(|text| text.trim().to_owned())
+    }
+
+    fn queue_length(&self, fd: FdId) -> Option<u64> {
+        muster_socket::queue_length(self.fds.get(fd)?)
+    }
+}

@@ -1,0 +1,192 @@
+//! One arm an effect: the manager's imperatives as system calls. What goes wrong becomes an event or a log line.
+
+use crate::processes::Helper;
+use crate::turn::{Outcome, Runtime, Source};
+use muster_manager::effect::{Effect, FdId, Level, LogRecord, Reply, RequestId};
+use muster_manager::event::{Event, OpenedSocket, Request};
+use muster_unit::{CGroupSection, SocketSection, UnitName};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+
+impl Runtime {
+    pub(crate) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Spawn(spawn) => self.spawn(&spawn),
+            Effect::KillProcess { pid, signal, value } => self.kill_process(pid, signal, value),
+            Effect::KillCgroup { path, signal, except, send_cont, send_hup } => {
+                if !self.cgroups.kill(&path, signal, &except, send_cont, send_hup) {
+                    self.follow_up.push_back(Event::CgroupEmptied { path });
+                }
+            }
+            Effect::RealizeCgroup { path, unit, config, owner, .. } => self.realize_cgroup(&path, &unit, &config, owner.as_deref()),
+            Effect::RemoveCgroup { path } => {
+                self.cgroups.unwatch(&path);
+                self.cgroups.remove(&path);
+            }
+            Effect::FreezeCgroup { path, freeze } => self.complain("freezing", &path, |runtime| runtime.cgroups.freeze(&path, freeze)),
+            Effect::AttachProcesses { path, pids } => {
+                for pid in pids {
+                    self.complain("moving a process", &path, |runtime| runtime.cgroups.attach(&path, pid));
+                }
+            }
+            Effect::ReadMountTable => self.mount_table_asked(),
+            Effect::WatchProcess { pid } => self.watch_process(pid),
+            Effect::CheckConditions { query, conditions } => {
+                let results = conditions.iter().map(|condition| crate::conditions::check(condition, self.manager.state())).collect();
+                self.follow_up.push_back(Event::ConditionsChecked { query, results });
+            }
+            Effect::ReadPidFile { unit, path } => {
+                let result = self.read_pid_file(&path);
+                self.follow_up.push_back(Event::PidFileRead { unit, result });
+            }
+            Effect::GuessMainProcess { unit, cgroup } => {
+                let result = self.guess_main(&cgroup);
+                self.follow_up.push_back(Event::PidFileRead { unit, result });
+            }
+            Effect::RemoveFile { path } => {
+                let _ = std::fs::remove_file(path);
+            }
+            Effect::OpenSockets { unit, config, keep } => self.open_sockets(unit, &config, &keep),
+            Effect::RemoveSocketNodes { config, .. } => muster_socket::remove_nodes(&config),
+            Effect::WatchSocket { fd, accept } => self.watch_socket(fd, accept),
+            Effect::UnwatchSocket { fd } => self.unwatch_socket(fd),
+            Effect::FlushSocket { fd } => {
+                if let Some(fd) = self.fds.get(fd) {
+                    muster_socket::flush(fd);
+                }
+            }
+            Effect::PrepareConnection { fd, config } => {
+                let warnings = self.fds.get(fd).map(|fd| muster_socket::apply_connection_options(&config, fd)).unwrap_or_default();
+                for warning in warnings {
+                    self.note(Level::Warning, &warning);
+                }
+            }
+            Effect::WatchStoredFd { fd } => self.watch_stored(fd),
+            Effect::CloseFds { fds } => self.close_fds(&fds),
+            Effect::RemoveDirectories { paths, .. } => {
+                let arguments: Vec<&str> = std::iter::once("--remove-directories").chain(paths.iter().map(String::as_str)).collect();
+                self.run_helper(&arguments, Helper::Errand);
+            }
+            Effect::PublishInvocation { unit, invocation_id } => publish_invocation(&unit, invocation_id.as_deref()),
+            Effect::Log(record) => self.write_log(&record),
+            Effect::ShowStatus { mark, message } => self.console.show(mark, &message),
+            Effect::Reply { id, reply } => self.reply(id, &reply),
+            Effect::Signal(signal) => self.announce(&signal),
+            Effect::ReloadSource => {
+                if !self.run_helper(&["--generators"], Helper::Generators) {
+                    self.index = muster_unit::Index::scan(self.index.path().to_vec());
+                    self.follow_up.push_back(Event::SourceReloaded);
+                }
+            }
+            Effect::WriteTransient { unit, text } => {
+                let written = std::fs::create_dir_all("/run/systemd/transient").and_then(|()| std::fs::write(format!("/run/systemd/transient/{unit}"), text));
+                if let Err(error) = written {
+                    self.note(Level::Warning, &format!("{unit} could not be kept below /run/systemd/transient: {error}"));
+                }
+            }
+            Effect::Reexecute => self.outcome = Some(Outcome::Reexecute),
+            Effect::Shutdown { verb, exit_code } => self.outcome = Some(Outcome::Shutdown { verb, exit_code }),
+            Effect::Forward { id, request } => self.forward(id, request),
+        }
+    }
+
+    fn complain(&mut self, what: &str, path: &str, act: impl FnOnce(&mut Runtime) -> Result<(), String>) {
+        if let Err(error) = act(self) {
+            self.note(Level::Warning, &format!("{path}: {what} failed: {error}"));
+        }
+    }
+
+    fn realize_cgroup(&mut self, path: &str, unit: &UnitName, config: &CGroupSection, owner: Option<&str>) {
+        let owner = owner.and_then(numeric_owner);
+        match self.cgroups.realize(path, config, owner) {
+            Ok(()) => self.cgroups.watch(path),
+            Err(error) => self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}")),
+        }
+    }
+
+    fn mount_table_asked(&mut self) {
+        // Asked from within an event: the answer comes after it.
+        if let Ok(entries) = self.mounts.read() {
+            let mounts = entries.into_iter().filter_map(crate::turn::mount_point).collect();
+            self.follow_up.push_back(Event::MountTableRead { mounts });
+        }
+    }
+
+    fn open_sockets(&mut self, unit: UnitName, config: &SocketSection, keep: &[(u32, FdId)]) {
+        let kept: Vec<_> = keep.iter().filter_map(|(index, id)| Some((*index, self.fds.get(*id)?))).collect();
+        let result = muster_socket::open(config, &kept);
+        let result = match result {
+            Err(error) => Err(error.to_string()),
+            Ok(opened) => {
+                for warning in opened.warnings {
+                    let record = LogRecord { level: Level::Warning, unit: Some(unit.clone()), message: format!("{unit}: {warning}"), fields: Vec::new() };
+                    self.write_log(&record);
+                }
+                let ports = opened.sockets.into_iter().filter_map(|socket| {
+                    let fd = match socket.fd {
+                        Some(fd) => self.fds.insert(fd),
+                        None => keep.iter().find(|(index, _)| *index == socket.listen_index).map(|(_, id)| *id)?,
+                    };
+                    Some(OpenedSocket { fd, listen_index: socket.listen_index, connection_based: socket.connection_based })
+                });
+                Ok(ports.collect())
+            }
+        };
+        self.follow_up.push_back(Event::SocketsOpened { unit, result });
+    }
+
+    fn watch_stored(&mut self, id: FdId) {
+        // Regular files cannot be polled, and never hang up.
+        if let Some(raw) = self.fds.get(id).map(|fd| fd.as_raw_fd()) {
+            let _ = self.register_raw(raw, Source::Stored(id));
+        }
+    }
+
+    fn close_fds(&mut self, fds: &[FdId]) {
+        for id in fds {
+            self.unwatch_socket(*id);
+            let token = self.sources.iter().find(|(_, source)| **source == Source::Stored(*id)).map(|(token, _)| *token);
+            if let Some(fd) = self.fds.remove(*id) {
+                if let Some(token) = token {
+                    self.deregister(token, std::os::fd::AsFd::as_fd(&fd));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn write_log(&mut self, record: &LogRecord) {
+        let invocation = record.unit.as_ref().and_then(|unit| self.manager.unit(unit)).map(|unit| unit.invocation_id.clone());
+        self.log.write(record, invocation.as_deref());
+    }
+
+    /// What only the runtime can do for a client.
+    fn forward(&mut self, id: RequestId, request: Request) {
+        let reply = match request {
+            Request::Clean { unit, .. } => Reply::Error {
+                name: "org.freedesktop.DBus.Error.NotSupported".to_owned(),
+                message: format!("Cleaning {unit} is not supported by this version."),
+            },
+            _ => Reply::Done,
+        };
+        self.reply(id, &reply);
+    }
+}
+
+/// Owner of a delegated cgroup: numbers, or a name of /etc/passwd.
+fn numeric_owner(user: &str) -> Option<(u32, u32)> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, uid, gid) = (fields.next()?, fields.nth(1)?, fields.next()?);
+        (name == user || uid == user).then(|| Some((uid.parse().ok()?, gid.parse().ok()?)))?
+    })
+}
+
+/// What journald and sd-login read about a unit.
+fn publish_invocation(unit: &UnitName, invocation_id: Option<&str>) {
+    let path = format!("/run/systemd/units/invocation:{unit}");
+    let _ = std::fs::remove_file(&path);
+    if let Some(id) = invocation_id {
+        let _ = symlink(id, path);
+    }
+}
