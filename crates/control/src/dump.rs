@@ -3,7 +3,6 @@
 //! The form is nobody's contract (org.freedesktop.systemd1(5)); it must only be bounded by the number of units.
 
 use crate::glob;
-use crate::view::sub_state;
 use muster_manager::Manager;
 use muster_manager::state::Unit;
 use std::fmt::Write;
@@ -31,7 +30,7 @@ fn write_unit(out: &mut String, unit: &Unit) -> std::fmt::Result {
     writeln!(out, "-> Unit {}:", unit.name)?;
     writeln!(out, "\tDescription: {}", crate::unit::description(unit))?;
     writeln!(out, "\tUnit Load State: {}", unit.file.load_state.as_str())?;
-    writeln!(out, "\tUnit Active State: {} ({})", unit.active_state().as_str(), sub_state(unit))?;
+    writeln!(out, "\tUnit Active State: {} ({})", unit.active_state().as_str(), unit.sub_state())?;
     for path in unit.file.fragment_path.iter().chain(&unit.file.drop_in_paths) {
         writeln!(out, "\tFile: {path}")?;
     }

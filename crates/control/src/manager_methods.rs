@@ -5,7 +5,7 @@
 
 use crate::error::Refusal;
 use crate::table::methods;
-use crate::view::{has_cgroup, sub_state};
+use crate::view::has_cgroup;
 use crate::wire::{Args, Out, Value};
 use crate::{Action, Call, dump, glob, manager, object::Object, path, transient};
 use muster_graph::job::Job;
@@ -178,7 +178,7 @@ fn write_unit(manager: &Manager, unit: &Unit, out: &mut Out<'_>) {
         out.str(&crate::unit::description(unit));
         out.str(unit.file.load_state.as_str());
         out.str(unit.active_state().as_str());
-        out.str(&sub_state(unit));
+        out.str(unit.sub_state());
         out.str("");
         out.path(&path::of_unit(unit.name.as_str()));
         out.u32(job.map_or(0, |job| job.id.0));
@@ -189,7 +189,7 @@ fn write_unit(manager: &Manager, unit: &Unit, out: &mut Out<'_>) {
 
 fn list_units(call: &Call<'_>, states: &[String], patterns: &[String]) -> Done {
     let has_state = |unit: &Unit| {
-        let mine = [unit.file.load_state.as_str(), unit.active_state().as_str(), &sub_state(unit)];
+        let mine = [unit.file.load_state.as_str(), unit.active_state().as_str(), unit.sub_state()];
         states.is_empty() || states.iter().any(|state| mine.contains(&state.as_str()))
     };
     let is_named = |unit: &Unit| {

@@ -13,7 +13,7 @@ use crate::{Action, Call, introspect, manager};
 use muster_graph::JobId;
 use muster_manager::Manager;
 use muster_manager::event::Origin;
-use muster_unit::UnitName;
+use muster_unit::{UnitKind, UnitName};
 
 /// What a path names.
 pub enum Object<'a> {
@@ -106,10 +106,14 @@ impl Object<'_> {
     pub fn own_interfaces(&self) -> impl Iterator<Item = &'static Interface> + use<> {
         let list: Vec<&'static Interface> = match self {
             Object::Branch(_) => Vec::new(),
-            Object::Manager(_) => vec![&interfaces::MANAGER, &interfaces::MUSTER_MANAGER],
+            Object::Manager(_) => vec![&interfaces::MANAGER],
             Object::LogControl(_) => vec![&interfaces::LOG_CONTROL],
             Object::Unit(view) => {
-                vec![&interfaces::UNIT, interfaces::of_kind(view.unit.name.kind()), &interfaces::MUSTER_UNIT]
+                let kind = view.unit.name.kind();
+                let socket = (kind == UnitKind::Socket).then_some(&interfaces::MUSTER_SOCKET);
+                let mut list = vec![&interfaces::UNIT, interfaces::of_kind(kind), &interfaces::MUSTER_UNIT];
+                list.extend(socket);
+                list
             }
             Object::Job(_) => vec![&interfaces::JOB],
         };

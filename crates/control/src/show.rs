@@ -99,6 +99,12 @@ macro_rules! words {
         }
     )*};
 }
+impl Number for muster_unit::Timespan {
+    fn number(&self) -> Option<i128> {
+        Some(i128::from(self.0))
+    }
+}
+
 words!(ActiveState Freezer ServiceSub SocketSub UnitResult muster_unit::UnitName);
 
 /// A text, or the row's default where it is empty.

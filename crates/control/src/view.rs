@@ -234,31 +234,3 @@ pub fn has_cgroup(kind: UnitKind) -> bool {
         UnitKind::Target | UnitKind::Device | UnitKind::Automount | UnitKind::Timer | UnitKind::Path => false,
     }
 }
-
-/// `SubState`: each type's own word.
-pub fn sub_state(unit: &Unit) -> Cow<'_, str> {
-    match &unit.kind {
-        Kind::Service(service) => service.sub.text(),
-        Kind::Socket(socket) => socket.sub.text(),
-        Kind::Mount(mount) if mount.mounted.is_some() => Cow::Borrowed("mounted"),
-        Kind::Mount(_) => Cow::Borrowed("dead"),
-        Kind::Simple(simple) => Cow::Borrowed(simple_sub_state(unit.name.kind(), simple)),
-    }
-}
-
-fn simple_sub_state(kind: UnitKind, simple: &Simple) -> &'static str {
-    if simple.stopping_deadline_usec.is_some() {
-        return "stop-sigterm";
-    }
-    match (simple.active, kind) {
-        (false, _) if simple.failed => "failed",
-        (false, _) => "dead",
-        (true, UnitKind::Scope) => "running",
-        (true, UnitKind::Timer | UnitKind::Path | UnitKind::Automount) => "waiting",
-        (true, UnitKind::Device) => "plugged",
-        (true, UnitKind::Mount) => "mounted",
-        (true, UnitKind::Service) => "running",
-        (true, UnitKind::Socket) => "listening",
-        (true, UnitKind::Target | UnitKind::Slice | UnitKind::Swap) => "active",
-    }
-}

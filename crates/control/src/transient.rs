@@ -1,0 +1,477 @@
+//! Properties of `StartTransientUnit` and `SetUnitProperties`, turned into what a unit file would say.
+//!
+//! One way into a unit: its text. So a transient unit is parsed, merged and checked as any other, and what a client
+//! sends can neither end a line nor begin a directive of its own; specifiers stay what they were.
+
+use crate::error::Refusal;
+use crate::wire::Value;
+use muster_manager::effect::FdId;
+use muster_unit::table::{Row, rows};
+use muster_unit::{Body, UnitKind};
+use std::collections::BTreeMap;
+
+/// (section, directive, value).
+pub type Setting = (String, String, String);
+
+/// What a client asks for.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// What the unit file says.
+    pub settings: Vec<Setting>,
+    /// Processes to take over.
+    pub pids: Vec<u32>,
+    /// Descriptors for standard input, output and error: which of the message's. The runtime puts its own ids there.
+    pub stdio: BTreeMap<u32, FdId>,
+}
+
+/// The properties of a new unit.
+pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32) -> Result<Built, Refusal> {
+    let mut built = Built::default();
+    for (name, value) in properties {
+        match (name.as_str(), value) {
+            // A reference of the caller's is bookkeeping of its connection; a scope's controller is told by its name.
+            ("AddRef", Value::Bool(_)) | ("Controller", Value::Text(_)) => {}
+            ("PIDs", Value::Array(pids)) => {
+                for pid in pids {
+                    let pid = pid.as_number().and_then(|pid| u32::try_from(pid).ok()).ok_or_else(|| unexpected(name))?;
+                    built.pids.push(if pid == 0 { caller_pid } else { pid });
+                }
+            }
+            ("StandardInputFileDescriptor", Value::Fd(fd)) => drop(built.stdio.insert(0, FdId(u64::from(*fd)))),
+            ("StandardOutputFileDescriptor", Value::Fd(fd)) => drop(built.stdio.insert(1, FdId(u64::from(*fd)))),
+            ("StandardErrorFileDescriptor", Value::Fd(fd)) => drop(built.stdio.insert(2, FdId(u64::from(*fd)))),
+            _ => built.settings.extend(translate(kind, name, value, properties)?),
+        }
+    }
+    Ok(built)
+}
+
+/// Changes of a unit that exists: resource control, and what it is called.
+pub fn changes(kind: UnitKind, properties: &[(String, Value)]) -> Result<Vec<Setting>, Refusal> {
+    let mut all = Vec::new();
+    for (name, value) in properties {
+        let settings = translate(kind, name, value, properties)?;
+        let groups = groups(kind);
+        let allowed = settings.iter().all(|(_, directive, _)| {
+            directive == "Description" || (groups.contains(&"CGroup") && is_row("CGroup", directive))
+        });
+        if !allowed {
+            return Err(Refusal::cannot_set(name));
+        }
+        all.extend(settings);
+    }
+    Ok(all)
+}
+
+fn unexpected(name: &str) -> Refusal {
+    Refusal::invalid(format!("Unexpected value of property '{name}'."))
+}
+
+/// The groups of directives that a type has, in the terms of the directive table.
+fn groups(kind: UnitKind) -> &'static [&'static str] {
+    match kind {
+        UnitKind::Service => &["Service", "Exec", "Kill", "CGroup"],
+        UnitKind::Socket => &["Socket", "Exec", "Kill", "CGroup"],
+        UnitKind::Mount => &["Mount", "Exec", "Kill", "CGroup"],
+        UnitKind::Swap => &["Swap", "Exec", "Kill", "CGroup"],
+        UnitKind::Scope => &["Scope", "Kill", "CGroup"],
+        UnitKind::Slice => &["Slice", "CGroup"],
+        UnitKind::Timer => &["Timer"],
+        UnitKind::Path => &["Path"],
+        UnitKind::Automount => &["Automount"],
+        UnitKind::Target | UnitKind::Device => &[],
+    }
+}
+
+fn is_row(section: &str, directive: &str) -> bool {
+    rows().iter().any(|row: &Row| row.section == section && row.name == directive)
+}
+
+/// The section that a directive goes into; none when the type does not have it.
+fn section(kind: UnitKind, directive: &str) -> Option<String> {
+    let own = groups(kind).iter().any(|group| is_row(group, directive));
+    if own {
+        return Body::new(kind).section().map(str::to_owned);
+    }
+    let unit = is_row("Unit", directive) || directive.starts_with("Condition") || directive.starts_with("Assert");
+    unit.then(|| "Unit".to_owned())
+}
+
+/// One property as settings.
+fn translate(kind: UnitKind, name: &str, value: &Value, all: &[(String, Value)]) -> Result<Vec<Setting>, Refusal> {
+    let pairs = special(name, value, all).or_else(|| plain(kind, name, value)).ok_or_else(|| Refusal::cannot_set(name))?;
+    let mut settings = Vec::with_capacity(pairs.len());
+    for (directive, text) in pairs {
+        if text.contains(['\n', '\0']) {
+            return Err(unexpected(name));
+        }
+        let section = section(kind, &directive).ok_or_else(|| Refusal::cannot_set(name))?;
+        settings.push((section, directive, text));
+    }
+    Ok(settings)
+}
+
+type Pairs = Vec<(String, String)>;
+
+fn one(directive: &str, text: impl Into<String>) -> Option<Pairs> {
+    Some(vec![(directive.to_owned(), text.into())])
+}
+
+/// One line for each item; a reset for none.
+fn lines(directive: &str, value: &Value, line: impl Fn(&[Value]) -> Option<String>) -> Option<Pairs> {
+    let Value::Array(items) = value else { return None };
+    if items.is_empty() {
+        return one(directive, "");
+    }
+    items.iter().map(|item| Some((directive.to_owned(), line(item.items())?))).collect()
+}
+
+/// Text in which a specifier is no specifier.
+fn literal(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// A word that is read back as it is, whatever is in it.
+pub fn quoted(word: &str) -> String {
+    let mut out = String::from("\"");
+    for c in word.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            '%' => out.push_str("%%"),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn words(value: &Value) -> Option<String> {
+    Some(value.as_texts()?.into_iter().map(quoted).collect::<Vec<_>>().join(" "))
+}
+
+fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+fn number(number: i128) -> String {
+    if number == i128::from(u64::MAX) { "infinity".to_owned() } else { number.to_string() }
+}
+
+fn span(value: &Value) -> Option<String> {
+    let usec = value.as_number()?;
+    Some(if usec == i128::from(u64::MAX) { "infinity".to_owned() } else { format!("{usec}us") })
+}
+
+/// Properties that are directives of the same name, by the type of the value.
+fn plain(kind: UnitKind, name: &str, value: &Value) -> Option<Pairs> {
+    if let Some(stem) = name.strip_suffix("USec") {
+        return one(&format!("{stem}Sec"), span(value)?);
+    }
+    let directive = match name.strip_suffix("Ex") {
+        Some(stem) if section(kind, name).is_none() => stem,
+        _ => name,
+    };
+    match value {
+        Value::Text(text) => one(directive, literal(text)),
+        Value::Bool(value) => one(directive, yes_no(*value)),
+        Value::Number(mode) if name.ends_with("Mode") || name == "UMask" => one(directive, format!("0{mode:o}")),
+        Value::Number(value) => one(directive, number(*value)),
+        Value::Array(_) if value.as_texts().is_some() => one(directive, words(value)?),
+        Value::Array(_) => lines(directive, value, |fields| joined(directive, fields)),
+        Value::Struct(fields) => one(directive, excepted(fields)?),
+        Value::Double(_) | Value::Fd(_) | Value::Bytes(_) | Value::Variant(_) => None,
+    }
+}
+
+/// A pair in one line: `id:path` and its kin, or two words.
+fn joined(directive: &str, fields: &[Value]) -> Option<String> {
+    let colon = matches!(directive, "LoadCredential" | "LoadCredentialEncrypted" | "TemporaryFileSystem" | "BPFProgram");
+    match fields {
+        [Value::Text(first), Value::Text(second)] if colon => Some(format!("{}:{}", literal(first), literal(second))),
+        [Value::Text(first), Value::Text(second)] => Some(format!("{} {}", quoted(first), quoted(second))),
+        [Value::Text(first), Value::Number(second)] => Some(format!("{} {}", quoted(first), number(*second))),
+        [Value::Text(id), Value::Bytes(bytes)] => Some(format!("{}:{}", literal(id), literal(std::str::from_utf8(bytes).ok()?))),
+        _ => None,
+    }
+}
+
+/// `(bas)`: allowed, or `~` excepted. `(bs)`: `-` for what may fail. `(aiai)`: codes and signals.
+fn excepted(fields: &[Value]) -> Option<String> {
+    match fields {
+        [Value::Bool(allow), list @ Value::Array(_)] => {
+            Some(format!("{}{}", if *allow { "" } else { "~" }, list.as_texts()?.join(" ")))
+        }
+        [Value::Bool(ignore), Value::Text(text)] => Some(format!("{}{}", if *ignore { "-" } else { "" }, literal(text))),
+        [Value::Array(codes), Value::Array(signals)] => {
+            let code = codes.iter().map(|code| code.as_number().map(|code| code.to_string()));
+            let signal = |number: &Value| Some(muster_unit::Signal(i32::try_from(number.as_number()?).ok()?).name());
+            let all: Option<Vec<String>> = code.chain(signals.iter().map(signal)).collect();
+            Some(all?.join(" "))
+        }
+        _ => None,
+    }
+}
+
+/// Properties with a form of their own.
+fn special(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> {
+    if let Some(directive) = name.strip_prefix("Exec").map(|rest| rest.strip_suffix("Ex").unwrap_or(rest)) {
+        return match value {
+            Value::Array(items) if items.iter().all(|item| matches!(item, Value::Struct(_))) => {
+                lines(&format!("Exec{directive}"), value, command)
+            }
+            _ => None,
+        };
+    }
+    if let Some(pairs) = standard(name, value).or_else(|| limit(name, value, all)).or_else(|| coded(name, value)) {
+        return Some(pairs);
+    }
+    match name {
+        "Conditions" | "Asserts" => value.items().iter().map(|item| condition(item.items())).collect(),
+        "Listen" => named(value, "Listen", |_, text| Some(literal(text))),
+        "Paths" | "TimersCalendar" => named(value, "", |_, text| Some(literal(text))),
+        "TimersMonotonic" => value.items().iter().map(|item| monotonic(item.items())).collect(),
+        "EnvironmentFiles" => lines("EnvironmentFile", value, |fields| match fields {
+            [Value::Text(path), Value::Bool(optional)] => Some(format!("{}{}", if *optional { "-" } else { "" }, literal(path))),
+            _ => None,
+        }),
+        "BindPaths" | "BindReadOnlyPaths" => lines(name, value, |fields| match fields {
+            [Value::Text(source), Value::Text(destination), Value::Bool(optional), Value::Number(flags)] => {
+                let tail = if *flags == 0 { "norbind" } else { "rbind" };
+                let minus = if *optional { "-" } else { "" };
+                Some(quoted(&format!("{minus}{source}:{destination}:{tail}")))
+            }
+            _ => None,
+        }),
+        "CPUQuotaPerSecUSec" => match value.as_number()? {
+            usec if usec == i128::from(u64::MAX) => one("CPUQuota", ""),
+            usec => one("CPUQuota", format!("{}%", usec.checked_div(10_000)?)),
+        },
+        "DelegateControllers" => one("Delegate", value.as_texts()?.join(" ")),
+        "IPAddressAllow" | "IPAddressDeny" => lines(name, value, address),
+        "AllowedCPUs" | "StartupAllowedCPUs" | "AllowedMemoryNodes" | "StartupAllowedMemoryNodes" | "CPUAffinity" | "NUMAMask" => {
+            one(name, bits(value)?)
+        }
+        _ => match (name.strip_suffix("DirectorySymlink"), name.strip_suffix("Scale")) {
+            (Some(stem), _) => lines(&format!("{stem}Directory"), value, |fields| match fields {
+                [Value::Text(path), Value::Text(link), _] => Some(quoted(&format!("{path}:{link}"))),
+                _ => None,
+            }),
+            (_, Some(directive)) => {
+                let hundredths = value.as_number()?.checked_mul(10_000)?.checked_div(i128::from(u32::MAX))?;
+                let (whole, rest) = (hundredths.checked_div(100)?, hundredths.checked_rem(100)?);
+                one(directive, format!("{whole}.{rest:02}%"))
+            }
+            (None, None) => None,
+        },
+    }
+}
+
+/// `(ss)` items whose first text is (the end of) the directive's name.
+fn named(value: &Value, prefix: &str, line: impl Fn(&str, &str) -> Option<String>) -> Option<Pairs> {
+    let pair = |item: &Value| match item.items() {
+        [Value::Text(kind), Value::Text(text)] => Some((format!("{prefix}{kind}"), line(kind, text)?)),
+        _ => None,
+    };
+    value.items().iter().map(pair).collect()
+}
+
+fn monotonic(fields: &[Value]) -> Option<(String, String)> {
+    match fields {
+        [Value::Text(base), usec] => {
+            let stem = base.strip_suffix("USec").or_else(|| base.strip_suffix("Sec"))?;
+            Some((format!("{stem}Sec"), span(usec)?))
+        }
+        _ => None,
+    }
+}
+
+/// `(sasb)` or `(sasas)` as a command line.
+fn command(fields: &[Value]) -> Option<String> {
+    let [Value::Text(path), arguments, flags] = fields else { return None };
+    let argv = arguments.as_texts()?;
+    let mut prefix = String::new();
+    match flags {
+        Value::Bool(true) => prefix.push('-'),
+        Value::Bool(false) => {}
+        _ => {
+            for flag in flags.as_texts()? {
+                prefix.push_str(match flag {
+                    "ignore-failure" => "-",
+                    "privileged" => "+",
+                    "no-setuid" => "!",
+                    "ambient" => "!!",
+                    "no-env-expand" => ":",
+                    "via-shell" => "|",
+                    _ => return None,
+                });
+            }
+        }
+    }
+    let (own_name, rest) = match argv.split_first() {
+        Some((first, rest)) if first == path => (false, rest),
+        _ => (true, argv.as_slice()),
+    };
+    let mut line = quoted(&format!("{prefix}{}{path}", if own_name { "@" } else { "" }));
+    for word in rest {
+        line.push(' ');
+        line.push_str(&quoted(word));
+    }
+    Some(line)
+}
+
+fn condition(fields: &[Value]) -> Option<(String, String)> {
+    match fields {
+        [Value::Text(directive), Value::Bool(trigger), Value::Bool(negate), Value::Text(parameter)] => {
+            let (trigger, negate) = (if *trigger { "|" } else { "" }, if *negate { "!" } else { "" });
+            Some((directive.clone(), format!("{trigger}{negate}{}", literal(parameter))))
+        }
+        _ => None,
+    }
+}
+
+/// `StandardOutputFile` and its kin.
+fn standard(name: &str, value: &Value) -> Option<Pairs> {
+    let directive = ["StandardInput", "StandardOutput", "StandardError"].into_iter().find(|known| name.starts_with(known))?;
+    let text = literal(value.as_text()?);
+    match name.strip_prefix(directive)? {
+        "FileDescriptorName" => one(directive, format!("fd:{text}")),
+        "File" => one(directive, format!("file:{text}")),
+        "FileToAppend" => one(directive, format!("append:{text}")),
+        "FileToTruncate" => one(directive, format!("truncate:{text}")),
+        _ => None,
+    }
+}
+
+/// `LimitNOFILE` is the hard limit and, until `LimitNOFILESoft` is said, the soft one too.
+fn limit(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> {
+    let rest = name.strip_prefix("Limit")?;
+    let value = value.as_number()?;
+    let Some(stem) = rest.strip_suffix("Soft") else { return one(name, number(value)) };
+    let directive = format!("Limit{stem}");
+    let hard = all.iter().find(|(other, _)| *other == directive).and_then(|(_, hard)| hard.as_number());
+    one(&directive, format!("{}:{}", number(value), number(hard.unwrap_or(value))))
+}
+
+/// Numbers that stand for words.
+fn coded(name: &str, value: &Value) -> Option<Pairs> {
+    const POLICIES: &[&str] = &["other", "fifo", "rr", "batch", "", "idle", "", "ext"];
+    const SECURE: &[&str] =
+        &["noroot", "noroot-locked", "no-setuid-fixup", "no-setuid-fixup-locked", "keep-caps", "keep-caps-locked"];
+    const SPACES: &[(&str, u32)] =
+        &[("cgroup", 25), ("ipc", 27), ("net", 30), ("mnt", 17), ("pid", 29), ("user", 28), ("uts", 26), ("time", 7)];
+    if name == "StandardInputData" {
+        let Value::Bytes(bytes) = value else { return None };
+        return one(name, base64(bytes));
+    }
+    let number = value.as_number()?;
+    let at = |words: &[&str]| words.get(usize::try_from(number).ok()?).map(|word| (*word).to_owned());
+    let set = |bit: u32| number.checked_shr(bit).is_some_and(|rest| rest & 1 == 1);
+    let named = |words: &[&str]| (0_u32..).zip(words).filter(|(bit, _)| set(*bit)).map(|(_, word)| *word).collect::<Vec<_>>().join(" ");
+    match name {
+        "SyslogFacility" => one(name, at(muster_unit::SyslogFacility::WORDS)?),
+        "SyslogLevel" | "LogLevelMax" => one(name, at(muster_unit::SyslogLevel::WORDS)?),
+        "CPUSchedulingPolicy" => one(name, at(POLICIES)?),
+        "NUMAPolicy" => one(name, at(&["default", "preferred", "bind", "interleave", "local"])?),
+        "SecureBits" => one(name, named(SECURE)),
+        "CapabilityBoundingSet" | "AmbientCapabilities" => {
+            Some(vec![(name.to_owned(), String::new()), (name.to_owned(), named(muster_unit::CAPABILITIES))])
+        }
+        "RestrictNamespaces" => {
+            let kept: Vec<&str> = SPACES.iter().filter(|(_, bit)| set(*bit)).map(|(word, _)| *word).collect();
+            one(name, if kept.is_empty() { "yes".to_owned() } else { kept.join(" ") })
+        }
+        "MountFlags" => match number {
+            0 => one(name, ""),
+            _ => one(name, [("shared", 20), ("slave", 19), ("private", 18)].into_iter().find(|(_, bit)| set(*bit))?.0),
+        },
+        "SuccessActionExitStatus" | "FailureActionExitStatus" if number < 0 => one(name, ""),
+        _ => None,
+    }
+}
+
+/// A bit mask as numbers.
+fn bits(value: &Value) -> Option<String> {
+    let Value::Bytes(bytes) = value else { return None };
+    let cpus = bytes.iter().enumerate().flat_map(|(at, byte)| {
+        (0_usize..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at.saturating_mul(8).saturating_add(bit).to_string())
+    });
+    Some(cpus.collect::<Vec<_>>().join(" "))
+}
+
+/// `(iayu)`: family, address, prefix length.
+fn address(fields: &[Value]) -> Option<String> {
+    let [Value::Number(_), Value::Bytes(bytes), Value::Number(length)] = fields else { return None };
+    let address: std::net::IpAddr = match (<[u8; 4]>::try_from(bytes.as_slice()), <[u8; 16]>::try_from(bytes.as_slice())) {
+        (Ok(four), _) => four.into(),
+        (_, Ok(sixteen)) => sixteen.into(),
+        _ => return None,
+    };
+    Some(format!("{address}/{length}"))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0_u32..4 {
+            let shift = 18_u32.saturating_sub(at.saturating_mul(6));
+            let digit = usize::try_from(group >> shift & 63).ok().and_then(|digit| DIGITS.get(digit)).copied();
+            let present = usize::try_from(at).is_ok_and(|at| at <= chunk.len());
+            out.push(if present { char::from(digit.unwrap_or(b'A')) } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn a_client_can_begin_no_directive_and_no_specifier() {
+        let command = Value::Array(vec![Value::Struct(vec![
+            text("/bin/echo"),
+            Value::Array(vec![text("/bin/echo"), text("a b\nUser=root %h \"$HOME\\")]),
+            Value::Bool(true),
+        ])]);
+        let built = settings(UnitKind::Service, &[("ExecStart".to_owned(), command)], 1).unwrap();
+        let (section, directive, line) = built.settings.first().unwrap();
+        assert_eq!((section.as_str(), directive.as_str()), ("Service", "ExecStart"));
+        assert_eq!(line, "\"-/bin/echo\" \"a b\\nUser=root %%h \\\"$HOME\\\\\"");
+        let evil = [("Description".to_owned(), text("x\n[Service]\nExecStart=/bin/sh"))];
+        assert!(settings(UnitKind::Service, &evil, 1).is_err());
+    }
+
+    #[test]
+    fn properties_become_directives() {
+        let of = |kind, name: &str, value: Value| {
+            settings(kind, &[(name.to_owned(), value)], 9).map(|built| built.settings).unwrap_or_default()
+        };
+        let setting = |section: &str, name: &str, value: &str| vec![(section.to_owned(), name.to_owned(), value.to_owned())];
+        let service = UnitKind::Service;
+        assert_eq!(of(service, "RuntimeMaxUSec", Value::Number(5_000_000)), setting("Service", "RuntimeMaxSec", "5000000us"));
+        assert_eq!(of(service, "MemoryMax", Value::Number(i128::from(u64::MAX))), setting("Service", "MemoryMax", "infinity"));
+        assert_eq!(of(service, "CPUQuotaPerSecUSec", Value::Number(200_000)), setting("Service", "CPUQuota", "20%"));
+        assert_eq!(of(service, "UMask", Value::Number(0o77)), setting("Service", "UMask", "077"));
+        assert_eq!(of(service, "StandardInputData", Value::Bytes(b"ab".to_vec())), setting("Service", "StandardInputData", "YWI="));
+        assert_eq!(of(UnitKind::Scope, "Description", text("5%")), setting("Unit", "Description", "5%%"));
+        assert_eq!(of(UnitKind::Scope, "User", text("x")), Vec::new());
+        assert_eq!(settings(UnitKind::Scope, &[("PIDs".to_owned(), Value::Array(vec![Value::Number(0)]))], 9).unwrap().pids, [9]);
+        assert!(changes(service, &[("User".to_owned(), text("x"))]).is_err());
+        assert!(changes(service, &[("CPUWeight".to_owned(), Value::Number(5))]).is_ok());
+    }
+}
