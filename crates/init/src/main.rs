@@ -1,2 +1,100 @@
-//! The PID 1 binary.
-fn main() {}
+//! The binary `muster`: sets the stage, runs the loop, and leaves.
+//!
+//! Reading order: `main` below, [`stage`] (what a machine or container needs before the first unit), [`options`] (what
+//! it was told), [`facts`] (what it is), [`generate`] (generators), [`finish`] (the end).
+//!
+//! What must stay true: PID 1 never returns from `main` on a running machine; whatever cannot be set up is said and
+//! passed over, for a machine that is half up can be mended and one that is down cannot.
+
+mod facts;
+mod finish;
+mod generate;
+mod options;
+mod stage;
+
+use muster_cgroup::Tree;
+use muster_manager::Manager;
+use muster_manager::event::ShutdownVerb;
+use muster_runtime::log::Log;
+use muster_runtime::table::FdTable;
+use muster_runtime::{Outcome, Runtime, Setup, clock};
+use muster_unit::Index;
+use std::process::ExitCode;
+
+const EXECUTOR: &str = "/usr/lib/muster/muster-executor";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["--version"] => {
+            println!("muster {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        ["--generators"] => generate::run(),
+        ["--remove-directories", paths @ ..] => remove_directories(paths),
+        _ if std::process::id() == 1 => boot(),
+        _ => {
+            eprintln!("muster is a system's PID 1. Boot it as init, in a container or a machine; `musterctl` and `systemctl` talk to it.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn boot() -> ExitCode {
+    let mut complaints = stage::set();
+    let options = options::read();
+    let facts = facts::read(&options);
+    let in_container = !facts.virtualization.is_empty() && stage::in_container();
+    let mut log = Log::open(!in_container, false);
+    let cgroups = match Tree::discover() {
+        Ok(tree) => tree,
+        Err(error) => return give_up(&format!("No cgroup2 tree: {error}")),
+    };
+    if let Err(error) = cgroups.enter_init_scope() {
+        complaints.push(format!("init.scope could not be entered: {error}"));
+    }
+    let mut facts = facts;
+    facts.cgroup_root = cgroups.root_path().to_owned();
+    let program = std::fs::read_link("/proc/self/exe").ok().and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default();
+    let mut manager = Manager::new(facts, facts::seed(), clock::now());
+    manager.set_show_status(options.show_status.unwrap_or(true));
+    generate::run_and_wait(&program);
+    for complaint in complaints {
+        let record = muster_manager::effect::LogRecord { level: muster_manager::effect::Level::Warning, unit: None, message: complaint, fields: Vec::new() };
+        log.write(&record, None);
+    }
+    let index = Index::scan(Index::search_path(std::env::var("SYSTEMD_UNIT_PATH").ok().as_deref()));
+    let executor = executor_beside(&program);
+    let setup = Setup { manager, index, cgroups, log, executor, program, fds: FdTable::default() };
+    let mut runtime = match Runtime::new(setup) {
+        Ok(runtime) => runtime,
+        Err(error) => return give_up(&format!("The event loop could not be set up: {error}")),
+    };
+    stage::welcome(&options);
+    runtime.start_default();
+    match runtime.run() {
+        Outcome::Shutdown { verb, exit_code } => finish::leave(verb, exit_code),
+        Outcome::Reexecute => finish::leave(ShutdownVerb::Reboot, 0),
+    }
+}
+
+/// The executor is installed beside the program.
+fn executor_beside(program: &str) -> String {
+    let beside = program.rsplit_once('/').map(|(directory, _)| format!("{directory}/muster-executor"));
+    beside.filter(|path| std::path::Path::new(path).exists()).unwrap_or_else(|| EXECUTOR.to_owned())
+}
+
+/// Nothing can work without this; say so where somebody may see it, and stop.
+fn give_up(message: &str) -> ExitCode {
+    eprintln!("muster: {message}");
+    finish::leave(ShutdownVerb::Exit, 1)
+}
+
+/// The errand of removing directories whole, which may take long.
+fn remove_directories(paths: &[&str]) -> ExitCode {
+    for path in paths.iter().filter(|path| path.starts_with("/run/") && !path.contains("/../")) {
+        let _ = std::fs::remove_dir_all(path);
+    }
+    ExitCode::SUCCESS
+}

@@ -167,7 +167,7 @@ impl Manager {
             report_exec: false,
             set_watchdog_pid: false,
             make_directories: false,
-            idle: false,
+            non_blocking: false,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);

@@ -1,0 +1,87 @@
+//! What this machine is: read once, before the first unit.
+
+use crate::options::Options;
+use crate::stage;
+use muster_manager::state::Facts;
+use muster_unit::SpecifierContext;
+use std::collections::BTreeMap;
+use std::io::Read;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+
+/// Everything that the manager is told at its start.
+pub fn read(options: &Options) -> Facts {
+    let uname = nix::sys::utsname::uname().ok();
+    let text = |value: Option<&std::ffi::OsStr>| value.and_then(|value| value.to_str()).unwrap_or("").to_owned();
+    let hostname = text(uname.as_ref().map(|uname| uname.nodename()));
+    let os_release = assignments(&first_of(&["/etc/os-release", "/usr/lib/os-release"]));
+    let architecture = match text(uname.as_ref().map(|uname| uname.machine())).as_str() {
+        "x86_64" => "x86-64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        other => other.to_owned(),
+    };
+    let defaults = Facts::default();
+    let span = |name: &str, default: u64| match options.spans.get(name) {
+        Some(0) => u64::MAX,
+        Some(span) => *span,
+        None => default,
+    };
+    let specifiers = SpecifierContext {
+        machine_id: first_of(&["/etc/machine-id"]).trim().to_owned(),
+        boot_id: first_of(&["/proc/sys/kernel/random/boot_id"]).trim().replace('-', ""),
+        hostname: hostname.clone(),
+        pretty_hostname: assignments(&first_of(&["/etc/machine-info"])).remove("PRETTY_HOSTNAME").unwrap_or_default(),
+        kernel_release: text(uname.as_ref().map(|uname| uname.release())),
+        architecture: architecture.clone(),
+        os_release,
+    };
+    let mut base_environment = vec![format!("PATH={PATH}")];
+    base_environment.extend(locale());
+    base_environment.extend(options.environment.iter().cloned());
+    Facts {
+        specifiers,
+        virtualization: stage::virtualization(),
+        base_environment,
+        default_timeout_start_usec: span("DefaultTimeoutStartSec", defaults.default_timeout_start_usec),
+        default_timeout_stop_usec: span("DefaultTimeoutStopSec", defaults.default_timeout_stop_usec),
+        default_restart_usec: span("DefaultRestartSec", defaults.default_restart_usec),
+        default_start_limit_interval_usec: span("DefaultStartLimitIntervalSec", defaults.default_start_limit_interval_usec),
+        default_start_limit_burst: options.start_limit_burst.unwrap_or(defaults.default_start_limit_burst),
+        boot_target: options.unit.clone().unwrap_or(defaults.boot_target),
+        masked: options.mask.clone(),
+        wanted: options.wants.clone(),
+        strict: options.strict,
+        version: format!("257 (muster {})", env!("CARGO_PKG_VERSION")),
+        architecture,
+        hostname,
+        cgroup_root: String::new(),
+    }
+}
+
+/// A number that is different at each boot.
+pub fn seed() -> u64 {
+    let mut bytes = [0_u8; 8];
+    let _ = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    u64::from_le_bytes(bytes)
+}
+
+/// `LANG=` and its kin of /etc/locale.conf.
+fn locale() -> Vec<String> {
+    let known = assignments(&first_of(&["/etc/locale.conf", "/etc/default/locale"]));
+    let lines: Vec<String> = known.into_iter().filter(|(key, _)| key.starts_with("LC_") || key.starts_with("LANG")).map(|(key, value)| format!("{key}={value}")).collect();
+    if lines.is_empty() { vec!["LANG=C.UTF-8".to_owned()] } else { lines }
+}
+
+fn first_of(paths: &[&str]) -> String {
+    paths.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
+}
+
+/// Shell-like assignments (os-release(5)).
+fn assignments(text: &str) -> BTreeMap<String, String> {
+    let line = |line: &str| {
+        let (key, value) = line.trim().split_once('=')?;
+        let value = muster_unit::split_words(value).ok()?.into_iter().next().unwrap_or_default();
+        (!key.starts_with('#')).then(|| (key.to_owned(), value))
+    };
+    text.lines().filter_map(line).collect()
+}
