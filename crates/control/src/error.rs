@@ -15,15 +15,14 @@ pub struct Refusal {
 }
 
 macro_rules! refusals {
-    ($($(#[$meta:meta])* $function:ident($($argument:ident),*) = $name:literal, $($message:tt)+;)*) => {
+    ($($(#[$meta:meta])* $function:ident($($argument:ident),*) = $name:literal, $message:literal;)*) => {
         impl Refusal {$(
             $(#[$meta])*
             pub fn $function($($argument: impl std::fmt::Display),*) -> Refusal {
-                Refusal { name: $name.to_owned(), message: refusals!(@text $($message)+) }
+                Refusal { name: $name.to_owned(), message: format!($message) }
             }
         )*}
     };
-    (@text $($message:tt)+) => { format!($($message)+) };
 }
 refusals! {
     /// `GetUnit` and kin.

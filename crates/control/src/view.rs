@@ -3,7 +3,6 @@
 //! Nothing here changes anything. A unit that was not found has no sections; it shows the defaults of its type, so
 //! that a client's GetAll always answers.
 
-use crate::Live;
 use crate::show::Text;
 use muster_graph::{Dependency, UnitId};
 use muster_graph::job::Job;
