@@ -1,0 +1,83 @@
+//! Generators (systemd.generator(7)), run in a child of PID 1: all at once, ninety seconds at most.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+const DIRECTORIES: &[&str] = &[
+    "/run/systemd/system-generators", "/etc/systemd/system-generators", "/usr/local/lib/systemd/system-generators",
+    "/usr/lib/systemd/system-generators",
+];
+const OUTPUT: [&str; 3] = ["/run/systemd/generator", "/run/systemd/generator.early", "/run/systemd/generator.late"];
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Starts the child at boot, before the loop runs and anything else can be waiting, and waits for it.
+pub fn run_and_wait(program: &str) {
+    if let Ok(mut child) = Command::new(program).arg("--generators").stdin(Stdio::null()).spawn() {
+        let _ = child.wait();
+    }
+}
+
+/// The child itself.
+pub fn run() -> ExitCode {
+    for directory in OUTPUT {
+        let _ = std::fs::remove_dir_all(directory);
+        let _ = std::fs::create_dir_all(directory);
+    }
+    let mut running: Vec<Child> = generators().into_iter().filter_map(|path| start(&path)).collect();
+    let begin = Instant::now();
+    while !running.is_empty() {
+        running.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if begin.elapsed() > LIMIT {
+            for child in &mut running {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            return ExitCode::FAILURE;
+        }
+        wait_for_child();
+    }
+    for directory in OUTPUT {
+        // Goes when it is empty; the search path is none the worse.
+        let _ = std::fs::remove_dir(directory);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Waits until some child ends, or a moment has passed.
+fn wait_for_child() {
+    use nix::sys::signal::{SigSet, Signal};
+    use nix::sys::signalfd::SignalFd;
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    let _ = mask.thread_block();
+    if let Ok(fd) = SignalFd::new(&mask) {
+        let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&fd), nix::poll::PollFlags::POLLIN)];
+        let _ = nix::poll::poll(&mut fds, 20_u16);
+    }
+}
+
+/// Executables by name; an earlier directory hides a later one, a link to /dev/null hides all.
+fn generators() -> Vec<String> {
+    let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for directory in DIRECTORIES {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
+            let (Ok(name), Some(path)) = (entry.file_name().into_string(), entry.path().to_str().map(str::to_owned)) else { continue };
+            let usable = std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
+            found.entry(name).or_insert(usable.then_some(path));
+        }
+    }
+    found.into_values().flatten().collect()
+}
+
+fn start(path: &str) -> Option<Child> {
+    let mut command = Command::new(path);
+    command.args(OUTPUT).stdin(Stdio::null()).env("SYSTEMD_SCOPE", "system").env("SYSTEMD_IN_INITRD", "0").current_dir("/");
+    let container = std::env::var("container").unwrap_or_default();
+    let word = crate::stage::virtualization();
+    if !word.is_empty() {
+        command.env("SYSTEMD_VIRTUALIZATION", format!("{}:{word}", if container.is_empty() { "vm" } else { "container" }));
+    }
+    command.spawn().ok()
+}

@@ -1,0 +1,157 @@
+//! The stage before the first unit: API file systems, directories below /run, name, machine id, loopback.
+//!
+//! Every step looks first whether it is done already (a container's manager did much of it), and none is fatal.
+
+use crate::options::Options;
+use nix::mount::{MsFlags, mount};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+/// (source, place, type, flags, data, also in containers).
+const MOUNTS: &[(&str, &str, &str, MsFlags, &str)] = &[
+    ("proc", "/proc", "proc", MsFlags::from_bits_truncate(SAFE), ""),
+    ("sysfs", "/sys", "sysfs", MsFlags::from_bits_truncate(SAFE), ""),
+    ("devtmpfs", "/dev", "devtmpfs", MsFlags::from_bits_truncate(NOSUID), "mode=0755"),
+    ("tmpfs", "/dev/shm", "tmpfs", MsFlags::from_bits_truncate(NOSUID | NODEV), "mode=01777"),
+    ("devpts", "/dev/pts", "devpts", MsFlags::from_bits_truncate(NOSUID | NOEXEC), "mode=0620,gid=5"),
+    ("tmpfs", "/run", "tmpfs", MsFlags::from_bits_truncate(NOSUID | NODEV), "mode=0755,size=20%"),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2", MsFlags::from_bits_truncate(SAFE), "nsdelegate,memory_recursiveprot"),
+];
+const NOSUID: u64 = 2;
+const NODEV: u64 = 4;
+const NOEXEC: u64 = 8;
+const SAFE: u64 = NOSUID | NODEV | NOEXEC;
+
+/// Directories that stock userland expects (contract with journald, logind, udevd, libsystemd).
+const DIRECTORIES: &[&str] = &[
+    "/run/lock", "/run/systemd", "/run/systemd/system", "/run/systemd/units", "/run/systemd/transient", "/run/systemd/generator",
+    "/run/systemd/generator.early", "/run/systemd/generator.late", "/run/systemd/journal", "/run/systemd/inaccessible",
+    "/run/systemd/ask-password", "/run/systemd/machines", "/run/systemd/seats", "/run/systemd/sessions", "/run/systemd/users",
+    "/run/credentials",
+];
+
+/// Sets the stage; gives what could not be done.
+pub fn set() -> Vec<String> {
+    let mut complaints = Vec::new();
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    for (source, place, kind, flags, data) in MOUNTS {
+        if let Err(error) = mount_once(source, place, kind, *flags, data) {
+            complaints.push(format!("{kind} could not be mounted on {place}: {error}"));
+        }
+    }
+    for directory in DIRECTORIES {
+        if let Err(error) = std::fs::create_dir_all(directory).and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755))) {
+            complaints.push(format!("{directory} could not be made: {error}"));
+        }
+    }
+    for (target, link) in [("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin"), ("/proc/self/fd/1", "/dev/stdout"), ("/proc/self/fd/2", "/dev/stderr")] {
+        let _ = symlink(target, link);
+    }
+    if in_container() {
+        let _ = std::fs::write("/run/systemd/container", std::env::var("container").unwrap_or_default());
+    }
+    complaints.extend(name_host());
+    complaints.extend(machine_id());
+    if let Err(error) = muster_sys::loopback_up() {
+        complaints.push(format!("The loopback interface could not be brought up: {error}"));
+    }
+    raise_limits();
+    let _ = nix::unistd::setsid();
+    let _ = std::env::set_current_dir("/");
+    complaints
+}
+
+/// The first line that a person sees.
+pub fn welcome(options: &Options) {
+    if options.show_status == Some(false) {
+        return;
+    }
+    let name = std::fs::read_to_string("/etc/os-release").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?.trim_matches('"').to_owned();
+        Some(line)
+    });
+    let mut console = muster_runtime::console::Console::default();
+    let text = format!("\r\nWelcome to {}! (muster {})\r\n", name.as_deref().unwrap_or("Linux"), env!("CARGO_PKG_VERSION"));
+    console.show(muster_manager::effect::StatusMark::None, text.trim_start_matches("\r\n").trim_end());
+}
+
+fn mount_once(source: &str, place: &str, kind: &str, flags: MsFlags, data: &str) -> nix::Result<()> {
+    if is_mount_point(place) || (place == "/sys/fs/cgroup" && Path::new("/sys/fs/cgroup/cgroup.procs").exists()) {
+        return Ok(());
+    }
+    let _ = std::fs::create_dir_all(place);
+    let attempt = |data: &str| mount(Some(source), place, Some(kind), flags, (!data.is_empty()).then_some(data));
+    // An old kernel may not know an option; the mount without it is better than none.
+    attempt(data).or_else(|_| attempt(""))
+}
+
+/// Whether something is mounted exactly here.
+fn is_mount_point(place: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(here) = std::fs::metadata(place) else { return false };
+    let parent = Path::new(place).parent().unwrap_or(Path::new("/"));
+    std::fs::metadata(parent).is_ok_and(|parent| parent.dev() != here.dev())
+}
+
+/// Whether a container's manager said so (container interface: `container=` in PID 1's environment).
+pub fn in_container() -> bool {
+    std::env::var_os("container").is_some_and(|value| !value.is_empty())
+}
+
+/// A word for what we run in, as `systemd-detect-virt` says it; empty for the bare machine.
+pub fn virtualization() -> String {
+    if let Some(word) = std::env::var("container").ok().filter(|word| !word.is_empty()) {
+        let known = ["lxc", "lxc-libvirt", "systemd-nspawn", "docker", "podman", "rkt", "wsl", "proot", "pouch", "openvz", "oci"];
+        return if known.contains(&word.as_str()) { word } else { "container-other".to_owned() };
+    }
+    let dmi = |file: &str| std::fs::read_to_string(format!("/sys/class/dmi/id/{file}")).unwrap_or_default();
+    let vendor = format!("{} {} {}", dmi("sys_vendor"), dmi("product_name"), dmi("bios_vendor"));
+    let table = [
+        ("KVM", "kvm"), ("QEMU", "qemu"), ("VMware", "vmware"), ("innotek", "oracle"), ("VirtualBox", "oracle"), ("Xen", "xen"),
+        ("Bochs", "bochs"), ("Parallels", "parallels"), ("BHYVE", "bhyve"), ("Hyper-V", "microsoft"), ("Amazon EC2", "amazon"),
+        ("Google", "google"),
+    ];
+    let found = table.iter().find(|(needle, _)| vendor.contains(needle)).map(|(_, word)| (*word).to_owned());
+    let kvm = || std::fs::read_to_string("/sys/hypervisor/type").map(|text| text.trim().to_owned());
+    found.or_else(|| kvm().ok()).unwrap_or_default()
+}
+
+fn name_host() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let wanted = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let current = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let name = match wanted {
+        Some(name) => name.to_owned(),
+        None if current.is_empty() || current == "(none)" => "localhost".to_owned(),
+        None => return None,
+    };
+    nix::unistd::sethostname(&name).err().map(|error| format!("The host name {name} could not be set: {error}"))
+}
+
+/// machine-id(5): what /etc has, else the container's, else a random one, kept where it can be.
+fn machine_id() -> Option<String> {
+    let valid = |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let current = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    if valid(current.trim()) {
+        return None;
+    }
+    let given = std::env::var("container_uuid").ok().map(|text| text.replace('-', "")).filter(|text| valid(text));
+    let id = given.or_else(|| std::fs::read_to_string("/proc/sys/kernel/random/uuid").ok().map(|text| text.trim().replace('-', "")))?;
+    let line = format!("{id}\n");
+    if std::fs::write("/etc/machine-id", &line).is_ok() {
+        return None;
+    }
+    // A read-only root: a file below /run stands in its place until the next boot.
+    let bound = std::fs::write("/run/machine-id", &line).map_err(|error| error.to_string()).and_then(|()| {
+        mount(Some("/run/machine-id"), "/etc/machine-id", None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|error| error.to_string())
+    });
+    bound.err().map(|error| format!("The machine id could not be kept: {error}"))
+}
+
+/// PID 1 keeps many descriptors; services get the usual soft limit by the executor.
+fn raise_limits() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
