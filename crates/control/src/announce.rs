@@ -21,7 +21,9 @@ pub fn reply(view: &Manager, _live: &dyn Live, message: &Incoming, reply: &Reply
     match reply {
         Reply::Done => wire::reply_to(message, "", |_| {}),
         Reply::Unit(unit) => wire::reply_to(message, "o", |out| out.path(&path::of_unit(unit.as_str()))),
-        Reply::Job(job) if matches!(wire::member(message), "EnqueueJob" | "EnqueueUnitJob") => enqueued(view, message, *job),
+        Reply::Job(job) if matches!(wire::member(message), "EnqueueJob" | "EnqueueUnitJob") => {
+            enqueued(view, message, *job)
+        }
         Reply::Job(job) => wire::reply_to(message, "o", |out| out.path(&path::of_job(*job))),
         Reply::Error { name, message: text } => {
             wire::error_to(message, &Refusal { name: name.clone(), message: text.clone() })
@@ -55,11 +57,13 @@ pub fn signals(view: &Manager, live: &dyn Live, signal: &BusSignal) -> Vec<Outgo
         BusSignal::UnitNew { unit } => about_unit("UnitNew", unit),
         BusSignal::UnitRemoved { unit } => about_unit("UnitRemoved", unit),
         BusSignal::UnitChanged { unit } => unit_changed(view, live, unit),
-        BusSignal::JobNew { job, unit } => vec![wire::signal(path::MANAGER, MANAGER, "JobNew", "uos", |out| {
-            out.u32(job.0);
-            out.path(&path::of_job(*job));
-            out.str(unit.as_str());
-        })],
+        BusSignal::JobNew { job, unit } => {
+            vec![wire::signal(path::MANAGER, MANAGER, "JobNew", "uos", |out| {
+                out.u32(job.0);
+                out.path(&path::of_job(*job));
+                out.str(unit.as_str());
+            })]
+        }
         BusSignal::JobChanged { job, .. } => job_changed(view, *job),
         BusSignal::JobRemoved { job, unit, result } => {
             vec![wire::signal(path::MANAGER, MANAGER, "JobRemoved", "uoss", |out| {
@@ -77,7 +81,9 @@ pub fn signals(view: &Manager, live: &dyn Live, signal: &BusSignal) -> Vec<Outgo
                 [0, 0, 0, 0, *userspace_usec, *total_usec].into_iter().for_each(|usec| out.u64(usec));
             })]
         }
-        BusSignal::UnitFilesChanged => vec![wire::signal(path::MANAGER, MANAGER, "UnitFilesChanged", "", |_| {})],
+        BusSignal::UnitFilesChanged => {
+            vec![wire::signal(path::MANAGER, MANAGER, "UnitFilesChanged", "", |_| {})]
+        }
         BusSignal::ManagerChanged => {
             let object = Object::Manager(ManagerView { manager: view, live });
             vec![properties_changed(path::MANAGER, &object, &interfaces::MANAGER)]

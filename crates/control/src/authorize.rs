@@ -59,7 +59,13 @@ mod tests {
         let user = Origin { uid: 1000, pid: 7, comm: "systemctl".to_owned() };
         let root = Origin { uid: 0, ..user.clone() };
         assert!(Right::Read.check(&user).is_ok());
-        for right in [Right::ManageUnits, Right::ManageUnitFiles, Right::SetEnvironment, Right::ReloadDaemon, Right::Privileged] {
+        for right in [
+            Right::ManageUnits,
+            Right::ManageUnitFiles,
+            Right::SetEnvironment,
+            Right::ReloadDaemon,
+            Right::Privileged,
+        ] {
             assert!(right.check(&user).is_err() && right.check(&root).is_ok(), "{right:?}");
         }
     }

@@ -19,8 +19,17 @@ pub fn is_delegated(section: &CGroupSection) -> bool {
 }
 
 fn delegated(u: &UnitView<'_>) -> Vec<String> {
-    const ALL: &[&str] =
-        &["cpu", "cpuset", "io", "memory", "pids", "bpf-firewall", "bpf-devices", "bpf-foreign", "bpf-socket-bind"];
+    const ALL: &[&str] = &[
+        "cpu",
+        "cpuset",
+        "io",
+        "memory",
+        "pids",
+        "bpf-firewall",
+        "bpf-devices",
+        "bpf-foreign",
+        "bpf-socket-bind",
+    ];
     match &u.cgroup().delegate {
         Some(Delegate::All) => ALL.iter().map(|word| (*word).to_owned()).collect(),
         Some(Delegate::Controllers(list)) => list.iter().filter(|word| *word != "-").cloned().collect(),
@@ -51,7 +60,12 @@ fn amount(amount: Option<Amount>, default: u64) -> u64 {
 
 /// `CPUQuota=20%` as microseconds of CPU in a second.
 fn quota(u: &UnitView<'_>) -> u64 {
-    let percent = u.cgroup().cpu_quota.as_deref().and_then(|text| text.strip_suffix('%')).and_then(|text| text.parse::<u64>().ok());
+    let percent = u
+        .cgroup()
+        .cpu_quota
+        .as_deref()
+        .and_then(|text| text.strip_suffix('%'))
+        .and_then(|text| text.parse::<u64>().ok());
     percent.map_or(u64::MAX, |percent| percent.saturating_mul(10_000))
 }
 

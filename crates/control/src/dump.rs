@@ -10,7 +10,9 @@ use std::fmt::Write;
 /// All units, or those whose names match one of the patterns.
 pub fn text(manager: &Manager, patterns: &[String]) -> String {
     let mut out = String::new();
-    let named = |unit: &&Unit| patterns.is_empty() || patterns.iter().any(|pattern| glob::matches(pattern, unit.name.as_str()));
+    let named = |unit: &&Unit| {
+        patterns.is_empty() || patterns.iter().any(|pattern| glob::matches(pattern, unit.name.as_str()))
+    };
     if patterns.is_empty() {
         let _ = writeln!(out, "Manager: {}", manager.system_state().as_str());
     }

@@ -81,7 +81,9 @@ refusals! {
 impl Refusal {
     /// Arguments of another signature than the method's.
     pub fn signature(given: &str, interface: &str, member: &str, expected: &str) -> Refusal {
-        Refusal::invalid(format!("Invalid arguments '{given}' to call {interface}.{member}(), expecting '{expected}'."))
+        Refusal::invalid(format!(
+            "Invalid arguments '{given}' to call {interface}.{member}(), expecting '{expected}'."
+        ))
     }
 }
 

@@ -7,8 +7,8 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_unit::{
-    CapabilitySet, CpuPolicy, EnvironmentFile, ExecDirectory, IoClass, MountFlags, ProtectControlGroups, ResourceLimit,
-    StdInput, StdOutput, SyslogLevel,
+    CapabilitySet, CpuPolicy, EnvironmentFile, ExecDirectory, IoClass, MountFlags, ProtectControlGroups,
+    ResourceLimit, StdInput, StdOutput, SyslogLevel,
 };
 
 fn assignments(list: &[(String, String)]) -> Vec<String> {
@@ -25,7 +25,13 @@ fn environment_file(file: &EnvironmentFile, out: &mut Out<'_>) {
 /// What the unit says, else what PID 1 has and its children inherit.
 fn limit(u: &UnitView<'_>, own: Option<ResourceLimit>, name: &str, soft: bool) -> u64 {
     match own {
-        Some(limit) => if soft { limit.soft } else { limit.hard },
+        Some(limit) => {
+            if soft {
+                limit.soft
+            } else {
+                limit.hard
+            }
+        }
         None => u.live.resource_limit(name, soft).unwrap_or(u64::MAX),
     }
 }
@@ -35,9 +41,9 @@ fn paths(directories: &[ExecDirectory]) -> Vec<String> {
 }
 
 fn links(directories: &[ExecDirectory]) -> impl Iterator<Item = (&str, &str)> {
-    directories.iter().flat_map(|directory| {
-        directory.symlinks.iter().map(|link| (directory.path.as_str(), link.as_str()))
-    })
+    directories
+        .iter()
+        .flat_map(|directory| directory.symlinks.iter().map(|link| (directory.path.as_str(), link.as_str())))
 }
 
 fn link((path, link): (&str, &str), out: &mut Out<'_>) {
@@ -102,7 +108,9 @@ fn standard_input_data(u: &UnitView<'_>) -> Vec<u8> {
 
 fn output(output: &StdOutput) -> String {
     match output {
-        StdOutput::File(path) | StdOutput::Append(path) | StdOutput::Truncate(path) => format!("{output}:{path}"),
+        StdOutput::File(path) | StdOutput::Append(path) | StdOutput::Truncate(path) => {
+            format!("{output}:{path}")
+        }
         StdOutput::Inherit
         | StdOutput::Null
         | StdOutput::Tty

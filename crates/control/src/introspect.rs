@@ -39,7 +39,11 @@ fn write_interface(out: &mut String, interface: &Interface) -> std::fmt::Result 
 
 fn write_property(out: &mut String, property: &Property) -> std::fmt::Result {
     let access = if property.writable { "readwrite" } else { "read" };
-    writeln!(out, "  <property name=\"{}\" type=\"{}\" access=\"{access}\">", property.name, property.signature)?;
+    writeln!(
+        out,
+        "  <property name=\"{}\" type=\"{}\" access=\"{access}\">",
+        property.name, property.signature
+    )?;
     let emits = match property.emits {
         Emits::Change => None,
         Emits::Invalidates => Some("invalidates"),

@@ -28,6 +28,8 @@ mod service;
 pub mod show;
 mod socket;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod transient;
 mod unit;
 pub mod unit_files;
@@ -98,7 +100,9 @@ pub fn dispatch(view: &Manager, live: &dyn Live, caller: &Origin, message: &Inco
     }
     let action = match object::resolve(view, live, caller, wire::path(message)) {
         Ok(object) => call(view, live, caller, message, &object),
-        Err(object::Unresolved::NotLoaded(unit)) => return Action::RequestThenRetry(Request::LoadUnit { unit }),
+        Err(object::Unresolved::NotLoaded(unit)) => {
+            return Action::RequestThenRetry(Request::LoadUnit { unit });
+        }
         Err(object::Unresolved::Refused(refusal)) => Err(refusal),
     };
     match action {

@@ -101,7 +101,8 @@ fn job_mode(word: &str) -> Result<JobMode, Refusal> {
 
 fn enqueue(call: &Call<'_>, name: &str, Verb(kind, reload_if_possible): Verb, mode: &str) -> Done {
     let mode = job_mode(mode)?;
-    let starts = matches!(kind, JobType::Start | JobType::Restart | JobType::ReloadOrStart | JobType::VerifyActive);
+    let starts =
+        matches!(kind, JobType::Start | JobType::Restart | JobType::ReloadOrStart | JobType::VerifyActive);
     let unit = if starts { unit_name(name)? } else { loaded(call, name)?.name.clone() };
     if let Some(unit) = call.manager.unit(&unit) {
         refuse_manual(unit, kind)?;
@@ -113,7 +114,8 @@ fn enqueue(call: &Call<'_>, name: &str, Verb(kind, reload_if_possible): Verb, mo
 fn refuse_manual(unit: &Unit, kind: JobType) -> Result<(), Refusal> {
     let section = &unit.file.unit;
     let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
-    let starts = matches!(kind, JobType::Start | JobType::Restart | JobType::TryRestart | JobType::ReloadOrStart);
+    let starts =
+        matches!(kind, JobType::Start | JobType::Restart | JobType::TryRestart | JobType::ReloadOrStart);
     if (starts && section.refuse_manual_start) || (stops && section.refuse_manual_stop) {
         return Err(Refusal::only_by_dependency(&unit.name, "start/stop"));
     }
@@ -159,7 +161,8 @@ fn write_jobs<'j>(manager: &Manager, jobs: impl Iterator<Item = &'j Job>, out: &
 fn related_jobs(call: &Call<'_>, job: &Job, after: bool) -> Done {
     let state = call.manager.state();
     let job_of = |unit: UnitId| state.units.get(&unit).and_then(|unit| state.jobs.get(&unit.job?));
-    let waits = |job: &Job| waits_for(&state.graph, job.unit, job.kind, |unit| job_of(unit).map(|job| job.kind));
+    let waits =
+        |job: &Job| waits_for(&state.graph, job.unit, job.kind, |unit| job_of(unit).map(|job| job.kind));
     let list: Vec<&Job> = if after {
         waits(job).into_iter().filter_map(job_of).collect()
     } else {
@@ -197,7 +200,9 @@ fn list_units(call: &Call<'_>, states: &[String], patterns: &[String]) -> Done {
         patterns.is_empty() || matches(&unit.name) || unit.file.names.iter().any(matches)
     };
     let units = call.manager.state().units.values().filter(|unit| has_state(unit) && is_named(unit));
-    call.reply(|out| out.array("(ssssssouso)", |out| units.for_each(|unit| write_unit(call.manager, unit, out))))
+    call.reply(|out| {
+        out.array("(ssssssouso)", |out| units.for_each(|unit| write_unit(call.manager, unit, out)))
+    })
 }
 
 /// Units by exact names, loading those that are not: one at a time, each by another round.
@@ -211,7 +216,9 @@ fn list_by_names(call: &Call<'_>, names: &[String]) -> Done {
         }
     }
     call.reply(|out| {
-        out.array("(ssssssouso)", |out| units.into_iter().for_each(|unit| write_unit(call.manager, unit, out)));
+        out.array("(ssssssouso)", |out| {
+            units.into_iter().for_each(|unit| write_unit(call.manager, unit, out))
+        });
     })
 }
 
@@ -223,13 +230,15 @@ fn by_invocation(call: &Call<'_>, id: &[u8]) -> Done {
         return Err(Refusal::invalid("Invalid invocation ID"));
     }
     let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let unit = manager::by_invocation(call.manager, &hex).ok_or_else(|| Refusal::no_unit_for_invocation(&hex))?;
+    let unit =
+        manager::by_invocation(call.manager, &hex).ok_or_else(|| Refusal::no_unit_for_invocation(&hex))?;
     answer_unit(call, unit)
 }
 
 fn by_cgroup(call: &Call<'_>, cgroup: &str) -> Done {
     let id = call.manager.unit_of_process(0, Some(cgroup));
-    let unit = id.and_then(|id| call.manager.unit_by_id(id)).ok_or_else(|| Refusal::no_unit_for_cgroup(cgroup))?;
+    let unit =
+        id.and_then(|id| call.manager.unit_by_id(id)).ok_or_else(|| Refusal::no_unit_for_cgroup(cgroup))?;
     answer_unit(call, unit)
 }
 
@@ -337,7 +346,9 @@ fn start_transient(call: &Call<'_>, arguments: &mut Args<'_>) -> Done {
     let (name, mode) = (unit_name(&arguments.str()?)?, job_mode(&arguments.str()?)?);
     let mut units = vec![transient_unit(call, name, &arguments.properties()?)?];
     for helper in arguments.list()? {
-        let Value::Struct(fields) = helper else { return Err(Refusal::invalid("Unexpected message contents")) };
+        let Value::Struct(fields) = helper else {
+            return Err(Refusal::invalid("Unexpected message contents"));
+        };
         let (Some(Value::Text(name)), Some(properties)) = (fields.first(), fields.get(1)) else {
             return Err(Refusal::invalid("Unexpected message contents"));
         };
@@ -346,10 +357,17 @@ fn start_transient(call: &Call<'_>, arguments: &mut Args<'_>) -> Done {
     request(Request::StartTransient { units, mode })
 }
 
-fn transient_unit(call: &Call<'_>, name: UnitName, properties: &[(String, Value)]) -> Result<TransientUnit, Refusal> {
+fn transient_unit(
+    call: &Call<'_>,
+    name: UnitName,
+    properties: &[(String, Value)],
+) -> Result<TransientUnit, Refusal> {
     match name.kind() {
         UnitKind::Target | UnitKind::Device | UnitKind::Socket | UnitKind::Swap => {
-            return Err(Refusal::invalid(format!("Unit type {} does not support transient units.", name.kind().suffix())));
+            return Err(Refusal::invalid(format!(
+                "Unit type {} does not support transient units.",
+                name.kind().suffix()
+            )));
         }
         UnitKind::Service
         | UnitKind::Scope
@@ -360,8 +378,11 @@ fn transient_unit(call: &Call<'_>, name: UnitName, properties: &[(String, Value)
         | UnitKind::Path => {}
     }
     if let Some(unit) = call.manager.unit(&name) {
-        let untouched = unit.file.fragment_path.is_none() && !unit.transient && unit.file.load_state.as_str() == "not-found";
-        let over = unit.transient && matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed);
+        let untouched = unit.file.fragment_path.is_none()
+            && !unit.transient
+            && unit.file.load_state.as_str() == "not-found";
+        let over =
+            unit.transient && matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed);
         if !untouched && !over {
             return Err(Refusal::unit_exists(&name));
         }

@@ -27,7 +27,12 @@ fn queues(u: &UnitView<'_>) -> Vec<(String, u64)> {
     let queue = |fd: FdId| u.live.queue_length(fd).unwrap_or(u64::MAX);
     let ports = u.socket_state().ports.iter();
     ports
-        .map(|port| (address(port.listen_index).map_or_else(String::new, |listen| listen.address.to_string()), queue(port.fd)))
+        .map(|port| {
+            (
+                address(port.listen_index).map_or_else(String::new, |listen| listen.address.to_string()),
+                queue(port.fd),
+            )
+        })
         .collect()
 }
 

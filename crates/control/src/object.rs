@@ -54,7 +54,9 @@ pub fn resolve<'a>(
         "/org/freedesktop" => Ok(Object::Branch(vec!["LogControl1".to_owned(), "systemd1".to_owned()])),
         path::UNITS => {
             let state = manager.state();
-            Ok(Object::Branch(state.units.values().map(|unit| muster_bus::bus_path_escape(unit.name.as_str())).collect()))
+            Ok(Object::Branch(
+                state.units.values().map(|unit| muster_bus::bus_path_escape(unit.name.as_str())).collect(),
+            ))
         }
         path::JOBS => Ok(Object::Branch(manager.state().jobs.keys().map(|id| id.0.to_string()).collect())),
         _ => {
@@ -63,7 +65,8 @@ pub fn resolve<'a>(
                 let job = manager.state().jobs.get(&id).ok_or_else(unknown)?;
                 return Ok(Object::Job(JobView { manager, job }));
             }
-            let element = path.strip_prefix(path::UNITS).and_then(|rest| rest.strip_prefix('/')).ok_or_else(unknown)?;
+            let element =
+                path.strip_prefix(path::UNITS).and_then(|rest| rest.strip_prefix('/')).ok_or_else(unknown)?;
             resolve_unit(manager, live, caller, element)
         }
     }
@@ -135,7 +138,14 @@ impl Object<'_> {
             (Object::Manager(view) | Object::LogControl(view), Write::Manager(write)) => write(view, out),
             (Object::Unit(view), Write::Unit(write)) => write(view, out),
             (Object::Job(view), Write::Job(write)) => write(view, out),
-            (Object::Branch(_) | Object::Manager(_) | Object::LogControl(_) | Object::Unit(_) | Object::Job(_), _) => {}
+            (
+                Object::Branch(_)
+                | Object::Manager(_)
+                | Object::LogControl(_)
+                | Object::Unit(_)
+                | Object::Job(_),
+                _,
+            ) => {}
         }
     }
 
@@ -159,8 +169,18 @@ impl Object<'_> {
 /// What every object has.
 static STANDARD: &[Interface] = &[
     Interface { name: "org.freedesktop.DBus.Peer", properties: &[], methods: &[PEER], signals: &[] },
-    Interface { name: "org.freedesktop.DBus.Introspectable", properties: &[], methods: &[INTROSPECTABLE], signals: &[] },
-    Interface { name: "org.freedesktop.DBus.Properties", properties: &[], methods: &[PROPERTIES], signals: CHANGED },
+    Interface {
+        name: "org.freedesktop.DBus.Introspectable",
+        properties: &[],
+        methods: &[INTROSPECTABLE],
+        signals: &[],
+    },
+    Interface {
+        name: "org.freedesktop.DBus.Properties",
+        properties: &[],
+        methods: &[PROPERTIES],
+        signals: CHANGED,
+    },
 ];
 
 methods! { PEER {
@@ -205,8 +225,10 @@ fn get(call: &Call<'_>, arguments: &mut Args<'_>) -> Result<Action, Refusal> {
 fn get_all(call: &Call<'_>, arguments: &mut Args<'_>) -> Result<Action, Refusal> {
     let name = arguments.str()?;
     if name.is_empty() {
-        let shared = call.object.own_interfaces().filter(|interface| !interface.name.starts_with("org.muster1."));
-        return call.reply(|out| call.object.write_all(shared.flat_map(|interface| interface.properties()), out));
+        let shared =
+            call.object.own_interfaces().filter(|interface| !interface.name.starts_with("org.muster1."));
+        return call
+            .reply(|out| call.object.write_all(shared.flat_map(|interface| interface.properties()), out));
     }
     let interface = call.object.interface(&name).ok_or_else(|| Refusal::unknown_interface(&name))?;
     call.reply(|out| call.object.write_all(interface.properties(), out))

@@ -46,7 +46,8 @@ fn watchdog(u: &UnitView<'_>) -> i128 {
 /// `NotifyAccess=`, which a type that notifies raises to `main`, and the service itself may change.
 fn notify_access(u: &UnitView<'_>) -> &'static str {
     let service = u.service();
-    let access = u.service_state().notify_access_override.or(service.notify_access).unwrap_or(NotifyAccess::None);
+    let access =
+        u.service_state().notify_access_override.or(service.notify_access).unwrap_or(NotifyAccess::None);
     let notifies = matches!(service.effective_type(), ServiceType::Notify | ServiceType::NotifyReload)
         || service.watchdog_sec.is_some_and(|span| span.0 > 0);
     if access == NotifyAccess::None && notifies { NotifyAccess::Main.as_str() } else { access.as_str() }
@@ -56,7 +57,8 @@ fn notify_access(u: &UnitView<'_>) -> &'static str {
 fn open_file(line: &String, out: &mut Out<'_>) {
     let mut parts = line.splitn(3, ':');
     let path = parts.next().unwrap_or_default();
-    let name = parts.next().filter(|name| !name.is_empty()).or_else(|| path.rsplit('/').next()).unwrap_or_default();
+    let name =
+        parts.next().filter(|name| !name.is_empty()).or_else(|| path.rsplit('/').next()).unwrap_or_default();
     let flag = |word: &str| match word {
         "read-only" => 1_u64,
         "append" => 2,

@@ -221,7 +221,8 @@ pub struct Listed(pub Vec<String>);
 impl Emit for Listed {
     fn emit(self, _signature: &'static str, out: &mut Out<'_>) {
         let excepted = self.0.first().is_some_and(|first| first.starts_with('~'));
-        let words = self.0.iter().flat_map(|line| line.split_whitespace()).map(|word| word.trim_start_matches('~'));
+        let words =
+            self.0.iter().flat_map(|line| line.split_whitespace()).map(|word| word.trim_start_matches('~'));
         let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
         out.structure(|out| {
             out.bool(!excepted && !words.is_empty());

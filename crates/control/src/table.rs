@@ -122,18 +122,42 @@ impl Method {
 
 /// Writes a value by the signature of its row.
 macro_rules! put {
-    ("s", $out:ident, $value:expr) => { $out.str(&$crate::show::Text::text(&$value)) };
-    ("o", $out:ident, $value:expr) => { $out.path(&$crate::show::Text::text(&$value)) };
-    ("b", $out:ident, $value:expr) => { $out.bool($crate::show::Flag::flag(&$value)) };
-    ("y", $out:ident, $value:expr) => { $out.u8($crate::show::narrow($crate::show::Number::number(&$value))) };
-    ("q", $out:ident, $value:expr) => { $out.u16($crate::show::narrow($crate::show::Number::number(&$value))) };
-    ("u", $out:ident, $value:expr) => { $out.u32($crate::show::narrow($crate::show::Number::number(&$value))) };
-    ("i", $out:ident, $value:expr) => { $out.i32($crate::show::narrow($crate::show::Number::number(&$value))) };
-    ("x", $out:ident, $value:expr) => { $out.i64($crate::show::narrow($crate::show::Number::number(&$value))) };
-    ("t", $out:ident, $value:expr) => { $out.u64($crate::show::narrow($crate::show::Number::number(&$value))) };
-    ("d", $out:ident, $value:expr) => { $out.f64($value) };
-    ("as", $out:ident, $value:expr) => { $crate::show::Texts::texts(&$value, $out) };
-    ($signature:tt, $out:ident, $value:expr) => { $crate::show::Emit::emit($value, $signature, $out) };
+    ("s", $out:ident, $value:expr) => {
+        $out.str(&$crate::show::Text::text(&$value))
+    };
+    ("o", $out:ident, $value:expr) => {
+        $out.path(&$crate::show::Text::text(&$value))
+    };
+    ("b", $out:ident, $value:expr) => {
+        $out.bool($crate::show::Flag::flag(&$value))
+    };
+    ("y", $out:ident, $value:expr) => {
+        $out.u8($crate::show::narrow($crate::show::Number::number(&$value)))
+    };
+    ("q", $out:ident, $value:expr) => {
+        $out.u16($crate::show::narrow($crate::show::Number::number(&$value)))
+    };
+    ("u", $out:ident, $value:expr) => {
+        $out.u32($crate::show::narrow($crate::show::Number::number(&$value)))
+    };
+    ("i", $out:ident, $value:expr) => {
+        $out.i32($crate::show::narrow($crate::show::Number::number(&$value)))
+    };
+    ("x", $out:ident, $value:expr) => {
+        $out.i64($crate::show::narrow($crate::show::Number::number(&$value)))
+    };
+    ("t", $out:ident, $value:expr) => {
+        $out.u64($crate::show::narrow($crate::show::Number::number(&$value)))
+    };
+    ("d", $out:ident, $value:expr) => {
+        $out.f64($value)
+    };
+    ("as", $out:ident, $value:expr) => {
+        $crate::show::Texts::texts(&$value, $out)
+    };
+    ($signature:tt, $out:ident, $value:expr) => {
+        $crate::show::Emit::emit($value, $signature, $out)
+    };
 }
 pub(crate) use put;
 
@@ -143,14 +167,17 @@ macro_rules! properties {
         $($name:ident $signature:tt $emits:ident $([$($flag:ident)+])? = $value:expr;)*
     }) => {
         $(#[$meta])*
-        pub static $table: &[$crate::table::Property] = &[$(
+        pub(crate) static $table: &[$crate::table::Property] = &[$(
             $crate::table::Property {
                 name: stringify!($name),
                 signature: $signature,
                 emits: $crate::table::Emits::$emits,
                 writable: false,
                 live: false,
-                write: $crate::table::Write::$object(|$view, out| $crate::table::put!($signature, out, $value)),
+                write: $crate::table::Write::$object(|$view, out| {
+                    let _ = $view;
+                    $crate::table::put!($signature, out, $value)
+                }),
             }$($(.$flag())+)?,
         )*];
     };
@@ -178,7 +205,7 @@ macro_rules! methods {
             = $handler:expr;)*
     }) => {
         $(#[$meta])*
-        pub static $table: &[$crate::table::Method] = &[$($crate::table::Method {
+        pub(crate) static $table: &[$crate::table::Method] = &[$($crate::table::Method {
             name: stringify!($name),
             input: &[$(($in_type, stringify!($in_name))),*],
             output: &[$(($out_type, stringify!($out_name))),*],
@@ -189,12 +216,11 @@ macro_rules! methods {
 }
 pub(crate) use methods;
 
-
 /// Declares signals: `Name(types and names);`.
 macro_rules! signals {
     ($(#[$meta:meta])* $table:ident { $($name:ident($($type:literal $argument:ident),*);)* }) => {
         $(#[$meta])*
-        pub static $table: &[$crate::table::Signal] = &[$($crate::table::Signal {
+        pub(crate) static $table: &[$crate::table::Signal] = &[$($crate::table::Signal {
             name: stringify!($name),
             arguments: &[$(($type, stringify!($argument))),*],
         },)*];

@@ -33,13 +33,22 @@ pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32)
             ("AddRef", Value::Bool(_)) | ("Controller", Value::Text(_)) => {}
             ("PIDs", Value::Array(pids)) => {
                 for pid in pids {
-                    let pid = pid.as_number().and_then(|pid| u32::try_from(pid).ok()).ok_or_else(|| unexpected(name))?;
+                    let pid = pid
+                        .as_number()
+                        .and_then(|pid| u32::try_from(pid).ok())
+                        .ok_or_else(|| unexpected(name))?;
                     built.pids.push(if pid == 0 { caller_pid } else { pid });
                 }
             }
-            ("StandardInputFileDescriptor", Value::Fd(fd)) => drop(built.stdio.insert(0, FdId(u64::from(*fd)))),
-            ("StandardOutputFileDescriptor", Value::Fd(fd)) => drop(built.stdio.insert(1, FdId(u64::from(*fd)))),
-            ("StandardErrorFileDescriptor", Value::Fd(fd)) => drop(built.stdio.insert(2, FdId(u64::from(*fd)))),
+            ("StandardInputFileDescriptor", Value::Fd(fd)) => {
+                drop(built.stdio.insert(0, FdId(u64::from(*fd))))
+            }
+            ("StandardOutputFileDescriptor", Value::Fd(fd)) => {
+                drop(built.stdio.insert(1, FdId(u64::from(*fd))))
+            }
+            ("StandardErrorFileDescriptor", Value::Fd(fd)) => {
+                drop(built.stdio.insert(2, FdId(u64::from(*fd))))
+            }
             _ => built.settings.extend(translate(kind, name, value, properties)?),
         }
     }
@@ -93,13 +102,21 @@ fn section(kind: UnitKind, directive: &str) -> Option<String> {
     if own {
         return Body::new(kind).section().map(str::to_owned);
     }
-    let unit = is_row("Unit", directive) || directive.starts_with("Condition") || directive.starts_with("Assert");
+    let unit =
+        is_row("Unit", directive) || directive.starts_with("Condition") || directive.starts_with("Assert");
     unit.then(|| "Unit".to_owned())
 }
 
 /// One property as settings.
-fn translate(kind: UnitKind, name: &str, value: &Value, all: &[(String, Value)]) -> Result<Vec<Setting>, Refusal> {
-    let pairs = special(name, value, all).or_else(|| plain(kind, name, value)).ok_or_else(|| Refusal::cannot_set(name))?;
+fn translate(
+    kind: UnitKind,
+    name: &str,
+    value: &Value,
+    all: &[(String, Value)],
+) -> Result<Vec<Setting>, Refusal> {
+    let pairs = special(name, value, all)
+        .or_else(|| plain(kind, name, value))
+        .ok_or_else(|| Refusal::cannot_set(name))?;
     let mut settings = Vec::with_capacity(pairs.len());
     for (directive, text) in pairs {
         if text.contains(['\n', '\0']) {
@@ -181,7 +198,9 @@ fn plain(kind: UnitKind, name: &str, value: &Value) -> Option<Pairs> {
     match value {
         Value::Text(text) => one(directive, literal(text)),
         Value::Bool(value) => one(directive, yes_no(*value)),
-        Value::Number(mode) if name.ends_with("Mode") || name == "UMask" => one(directive, format!("0{mode:o}")),
+        Value::Number(mode) if name.ends_with("Mode") || name == "UMask" => {
+            one(directive, format!("0{mode:o}"))
+        }
         Value::Number(value) => one(directive, number(*value)),
         Value::Array(_) if value.as_texts().is_some() => one(directive, words(value)?),
         Value::Array(_) => lines(directive, value, |fields| joined(directive, fields)),
@@ -192,12 +211,19 @@ fn plain(kind: UnitKind, name: &str, value: &Value) -> Option<Pairs> {
 
 /// A pair in one line: `id:path` and its kin, or two words.
 fn joined(directive: &str, fields: &[Value]) -> Option<String> {
-    let colon = matches!(directive, "LoadCredential" | "LoadCredentialEncrypted" | "TemporaryFileSystem" | "BPFProgram");
+    let colon = matches!(
+        directive,
+        "LoadCredential" | "LoadCredentialEncrypted" | "TemporaryFileSystem" | "BPFProgram"
+    );
     match fields {
-        [Value::Text(first), Value::Text(second)] if colon => Some(format!("{}:{}", literal(first), literal(second))),
+        [Value::Text(first), Value::Text(second)] if colon => {
+            Some(format!("{}:{}", literal(first), literal(second)))
+        }
         [Value::Text(first), Value::Text(second)] => Some(format!("{} {}", quoted(first), quoted(second))),
         [Value::Text(first), Value::Number(second)] => Some(format!("{} {}", quoted(first), number(*second))),
-        [Value::Text(id), Value::Bytes(bytes)] => Some(format!("{}:{}", literal(id), literal(std::str::from_utf8(bytes).ok()?))),
+        [Value::Text(id), Value::Bytes(bytes)] => {
+            Some(format!("{}:{}", literal(id), literal(std::str::from_utf8(bytes).ok()?)))
+        }
         _ => None,
     }
 }
@@ -208,10 +234,13 @@ fn excepted(fields: &[Value]) -> Option<String> {
         [Value::Bool(allow), list @ Value::Array(_)] => {
             Some(format!("{}{}", if *allow { "" } else { "~" }, list.as_texts()?.join(" ")))
         }
-        [Value::Bool(ignore), Value::Text(text)] => Some(format!("{}{}", if *ignore { "-" } else { "" }, literal(text))),
+        [Value::Bool(ignore), Value::Text(text)] => {
+            Some(format!("{}{}", if *ignore { "-" } else { "" }, literal(text)))
+        }
         [Value::Array(codes), Value::Array(signals)] => {
             let code = codes.iter().map(|code| code.as_number().map(|code| code.to_string()));
-            let signal = |number: &Value| Some(muster_unit::Signal(i32::try_from(number.as_number()?).ok()?).name());
+            let signal =
+                |number: &Value| Some(muster_unit::Signal(i32::try_from(number.as_number()?).ok()?).name());
             let all: Option<Vec<String>> = code.chain(signals.iter().map(signal)).collect();
             Some(all?.join(" "))
         }
@@ -229,7 +258,9 @@ fn special(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> 
             _ => None,
         };
     }
-    if let Some(pairs) = standard(name, value).or_else(|| limit(name, value, all)).or_else(|| coded(name, value)) {
+    if let Some(pairs) =
+        standard(name, value).or_else(|| limit(name, value, all)).or_else(|| coded(name, value))
+    {
         return Some(pairs);
     }
     match name {
@@ -238,7 +269,9 @@ fn special(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> 
         "Paths" | "TimersCalendar" => named(value, "", |_, text| Some(literal(text))),
         "TimersMonotonic" => value.items().iter().map(|item| monotonic(item.items())).collect(),
         "EnvironmentFiles" => lines("EnvironmentFile", value, |fields| match fields {
-            [Value::Text(path), Value::Bool(optional)] => Some(format!("{}{}", if *optional { "-" } else { "" }, literal(path))),
+            [Value::Text(path), Value::Bool(optional)] => {
+                Some(format!("{}{}", if *optional { "-" } else { "" }, literal(path)))
+            }
             _ => None,
         }),
         "BindPaths" | "BindReadOnlyPaths" => lines(name, value, |fields| match fields {
@@ -255,9 +288,12 @@ fn special(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> 
         },
         "DelegateControllers" => one("Delegate", value.as_texts()?.join(" ")),
         "IPAddressAllow" | "IPAddressDeny" => lines(name, value, address),
-        "AllowedCPUs" | "StartupAllowedCPUs" | "AllowedMemoryNodes" | "StartupAllowedMemoryNodes" | "CPUAffinity" | "NUMAMask" => {
-            one(name, bits(value)?)
-        }
+        "AllowedCPUs"
+        | "StartupAllowedCPUs"
+        | "AllowedMemoryNodes"
+        | "StartupAllowedMemoryNodes"
+        | "CPUAffinity"
+        | "NUMAMask" => one(name, bits(value)?),
         _ => match (name.strip_suffix("DirectorySymlink"), name.strip_suffix("Scale")) {
             (Some(stem), _) => lines(&format!("{stem}Directory"), value, |fields| match fields {
                 [Value::Text(path), Value::Text(link), _] => Some(quoted(&format!("{path}:{link}"))),
@@ -338,7 +374,9 @@ fn condition(fields: &[Value]) -> Option<(String, String)> {
 
 /// `StandardOutputFile` and its kin.
 fn standard(name: &str, value: &Value) -> Option<Pairs> {
-    let directive = ["StandardInput", "StandardOutput", "StandardError"].into_iter().find(|known| name.starts_with(known))?;
+    let directive = ["StandardInput", "StandardOutput", "StandardError"]
+        .into_iter()
+        .find(|known| name.starts_with(known))?;
     let text = literal(value.as_text()?);
     match name.strip_prefix(directive)? {
         "FileDescriptorName" => one(directive, format!("fd:{text}")),
@@ -362,10 +400,24 @@ fn limit(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> {
 /// Numbers that stand for words.
 fn coded(name: &str, value: &Value) -> Option<Pairs> {
     const POLICIES: &[&str] = &["other", "fifo", "rr", "batch", "", "idle", "", "ext"];
-    const SECURE: &[&str] =
-        &["noroot", "noroot-locked", "no-setuid-fixup", "no-setuid-fixup-locked", "keep-caps", "keep-caps-locked"];
-    const SPACES: &[(&str, u32)] =
-        &[("cgroup", 25), ("ipc", 27), ("net", 30), ("mnt", 17), ("pid", 29), ("user", 28), ("uts", 26), ("time", 7)];
+    const SECURE: &[&str] = &[
+        "noroot",
+        "noroot-locked",
+        "no-setuid-fixup",
+        "no-setuid-fixup-locked",
+        "keep-caps",
+        "keep-caps-locked",
+    ];
+    const SPACES: &[(&str, u32)] = &[
+        ("cgroup", 25),
+        ("ipc", 27),
+        ("net", 30),
+        ("mnt", 17),
+        ("pid", 29),
+        ("user", 28),
+        ("uts", 26),
+        ("time", 7),
+    ];
     if name == "StandardInputData" {
         let Value::Bytes(bytes) = value else { return None };
         return one(name, base64(bytes));
@@ -373,7 +425,9 @@ fn coded(name: &str, value: &Value) -> Option<Pairs> {
     let number = value.as_number()?;
     let at = |words: &[&str]| words.get(usize::try_from(number).ok()?).map(|word| (*word).to_owned());
     let set = |bit: u32| number.checked_shr(bit).is_some_and(|rest| rest & 1 == 1);
-    let named = |words: &[&str]| (0_u32..).zip(words).filter(|(bit, _)| set(*bit)).map(|(_, word)| *word).collect::<Vec<_>>().join(" ");
+    let named = |words: &[&str]| {
+        (0_u32..).zip(words).filter(|(bit, _)| set(*bit)).map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
+    };
     match name {
         "SyslogFacility" => one(name, at(muster_unit::SyslogFacility::WORDS)?),
         "SyslogLevel" | "LogLevelMax" => one(name, at(muster_unit::SyslogLevel::WORDS)?),
@@ -389,7 +443,10 @@ fn coded(name: &str, value: &Value) -> Option<Pairs> {
         }
         "MountFlags" => match number {
             0 => one(name, ""),
-            _ => one(name, [("shared", 20), ("slave", 19), ("private", 18)].into_iter().find(|(_, bit)| set(*bit))?.0),
+            _ => one(
+                name,
+                [("shared", 20), ("slave", 19), ("private", 18)].into_iter().find(|(_, bit)| set(*bit))?.0,
+            ),
         },
         "SuccessActionExitStatus" | "FailureActionExitStatus" if number < 0 => one(name, ""),
         _ => None,
@@ -400,7 +457,9 @@ fn coded(name: &str, value: &Value) -> Option<Pairs> {
 fn bits(value: &Value) -> Option<String> {
     let Value::Bytes(bytes) = value else { return None };
     let cpus = bytes.iter().enumerate().flat_map(|(at, byte)| {
-        (0_usize..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at.saturating_mul(8).saturating_add(bit).to_string())
+        (0_usize..8)
+            .filter(move |bit| byte >> bit & 1 == 1)
+            .map(move |bit| at.saturating_mul(8).saturating_add(bit).to_string())
     });
     Some(cpus.collect::<Vec<_>>().join(" "))
 }
@@ -408,11 +467,12 @@ fn bits(value: &Value) -> Option<String> {
 /// `(iayu)`: family, address, prefix length.
 fn address(fields: &[Value]) -> Option<String> {
     let [Value::Number(_), Value::Bytes(bytes), Value::Number(length)] = fields else { return None };
-    let address: std::net::IpAddr = match (<[u8; 4]>::try_from(bytes.as_slice()), <[u8; 16]>::try_from(bytes.as_slice())) {
-        (Ok(four), _) => four.into(),
-        (_, Ok(sixteen)) => sixteen.into(),
-        _ => return None,
-    };
+    let address: std::net::IpAddr =
+        match (<[u8; 4]>::try_from(bytes.as_slice()), <[u8; 16]>::try_from(bytes.as_slice())) {
+            (Ok(four), _) => four.into(),
+            (_, Ok(sixteen)) => sixteen.into(),
+            _ => return None,
+        };
     Some(format!("{address}/{length}"))
 }
 
@@ -424,7 +484,8 @@ fn base64(bytes: &[u8]) -> String {
         let group = byte(0) << 16 | byte(1) << 8 | byte(2);
         for at in 0_u32..4 {
             let shift = 18_u32.saturating_sub(at.saturating_mul(6));
-            let digit = usize::try_from(group >> shift & 63).ok().and_then(|digit| DIGITS.get(digit)).copied();
+            let digit =
+                usize::try_from(group >> shift & 63).ok().and_then(|digit| DIGITS.get(digit)).copied();
             let present = usize::try_from(at).is_ok_and(|at| at <= chunk.len());
             out.push(if present { char::from(digit.unwrap_or(b'A')) } else { '=' });
         }
@@ -461,16 +522,35 @@ mod tests {
         let of = |kind, name: &str, value: Value| {
             settings(kind, &[(name.to_owned(), value)], 9).map(|built| built.settings).unwrap_or_default()
         };
-        let setting = |section: &str, name: &str, value: &str| vec![(section.to_owned(), name.to_owned(), value.to_owned())];
+        let setting = |section: &str, name: &str, value: &str| {
+            vec![(section.to_owned(), name.to_owned(), value.to_owned())]
+        };
         let service = UnitKind::Service;
-        assert_eq!(of(service, "RuntimeMaxUSec", Value::Number(5_000_000)), setting("Service", "RuntimeMaxSec", "5000000us"));
-        assert_eq!(of(service, "MemoryMax", Value::Number(i128::from(u64::MAX))), setting("Service", "MemoryMax", "infinity"));
-        assert_eq!(of(service, "CPUQuotaPerSecUSec", Value::Number(200_000)), setting("Service", "CPUQuota", "20%"));
+        assert_eq!(
+            of(service, "RuntimeMaxUSec", Value::Number(5_000_000)),
+            setting("Service", "RuntimeMaxSec", "5000000us")
+        );
+        assert_eq!(
+            of(service, "MemoryMax", Value::Number(i128::from(u64::MAX))),
+            setting("Service", "MemoryMax", "infinity")
+        );
+        assert_eq!(
+            of(service, "CPUQuotaPerSecUSec", Value::Number(200_000)),
+            setting("Service", "CPUQuota", "20%")
+        );
         assert_eq!(of(service, "UMask", Value::Number(0o77)), setting("Service", "UMask", "077"));
-        assert_eq!(of(service, "StandardInputData", Value::Bytes(b"ab".to_vec())), setting("Service", "StandardInputData", "YWI="));
+        assert_eq!(
+            of(service, "StandardInputData", Value::Bytes(b"ab".to_vec())),
+            setting("Service", "StandardInputData", "YWI=")
+        );
         assert_eq!(of(UnitKind::Scope, "Description", text("5%")), setting("Unit", "Description", "5%%"));
         assert_eq!(of(UnitKind::Scope, "User", text("x")), Vec::new());
-        assert_eq!(settings(UnitKind::Scope, &[("PIDs".to_owned(), Value::Array(vec![Value::Number(0)]))], 9).unwrap().pids, [9]);
+        assert_eq!(
+            settings(UnitKind::Scope, &[("PIDs".to_owned(), Value::Array(vec![Value::Number(0)]))], 9)
+                .unwrap()
+                .pids,
+            [9]
+        );
         assert!(changes(service, &[("User".to_owned(), text("x"))]).is_err());
         assert!(changes(service, &[("CPUWeight".to_owned(), Value::Number(5))]).is_ok());
     }

@@ -85,7 +85,9 @@ fn job(u: &UnitView<'_>, out: &mut Out<'_>) {
 /// `Conditions` or `Asserts`: name, trigger, negate, parameter, and 1 met, -1 not met, 0 not tested.
 fn conditions(u: &UnitView<'_>, asserts: bool, out: &mut Out<'_>) {
     out.array("(sbbsi)", |out| {
-        for (at, condition) in u.unit.file.unit.conditions.iter().enumerate().filter(|(_, c)| c.assert == asserts) {
+        for (at, condition) in
+            u.unit.file.unit.conditions.iter().enumerate().filter(|(_, c)| c.assert == asserts)
+        {
             out.structure(|out| {
                 out.str(&condition.directive());
                 out.bool(condition.trigger);
@@ -140,7 +142,11 @@ fn job_running_timeout(u: &UnitView<'_>) -> i128 {
 }
 
 fn on_failure_job_mode(u: &UnitView<'_>) -> &'static str {
-    if u.unit.file.unit.on_failure_isolate { "isolate" } else { u.unit.file.unit.on_failure_job_mode.as_str() }
+    if u.unit.file.unit.on_failure_isolate {
+        "isolate"
+    } else {
+        u.unit.file.unit.on_failure_job_mode.as_str()
+    }
 }
 
 /// Whether isolating another unit leaves this one; the default depends on the type.

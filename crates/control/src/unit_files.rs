@@ -108,7 +108,13 @@ fn dependency(arguments: &mut Args<'_>) -> Result<Action, Refusal> {
     if kind != "Wants" && kind != "Requires" {
         return Err(Refusal::invalid("Invalid dependency type"));
     }
-    operation(UnitFileOperation::AddDependency { files, target, kind, runtime: arguments.bool()?, force: arguments.bool()? })
+    operation(UnitFileOperation::AddDependency {
+        files,
+        target,
+        kind,
+        runtime: arguments.bool()?,
+        force: arguments.bool()?,
+    })
 }
 
 methods! { METHODS {
@@ -197,7 +203,9 @@ pub fn unit_files_reply(
                 write_changes(changes, out);
             })
         }
-        UnitFileOutcome::Changes { changes, .. } => wire::reply_to(message, "a(sss)", |out| write_changes(changes, out)),
+        UnitFileOutcome::Changes { changes, .. } => {
+            wire::reply_to(message, "a(sss)", |out| write_changes(changes, out))
+        }
         UnitFileOutcome::Files(files) => wire::reply_to(message, "a(ss)", |out| {
             out.array("(ss)", |out| {
                 for (path, state) in files {
@@ -209,14 +217,18 @@ pub fn unit_files_reply(
             });
         }),
         UnitFileOutcome::Text(text) => wire::reply_to(message, "s", |out| out.str(text)),
-        UnitFileOutcome::Links(links) => wire::reply_to(message, "as", |out| out.strings(links.iter().map(String::as_str))),
+        UnitFileOutcome::Links(links) => {
+            wire::reply_to(message, "as", |out| out.strings(links.iter().map(String::as_str)))
+        }
     }
 }
 
 /// Whether the answer begins with `carries_install_info`.
 fn says_carries(operation: &UnitFileOperation) -> bool {
     match operation {
-        UnitFileOperation::Enable { .. } | UnitFileOperation::Reenable { .. } | UnitFileOperation::Preset { .. } => true,
+        UnitFileOperation::Enable { .. }
+        | UnitFileOperation::Reenable { .. }
+        | UnitFileOperation::Preset { .. } => true,
         UnitFileOperation::Disable { carries, .. } => *carries,
         UnitFileOperation::List { .. }
         | UnitFileOperation::State { .. }

@@ -3,16 +3,14 @@
 //! Nothing here changes anything. A unit that was not found has no sections; it shows the defaults of its type, so
 //! that a client's GetAll always answers.
 
-use crate::show::Text;
-use muster_graph::{Dependency, UnitId};
 use muster_graph::job::Job;
+use muster_graph::{Dependency, UnitId};
 use muster_manager::Manager;
 use muster_manager::state::{Kind, Service, Simple, Socket, Unit};
 use muster_unit::{
     AutomountSection, Body, CGroupSection, ExecSection, KillSection, MountSection, PathSection, ScopeSection,
     ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitKind, UnitName,
 };
-use std::borrow::Cow;
 use std::cell::OnceCell;
 
 /// What only the kernel or the disk knows, read at the time of the call. Answered by the runtime.
@@ -229,7 +227,12 @@ impl<'a> UnitView<'a> {
 /// Whether units of a kind can hold processes.
 pub fn has_cgroup(kind: UnitKind) -> bool {
     match kind {
-        UnitKind::Service | UnitKind::Socket | UnitKind::Mount | UnitKind::Swap | UnitKind::Slice | UnitKind::Scope => true,
+        UnitKind::Service
+        | UnitKind::Socket
+        | UnitKind::Mount
+        | UnitKind::Swap
+        | UnitKind::Slice
+        | UnitKind::Scope => true,
         UnitKind::Target | UnitKind::Device | UnitKind::Automount | UnitKind::Timer | UnitKind::Path => false,
     }
 }

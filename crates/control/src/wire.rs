@@ -219,7 +219,9 @@ fn type_length(signature: &[u8], depth: u32) -> Option<usize> {
             }
             if at == 1 { None } else { at.checked_add(1) }
         }
-        b'y' | b'b' | b'n' | b'q' | b'i' | b'u' | b'x' | b't' | b'd' | b's' | b'o' | b'g' | b'h' | b'v' => Some(1),
+        b'y' | b'b' | b'n' | b'q' | b'i' | b'u' | b'x' | b't' | b'd' | b's' | b'o' | b'g' | b'h' | b'v' => {
+            Some(1)
+        }
         _ => None,
     }
 }
@@ -423,7 +425,13 @@ pub fn error_to(message: &Incoming, refusal: &Refusal) -> Outgoing {
 }
 
 /// A signal.
-pub fn signal(path: &str, interface: &str, member: &str, signature: &str, write: impl FnOnce(&mut Out<'_>)) -> Outgoing {
+pub fn signal(
+    path: &str,
+    interface: &str,
+    member: &str,
+    signature: &str,
+    write: impl FnOnce(&mut Out<'_>),
+) -> Outgoing {
     Outgoing::signal(path, interface, member).body(signature, |body| write(&mut Out(body)))
 }
 
