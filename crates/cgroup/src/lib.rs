@@ -1,1 +1,257 @@
-//! The cgroup tree: directories, attributes, events, emptiness.
+//! The tree of cgroups below our root: directories, attributes, kill, emptiness (Linux, Documentation/admin-guide/cgroup-v2).
+//!
+//! Paths are as the manager says them: below our root, with a leading slash, "" for the root itself. What must stay
+//! true: nothing above our root is touched; no recursion (outside processes decide how deep a delegated tree is);
+//! emptiness is looked at when it is asked, never remembered.
+#![forbid(unsafe_code)]
+
+mod attributes;
+
+use muster_unit::CGroupSection;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// So many cgroups below one are looked at.
+const WALK_MAX: usize = 65_536;
+
+/// The tree.
+#[derive(Debug)]
+pub struct Tree {
+    /// Where cgroup2 is mounted.
+    mount: String,
+    /// Our root below the mount, "" when we are at the top.
+    root: String,
+    events: Inotify,
+    watched: BTreeMap<WatchDescriptor, String>,
+    by_path: BTreeMap<String, WatchDescriptor>,
+}
+
+impl Tree {
+    /// Finds the cgroup2 mount and our place in it.
+    pub fn discover() -> io::Result<Tree> {
+        let table = fs::read_to_string("/proc/self/mountinfo")?;
+        let mount = table
+            .lines()
+            .filter(|line| line.split(" - ").nth(1).is_some_and(|tail| tail.starts_with("cgroup2 ")))
+            .filter_map(|line| line.split(' ').nth(4))
+            .next_back()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cgroup2 is not mounted"))?
+            .to_owned();
+        let own = own_cgroup(&fs::read_to_string("/proc/self/cgroup")?).unwrap_or_default();
+        let root = own.strip_suffix("/init.scope").unwrap_or(&own).trim_end_matches('/').to_owned();
+        let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        Ok(Tree { mount, root, events, watched: BTreeMap::new(), by_path: BTreeMap::new() })
+    }
+
+    /// Our root, as the kernel names it; "" for the top.
+    pub fn root_path(&self) -> &str {
+        &self.root
+    }
+
+    /// What tells of changes.
+    pub fn events_fd(&self) -> i32 {
+        self.events.as_fd().as_raw_fd()
+    }
+
+    fn directory(&self, path: &str) -> String {
+        format!("{}{}{path}", self.mount, self.root)
+    }
+
+    /// Moves this process out of the root, which must stay empty for controllers to be given on.
+    pub fn enter_init_scope(&self) -> Result<(), String> {
+        let directory = self.directory("/init.scope");
+        fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        fs::write(format!("{directory}/cgroup.procs"), "0").map_err(|error| error.to_string())
+    }
+
+    /// Makes a cgroup with all above it, gives controllers on, and sets its attributes.
+    pub fn realize(&mut self, path: &str, config: &CGroupSection, owner: Option<(u32, u32)>) -> Result<(), String> {
+        let directory = self.directory(path);
+        if !std::path::Path::new(&directory).is_dir() {
+            fs::create_dir_all(&directory).map_err(|error| format!("{directory}: {error}"))?;
+        }
+        let wanted = attributes::wanted(config);
+        if !wanted.is_empty() || config.delegate.is_some() {
+            self.enable_controllers(path);
+        }
+        let mut failed = None;
+        for (file, value) in wanted {
+            let target = format!("{directory}/{file}");
+            if let Err(error) = fs::write(&target, &value) {
+                // A controller that the kernel did not give us is not this unit's fault.
+                if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::PermissionDenied {
+                    failed = Some(format!("{file} does not take {value}: {error}"));
+                }
+            }
+        }
+        if let (Some((uid, gid)), true) = (owner, config.delegate.is_some()) {
+            for file in ["", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"] {
+                let _ = std::os::unix::fs::chown(format!("{directory}{file}"), Some(uid), Some(gid));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Gives every controller that is there on from our root down to the parent of `path`.
+    fn enable_controllers(&self, path: &str) {
+        let mut at = String::new();
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        for part in parts {
+            let directory = self.directory(&at);
+            let have = fs::read_to_string(format!("{directory}/cgroup.controllers")).unwrap_or_default();
+            for controller in have.split_whitespace().filter(|name| ["cpu", "cpuset", "io", "memory", "pids"].contains(name)) {
+                let _ = fs::write(format!("{directory}/cgroup.subtree_control"), format!("+{controller}"));
+            }
+            at = format!("{at}/{part}");
+        }
+    }
+
+    /// A descriptor of the directory, for starting a process in it.
+    pub fn open_dir(&self, path: &str) -> io::Result<OwnedFd> {
+        fs::File::open(self.directory(path)).map(OwnedFd::from)
+    }
+
+    /// Moves a process.
+    pub fn attach(&self, path: &str, pid: u32) -> Result<(), String> {
+        fs::write(format!("{}/cgroup.procs", self.directory(path)), pid.to_string()).map_err(|error| error.to_string())
+    }
+
+    /// Signals every process at and below a cgroup but those in `except`. False when it holds none.
+    pub fn kill(&mut self, path: &str, signal: i32, except: &[u32], send_cont: bool, send_hup: bool) -> bool {
+        if signal == Signal::SIGKILL as i32 && except.is_empty() && fs::write(format!("{}/cgroup.kill", self.directory(path)), "1").is_ok() {
+            return self.is_populated(path);
+        }
+        let signals = [Some(signal), send_cont.then_some(Signal::SIGCONT as i32), send_hup.then_some(Signal::SIGHUP as i32)];
+        for (_, pid) in self.processes(path) {
+            if except.contains(&pid) {
+                continue;
+            }
+            let Ok(raw) = i32::try_from(pid) else { continue };
+            for signal in signals.iter().flatten().filter_map(|number| Signal::try_from(*number).ok()) {
+                let _ = kill(Pid::from_raw(raw), signal);
+            }
+        }
+        self.is_populated(path)
+    }
+
+    /// Whether any process is at or below a cgroup.
+    pub fn is_populated(&self, path: &str) -> bool {
+        fs::read_to_string(format!("{}/cgroup.events", self.directory(path))).is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
+    }
+
+    /// (cgroup below our root, process) for all at and below a cgroup.
+    pub fn processes(&self, path: &str) -> Vec<(String, u32)> {
+        let mut found = Vec::new();
+        for cgroup in self.walk(path) {
+            let text = fs::read_to_string(format!("{}/cgroup.procs", self.directory(&cgroup))).unwrap_or_default();
+            // 0 is a process of another pid namespace: nothing that could be named here.
+            found.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).map(|pid| (cgroup.clone(), pid)));
+        }
+        found
+    }
+
+    /// A cgroup and all below it, parents first.
+    fn walk(&self, path: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut stack = vec![path.to_owned()];
+        while let Some(at) = stack.pop() {
+            if found.len() >= WALK_MAX {
+                break;
+            }
+            for entry in fs::read_dir(self.directory(&at)).into_iter().flatten().filter_map(Result::ok) {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    if let Ok(name) = entry.file_name().into_string() {
+                        stack.push(format!("{at}/{name}"));
+                    }
+                }
+            }
+            found.push(at);
+        }
+        found
+    }
+
+    /// Removes a cgroup and the empty ones below it. What holds processes stays.
+    pub fn remove(&self, path: &str) {
+        if path.is_empty() || fs::remove_dir(self.directory(path)).is_ok() {
+            return;
+        }
+        for at in self.walk(path).into_iter().rev() {
+            let _ = fs::remove_dir(self.directory(&at));
+        }
+    }
+
+    /// Freezes or thaws.
+    pub fn freeze(&self, path: &str, freeze: bool) -> Result<(), String> {
+        fs::write(format!("{}/cgroup.freeze", self.directory(path)), if freeze { "1" } else { "0" }).map_err(|error| error.to_string())
+    }
+
+    /// The cgroup of a process, below our root.
+    pub fn of_process(&self, pid: u32) -> Option<String> {
+        let own = own_cgroup(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
+        own.strip_prefix(self.root.as_str()).map(str::to_owned)
+    }
+
+    /// One number of a cgroup (`memory.current`); `None` when the file is not there, `u64::MAX` for `max`.
+    pub fn number(&self, path: &str, file: &str) -> Option<u64> {
+        let text = fs::read_to_string(format!("{}/{file}", self.directory(path))).ok()?;
+        if text.trim() == "max" { Some(u64::MAX) } else { text.trim().parse().ok() }
+    }
+
+    /// One number of a file of `key value` lines (`cpu.stat`).
+    pub fn keyed(&self, path: &str, file: &str, key: &str) -> Option<u64> {
+        let text = fs::read_to_string(format!("{}/{file}", self.directory(path))).ok()?;
+        text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key)?.1.parse().ok()
+    }
+
+    /// The kernel's number of a cgroup.
+    pub fn id(&self, path: &str) -> Option<u64> {
+        fs::metadata(self.directory(path)).ok().map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
+    }
+
+    /// Tells of emptiness from now on.
+    pub fn watch(&mut self, path: &str) {
+        if self.by_path.contains_key(path) {
+            return;
+        }
+        let file = format!("{}/cgroup.events", self.directory(path));
+        if let Ok(descriptor) = self.events.add_watch(file.as_str(), AddWatchFlags::IN_MODIFY) {
+            self.watched.insert(descriptor, path.to_owned());
+            self.by_path.insert(path.to_owned(), descriptor);
+        }
+    }
+
+    /// Stops telling.
+    pub fn unwatch(&mut self, path: &str) {
+        if let Some(descriptor) = self.by_path.remove(path) {
+            self.watched.remove(&descriptor);
+            let _ = self.events.rm_watch(descriptor);
+        }
+    }
+
+    /// Cgroups whose events changed since the last call; whether they are empty is to be looked at then.
+    pub fn drain(&mut self) -> Vec<String> {
+        let mut changed = Vec::new();
+        while let Ok(events) = self.events.read_events() {
+            for event in events {
+                if let Some(path) = self.watched.get(&event.wd) {
+                    if !changed.contains(path) {
+                        changed.push(path.clone());
+                    }
+                }
+            }
+        }
+        changed
+    }
+}
+
+/// The cgroup2 line of a /proc/PID/cgroup.
+fn own_cgroup(text: &str) -> Option<String> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    Some(if path == "/" { String::new() } else { path.to_owned() })
+}
