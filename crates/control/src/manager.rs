@@ -74,6 +74,8 @@ properties! { MANAGER: Manager(s) {
     UserspaceTimestampMonotonic "t" Const = state(s).userspace.monotonic_usec;
     FinishTimestamp "t" Const = state(s).finished.realtime_usec;
     FinishTimestampMonotonic "t" Const = state(s).finished.monotonic_usec;
+    ShutdownStartTimestamp "t" Const = NEVER.realtime_usec;
+    ShutdownStartTimestampMonotonic "t" Const = NEVER.monotonic_usec;
     SecurityStartTimestamp "t" Const = NEVER.realtime_usec;
     SecurityStartTimestampMonotonic "t" Const = NEVER.monotonic_usec;
     SecurityFinishTimestamp "t" Const = NEVER.realtime_usec;
@@ -86,6 +88,8 @@ properties! { MANAGER: Manager(s) {
     UnitsLoadStartTimestampMonotonic "t" Const = state(s).units_load_start.monotonic_usec;
     UnitsLoadFinishTimestamp "t" Const = state(s).units_load_finish.realtime_usec;
     UnitsLoadFinishTimestampMonotonic "t" Const = state(s).units_load_finish.monotonic_usec;
+    UnitsLoadTimestamp "t" Const = state(s).units_load_start.realtime_usec;
+    UnitsLoadTimestampMonotonic "t" Const = state(s).units_load_start.monotonic_usec;
     InitRDSecurityStartTimestamp "t" Const = NEVER.realtime_usec;
     InitRDSecurityStartTimestampMonotonic "t" Const = NEVER.monotonic_usec;
     InitRDSecurityFinishTimestamp "t" Const = NEVER.realtime_usec;
@@ -138,6 +142,7 @@ properties! { MANAGER: Manager(s) {
     DefaultIPAccounting "b" Const = false;
     DefaultMemoryAccounting "b" Const = true;
     DefaultTasksAccounting "b" Const = true;
+    DefaultTasksMax "t" Never = UNSET;
     DefaultMemoryPressureThresholdUSec "t" Never = 200_000_u64;
     DefaultMemoryPressureWatch "s" Never = "auto";
     TimerSlackNSec "t" Const = 50_000_u64;
