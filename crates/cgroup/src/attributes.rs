@@ -1,0 +1,75 @@
+//! Directives of systemd.resource-control(5) as files of a cgroup: one row each.
+
+use muster_unit::CGroupSection;
+use muster_unit::setting::{Amount, Weight};
+
+/// (file, value) for every directive that is set.
+pub fn wanted(config: &CGroupSection) -> Vec<(&'static str, String)> {
+    let memory = || total_memory();
+    let tasks = || read_number("/proc/sys/kernel/threads-max");
+    let rows = [
+        ("cpu.weight", config.cpu_weight.map(weight)),
+        ("cpu.idle", config.cpu_weight.filter(|weight| weight.0 == 0).map(|_| "1".to_owned())),
+        ("cpu.max", config.cpu_quota.as_deref().and_then(|quota| cpu_max(quota, config.cpu_quota_period_sec.map_or(100_000, |span| span.0)))),
+        ("io.weight", config.io_weight.map(|weight| format!("default {}", weight.0))),
+        ("memory.min", config.memory_min.map(|value| amount(value, memory))),
+        ("memory.low", config.memory_low.map(|value| amount(value, memory))),
+        ("memory.high", config.memory_high.map(|value| amount(value, memory))),
+        ("memory.max", config.memory_max.map(|value| amount(value, memory))),
+        ("memory.swap.max", config.memory_swap_max.map(|value| amount(value, memory))),
+        ("memory.zswap.max", config.memory_zswap_max.map(|value| amount(value, memory))),
+        ("pids.max", config.tasks_max.map(|value| amount(value, tasks))),
+        ("cpuset.cpus", (!config.allowed_cpus.is_empty()).then(|| config.allowed_cpus.join(","))),
+        ("cpuset.mems", (!config.allowed_memory_nodes.is_empty()).then(|| config.allowed_memory_nodes.join(","))),
+    ];
+    rows.into_iter().filter_map(|(file, value)| Some((file, value?))).collect()
+}
+
+fn weight(weight: Weight) -> String {
+    if weight.0 == 0 { "1".to_owned() } else { weight.0.to_string() }
+}
+
+fn amount(amount: Amount, total: impl Fn() -> u64) -> String {
+    match amount {
+        Amount::Infinity => "max".to_owned(),
+        Amount::Absolute(value) => value.to_string(),
+        Amount::Fraction(hundredths) => {
+            let part = u128::from(total()).saturating_mul(u128::from(hundredths)).checked_div(10_000).unwrap_or(0);
+            part.to_string()
+        }
+    }
+}
+
+/// `CPUQuota=` in percent of one CPU, as quota and period in microseconds.
+fn cpu_max(quota: &str, period: u64) -> Option<String> {
+    let percent: u64 = quota.strip_suffix('%')?.split('.').next()?.parse().ok()?;
+    Some(format!("{} {period}", percent.saturating_mul(period).checked_div(100)?.max(1000)))
+}
+
+fn total_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1024)
+}
+
+fn read_number(path: &str) -> u64 {
+    std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_each() {
+        let config = CGroupSection {
+            tasks_max: Some(Amount::Absolute(7)),
+            cpu_quota: Some("150%".to_owned()),
+            memory_high: Some(Amount::Infinity),
+            ..CGroupSection::default()
+        };
+        let want = [("cpu.max", "150000 100000"), ("memory.high", "max"), ("pids.max", "7")];
+        let got = wanted(&config);
+        assert_eq!(got.iter().map(|(file, value)| (*file, value.as_str())).collect::<Vec<_>>(), want);
+    }
+}
