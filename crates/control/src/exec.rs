@@ -2,7 +2,7 @@
 //!
 //! What is not set shows systemd's default, so that `systemctl show` reads the same on both.
 
-use crate::show::{Each, Emit, Empty, Listed, Mask, UNSET, or};
+use crate::show::{Each, Emit, Empty, Listed, Mask, UNSET, or, strs};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
@@ -147,8 +147,8 @@ fn facility(u: &UnitView<'_>) -> i32 {
     place(muster_unit::SyslogFacility::WORDS, u.exec().syslog_facility.as_str())
 }
 
-fn log_pattern(pattern: &String, out: &mut Out<'_>) {
-    let (allowed, text) = pattern.strip_prefix('~').map_or((true, pattern.as_str()), |text| (false, text));
+fn log_pattern(pattern: &str, out: &mut Out<'_>) {
+    let (allowed, text) = pattern.strip_prefix('~').map_or((true, pattern), |text| (false, text));
     out.structure(|out| {
         out.bool(allowed);
         out.str(text);
@@ -170,7 +170,7 @@ fn secure_bits(u: &UnitView<'_>) -> i32 {
 }
 
 /// `LoadCredential=id:path`; without a path it is looked for by its name.
-fn credential(line: &String, out: &mut Out<'_>) {
+fn credential(line: &str, out: &mut Out<'_>) {
     let (id, path) = line.split_once(':').unwrap_or((line, line));
     out.structure(|out| {
         out.str(id);
@@ -179,7 +179,7 @@ fn credential(line: &String, out: &mut Out<'_>) {
 }
 
 /// `SetCredential=id:value`.
-fn inline_credential(line: &String, out: &mut Out<'_>) {
+fn inline_credential(line: &str, out: &mut Out<'_>) {
     let (id, value) = line.split_once(':').unwrap_or((line, ""));
     out.structure(|out| {
         out.str(id);
@@ -253,8 +253,8 @@ fn namespaces(u: &UnitView<'_>) -> u64 {
 }
 
 /// `BindPaths=source:destination:options`: both paths, whether the source may be missing, MS_REC.
-fn bind(text: &String, out: &mut Out<'_>) {
-    let (optional, rest) = text.strip_prefix('-').map_or((false, text.as_str()), |rest| (true, rest));
+fn bind(text: &str, out: &mut Out<'_>) {
+    let (optional, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let mut parts = rest.splitn(3, ':');
     let source = parts.next().unwrap_or("");
     let destination = parts.next().filter(|path| !path.is_empty()).unwrap_or(source);
@@ -267,7 +267,7 @@ fn bind(text: &String, out: &mut Out<'_>) {
     });
 }
 
-fn temporary(text: &String, out: &mut Out<'_>) {
+fn temporary(text: &str, out: &mut Out<'_>) {
     let (path, options) = text.split_once(':').unwrap_or((text, ""));
     out.structure(|out| {
         out.str(path);
@@ -364,7 +364,7 @@ properties! {
         LogRateLimitIntervalUSec "t" Const = or(&u.exec().log_rate_limit_interval_sec, 0);
         LogRateLimitBurst "u" Const = or(&u.exec().log_rate_limit_burst, 0);
         LogExtraFields "aay" Const = Each(&u.exec().log_extra_fields, |text: &String, out: &mut Out<'_>| text.as_bytes().emit("ay", out));
-        LogFilterPatterns "a(bs)" Const = Each(&u.exec().log_filter_patterns.0, log_pattern);
+        LogFilterPatterns "a(bs)" Const = Each(strs(&u.exec().log_filter_patterns.0), log_pattern);
         LogNamespace "s" Const = u.exec().log_namespace;
         SecureBits "i" Const = secure_bits(u);
         CapabilityBoundingSet "t" Const = u.exec().capability_bounding_set.unwrap_or(CapabilitySet::ALL).0;
@@ -374,10 +374,10 @@ properties! {
         DynamicUser "b" Const = u.exec().dynamic_user;
         SetLoginEnvironment "b" Const = u.exec().set_login_environment.unwrap_or_else(|| u.exec().user.is_some());
         RemoveIPC "b" Const = u.exec().remove_ipc;
-        SetCredential "a(say)" Const = Each(&u.exec().set_credential.0, inline_credential);
-        SetCredentialEncrypted "a(say)" Const = Each(&u.exec().set_credential_encrypted.0, inline_credential);
-        LoadCredential "a(ss)" Const = Each(&u.exec().load_credential.0, credential);
-        LoadCredentialEncrypted "a(ss)" Const = Each(&u.exec().load_credential_encrypted.0, credential);
+        SetCredential "a(say)" Const = Each(strs(&u.exec().set_credential.0), inline_credential);
+        SetCredentialEncrypted "a(say)" Const = Each(strs(&u.exec().set_credential_encrypted.0), inline_credential);
+        LoadCredential "a(ss)" Const = Each(strs(&u.exec().load_credential.0), credential);
+        LoadCredentialEncrypted "a(ss)" Const = Each(strs(&u.exec().load_credential_encrypted.0), credential);
         ImportCredential "as" Const = u.exec().import_credential.0;
         ImportCredentialEx "a(ss)" Const = Empty;
         SupplementaryGroups "as" Const = u.exec().supplementary_groups;
@@ -442,9 +442,9 @@ properties! {
         RestrictSUIDSGID "b" Const = u.exec().restrict_suid_sgid;
         RestrictNamespaces "t" Const = namespaces(u);
         RestrictFileSystems "(bas)" Const = Listed(u.exec().restrict_file_systems.clone());
-        BindPaths "a(ssbt)" Const = Each(&u.exec().bind_paths, bind);
-        BindReadOnlyPaths "a(ssbt)" Const = Each(&u.exec().bind_read_only_paths, bind);
-        TemporaryFileSystem "a(ss)" Const = Each(&u.exec().temporary_file_system, temporary);
+        BindPaths "a(ssbt)" Const = Each(strs(&u.exec().bind_paths), bind);
+        BindReadOnlyPaths "a(ssbt)" Const = Each(strs(&u.exec().bind_read_only_paths), bind);
+        TemporaryFileSystem "a(ss)" Const = Each(strs(&u.exec().temporary_file_system), temporary);
         MountAPIVFS "b" Const = u.exec().mount_api_vfs.unwrap_or_else(|| u.exec().root_directory.is_some());
         BindLogSockets "b" Const = u.exec().bind_log_sockets.unwrap_or(false);
         KeyringMode "s" Const = u.exec().keyring_mode.as_str();

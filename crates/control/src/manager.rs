@@ -1,11 +1,11 @@
 //! The manager's properties, look-ups, and the LogControl1 interface.
 
+use crate::Action;
 use crate::error::Refusal;
-use crate::show::{UNSET, or};
+use crate::show::UNSET;
 use crate::table::{Property, properties, signals};
 use crate::view::ManagerView;
 use crate::wire::Value;
-use crate::{Action, show};
 use muster_manager::Manager;
 use muster_manager::event::Request;
 use muster_manager::state::{Stamp, State, Unit};
@@ -215,14 +215,4 @@ pub fn set_property(property: &Property, value: Value) -> Result<Action, Refusal
         }
         (name, _) => Err(Refusal::invalid(format!("Unexpected type for property '{name}'."))),
     }
-}
-
-/// Time on the realtime clock for people; `n/a` for never. Used by `Dump`.
-pub fn stamp_text(stamp: Stamp) -> String {
-    if stamp.realtime_usec == 0 { "n/a".to_owned() } else { format!("@{}us", or(&stamp.realtime_usec, 0)) }
-}
-
-/// The text of a state word, for `Dump`.
-pub fn text_of(value: &impl show::Text) -> String {
-    value.text().into_owned()
 }

@@ -334,8 +334,11 @@ fn attach(call: &Call<'_>, unit: &Unit, arguments: &mut Args<'_>) -> Done {
     request(Request::AttachProcesses { unit: unit.name.clone(), subgroup, pids })
 }
 
-/// Keeps a unit loaded for the caller. The runtime, which knows connections, takes back what is left when one closes.
-fn reference(unit: &Unit, add: bool) -> Done {
+/// Keeps a unit loaded for a client of the bus, until that leaves; a private connection has no name to count by.
+fn reference(call: &Call<'_>, unit: &Unit, add: bool) -> Done {
+    if call.message.sender().is_none() {
+        return call.done();
+    }
     request(Request::Reference { unit: unit.name.clone(), add })
 }
 
@@ -475,8 +478,8 @@ methods! { METHODS {
                 None => Ok(Action::RequestThenRetry(Request::LoadUnit { unit: name })),
             }
         };
-    RefUnit("s" name) -> () ManageUnits = |call, a| reference(loaded(call, &a.str()?)?, true);
-    UnrefUnit("s" name) -> () ManageUnits = |call, a| reference(loaded(call, &a.str()?)?, false);
+    RefUnit("s" name) -> () ManageUnits = |call, a| reference(call, loaded(call, &a.str()?)?, true);
+    UnrefUnit("s" name) -> () ManageUnits = |call, a| reference(call, loaded(call, &a.str()?)?, false);
     StartTransientUnit("s" name, "s" mode, "a(sv)" properties, "a(sa(sv))" aux) -> ("o" job) ManageUnits
         = |call, a| start_transient(call, a);
     GetUnitProcesses("s" name) -> ("a(sus)" processes) Read = |call, a| processes(call, loaded(call, &a.str()?)?);
@@ -547,8 +550,8 @@ methods! { UNIT_METHODS {
     ResetFailed() -> () ManageUnits
         = |call, _| request(Request::ResetFailed { unit: Some(own_unit(call)?.name.clone()) });
     SetProperties("b" runtime, "a(sv)" properties) -> () ManageUnits = |call, a| set_properties(own_unit(call)?, a);
-    Ref() -> () ManageUnits = |call, _| reference(own_unit(call)?, true);
-    Unref() -> () ManageUnits = |call, _| reference(own_unit(call)?, false);
+    Ref() -> () ManageUnits = |call, _| reference(call, own_unit(call)?, true);
+    Unref() -> () ManageUnits = |call, _| reference(call, own_unit(call)?, false);
     Clean("as" mask) -> () ManageUnits = |call, a| clean(own_unit(call)?, a.strings()?);
     Freeze() -> () ManageUnits = |call, _| freeze(own_unit(call)?, true);
     Thaw() -> () ManageUnits = |call, _| freeze(own_unit(call)?, false);

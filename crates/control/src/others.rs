@@ -2,7 +2,7 @@
 //!
 //! What a type shares with others (`cgroup`, `exec`) is not here.
 
-use crate::show::{Each, Empty, UNSET, or};
+use crate::show::{Each, Empty, UNSET, or, strs};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
@@ -50,7 +50,7 @@ fn monotonic_timer((word, span): (&'static str, u64), out: &mut Out<'_>) {
     });
 }
 
-fn calendar_timer(text: &String, out: &mut Out<'_>) {
+fn calendar_timer(text: &str, out: &mut Out<'_>) {
     out.structure(|out| {
         out.str("OnCalendar");
         out.str(text);
@@ -121,7 +121,7 @@ properties! {
     TIMER: Unit(u) {
         Unit "s" Const = u.triggered();
         TimersMonotonic "a(stt)" Invalidates = Each(monotonic(u), monotonic_timer);
-        TimersCalendar "a(sst)" Invalidates = Each(&u.timer().on_calendar.0, calendar_timer);
+        TimersCalendar "a(sst)" Invalidates = Each(strs(&u.timer().on_calendar.0), calendar_timer);
         OnClockChange "b" Const = u.timer().on_clock_change;
         OnTimezoneChange "b" Const = u.timer().on_timezone_change;
         NextElapseUSecRealtime "t" Change = 0_u64;

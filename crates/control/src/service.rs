@@ -3,7 +3,7 @@
 //! What services share with other types is in `cgroup` and `exec`.
 
 use crate::command::{Commands, pid};
-use crate::show::{Each, Emit, UNSET, or};
+use crate::show::{Each, Emit, UNSET, or, strs};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
@@ -54,7 +54,7 @@ fn notify_access(u: &UnitView<'_>) -> &'static str {
 }
 
 /// `OpenFile=path:name:options` as path, name and flags (1 read-only, 2 append, 4 truncate, 8 graceful).
-fn open_file(line: &String, out: &mut Out<'_>) {
+fn open_file(line: &str, out: &mut Out<'_>) {
     let mut parts = line.splitn(3, ':');
     let path = parts.next().unwrap_or_default();
     let name =
@@ -123,7 +123,7 @@ properties! {
         GID "u" Change = u32::MAX;
         NRestarts "u" Change = u.service_state().restarts;
         OOMPolicy "s" Const = u.service().oom_policy.map_or("stop", |policy| policy.as_str());
-        OpenFile "a(sst)" Const = Each(&u.service().open_file.0, open_file);
+        OpenFile "a(sst)" Const = Each(strs(&u.service().open_file.0), open_file);
         ExtraFileDescriptorNames "as" Const = ();
         ReloadSignal "i" Const = u.service().reload_signal.unwrap_or(Signal::HUP).0;
         ExecMainStartTimestamp "t" Change = u.service_state().main_status.start.realtime_usec;

@@ -195,6 +195,11 @@ impl<I: IntoIterator, F: Fn(I::Item, &mut Out<'_>)> Emit for Each<I, F> {
     }
 }
 
+/// Texts one by one.
+pub fn strs(list: &[String]) -> impl Iterator<Item = &str> {
+    list.iter().map(String::as_str)
+}
+
 /// Raw bytes, `ay`.
 impl Emit for &[u8] {
     fn emit(self, _signature: &'static str, out: &mut Out<'_>) {

@@ -3,7 +3,7 @@
 //! What is not set shows systemd's default; the defaults are systemd.socket(5)'s.
 
 use crate::command::{Commands, pid};
-use crate::show::{Each, or};
+use crate::show::{Each, or, strs};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
@@ -33,7 +33,7 @@ fn descriptor_name(u: &UnitView<'_>) -> String {
 }
 
 /// `name=value` of `XAttrListen=` and kin.
-fn assignment(text: &String, out: &mut Out<'_>) {
+fn assignment(text: &str, out: &mut Out<'_>) {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     out.structure(|out| {
         out.str(name);
@@ -125,8 +125,8 @@ properties! {
         PassPIDFD "b" Const = u.socket().pass_pidfd;
         DeferTrigger "s" Const = u.socket().defer_trigger.as_str();
         DeferTriggerMaxUSec "t" Const = or(&u.socket().defer_trigger_max_sec, crate::show::UNSET);
-        XAttrEntryPoint "a(ss)" Const = Each(&u.socket().xattr_entry_point, assignment);
-        XAttrListen "a(ss)" Const = Each(&u.socket().xattr_listen, assignment);
-        XAttrAccept "a(ss)" Const = Each(&u.socket().xattr_accept, assignment);
+        XAttrEntryPoint "a(ss)" Const = Each(strs(&u.socket().xattr_entry_point), assignment);
+        XAttrListen "a(ss)" Const = Each(strs(&u.socket().xattr_listen), assignment);
+        XAttrAccept "a(ss)" Const = Each(strs(&u.socket().xattr_accept), assignment);
     }
 }

@@ -1,10 +1,16 @@
 //! The tables against systemd 257's introspection, and whole calls against a real manager.
 //!
 //! A reply is decoded by zbus, which reads every value by the signature that the table claims for it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use crate::{Action, Live, LiveValue, dispatch, interfaces, reply, signals};
-use muster_bus::{Credentials, Incoming, Kind, OwnedVariant, Outgoing, Peer};
+use muster_bus::{Credentials, Incoming, Kind, Outgoing, OwnedVariant, Peer};
 use muster_manager::effect::{Effect, RequestId};
 use muster_manager::event::{Event, Now, Origin, Request};
 use muster_manager::{Manager, manager};
@@ -43,18 +49,31 @@ fn ours(interface: &crate::table::Interface) -> BTreeSet<String> {
         };
         format!("{name} property {} {} {emits}", p.name, p.signature)
     });
-    let method = interface.methods().map(|m| format!("{name} method {} {} {}", m.name, types(m.input), types(m.output)));
-    let signal = interface.signals.iter().map(|s| format!("{name} signal {} {} -", s.name, types(s.arguments)));
+    let method = interface
+        .methods()
+        .map(|m| format!("{name} method {} {} {}", m.name, types(m.input), types(m.output)));
+    let signal =
+        interface.signals.iter().map(|s| format!("{name} signal {} {} -", s.name, types(s.arguments)));
     property.chain(method).chain(signal).collect()
 }
 
 #[test]
 fn every_member_of_systemd_257_is_there() {
     let kinds = [
-        UnitKind::Service, UnitKind::Socket, UnitKind::Target, UnitKind::Device, UnitKind::Mount, UnitKind::Automount,
-        UnitKind::Swap, UnitKind::Timer, UnitKind::Path, UnitKind::Slice, UnitKind::Scope,
+        UnitKind::Service,
+        UnitKind::Socket,
+        UnitKind::Target,
+        UnitKind::Device,
+        UnitKind::Mount,
+        UnitKind::Automount,
+        UnitKind::Swap,
+        UnitKind::Timer,
+        UnitKind::Path,
+        UnitKind::Slice,
+        UnitKind::Scope,
     ];
-    let mut all: BTreeSet<String> = kinds.into_iter().flat_map(|kind| ours(interfaces::of_kind(kind))).collect();
+    let mut all: BTreeSet<String> =
+        kinds.into_iter().flat_map(|kind| ours(interfaces::of_kind(kind))).collect();
     for interface in [&interfaces::MANAGER, &interfaces::UNIT, &interfaces::JOB] {
         all.extend(ours(interface));
     }
@@ -165,7 +184,9 @@ impl Bench {
         let mut answer = None;
         while let Some(effect) = self.manager.poll_effect() {
             match effect {
-                Effect::Reply { reply: given, .. } => answer = Some(reply(&self.manager, &World, message, &given)),
+                Effect::Reply { reply: given, .. } => {
+                    answer = Some(reply(&self.manager, &World, message, &given))
+                }
                 Effect::Signal(signal) => self.announced.extend(signals(&self.manager, &World, &signal)),
                 _ => {}
             }
@@ -175,7 +196,12 @@ impl Bench {
 }
 
 fn to_manager(member: &str) -> Outgoing {
-    Outgoing::method_call("org.freedesktop.systemd1", crate::path::MANAGER, "org.freedesktop.systemd1.Manager", member)
+    Outgoing::method_call(
+        "org.freedesktop.systemd1",
+        crate::path::MANAGER,
+        "org.freedesktop.systemd1.Manager",
+        member,
+    )
 }
 
 fn get_all(unit: &str) -> Outgoing {
@@ -194,7 +220,10 @@ const SERVICE: &str = "[Unit]\nDescription=A thing\nDocumentation=man:a(1)\nCond
 fn every_property_of_every_type_decodes_as_its_signature() {
     let files = vec![
         ("a.service", SERVICE),
-        ("a.socket", "[Socket]\nListenStream=/run/a\nListenDatagram=127.0.0.1:80\nXAttrListen=user.x=y\nIPTOS=low-delay\n"),
+        (
+            "a.socket",
+            "[Socket]\nListenStream=/run/a\nListenDatagram=127.0.0.1:80\nXAttrListen=user.x=y\nIPTOS=low-delay\n",
+        ),
         ("a.timer", "[Timer]\nOnBootSec=5min\nOnCalendar=daily\n"),
         ("a.path", "[Path]\nPathExists=/x\n"),
         ("a.target", "[Unit]\nDescription=T\n"),
@@ -205,19 +234,39 @@ fn every_property_of_every_type_decodes_as_its_signature() {
     ];
     let mut bench = Bench::new(files);
     for unit in [
-        "a.service", "a.socket", "a.timer", "a.path", "a.target", "a.slice", "a-b.mount", "a-b.automount", "a.swap", "a.scope",
-        "a.device", "gone.service",
+        "a.service",
+        "a.socket",
+        "a.timer",
+        "a.path",
+        "a.target",
+        "a.slice",
+        "a-b.mount",
+        "a-b.automount",
+        "a.swap",
+        "a.scope",
+        "a.device",
+        "gone.service",
     ] {
         let answer = bench.ask(&get_all(unit));
         assert_eq!(answer.kind(), Kind::MethodReturn, "{unit}: {:?}", answer.error_name());
-        let all: HashMap<String, OwnedVariant> = answer.body().unwrap_or_else(|error| panic!("{unit}: {error:?}"));
+        let all: HashMap<String, OwnedVariant> =
+            answer.body().unwrap_or_else(|error| panic!("{unit}: {error:?}"));
         assert!(all.len() >= 102, "{unit}");
         let text = |name: &str| format!("{:?}", all[name]);
         if unit == "a.service" {
             for (name, part) in [
-                ("Description", "A thing"), ("MemoryMax", "1073741824"), ("CPUQuotaPerSecUSec", "500000"), ("LimitNOFILESoft", "10"),
-                ("LimitNOFILE", "20"), ("RestartUSec", "2000000"), ("TimeoutStopUSec", "18446744073709551615"), ("UMask", "63"),
-                ("ExecStart", "sleep"), ("NotifyAccess", "main"), ("UnitFileState", "static"), ("StartLimitBurst", "9"),
+                ("Description", "A thing"),
+                ("MemoryMax", "1073741824"),
+                ("CPUQuotaPerSecUSec", "500000"),
+                ("LimitNOFILESoft", "10"),
+                ("LimitNOFILE", "20"),
+                ("RestartUSec", "2000000"),
+                ("TimeoutStopUSec", "18446744073709551615"),
+                ("UMask", "63"),
+                ("ExecStart", "sleep"),
+                ("NotifyAccess", "main"),
+                ("UnitFileState", "static"),
+                ("StartLimitBurst", "9"),
             ] {
                 assert!(text(name).contains(part), "{name}: {}", text(name));
             }
@@ -244,7 +293,10 @@ fn a_start_answers_with_a_job_and_announces_it() {
     let job: muster_bus::OwnedObjectPath = answer.body().unwrap();
     assert!(job.as_str().starts_with("/org/freedesktop/systemd1/job/"), "{}", job.as_str());
     let told: Vec<&str> = bench.announced.iter().filter_map(Outgoing::member).collect();
-    assert!(told.contains(&"JobNew") && told.contains(&"UnitNew") && told.contains(&"JobRemoved"), "{told:?}");
+    assert!(
+        told.contains(&"JobNew") && told.contains(&"UnitNew") && told.contains(&"JobRemoved"),
+        "{told:?}"
+    );
     let answer = bench.ask(&to_manager("StopUnit").body("ss", |body| {
         body.write_str("a.target");
         body.write_str("replace");
@@ -256,10 +308,24 @@ fn a_start_answers_with_a_job_and_announces_it() {
         body.write_str("replace");
     }));
 
-    type Row = (String, String, String, String, String, String, muster_bus::OwnedObjectPath, u32, String, muster_bus::OwnedObjectPath);
+    type Row = (
+        String,
+        String,
+        String,
+        String,
+        String,
+        String,
+        muster_bus::OwnedObjectPath,
+        u32,
+        String,
+        muster_bus::OwnedObjectPath,
+    );
     let units: Vec<Row> = bench.ask(&to_manager("ListUnits")).body().unwrap();
     let row = units.iter().find(|row| row.0 == "a.target").unwrap();
-    assert_eq!((row.1.as_str(), row.2.as_str(), row.3.as_str(), row.4.as_str()), ("T", "loaded", "active", "active"));
+    assert_eq!(
+        (row.1.as_str(), row.2.as_str(), row.3.as_str(), row.4.as_str()),
+        ("T", "loaded", "active", "active")
+    );
 }
 
 #[test]
@@ -275,11 +341,22 @@ fn refusals_have_systemds_names() {
         (two("StartUnit", "gone.service", "replace"), "org.freedesktop.systemd1.NoSuchUnit"),
         (two("StartUnit", "gone.service", "nonsense"), "org.freedesktop.DBus.Error.InvalidArgs"),
         (two("StopUnit", "gone.service", "replace"), "org.freedesktop.systemd1.NoSuchUnit"),
-        (to_manager("StartUnit").body("s", |body| body.write_str("x")), "org.freedesktop.DBus.Error.InvalidArgs"),
-        (to_manager("NoSuchMethod"), "org.freedesktop.DBus.Error.UnknownMethod"),
-        (to_manager("GetUnit").body("s", |body| body.write_str("gone.service")), "org.freedesktop.systemd1.NoSuchUnit"),
         (
-            Outgoing::method_call("o.f", "/org/freedesktop/systemd1/job/9", "org.freedesktop.DBus.Peer", "Ping"),
+            to_manager("StartUnit").body("s", |body| body.write_str("x")),
+            "org.freedesktop.DBus.Error.InvalidArgs",
+        ),
+        (to_manager("NoSuchMethod"), "org.freedesktop.DBus.Error.UnknownMethod"),
+        (
+            to_manager("GetUnit").body("s", |body| body.write_str("gone.service")),
+            "org.freedesktop.systemd1.NoSuchUnit",
+        ),
+        (
+            Outgoing::method_call(
+                "o.f",
+                "/org/freedesktop/systemd1/job/9",
+                "org.freedesktop.DBus.Peer",
+                "Ping",
+            ),
             "org.freedesktop.DBus.Error.UnknownObject",
         ),
     ] {
@@ -292,9 +369,15 @@ fn introspection_is_xml_with_every_interface() {
     let mut bench = Bench::new(vec![("a.service", SERVICE)]);
     bench.ask(&get_all("a.service"));
     let path = crate::path::of_unit("a.service");
-    let answer = bench.ask(&Outgoing::method_call("o.f", &path, "org.freedesktop.DBus.Introspectable", "Introspect"));
+    let answer =
+        bench.ask(&Outgoing::method_call("o.f", &path, "org.freedesktop.DBus.Introspectable", "Introspect"));
     let xml: String = answer.body().unwrap();
-    for part in ["org.freedesktop.systemd1.Unit", "org.freedesktop.systemd1.Service", "org.muster1.Unit", "<property name=\"MainPID\""] {
+    for part in [
+        "org.freedesktop.systemd1.Unit",
+        "org.freedesktop.systemd1.Service",
+        "org.muster1.Unit",
+        "<property name=\"MainPID\"",
+    ] {
         assert!(xml.contains(part), "{part}");
     }
     assert_eq!(xml.matches("<interface").count(), xml.matches("</interface>").count());

@@ -24,6 +24,12 @@ pub struct Built {
     pub stdio: BTreeMap<u32, FdId>,
 }
 
+impl Built {
+    fn give(&mut self, number: u32, index: u32) {
+        self.stdio.insert(number, FdId(u64::from(index)));
+    }
+}
+
 /// The properties of a new unit.
 pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32) -> Result<Built, Refusal> {
     let mut built = Built::default();
@@ -40,15 +46,9 @@ pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32)
                     built.pids.push(if pid == 0 { caller_pid } else { pid });
                 }
             }
-            ("StandardInputFileDescriptor", Value::Fd(fd)) => {
-                drop(built.stdio.insert(0, FdId(u64::from(*fd))))
-            }
-            ("StandardOutputFileDescriptor", Value::Fd(fd)) => {
-                drop(built.stdio.insert(1, FdId(u64::from(*fd))))
-            }
-            ("StandardErrorFileDescriptor", Value::Fd(fd)) => {
-                drop(built.stdio.insert(2, FdId(u64::from(*fd))))
-            }
+            ("StandardInputFileDescriptor", Value::Fd(fd)) => built.give(0, *fd),
+            ("StandardOutputFileDescriptor", Value::Fd(fd)) => built.give(1, *fd),
+            ("StandardErrorFileDescriptor", Value::Fd(fd)) => built.give(2, *fd),
             _ => built.settings.extend(translate(kind, name, value, properties)?),
         }
     }
