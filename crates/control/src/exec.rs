@@ -2,12 +2,12 @@
 //!
 //! What is not set shows systemd's default, so that `systemctl show` reads the same on both.
 
-use crate::show::{Each, Emit, Empty, Listed, Mask, UNSET, or, strs};
+use crate::show::{Each, Emit, Empty, Listed, Mask, UNSET, or, strs, word};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_unit::{
-    CapabilitySet, CpuPolicy, EnvironmentFile, ExecDirectory, IoClass, MountFlags, ProtectControlGroups,
+    CpuPolicy, EnvironmentFile, ExecDirectory, IoClass, LoadState, MountFlags, ProtectControlGroups,
     ResourceLimit, StdInput, StdOutput, SyslogLevel,
 };
 
@@ -106,22 +106,18 @@ fn standard_input_data(u: &UnitView<'_>) -> Vec<u8> {
     lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect()
 }
 
-fn output(output: &StdOutput) -> String {
-    match output {
-        StdOutput::File(path) | StdOutput::Append(path) | StdOutput::Truncate(path) => {
-            format!("{output}:{path}")
-        }
-        StdOutput::Inherit
-        | StdOutput::Null
-        | StdOutput::Tty
-        | StdOutput::Journal
-        | StdOutput::JournalConsole
-        | StdOutput::Kmsg
-        | StdOutput::KmsgConsole
-        | StdOutput::Socket
-        | StdOutput::Fd(_) => output.to_string(),
+/// `StandardOutput=`; of a unit that does not exist, what it is before systemd's default is taken.
+fn standard_output(u: &UnitView<'_>) -> String {
+    match u.unit.file.load_state {
+        LoadState::Loaded => u.exec().standard_output.to_string(),
+        _ => StdOutput::Inherit.to_string(),
     }
 }
+
+/// What may be mounted of an image when nothing is said (systemd.image-policy(7)).
+const IMAGE_POLICY: &str = "root=verity+signed+encrypted+unprotected+absent:usr=verity+signed+encrypted+unprotected+absent:\
+    home=encrypted+unprotected+absent:srv=encrypted+unprotected+absent:tmp=encrypted+unprotected+absent:\
+    var=encrypted+unprotected+absent";
 
 fn output_name(output: &StdOutput) -> String {
     match output {
@@ -345,9 +341,9 @@ properties! {
         StandardInput "s" Const = u.exec().standard_input.to_string();
         StandardInputFileDescriptorName "s" Const = input_name(u);
         StandardInputData "ay" Const = standard_input_data(u).as_slice();
-        StandardOutput "s" Const = output(&u.exec().standard_output);
+        StandardOutput "s" Const = standard_output(u);
         StandardOutputFileDescriptorName "s" Const = output_name(&u.exec().standard_output);
-        StandardError "s" Const = output(&u.exec().standard_error);
+        StandardError "s" Const = u.exec().standard_error.to_string();
         StandardErrorFileDescriptorName "s" Const = output_name(&u.exec().standard_error);
         TTYPath "s" Const = u.exec().tty_path;
         TTYReset "b" Const = u.exec().tty_reset;
@@ -367,7 +363,7 @@ properties! {
         LogFilterPatterns "a(bs)" Const = Each(strs(&u.exec().log_filter_patterns.0), log_pattern);
         LogNamespace "s" Const = u.exec().log_namespace;
         SecureBits "i" Const = secure_bits(u);
-        CapabilityBoundingSet "t" Const = u.exec().capability_bounding_set.unwrap_or(CapabilitySet::ALL).0;
+        CapabilityBoundingSet "t" Const = u.exec().capability_bounding_set.map_or(u64::MAX, |set| set.0);
         AmbientCapabilities "t" Const = u.exec().ambient_capabilities.0;
         User "s" Const = u.exec().user;
         Group "s" Const = u.exec().group;
@@ -454,9 +450,9 @@ properties! {
         MemoryKSM "b" Const = u.exec().memory_ksm.unwrap_or(false);
         NetworkNamespacePath "s" Const = u.exec().network_namespace_path;
         IPCNamespacePath "s" Const = u.exec().ipc_namespace_path;
-        RootImagePolicy "s" Const = u.exec().root_image_policy;
-        MountImagePolicy "s" Const = u.exec().mount_image_policy;
-        ExtensionImagePolicy "s" Const = u.exec().extension_image_policy;
+        RootImagePolicy "s" Const = word(&u.exec().root_image_policy, IMAGE_POLICY);
+        MountImagePolicy "s" Const = word(&u.exec().mount_image_policy, IMAGE_POLICY);
+        ExtensionImagePolicy "s" Const = word(&u.exec().extension_image_policy, IMAGE_POLICY);
     }
 }
 

@@ -124,7 +124,7 @@ properties! {
         TimersCalendar "a(sst)" Invalidates = Each(strs(&u.timer().on_calendar.0), calendar_timer);
         OnClockChange "b" Const = u.timer().on_clock_change;
         OnTimezoneChange "b" Const = u.timer().on_timezone_change;
-        NextElapseUSecRealtime "t" Change = 0_u64;
+        NextElapseUSecRealtime "t" Change = UNSET;
         NextElapseUSecMonotonic "t" Change = UNSET;
         LastTriggerUSec "t" Change = 0_u64;
         LastTriggerUSecMonotonic "t" Change = 0_u64;
@@ -178,6 +178,6 @@ properties! {
         Result "s" Change = crate::unit::result(u);
         RuntimeMaxUSec "t" Const = or(&u.scope().runtime_max_sec, UNSET);
         RuntimeRandomizedExtraUSec "t" Const = or(&u.scope().runtime_randomized_extra_sec, 0);
-        OOMPolicy "s" Const = u.scope().oom_policy.map_or("continue", |policy| policy.as_str());
+        OOMPolicy "s" Const = u.scope().oom_policy.map_or("stop", |policy| policy.as_str());
     }
 }

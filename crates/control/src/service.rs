@@ -8,7 +8,7 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_manager::state::CommandList;
-use muster_unit::{ExitStatusSet, NotifyAccess, ServiceType, Signal};
+use muster_unit::{ExitStatusSet, LoadState, NotifyAccess, ServiceType, Signal};
 
 /// `(aiai)`: exit codes and signals.
 struct Statuses<'a>(&'a ExitStatusSet);
@@ -25,10 +25,24 @@ fn restart_usec(u: &UnitView<'_>) -> i128 {
     or(&u.service().restart_sec, i128::from(u.manager.state().facts.default_restart_usec))
 }
 
+fn is_loaded(u: &UnitView<'_>) -> bool {
+    u.unit.file.load_state == LoadState::Loaded
+}
+
+/// `Type=`; of a unit that does not exist, nothing.
+fn service_type(u: &UnitView<'_>) -> &'static str {
+    if is_loaded(u) { u.service().effective_type().as_str() } else { "" }
+}
+
+fn oom_policy(u: &UnitView<'_>) -> &'static str {
+    let default = if is_loaded(u) { "stop" } else { "" };
+    u.service().oom_policy.map_or(default, |policy| policy.as_str())
+}
+
 /// A oneshot service may start for as long as it likes.
 fn timeout_start(u: &UnitView<'_>) -> i128 {
     let default = match u.service().effective_type() {
-        ServiceType::Oneshot => UNSET,
+        ServiceType::Oneshot if is_loaded(u) => UNSET,
         _ => i128::from(u.manager.state().facts.default_timeout_start_usec),
     };
     or(&u.service().timeout_start_sec, default)
@@ -38,8 +52,10 @@ fn timeout_stop(u: &UnitView<'_>) -> i128 {
     or(&u.service().timeout_stop_sec, i128::from(u.manager.state().facts.default_timeout_stop_usec))
 }
 
+/// Infinite until a service without a watchdog first runs, then 0: systemd shows it so.
 fn watchdog(u: &UnitView<'_>) -> i128 {
-    let configured = or(&u.service().watchdog_sec, 0);
+    let unset = if u.service_state().main.is_some() { 0 } else { UNSET };
+    let configured = or(&u.service().watchdog_sec, unset);
     or(&u.service_state().watchdog_override_usec, configured)
 }
 
@@ -77,7 +93,7 @@ fn open_file(line: &str, out: &mut Out<'_>) {
 properties! {
     /// Of services alone.
     SERVICE: Unit(u) {
-        Type "s" Const = u.service().effective_type().as_str();
+        Type "s" Const = service_type(u);
         ExitType "s" Const = u.service().exit_type.as_str();
         Restart "s" Const = u.service().restart.as_str();
         RestartMode "s" Const = u.service().restart_mode.as_str();
@@ -122,7 +138,7 @@ properties! {
         UID "u" Change = u32::MAX;
         GID "u" Change = u32::MAX;
         NRestarts "u" Change = u.service_state().restarts;
-        OOMPolicy "s" Const = u.service().oom_policy.map_or("stop", |policy| policy.as_str());
+        OOMPolicy "s" Const = oom_policy(u);
         OpenFile "a(sst)" Const = Each(strs(&u.service().open_file.0), open_file);
         ExtraFileDescriptorNames "as" Const = ();
         ReloadSignal "i" Const = u.service().reload_signal.unwrap_or(Signal::HUP).0;

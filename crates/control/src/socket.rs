@@ -55,7 +55,7 @@ properties! {
     /// Of sockets alone.
     SOCKET: Unit(u) {
         BindIPv6Only "s" Const = u.socket().bind_ipv6_only.as_str();
-        Backlog "u" Const = u.socket().backlog;
+        Backlog "u" Const = u.socket().backlog.min(i32::MAX.unsigned_abs());
         TimeoutUSec "t" Const = or(&u.socket().timeout_sec, i128::from(u.manager.state().facts.default_timeout_start_usec));
         BindToDevice "s" Const = u.socket().bind_to_device;
         SocketUser "s" Const = u.socket().socket_user;

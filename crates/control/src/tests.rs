@@ -382,3 +382,39 @@ fn introspection_is_xml_with_every_interface() {
     }
     assert_eq!(xml.matches("<interface").count(), xml.matches("</interface>").count());
 }
+
+const DEFAULTS: &str = include_str!("../testdata/defaults-257.txt");
+
+/// What depends on the machine rather than on systemd.
+const OF_THE_MACHINE: &[&str] = &["UnitFileState", "TasksMax", "EffectiveTasksMax", "MemoryAvailable"];
+
+fn shown(value: &crate::wire::Value) -> Option<String> {
+    use crate::wire::Value;
+    match value {
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Text(text) => Some(format!("\"{text}\"")),
+        Value::Array(items) if items.is_empty() => Some("[]".to_owned()),
+        Value::Bytes(bytes) if bytes.is_empty() => Some("[]".to_owned()),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_is_not_set_shows_systemds_default() {
+    let mut bench = Bench::new(Vec::new());
+    let answer = bench.ask(&get_all("nonexist.service"));
+    let all: HashMap<String, crate::wire::Value> =
+        crate::wire::Args::new(&answer).unwrap().properties().unwrap().into_iter().collect();
+    let mut wrong = Vec::new();
+    for line in DEFAULTS.lines() {
+        let mut words = line.splitn(3, ' ').skip(1);
+        let (name, expected) = (words.next().unwrap(), words.next().unwrap());
+        let found = shown(&all[name]);
+        let limit = name.starts_with("Limit") || name.starts_with("Memory") && name.ends_with("Available");
+        if found.as_deref() != Some(expected) && !OF_THE_MACHINE.contains(&name) && !limit {
+            wrong.push(format!("{name}: {found:?}, systemd: {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
