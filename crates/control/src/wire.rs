@@ -464,3 +464,58 @@ pub fn signature(message: &Incoming) -> String {
 pub fn wants_no_reply(message: &Incoming) -> bool {
     message.no_reply_expected()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(kind: &str, bytes: &[u8]) -> Option<Value> {
+        Cursor { bytes, at: 0, big: false }.value(kind.as_bytes(), 0)
+    }
+
+    #[test]
+    fn a_claimed_length_makes_nothing() {
+        for kind in ["s", "g", "ay", "au", "a(sv)", "aas", "a{sv}"] {
+            assert_eq!(read(kind, &[0xff; 8]), None, "{kind}");
+            assert_eq!(read(kind, &[]), None, "{kind}");
+        }
+        assert_eq!(read("as", &[0, 0, 0, 0]), Some(Value::Array(Vec::new())));
+        assert_eq!(read("s", &[1, 0, 0, 0, b'x', 0]), Some(Value::Text("x".to_owned())));
+        assert_eq!(read("s", &[1, 0, 0, 0, b'x', b'y']), None, "no closing zero");
+        assert_eq!(read("b", &[2, 0, 0, 0]), None, "no boolean");
+    }
+
+    #[test]
+    fn nesting_ends() {
+        let variants = |depth: usize| {
+            let mut bytes = [1_u8, b'v', 0].repeat(depth);
+            bytes.extend([1, b'y', 0, 7]);
+            bytes
+        };
+        assert!(read("v", &variants(20)).is_some());
+        assert!(read("v", &variants(100)).is_none());
+        assert!(split_type(format!("{}y", "a".repeat(100)).as_bytes(), 0).is_none());
+        assert!(
+            read("()", &[0; 64]).is_none()
+                && split_type(b"(s", 0).is_none()
+                && split_type(b"()", 0).is_none()
+        );
+    }
+
+    #[test]
+    fn noise_is_refused_without_a_panic() {
+        let mut seed = 1_u64;
+        let mut byte = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed.to_be_bytes().first().copied().unwrap() & 0x7f
+        };
+        for round in 0..20_000 {
+            let bytes: Vec<u8> =
+                (0..round % 60).map(|_| if byte() & 3 == 0 { byte() } else { byte() & 3 }).collect();
+            for kind in ["a(sv)", "v", "a{sv}", "a(sa(sv))", "(aiai)", "aay"] {
+                let _ = read(kind, &bytes);
+            }
+        }
+    }
+}
