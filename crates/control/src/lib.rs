@@ -55,8 +55,8 @@ pub enum Action {
     Reply(Outgoing),
     /// Hand this to the manager; its answer goes through [`reply`] with the same message.
     Request(Request),
-    /// Hand this to the manager, then dispatch the message again. Once: when it asks again, the answer is
-    /// [`error::Refusal::unknown_object`].
+    /// Hand this to the manager, then dispatch the message again. `ListUnitsByNames` asks once for each name that is not
+    /// loaded; whoever asks for the same unit twice gets [`error::Refusal::unknown_object`].
     RequestThenRetry(Request),
     /// Do this with unit files on disk; the outcome goes through [`unit_files_reply`].
     UnitFiles(UnitFileOperation),
