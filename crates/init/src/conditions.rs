@@ -42,7 +42,8 @@ fn holds(kind: ConditionKind, parameter: &str, state: &State) -> bool {
         Kind::Firmware => firmware(parameter),
         Kind::Virtualization => virtualization(parameter, &facts.virtualization),
         Kind::Host => host(parameter, state),
-        Kind::Fraction => fraction(parameter, &facts.specifiers.machine_id),
+        // How machines are divided is not known to us: no machine is of the part.
+        Kind::Fraction => false,
         Kind::KernelCommandLine => has_word(&read("/proc/cmdline"), parameter),
         Kind::KernelVersion => versions(parameter, &facts.specifiers.kernel_release),
         Kind::Version => version(parameter, state),
@@ -107,7 +108,7 @@ fn is_mount_point(path: &str) -> bool {
 /// Whether the block device below a path is a dm-crypt one.
 fn is_encrypted(path: &str) -> bool {
     let Ok(data) = std::fs::metadata(path) else { return false };
-    let device = nix::sys::stat::SFlag::from_bits_truncate(data.mode()).contains(nix::sys::stat::SFlag::S_IFBLK).then(|| data.rdev()).unwrap_or_else(|| data.dev());
+    let device = if data.file_type().is_block_device() { data.rdev() } else { data.dev() };
     let directory = format!("/sys/dev/block/{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
     read(&format!("{directory}/dm/uuid")).starts_with("CRYPT-")
 }
@@ -120,5 +121,177 @@ fn needs_update(directory: &str) -> bool {
     let writable = nix::sys::statvfs::statvfs(directory).is_ok_and(|data| !data.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
     let Ok(usr) = std::fs::metadata("/usr") else { return false };
     let done = std::fs::metadata(format!("{}/.updated", directory.trim_end_matches('/')));
-    writable && done.is_ok_and(|done| (usr.mtime(), usr.mtime_nsec()) > (done.mtime(), done.mtime_nsec())) || writable && !Path::new(&format!("{}/.updated", directory.trim_end_matches('/'))).exists()
+    let stamp = |data: &std::fs::Metadata| (data.mtime(), data.mtime_nsec());
+    writable && done.map_or(true, |done| stamp(&usr) > stamp(&done))
+}
+
+fn firmware(parameter: &str) -> bool {
+    match parameter {
+        "uefi" => Path::new("/sys/firmware/efi").exists(),
+        "device-tree" => Path::new("/sys/firmware/devicetree").exists(),
+        other => match other.strip_prefix("device-tree-compatible(").and_then(|rest| rest.strip_suffix(')')) {
+            Some(wanted) => read("/proc/device-tree/compatible").split('\0').any(|one| one == wanted),
+            None => other.strip_prefix("smbios-field(").and_then(|rest| rest.strip_suffix(')')).is_some_and(smbios),
+        },
+    }
+}
+
+fn smbios(expression: &str) -> bool {
+    let Some(end) = expression.find(['<', '>', '=', '!', '$', ' ']) else { return false };
+    let Some((field, rest)) = expression.split_at_checked(end) else { return false };
+    if field.contains('/') {
+        return false;
+    }
+    compare(rest.trim_start(), read(&format!("/sys/class/dmi/id/{field}")).trim())
+}
+
+/// Words of containers, as systemd-detect-virt(1) has them.
+const CONTAINERS: &[&str] = &["openvz", "lxc", "lxc-libvirt", "systemd-nspawn", "docker", "podman", "rkt", "wsl", "proot", "pouch", "container-other"];
+
+fn virtualization(parameter: &str, ours: &str) -> bool {
+    let container = CONTAINERS.contains(&ours);
+    match (parameter, parse_bool(parameter)) {
+        ("vm", _) => !ours.is_empty() && !container,
+        ("container", _) => container,
+        ("private-users", _) => read("/proc/self/uid_map").split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"],
+        (_, Some(wanted)) => wanted != ours.is_empty(),
+        (word, None) => word == ours,
+    }
+}
+
+fn host(parameter: &str, state: &State) -> bool {
+    let specifiers = &state.facts.specifiers;
+    let id = parameter.replace('-', "").to_ascii_lowercase();
+    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return id == specifiers.machine_id || id == specifiers.boot_id;
+    }
+    glob::matches(&parameter.to_ascii_lowercase(), &state.facts.hostname.to_ascii_lowercase())
+}
+
+/// The value of a word of a command line, empty for a bare word.
+fn word_value(line: &str, key: &str) -> Option<String> {
+    let words = split_words(line.trim()).unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
+    words.into_iter().rev().find_map(|word| match word.split_once('=') {
+        Some((name, value)) => (name == key).then(|| value.to_owned()),
+        None => (word == key).then(String::new),
+    })
+}
+
+/// `key=value` is looked for as it stands, `key` alone as a word or the left side of an assignment.
+fn has_word(line: &str, wanted: &str) -> bool {
+    let words = split_words(line.trim()).unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
+    words.iter().any(|word| word == wanted || !wanted.contains('=') && word.split('=').next() == Some(wanted))
+}
+
+/// A relation between versions or numbers.
+#[derive(Clone, Copy)]
+struct Relation(&'static [Ordering]);
+
+impl Relation {
+    fn holds(self, ordering: Ordering) -> bool {
+        self.0.contains(&ordering)
+    }
+}
+
+const RELATIONS: &[(&str, Relation)] = &[
+    ("<=", Relation(&[Ordering::Less, Ordering::Equal])),
+    (">=", Relation(&[Ordering::Greater, Ordering::Equal])),
+    ("<>", Relation(&[Ordering::Less, Ordering::Greater])),
+    ("!=", Relation(&[Ordering::Less, Ordering::Greater])),
+    ("==", Relation(&[Ordering::Equal])),
+    ("=", Relation(&[Ordering::Equal])),
+    ("<", Relation(&[Ordering::Less])),
+    (">", Relation(&[Ordering::Greater])),
+];
+
+/// An operator and what follows; without one it is `>=`.
+fn parse_comparison(text: &str) -> Option<(Relation, &str)> {
+    let found = RELATIONS.iter().find_map(|(word, relation)| Some((*relation, text.strip_prefix(word)?.trim_start())));
+    Some(found.unwrap_or((Relation(&[Ordering::Greater, Ordering::Equal]), text)))
+}
+
+/// One expression against a text: `$=` and `!$=` by pattern, `=` and `!=` as text, the others as versions.
+fn compare(expression: &str, ours: &str) -> bool {
+    if let Some(pattern) = expression.strip_prefix("!$=") {
+        return !glob::matches(pattern.trim_start(), ours);
+    }
+    if let Some(pattern) = expression.strip_prefix("$=") {
+        return glob::matches(pattern.trim_start(), ours);
+    }
+    if let Some(text) = expression.strip_prefix("!=") {
+        return text.trim_start() != ours;
+    }
+    if let Some(text) = expression.strip_prefix('=').filter(|rest| !rest.starts_with('=')) {
+        return text.trim_start() == ours;
+    }
+    if !expression.starts_with(['<', '>', '=']) {
+        return glob::matches(expression, ours);
+    }
+    parse_comparison(expression).is_some_and(|(relation, theirs)| relation.holds(compare_versions(ours, theirs)))
+}
+
+/// All expressions of a list; an operator may stand apart from its version.
+fn versions(parameter: &str, ours: &str) -> bool {
+    let mut operator = String::new();
+    for word in split_words(parameter).unwrap_or_default() {
+        if !word.is_empty() && word.chars().all(|c| "<>=!$".contains(c)) {
+            operator = word;
+            continue;
+        }
+        if !compare(&format!("{}{word}", std::mem::take(&mut operator)), ours) {
+            return false;
+        }
+    }
+    operator.is_empty()
+}
+
+fn version(parameter: &str, state: &State) -> bool {
+    let (component, rest) = parameter.split_once(' ').unwrap_or(("", parameter));
+    let systemd = state.facts.version.split(' ').next().unwrap_or("");
+    match component {
+        "systemd" => versions(rest, systemd),
+        "kernel" => versions(rest, &state.facts.specifiers.kernel_release),
+        "glibc" => false,
+        _ => versions(parameter, systemd),
+    }
+}
+
+/// The order of the UAPI version format specification: `~` before all, then the end, `-`, `^`, `.`, letters, numbers.
+fn compare_versions(left: &str, right: &str) -> Ordering {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "~-^.".contains(c);
+    let (mut left, mut right) = (left, right);
+    loop {
+        left = left.trim_start_matches(|c| !valid(c));
+        right = right.trim_start_matches(|c| !valid(c));
+        for separator in ['~', '\0', '-', '^', '.'] {
+            let here = |text: &str| if separator == '\0' { text.is_empty() } else { text.starts_with(separator) };
+            match (here(left), here(right)) {
+                (true, false) => return Ordering::Less,
+                (false, true) => return Ordering::Greater,
+                (true, true) if separator == '\0' => return Ordering::Equal,
+                (true, true) => {
+                    left = left.get(1..).unwrap_or("");
+                    right = right.get(1..).unwrap_or("");
+                }
+                (false, false) => {}
+            }
+        }
+        let digits = left.starts_with(|c: char| c.is_ascii_digit()) || right.starts_with(|c: char| c.is_ascii_digit());
+        let part = |text: &str| {
+            let end = text.find(|c: char| if digits { !c.is_ascii_digit() } else { !c.is_ascii_alphabetic() }).unwrap_or(text.len());
+            text.split_at_checked(end).map_or_else(Default::default, |(part, rest)| (part.to_owned(), rest.to_owned().len()))
+        };
+        let ((one, left_rest), (two, right_rest)) = (part(left), part(right));
+        let ordering = if digits {
+            let (one, two) = (one.trim_start_matches('0'), two.trim_start_matches('0'));
+            one.len().cmp(&two.len()).then_with(|| one.cmp(two))
+        } else {
+            one.cmp(&two)
+        };
+        if ordering != Ordering::Equal {
+            return ordering;
+        }
+        left = left.get(left.len().saturating_sub(left_rest)..).unwrap_or("");
+        right = right.get(right.len().saturating_sub(right_rest)..).unwrap_or("");
+    }
 }
