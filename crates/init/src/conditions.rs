@@ -295,3 +295,144 @@ fn compare_versions(left: &str, right: &str) -> Ordering {
         right = right.get(right.len().saturating_sub(right_rest)..).unwrap_or("");
     }
 }
+
+fn security(parameter: &str) -> bool {
+    match parameter {
+        "selinux" => Path::new("/sys/fs/selinux/enforce").exists(),
+        "apparmor" => read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        "smack" => Path::new("/sys/fs/smackfs").join("load2").exists(),
+        "tomoyo" => Path::new("/sys/kernel/security/tomoyo/version").exists(),
+        "ima" => Path::new("/sys/kernel/security/ima").exists(),
+        // The fifth byte follows four of attributes.
+        "uefi-secureboot" => std::fs::read("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").is_ok_and(|data| data.get(4) == Some(&1)),
+        "tpm2" => Path::new("/sys/class/tpmrm/tpmrm0").exists(),
+        // audit and the rest are told by no file.
+        _ => false,
+    }
+}
+
+fn has_capability(name: &str) -> bool {
+    let status = read("/proc/self/status");
+    let set = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok()).unwrap_or(0);
+    muster_unit::capability_number(name).is_some_and(|number| set.checked_shr(u32::from(number)).unwrap_or(0) & 1 == 1)
+}
+
+/// A mains supply that is on line, or no supply at all that could be off.
+fn on_ac_power() -> bool {
+    let mut battery = false;
+    for entry in std::fs::read_dir("/sys/class/power_supply").into_iter().flatten().filter_map(Result::ok).take(64) {
+        let file = |name: &str| read(&entry.path().join(name).to_string_lossy());
+        match file("type").trim() {
+            "Mains" if file("online").trim() == "1" => return true,
+            "Mains" => battery = true,
+            "Battery" if file("scope").trim() != "Device" && file("status").trim() == "Discharging" => battery = true,
+            _ => {}
+        }
+    }
+    !battery
+}
+
+fn total_memory() -> u64 {
+    let text = read("/proc/meminfo");
+    let kilobytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0).saturating_mul(1024)
+}
+
+/// CPUs that we may run on.
+fn cpus() -> usize {
+    let status = read("/proc/self/status");
+    let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap_or("");
+    let bits = mask.chars().filter_map(|c| c.to_digit(16)).fold(0_u32, |sum, digit| sum.saturating_add(digit.count_ones()));
+    usize::try_from(bits).unwrap_or(0)
+}
+
+fn has_cpu_feature(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let text = read("/proc/cpuinfo");
+    let lines = text.lines().filter(|line| line.starts_with("flags") || line.starts_with("Features"));
+    lines.filter_map(|line| line.split_once(':')).take(1).any(|(_, flags)| flags.split_whitespace().any(|flag| flag == name))
+}
+
+fn has_controllers(parameter: &str) -> bool {
+    if matches!(parameter, "v1" | "v2") {
+        return parameter == "v2";
+    }
+    let have = read("/sys/fs/cgroup/cgroup.controllers");
+    parameter.split_whitespace().all(|wanted| have.split_whitespace().any(|name| name == wanted))
+}
+
+/// `KEY OPERATOR VALUE` against os-release(5).
+fn os_release(expression: &str, state: &State) -> bool {
+    let Some(end) = expression.find(['<', '>', '=', '!', '$']) else { return false };
+    let Some((key, rest)) = expression.split_at_checked(end) else { return false };
+    let ours = state.facts.specifiers.os_release.get(key).map(String::as_str).unwrap_or("");
+    compare(rest, ours)
+}
+
+/// One assignment of a file such as machine-info(5).
+fn assignment_of(path: &str, key: &str) -> String {
+    let text = read(path);
+    let value = text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
+    value.and_then(|value| split_words(value).ok()?.into_iter().next()).unwrap_or_default()
+}
+
+/// `[SLICE:]PERCENT[/10s|1min|5min]`: holds while the pressure stays at or below. Without pressure files it holds.
+fn pressure_below(resource: &str, parameter: &str) -> bool {
+    let (slice, limit) = parameter.split_once(':').map_or((None, parameter), |(slice, limit)| (Some(slice), limit));
+    let (percent, span) = limit.split_once('/').unwrap_or((limit, "5min"));
+    let average = match muster_unit::Timespan::parse(span.trim(), 1_000_000).map(|span| span.0) {
+        Ok(10_000_000) => "avg10=",
+        Ok(60_000_000) => "avg60=",
+        Ok(300_000_000) => "avg300=",
+        _ => return false,
+    };
+    let Some(limit) = percent.trim().trim_end_matches(['%', '\u{2030}', '\u{2031}']).parse::<f64>().ok() else { return false };
+    // Permille and permyriad are written with their own signs.
+    let limit = if percent.contains('\u{2030}') { limit / 10.0 } else if percent.contains('\u{2031}') { limit / 100.0 } else { limit };
+    let path = match slice {
+        Some(slice) if !slice.contains('/') => format!("/sys/fs/cgroup/{slice}/{resource}.pressure"),
+        Some(_) => return false,
+        None => format!("/proc/pressure/{resource}"),
+    };
+    let text = read(&path);
+    let line = text.lines().find(|line| line.starts_with("some "));
+    let now = line.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(average)?.parse::<f64>().ok()));
+    now.is_none_or(|now| now <= limit)
+}
+
+/// Loaded, or built in; one that is still coming does not count.
+fn is_module_loaded(name: &str) -> bool {
+    let name = name.replace('-', "_");
+    let directory = format!("/sys/module/{name}");
+    if name.contains('/') || !Path::new(&directory).exists() {
+        return false;
+    }
+    matches!(read(&format!("{directory}/initstate")).trim(), "" | "live")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_in_order() {
+        for (less, more) in [("122.1", "123~rc1-1"), ("123~rc1", "123"), ("123", "123-a"), ("123-a.1", "123-3"), ("6.1.9", "6.1.10"), ("1", "1.0")] {
+            assert_eq!(compare_versions(less, more), Ordering::Less, "{less} {more}");
+            assert_eq!(compare_versions(more, less), Ordering::Greater, "{more} {less}");
+        }
+        assert_eq!(compare_versions("007", "7"), Ordering::Equal);
+        assert!(versions(">= 6.1 <7", "6.12.3-amd64") && !versions(">=6.13", "6.12.3") && versions("6.*", "6.12"));
+    }
+
+    #[test]
+    fn real_files() {
+        let state = State::default();
+        let holds = |kind, parameter: &str| holds(kind, parameter, &state);
+        assert!(holds(ConditionKind::PathIsMountPoint, "/proc") && !holds(ConditionKind::PathIsMountPoint, "/proc/self"));
+        assert!(holds(ConditionKind::PathExistsGlob, "/proc/se?f/stat*") && !holds(ConditionKind::PathExistsGlob, "/proc/nothing-*"));
+        assert!(holds(ConditionKind::Memory, ">=1M") && holds(ConditionKind::CPUs, "1") && !holds(ConditionKind::CPUs, "<1"));
+        assert!(!holds(ConditionKind::Virtualization, "yes") && holds(ConditionKind::Virtualization, "no"));
+        let negated = Condition { kind: ConditionKind::PathExists, parameter: "/nonexistent".into(), trigger: false, negate: true, assert: false };
+        assert!(check(&negated, &state));
+    }
+}
