@@ -1,1 +1,213 @@
-//! The crate that may say unsafe: clone3, pidfds, raw socket options.
+//! The crate that may say `unsafe`: what the safe libraries of the workspace do not offer. It decides nothing.
+//!
+//! Every function is a thin, total wrapper: it checks what the kernel cannot, and gives the kernel's error back.
+#![allow(unsafe_code)] // the one crate of the workspace that may; each block says why it is sound
+
+mod spawn;
+
+pub use spawn::{Spawned, spawn};
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Takes a descriptor that a system call just gave.
+///
+/// Panics never; a negative number (which no system call gives for success) becomes a closed placeholder.
+pub fn adopt_fd(raw: RawFd) -> OwnedFd {
+    debug_assert!(raw >= 0);
+    // SAFETY: callers pass descriptors that the kernel installed for them in the same turn (accept4, SCM_RIGHTS), so
+    // nobody else owns them.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the kernel checks the number.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, libc::PIDFD_NONBLOCK) })?;
+    Ok(adopt_fd(fd as RawFd))
+}
+
+/// pidfd_send_signal(2).
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the null pointer asks for the siginfo of kill(2).
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0) }).map(drop)
+}
+
+/// sigqueue(3): a signal with a value.
+pub fn queue_signal(pid: u32, signal: i32, value: i32) -> io::Result<()> {
+    let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
+    // SAFETY: the value is only carried, never followed.
+    check(libc::c_long::from(unsafe { libc::sigqueue(pid as libc::pid_t, signal, value) })).map(drop)
+}
+
+/// setsockopt(2) with an integer.
+pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    set_option_bytes(fd, level, name, &value.to_ne_bytes())
+}
+
+/// setsockopt(2) with bytes.
+pub fn set_option_bytes(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: pointer and length are those of one slice, which outlives the call.
+    check(libc::c_long::from(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) })).map(drop)
+}
+
+/// getsockopt(2) of an integer.
+pub fn get_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let mut value: i32 = 0;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `value`.
+    check(libc::c_long::from(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) }))?;
+    Ok(value)
+}
+
+/// getsockopt(2) of bytes; at most `max` of them.
+pub fn get_option_bytes(fd: BorrowedFd<'_>, level: i32, name: i32, max: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0_u8; max];
+    let mut length = libc::socklen_t::try_from(max).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: the kernel writes at most `length` bytes into the buffer of that size.
+    check(libc::c_long::from(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) }))?;
+    value.truncate(length as usize);
+    Ok(value)
+}
+
+/// ioctl(2) FIONREAD: bytes that wait.
+pub fn bytes_waiting(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut value: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut value) }))?;
+    Ok(value)
+}
+
+/// ioctl(2) TIOCSCTTY: takes a terminal as the controlling one, by force where asked.
+pub fn take_terminal(fd: BorrowedFd<'_>, force: bool) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes a plain number.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, libc::c_int::from(force)) })).map(drop)
+}
+
+/// Attributes of a POSIX message queue (mq_getattr(3)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSize {
+    /// Most messages.
+    pub messages: i64,
+    /// Bytes of the largest message.
+    pub message_size: i64,
+}
+
+/// mq_open(3) for reading, made when it is missing. `size` is for a new queue only.
+pub fn message_queue(name: &std::ffi::CStr, mode: u32, size: Option<QueueSize>) -> io::Result<OwnedFd> {
+    // SAFETY: mq_attr is plain numbers, for which zero is valid.
+    let mut attributes: libc::mq_attr = unsafe { std::mem::zeroed() };
+    let pointer = match size {
+        Some(size) => {
+            attributes.mq_maxmsg = size.messages;
+            attributes.mq_msgsize = size.message_size;
+            &raw mut attributes
+        }
+        None => std::ptr::null_mut(),
+    };
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_CREAT;
+    // SAFETY: the name is a C string, the attributes are read only during the call.
+    let fd = check(libc::c_long::from(unsafe { libc::mq_open(name.as_ptr(), flags, mode, pointer) }))?;
+    Ok(adopt_fd(fd as RawFd))
+}
+
+/// mq_unlink(3).
+pub fn message_queue_unlink(name: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: the name is a C string.
+    check(libc::c_long::from(unsafe { libc::mq_unlink(name.as_ptr()) })).map(drop)
+}
+
+/// mq_getattr(3): its size and how many messages wait.
+pub fn message_queue_size(fd: BorrowedFd<'_>) -> io::Result<(QueueSize, i64)> {
+    // SAFETY: mq_attr is plain numbers, written by the kernel.
+    let mut attributes: libc::mq_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to that value.
+    check(libc::c_long::from(unsafe { libc::mq_getattr(fd.as_raw_fd(), &raw mut attributes) }))?;
+    Ok((QueueSize { messages: attributes.mq_maxmsg, message_size: attributes.mq_msgsize }, attributes.mq_curmsgs))
+}
+
+/// mq_receive(3) into the void. False when nothing waits.
+pub fn message_queue_drop_one(fd: BorrowedFd<'_>, message_size: usize) -> bool {
+    let mut buffer = vec![0_u8; message_size.max(1)];
+    // SAFETY: the buffer has the length that is given; no priority is asked for.
+    (unsafe { libc::mq_receive(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), std::ptr::null_mut()) }) >= 0
+}
+
+/// setxattr(2) on an open descriptor.
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
+    // SAFETY: pointer and length are those of one slice; the name is a C string.
+    check(libc::c_long::from(unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })).map(drop)
+}
+
+/// setxattr(2) on a path.
+pub fn set_xattr_path(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
+    // SAFETY: as above; both names are C strings.
+    check(libc::c_long::from(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })).map(drop)
+}
+
+/// Brings the loopback interface of this network namespace up (netdevice(7)).
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: no pointers.
+    let fd = check(libc::c_long::from(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }))?;
+    let fd = adopt_fd(fd as RawFd);
+    // SAFETY: ifreq is plain numbers and arrays, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: SIOCGIFFLAGS fills the flags of this ifreq.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) }))?;
+    // SAFETY: the kernel has just set this arm of the union.
+    unsafe { request.ifr_ifru.ifru_flags |= (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short };
+    // SAFETY: SIOCSIFFLAGS reads this ifreq.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) })).map(drop)
+}
+
+/// Restores the default action of every signal but those in `ignored`, and blocks none (sigaction(2), sigprocmask(2)).
+pub fn reset_signals(ignored: &[i32]) {
+    for signal in 1..=64 {
+        let action = if ignored.contains(&signal) { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: only the two predefined actions are installed; the kernel refuses SIGKILL and SIGSTOP.
+        unsafe { libc::signal(signal, action) };
+    }
+    // SAFETY: the set is emptied before it is read.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// setpriority(2) of this process.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(libc::c_long::from(unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, nice) })).map(drop)
+}
+
+/// ioprio_set(2) of this process: class and level.
+pub fn set_io_priority(class: i32, level: i32) -> io::Result<()> {
+    // SAFETY: no pointers; 1 is IOPRIO_WHO_PROCESS.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, (class << 13) | level) }).map(drop)
+}
+
+/// sched_setscheduler(2) of this process.
+pub fn set_scheduler(policy: i32, priority: i32) -> io::Result<()> {
+    // SAFETY: sched_param is plain numbers.
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = priority;
+    // SAFETY: the parameter is read during the call. By system call, since the C library of static builds refuses it.
+    check(unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameter) }).map(drop)
+}
+
+/// prctl(2) with plain numbers.
+pub fn process_control(option: i32, second: u64, third: u64) -> io::Result<i32> {
+    // SAFETY: callers use only options whose arguments are numbers.
+    let result = check(libc::c_long::from(unsafe { libc::prctl(option, second, third, 0_u64, 0_u64) }))?;
+    Ok(result as i32)
+}
