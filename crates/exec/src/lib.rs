@@ -1,1 +1,115 @@
-//! The execution context, its compilation into steps, the spawn protocol and the executor.
+//! The execution context of a process, its way to the executor, and what comes back.
+//!
+//! PID 1 writes the plan into a memfd, starts `muster-executor` in the unit's cgroup and goes on; the executor carries
+//! the plan out and becomes the service. The report socket closes when it did; what it could not do comes over it first.
+#![forbid(unsafe_code)]
+
+pub mod plan;
+
+pub use plan::Plan;
+
+use muster_unit::{ExecCommand, ExecSection};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use std::ffi::CString;
+use std::io::{Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Descriptor of the plan in the executor.
+pub const PLAN_FD: i32 = 3;
+/// Descriptor of the report in the executor.
+pub const REPORT_FD: i32 = 4;
+/// The first passed descriptor in the executor.
+pub const FIRST_FD: i32 = 5;
+
+/// What is to be started.
+pub struct Request<'a> {
+    /// The unit's name.
+    pub unit: &'a str,
+    /// The command.
+    pub command: &'a ExecCommand,
+    /// The context.
+    pub exec: &'a ExecSection,
+    /// The manager's environment.
+    pub base_environment: &'a [String],
+    /// Assignments for this process, which win.
+    pub own_environment: &'a [String],
+    /// Descriptors from 3 upward, with their names.
+    pub fds: Vec<(BorrowedFd<'a>, String)>,
+    /// For `StandardInput=socket` and kin.
+    pub stdio_socket: Option<BorrowedFd<'a>>,
+    /// Where it lives.
+    pub cgroup_dir: Option<BorrowedFd<'a>>,
+    /// 32 hex digits.
+    pub invocation_id: &'a str,
+    /// Set `WATCHDOG_PID`.
+    pub set_watchdog_pid: bool,
+    /// Make `RuntimeDirectory=` and kin.
+    pub make_directories: bool,
+    /// `NonBlocking=`.
+    pub non_blocking: bool,
+}
+
+/// A process on its way.
+#[derive(Debug)]
+pub struct Started {
+    /// Its number.
+    pub pid: u32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// Where the executor reports; see [`read_report`].
+    pub report: OwnedFd,
+}
+
+/// No process was made.
+#[derive(Debug)]
+pub struct SpawnError {
+    /// Exit status of systemd.exec(5), "Process Exit Codes".
+    pub status: i32,
+    /// What failed.
+    pub message: String,
+}
+
+/// What the executor said so far.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It became the program (or ended).
+    Executed,
+    /// A step failed.
+    Failed { status: i32, message: String },
+    /// Nothing yet.
+    NotYet,
+}
+
+/// Starts a process.
+pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnError> {
+    let fail = |what: &str, error: &dyn std::fmt::Display| SpawnError { status: 219, message: format!("{what}: {error}") };
+    let plan = Plan::of(request);
+    let memfd = memfd_create(c"muster-plan", MFdFlags::MFD_CLOEXEC).map_err(|error| fail("memfd", &error))?;
+    let mut file = std::fs::File::from(memfd);
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&plan, &mut bytes).map_err(|error| fail("plan", &error))?;
+    file.write_all(&bytes).and_then(|()| file.rewind()).map_err(|error| fail("plan", &error))?;
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(|error| fail("report socket", &error))?;
+    let mut fds = vec![file.as_fd(), theirs.as_fd()];
+    fds.extend(request.fds.iter().map(|(fd, _)| *fd));
+    fds.extend(request.stdio_socket);
+    let program = CString::new(executor).map_err(|error| fail("executor", &error))?;
+    let made = muster_sys::spawn(&program, &[c"muster-executor"], &fds, request.cgroup_dir).map_err(|error| fail("clone", &error))?;
+    Ok(Started { pid: made.pid, pidfd: made.pidfd, report: ours })
+}
+
+/// Reads the report without waiting.
+pub fn read_report(report: &OwnedFd) -> Report {
+    let mut bytes = [0_u8; 1024];
+    match recv(report.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Report::NotYet,
+        Ok(0) | Err(_) => Report::Executed,
+        Ok(length) => {
+            let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or(&[])).into_owned();
+            let (status, message) = text.split_once(' ').unwrap_or(("203", ""));
+            Report::Failed { status: status.parse().unwrap_or(203), message: message.to_owned() }
+        }
+    }
+}
