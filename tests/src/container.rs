@@ -5,7 +5,7 @@
 
 use crate::cgroup::{self, Cgroup};
 use crate::console::Console;
-use crate::enter::{Output, Running};
+use crate::enter::{self, Output, Running};
 use crate::launch::{NOTHING, OUTER, Plan, STAGE_FAILED};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -245,6 +245,11 @@ impl Container {
         self.start(command)?.wait(EXEC_LIMIT).with_context(|| format!("running {command:?}"))
     }
 
+    /// Runs a command inside on our own standard streams, for as long as it takes; its exit status.
+    pub fn interact(&self, command: &[&str]) -> Result<i32> {
+        enter::interact(self.pid, self.cgroup.path(), command)
+    }
+
     /// Runs a shell script inside.
     pub fn sh(&self, script: &str) -> Result<Output> {
         self.exec(&["/bin/sh", "-c", script])
@@ -273,6 +278,16 @@ impl Container {
     /// Sends a signal to process 1.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(self.pid), signal)?)
+    }
+
+    /// Sends SIGRTMIN+`number` to process 1 (systemd(1) says what each means). nix knows no real-time signals, so a shell does it.
+    pub fn signal_realtime(&self, number: i32) -> Result<()> {
+        let script = format!("kill -{} {}", 34 + number, self.pid);
+        let status = Command::new("/bin/sh").args(["-c", &script]).status()?;
+        if !status.success() {
+            bail!("signalling process 1 failed: {status}");
+        }
+        Ok(())
     }
 
     /// Waits until process 1 has ended; an error if it has not within the limit.

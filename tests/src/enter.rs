@@ -145,6 +145,20 @@ impl Running {
     }
 }
 
+/// Runs a command on our own standard streams; its exit status.
+pub fn interact(pid: i32, container: &Path, command: &[&str]) -> Result<i32> {
+    let cgroup = container.join(format!("exec-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&cgroup)?;
+    let mut stage = Command::new("/proc/self/exe");
+    stage.args([ENTER, &pid.to_string()]).arg(&cgroup).args(command).env_clear().envs(ENVIRONMENT);
+    if let Some(terminal) = std::env::var_os("TERM") {
+        stage.env("TERM", terminal);
+    }
+    let status = stage.status();
+    let _ = fs::remove_dir(&cgroup);
+    Ok(exit_code(status?))
+}
+
 fn text(file: &mut File) -> Result<String> {
     let mut bytes = Vec::new();
     file.rewind()?;

@@ -24,11 +24,16 @@ pub const DEMO: &str = "/usr/lib/muster-demo";
 
 /// Builds muster's programs and the demo in release mode.
 pub fn build_programs() -> Result<()> {
-    let crates = PROGRAMS.iter().map(|(package, ..)| *package).chain(["muster-demo"]);
+    let crates: Vec<&str> = PROGRAMS.iter().map(|(package, ..)| *package).chain(["muster-demo"]).collect();
+    build(&crates)
+}
+
+/// Builds these crates in release mode.
+pub fn build(crates: &[&str]) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--release"]).current_dir(paths::workspace());
-    run(command.args(crates.flat_map(|package| ["-p", package])))
+    run(command.args(crates.iter().flat_map(|package| ["-p", package])))
 }
 
 /// The paths on the host, and in the image, of what [`install`] copies.

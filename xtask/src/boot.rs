@@ -1,30 +1,28 @@
 //! `cargo xtask boot`: an image as a container, its console on ours.
 
 use crate::prompt;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use muster_tests::{Container, Exit, cgroup, image};
-use std::io::IsTerminal;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const END_LIMIT: Duration = Duration::from_secs(30);
 
 /// The small image: boots, asks the demo, then a prompt or the end.
-pub fn small() -> Result<i32> {
+pub fn small(with_prompt: bool) -> Result<i32> {
     eprintln!("building");
     image::build_programs()?;
     let mut container = ready()?.root(image::small()?).init("/sbin/init").echo(true).spawn()?;
     let answer = ask_demo(&container)?;
     println!("\nthe demo, started by a connection to 127.0.0.1:7007, says:\n{answer}");
-    if std::io::stdin().is_terminal() {
+    if with_prompt {
         prompt::small(&container)?;
     }
-    end(&mut container, &["/usr/bin/musterctl", "exit", "0"])
+    end(&mut container, None)
 }
 
 /// The Debian image: boots to its default target, then a shell or the end.
-pub fn debian() -> Result<i32> {
+pub fn debian(with_prompt: bool) -> Result<i32> {
     eprintln!("building");
     image::build_programs()?;
     let mut builder = ready()?.root(image::debian()?).init(image::MUSTER).echo(true);
@@ -36,11 +34,11 @@ pub fn debian() -> Result<i32> {
     let seconds = container.started().elapsed().as_secs_f64();
     let state = container.sh("systemctl is-system-running; systemctl --failed --no-legend; curl -sI localhost | head -1")?;
     println!("\nbooted in {seconds:.1} s; system state, failed units, and nginx's answer:\n{}", state.stdout);
-    if std::io::stdin().is_terminal() {
+    if with_prompt {
         println!("a shell in the container; leave it to end the container");
         container.interact(&["/bin/bash", "-l"])?;
     }
-    end(&mut container, &["systemctl", "exit", "0"])
+    end(&mut container, Some(&["systemctl", "exit", "0"]))
 }
 
 /// An empty description of a container, once it is clear that containers work.
@@ -66,11 +64,12 @@ fn ask_demo(container: &Container) -> Result<String> {
     }
 }
 
-/// Ends the container by this command, and shows how it ended.
-fn end(container: &mut Container, command: &[&str]) -> Result<i32> {
-    if container.exec(command)?.code != 0 {
-        // SIGRTMIN+4 is poweroff.target to any init that follows systemd(1).
-        Command::new("kill").args(["-38", &container.pid().to_string()]).status().context("signalling")?;
+/// Ends the container by a command of its own, or by the signal that every init after systemd(1) takes as poweroff.target;
+/// shows how it ended.
+fn end(container: &mut Container, command: Option<&[&str]>) -> Result<i32> {
+    let told = command.is_some_and(|command| container.exec(command).is_ok_and(|output| output.code == 0));
+    if !told {
+        container.signal_realtime(4)?;
     }
     let exit = container.wait_exit(END_LIMIT)?;
     match exit {

@@ -14,13 +14,15 @@ use muster_tests::image;
 use std::path::Path;
 
 const USAGE: &str = "cargo xtask COMMAND
-  boot                   boots the small image as a container, shows the demo's answer, gives a prompt or exits
-  boot --image debian    boots a Debian 13 root file system as a container
+  boot [--prompt]        boots the small image as a container, shows the demo's answer, exits (or gives a prompt)
+  boot --image debian [--prompt]
+                         boots a Debian 13 root file system as a container
   boot --vm              boots the small image in QEMU, to the demo's answer and power-off
   test                   runs all tests; the last line is the count
   install --root DIR [--init]
                          installs muster below DIR; with --init, as its /sbin/init
-  bench [--rounds N]     compares a Debian container under systemd and under muster
+  bench [--rounds N] [--write]
+                         compares a Debian container under systemd and under muster; writes docs/benchmarks.md
   tidy                   checks the house rules and prints the longest functions and files";
 
 fn main() {
@@ -39,14 +41,11 @@ fn main() {
 /// Carries out a command; its exit status.
 fn command(args: &[&str]) -> Result<i32> {
     match args {
-        ["boot"] | ["boot", "--image", "small"] => boot::small(),
-        ["boot", "--image", "debian"] => boot::debian(),
-        ["boot", "--vm"] => vm::show(),
+        ["boot", options @ ..] => boot(options),
         ["test"] => test::all(),
         ["install", "--root", dir] => install(dir, false),
         ["install", "--root", dir, "--init"] | ["install", "--init", "--root", dir] => install(dir, true),
-        ["bench"] => bench::run(5),
-        ["bench", "--rounds", count] => bench::run(count.parse()?),
+        ["bench", options @ ..] => bench(options),
         ["tidy"] => tidy::report(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -56,11 +55,35 @@ fn command(args: &[&str]) -> Result<i32> {
     }
 }
 
+fn boot(options: &[&str]) -> Result<i32> {
+    let prompt = options.contains(&"--prompt");
+    let rest: Vec<&str> = options.iter().copied().filter(|option| *option != "--prompt").collect();
+    match rest.as_slice() {
+        [] | ["--image", "small"] => boot::small(prompt),
+        ["--image", "debian"] => boot::debian(prompt),
+        ["--vm"] => vm::show(),
+        _ => bail!("not understood\n{USAGE}"),
+    }
+}
+
+fn bench(options: &[&str]) -> Result<i32> {
+    match options {
+        [] => bench::run(5, false),
+        ["--write"] => bench::run(5, true),
+        ["--rounds", count] => bench::run(count.parse()?, false),
+        ["--rounds", count, "--write"] | ["--write", "--rounds", count] => bench::run(count.parse()?, true),
+        _ => bail!("not understood\n{USAGE}"),
+    }
+}
+
 fn install(root: &str, init: bool) -> Result<i32> {
     image::build_programs()?;
     image::install(Path::new(root), init)?;
     for (_, path) in image::installed_files() {
         println!("{}", Path::new(root).join(path).display());
+    }
+    if init {
+        println!("{}", Path::new(root).join("sbin/init").display());
     }
     Ok(0)
 }

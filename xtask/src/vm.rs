@@ -35,7 +35,7 @@ pub fn test() -> Tally {
     let machine = match prepare() {
         Ok(machine) => machine,
         Err(reason) => {
-            println!("skip   vm/small: {reason:#}");
+            println!("SKIP   vm/small: {reason:#}");
             return Tally::skipped();
         }
     };

@@ -38,9 +38,12 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Builds muster's programs and the Debian root directory where they are missing.
+    /// Builds the programs that are needed and the Debian root directory where they are missing.
     pub fn prepare(init: Init) -> Result<Self> {
-        image::build_programs()?;
+        match init {
+            Init::Muster => image::build_programs()?,
+            Init::Systemd => image::build(&["muster-demo"])?,
+        }
         Ok(Self { init, debian: image::debian()? })
     }
 

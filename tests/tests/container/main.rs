@@ -98,7 +98,7 @@ fn run_all(cases: Vec<Case>, options: &Options) -> Count {
     let ground = match ground {
         Ok(ground) => ground,
         Err(reason) => {
-            cases.iter().for_each(|case| println!("skip   {}: {reason}", case.name));
+            cases.iter().for_each(|case| println!("SKIP   {}: {reason}", case.name));
             return Count { skipped: cases.len(), ..Count::default() };
         }
     };
@@ -127,7 +127,7 @@ fn work(queue: &Mutex<VecDeque<Case>>, count: &Mutex<Count>, ground: &Ground) {
             }
             Ok(Outcome::Skipped(reason)) => {
                 count.skipped += 1;
-                println!("skip   {}: {reason}", case.name);
+                println!("SKIP   {}: {reason}", case.name);
             }
             Err(error) => {
                 count.failed += 1;
