@@ -72,6 +72,7 @@ pub struct SpawnError {
 
 /// What the executor said so far.
 #[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // status and message are those of the step
 pub enum Report {
     /// It became the program (or ended).
     Executed,

@@ -211,3 +211,17 @@ pub fn process_control(option: i32, second: u64, third: u64) -> io::Result<i32> 
     let result = check(libc::c_long::from(unsafe { libc::prctl(option, second, third, 0_u64, 0_u64) }))?;
     Ok(result as i32)
 }
+
+/// Names a descriptor that this program was started with.
+pub fn borrow_fd(raw: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: for descriptors that are inherited and stay open for the life of the program; a number that is not open
+    // gives EBADF at its first use.
+    unsafe { BorrowedFd::borrow_raw(raw) }
+}
+
+/// dup2(2): puts a copy of a descriptor at a number, not close-on-exec. Whatever was there is closed, so callers use
+/// numbers that no owned descriptor has.
+pub fn place_fd(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers; ownership of `target` is the caller's promise above.
+    check(libc::c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), target) })).map(drop)
+}
