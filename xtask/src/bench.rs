@@ -1,1 +1,290 @@
-//! Placeholder.
+//! `cargo xtask bench`: the same Debian container under systemd and under muster in turn, as a table of medians and ratios.
+//!
+//! What must stay true: both sides run the same measurements from outside, with the same programs; a measurement that did
+//! not come off is shown as such, never left out.
+
+use anyhow::{Context, Result, bail};
+use muster_tests::{Builder, Container, cgroup, image, paths};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const INITS: [&str; 2] = ["systemd", "muster"];
+const LIMIT: Duration = Duration::from_secs(60);
+/// Connections one after the other.
+const CONNECTIONS: usize = 100;
+/// Oneshots in the one transaction.
+const MANY: usize = 500;
+
+/// The rows of the table: key, what it says, unit, and the row of the floor if it has one.
+const ROWS: [(&str, &str, &str); 13] = [
+    ("boot", "time to the default target", "ms"),
+    ("boot-cpu", "PID 1's CPU time until then", "ms"),
+    ("rss", "PID 1's memory then, RSS", "MiB"),
+    ("private", "PID 1's memory then, private", "MiB"),
+    ("oneshot", "`systemctl start` of a oneshot", "ms"),
+    ("oneshot-cpu", "PID 1's CPU time for it", "ms"),
+    ("many", "500 oneshots in one transaction", "ms"),
+    ("many-cpu", "PID 1's CPU time for them", "ms"),
+    ("accept", "Accept=yes: one connection to its answer", "ms"),
+    ("accept-cpu", "PID 1's CPU time for it", "ms"),
+    ("accept-rate", "Accept=yes: connections a second, 8-way", "1/s"),
+    ("first", "Accept=no: first connection to its answer", "ms"),
+    ("second", "Accept=no: a further connection", "ms"),
+];
+
+/// Values by row key, one a round.
+type Samples = BTreeMap<&'static str, Vec<f64>>;
+
+/// Runs the rounds and prints the table; with `write`, docs/benchmarks.md as well.
+pub fn run(rounds: usize, write: bool) -> Result<i32> {
+    if let Some(reason) = Container::unsupported() {
+        bail!("cannot boot a container: {reason}");
+    }
+    cgroup::sweep();
+    eprintln!("building");
+    image::build_programs()?;
+    let root = image::debian()?;
+    let mut samples = [Samples::new(), Samples::new()];
+    let mut floor = Samples::new();
+    for round in 1..=rounds {
+        for (init, samples) in INITS.iter().zip(&mut samples) {
+            eprintln!("round {round} of {rounds}: {init}");
+            if let Err(error) = measure(&root, init, samples, &mut floor) {
+                eprintln!("{init}: {error:#}");
+            }
+        }
+    }
+    let table = table(&samples, &floor, rounds);
+    println!("{table}");
+    if write {
+        let path = paths::workspace().join("docs/benchmarks.md");
+        fs::create_dir_all(path.parent().context("docs")?)?;
+        fs::write(&path, page(&table)?)?;
+        eprintln!("written: {}", path.display());
+    }
+    Ok(i32::from(samples.iter().any(|samples| samples.len() < ROWS.len())))
+}
+
+/// One container's life: boot, then each measurement.
+fn measure(root: &Path, init: &str, samples: &mut Samples, floor: &mut Samples) -> Result<()> {
+    let before = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let mut container = describe(root, init)?.spawn()?;
+    let done = wait_for(&container.root().join("run/bench-end"))
+        .with_context(|| format!("no default target; console:\n{}", container.console()))?;
+    let process = Process(container.pid());
+    let mut add = |key: &'static str, value: f64| samples.entry(key).or_default().push(value);
+    add("boot", (done - before.as_secs_f64()) * 1e3);
+    add("boot-cpu", process.cpu_ms()?);
+    let (rss, private) = process.memory_mib()?;
+    add("rss", rss);
+    add("private", private);
+    container.until(LIMIT, "systemctl is-system-running | grep -qxE 'running|degraded'")?;
+    let ask = |command: &[&str]| numbers(&container, command);
+    let cpu = process.cpu_ms()?;
+    add("oneshot", ask(&["repeat", "20", "systemctl", "start", "bench-one.service"])?[0] / 1e3);
+    add("oneshot-cpu", (process.cpu_ms()? - cpu) / 20.0);
+    let cpu = process.cpu_ms()?;
+    add("many", ask(&["repeat", "1", "systemctl", "start", "bench-many.target"])?[0] / 1e3);
+    add("many-cpu", process.cpu_ms()? - cpu);
+    std::thread::sleep(Duration::from_millis(300));
+    let cpu = process.cpu_ms()?;
+    add("accept", latency(&ask(&["accept-bench", "127.0.0.1:7101", &CONNECTIONS.to_string(), "1"])?)?);
+    std::thread::sleep(Duration::from_millis(300));
+    add("accept-cpu", (process.cpu_ms()? - cpu) / CONNECTIONS as f64);
+    let parallel = ask(&["accept-bench", "127.0.0.1:7101", "50", "8"])?;
+    latency(&parallel)?;
+    add("accept-rate", parallel[2]);
+    add("first", latency(&ask(&["accept-bench", "127.0.0.1:7102", "1", "1"])?)?);
+    add("second", latency(&ask(&["accept-bench", "127.0.0.1:7102", "20", "1"])?)?);
+    measure_floor(&container, floor)?;
+    container.kill()?;
+    Ok(())
+}
+
+/// What no manager could do better: accept, fork, exec.
+fn measure_floor(container: &Container, floor: &mut Samples) -> Result<()> {
+    let server = container.start(&[image::DEMO, "fork-floor", "127.0.0.1:7103"])?;
+    std::thread::sleep(Duration::from_millis(200));
+    let sequential = numbers(container, &["accept-bench", "127.0.0.1:7103", &CONNECTIONS.to_string(), "1"])?;
+    let parallel = numbers(container, &["accept-bench", "127.0.0.1:7103", "50", "8"])?;
+    floor.entry("accept").or_default().push(latency(&sequential)?);
+    latency(&parallel)?;
+    floor.entry("accept-rate").or_default().push(parallel[2]);
+    server.wait(Duration::ZERO)?;
+    Ok(())
+}
+
+/// The Debian root under an init, with the units that are measured.
+fn describe(root: &Path, init: &str) -> Result<Builder> {
+    let mut builder = Container::builder(root).copy(&paths::release().join("muster-demo"), image::DEMO);
+    builder = if init == "systemd" {
+        builder.init("/usr/lib/systemd/systemd")
+    } else {
+        let files = image::installed_files();
+        files.iter().fold(builder, |builder, (from, to)| builder.copy(from, to)).init(image::MUSTER)
+    };
+    for (name, text) in units() {
+        builder = builder.file(&format!("etc/systemd/system/{name}"), text);
+    }
+    let wants = "etc/systemd/system/multi-user.target.wants";
+    for name in ["bench-end.service", "bench-accept.socket", "bench-first.socket"] {
+        builder = builder.link(&format!("{wants}/{name}"), &format!("/etc/systemd/system/{name}"));
+    }
+    Ok(builder)
+}
+
+fn units() -> Vec<(String, String)> {
+    let oneshot = "[Service]\nType=oneshot\nExecStart=/usr/lib/muster-demo spin-exit 0\n";
+    let end = "[Unit]\nDefaultDependencies=no\nAfter=default.target graphical.target multi-user.target\n\
+        [Service]\nType=oneshot\nExecStart=/bin/sh -c 'date +%%s.%%N >/run/bench-end.new; mv /run/bench-end.new /run/bench-end'\n";
+    let names: Vec<String> = (0..MANY).map(|i| format!("bench-many@{i}.service")).collect();
+    let many = format!("[Unit]\nWants={0}\nAfter={0}\n", names.join(" "));
+    let socket = |port: u16, accept: &str| {
+        format!(
+            "[Socket]\nListenStream=127.0.0.1:{port}\nAccept={accept}\nTriggerLimitIntervalSec=0\nPollLimitIntervalSec=0\n"
+        )
+    };
+    let connection = "[Service]\nStandardInput=socket\nExecStart=/usr/lib/muster-demo inetd\n";
+    let serve = "[Service]\nExecStart=/usr/lib/muster-demo serve\n";
+    [
+        ("bench-end.service", end.to_string()),
+        ("bench-one.service", oneshot.to_string() + "[Unit]\nStartLimitIntervalSec=0\n"),
+        ("bench-many@.service", oneshot.to_string()),
+        ("bench-many.target", many),
+        ("bench-accept.socket", socket(7101, "yes")),
+        ("bench-accept@.service", connection.to_string()),
+        ("bench-first.socket", socket(7102, "no")),
+        ("bench-first.service", serve.to_string()),
+    ]
+    .map(|(name, text)| (name.to_string(), text))
+    .to_vec()
+}
+
+/// The time that a file in the container tells, once it is there.
+fn wait_for(path: &Path) -> Result<f64> {
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
+        if let Ok(text) = fs::read_to_string(path) {
+            return Ok(text.trim().parse()?);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    bail!("{} did not come", path.display())
+}
+
+/// The numbers that a mode of the demo prints.
+fn numbers(container: &Container, mode: &[&str]) -> Result<Vec<f64>> {
+    let command: Vec<&str> = [image::DEMO].into_iter().chain(mode.iter().copied()).collect();
+    let text = container.start(&command)?.wait(LIMIT)?.ok().with_context(|| mode.join(" "))?;
+    let numbers = text.split_whitespace().map(|word| Ok(word.parse()?)).collect::<Result<Vec<f64>>>()?;
+    if numbers.is_empty() {
+        bail!("{} printed nothing", mode.join(" "));
+    }
+    Ok(numbers)
+}
+
+/// The median in milliseconds of what accept-bench printed, if every connection was answered.
+fn latency(printed: &[f64]) -> Result<f64> {
+    match printed {
+        [median, _, _, 0.0] => Ok(median / 1e3),
+        [_, _, _, failed] => bail!("{failed} connections were not answered"),
+        _ => bail!("accept-bench printed {printed:?}"),
+    }
+}
+
+/// A process of the host, read from /proc.
+struct Process(i32);
+
+impl Process {
+    /// CPU time so far, in the kernel's nanoseconds.
+    fn cpu_ms(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0))?;
+        let first = text.split(' ').next().context("an empty schedstat")?;
+        Ok(first.parse::<f64>()? / 1e6)
+    }
+
+    /// Resident, and the part of it that no other process shares.
+    fn memory_mib(&self) -> Result<(f64, f64)> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0))?;
+        let sum = |names: &[&str]| -> f64 {
+            let lines = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum::<f64>() / 1024.0
+        };
+        Ok((sum(&["Rss:"]), sum(&["Private_Clean:", "Private_Dirty:"])))
+    }
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+fn table(samples: &[Samples; 2], floor: &Samples, rounds: usize) -> String {
+    let mut text = format!(
+        "Medians of {rounds} rounds.\n\n| | unit | systemd | muster | ratio | floor |\n|---|---|---:|---:|---:|---:|\n"
+    );
+    for (key, what, unit) in ROWS {
+        let of = |samples: &Samples| samples.get(key).and_then(|values| median(values));
+        let [there, here] = [of(&samples[0]), of(&samples[1])];
+        let ratio = there.zip(here).map(|(there, here)| here / there);
+        let shown = |value: Option<f64>| value.map_or("failed".to_string(), number);
+        let floor = of(floor).map_or(String::new(), number);
+        text += &format!(
+            "| {what} | {unit} | {} | {} | {} | {floor} |\n",
+            shown(there),
+            shown(here),
+            ratio.map_or(String::new(), number)
+        );
+    }
+    text
+}
+
+/// Three digits that count.
+fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+fn page(table: &str) -> Result<String> {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let date = Command::new("date").args(["-u", "+%F"]).output()?.stdout;
+    Ok(format!(
+        "# Benchmarks\n\nWritten by `cargo xtask bench --write` on {}: {cores} cores of {}, Linux {}. Each round boots the same \
+        Debian 13\nroot file system as a container, under systemd 257 and under muster in turn; every number is taken from outside.\n\
+        The floor is a plain server that accepts, forks and executes the same program, in the same container.\n\n{table}",
+        String::from_utf8_lossy(&date).trim(),
+        model.unwrap_or("an unnamed processor"),
+        kernel.trim(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_measurement_is_shown() {
+        let there = Samples::from([("boot", vec![300.0, 100.0, 200.0])]);
+        let here = Samples::from([("boot", vec![100.0]), ("rss", vec![4.0])]);
+        let text = table(&[there, here], &Samples::new(), 3);
+        assert!(text.contains("| time to the default target | ms | 200 | 100 | 0.50 |  |"), "{text}");
+        assert!(text.contains("| PID 1's memory then, RSS | MiB | failed | 4.00 |  |  |"), "{text}");
+    }
+
+    #[test]
+    fn unanswered_connections_are_no_measurement() {
+        assert_eq!(latency(&[1500.0, 2000.0, 60.0, 0.0]).unwrap(), 1.5);
+        assert!(latency(&[1500.0, 2000.0, 60.0, 1.0]).is_err());
+    }
+}

@@ -3,6 +3,7 @@
 use crate::prompt;
 use anyhow::{Result, bail};
 use muster_tests::{Container, Exit, cgroup, image};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
@@ -12,7 +13,7 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 pub fn small(with_prompt: bool) -> Result<i32> {
     eprintln!("building");
     image::build_programs()?;
-    let mut container = ready()?.root(image::small()?).init("/sbin/init").echo(true).spawn()?;
+    let mut container = ready(&image::small()?)?.init("/sbin/init").echo(true).spawn()?;
     let answer = ask_demo(&container)?;
     println!("\nthe demo, started by a connection to 127.0.0.1:7007, says:\n{answer}");
     if with_prompt {
@@ -25,14 +26,15 @@ pub fn small(with_prompt: bool) -> Result<i32> {
 pub fn debian(with_prompt: bool) -> Result<i32> {
     eprintln!("building");
     image::build_programs()?;
-    let mut builder = ready()?.root(image::debian()?).init(image::MUSTER).echo(true);
+    let mut builder = ready(&image::debian()?)?.init(image::MUSTER).echo(true);
     for (from, to) in image::installed_files() {
         builder = builder.copy(&from, &to);
     }
     let mut container = builder.spawn()?;
     container.until(BOOT_LIMIT, "systemctl is-system-running | grep -qxE 'running|degraded'")?;
     let seconds = container.started().elapsed().as_secs_f64();
-    let state = container.sh("systemctl is-system-running; systemctl --failed --no-legend; curl -sI localhost | head -1")?;
+    let state = container
+        .sh("systemctl is-system-running; systemctl --failed --no-legend; curl -sI localhost | head -1")?;
     println!("\nbooted in {seconds:.1} s; system state, failed units, and nginx's answer:\n{}", state.stdout);
     if with_prompt {
         println!("a shell in the container; leave it to end the container");
@@ -41,13 +43,13 @@ pub fn debian(with_prompt: bool) -> Result<i32> {
     end(&mut container, Some(&["systemctl", "exit", "0"]))
 }
 
-/// An empty description of a container, once it is clear that containers work.
-fn ready() -> Result<muster_tests::Builder> {
+/// A description of a container over this root, once it is clear that containers work.
+fn ready(root: &Path) -> Result<muster_tests::Builder> {
     if let Some(reason) = Container::unsupported() {
         bail!("cannot boot a container: {reason}");
     }
     cgroup::sweep();
-    Ok(Container::builder(""))
+    Ok(Container::builder(root))
 }
 
 fn ask_demo(container: &Container) -> Result<String> {

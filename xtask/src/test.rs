@@ -112,7 +112,10 @@ impl Reading {
             "failures:" => self.in_successes = false,
             _ => {}
         }
-        skip || !(self.in_successes || line.is_empty() || line.ends_with("... ok") || line == "running 0 tests")
+        skip || !(self.in_successes
+            || line.is_empty()
+            || line.ends_with("... ok")
+            || line == "running 0 tests")
     }
 }
 

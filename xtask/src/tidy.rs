@@ -21,14 +21,8 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("watch", &["unit", "sys"]),
     ("bus", &[]),
     ("control", &["unit", "graph", "manager", "bus"]),
-    (
-        "runtime",
-        &["unit", "graph", "manager", "sys", "socket", "exec", "cgroup", "watch", "bus", "control"],
-    ),
-    (
-        "init",
-        &["runtime", "manager", "unit", "sys", "exec", "cgroup", "watch", "control", "graph", "socket"],
-    ),
+    ("runtime", &["unit", "graph", "manager", "sys", "socket", "exec", "cgroup", "watch", "bus", "control"]),
+    ("init", &["runtime", "manager", "unit", "sys", "exec", "cgroup", "watch", "control", "graph", "socket"]),
     ("ctl", &["unit", "bus"]),
     ("sim", &["manager", "unit", "graph"]),
     ("tests", &[]),
@@ -40,7 +34,8 @@ const EDGES: [(&str, &[&str]); 17] = [
 const FILE_LINES_MAX: usize = 900;
 
 /// Words that stand for work left undone.
-const UNDONE: [&str; 5] = ["todo!(", "unimplemented!(", "unreachable!(", concat!("FIX", "ME"), concat!("#[ig", "nore")];
+const UNDONE: [&str; 5] =
+    ["todo!(", "unimplemented!(", "unreachable!(", concat!("FIX", "ME"), concat!("#[ig", "nore")];
 
 /// Prints what breaks the rules, and the longest files; the exit status says whether anything does.
 pub fn report() -> Result<i32> {
@@ -51,7 +46,11 @@ pub fn report() -> Result<i32> {
         files.push((fs::read_to_string(&file)?.lines().count(), file));
     }
     files.sort();
-    println!("{} files, {} lines; the longest:", files.len(), files.iter().map(|(lines, _)| lines).sum::<usize>());
+    println!(
+        "{} files, {} lines; the longest:",
+        files.len(),
+        files.iter().map(|(lines, _)| lines).sum::<usize>()
+    );
     for (lines, file) in files.iter().rev().take(10) {
         println!("{lines:6} {}", shown(file));
     }
@@ -108,7 +107,12 @@ fn edge_faults(graph: &Graph) -> Vec<String> {
             faults.push(format!("{user} uses {name}: not an allowed edge"));
         }
     }
-    faults.extend(EDGES.iter().filter(|(name, _)| !graph.contains_key(*name)).map(|(name, _)| format!("{name}: no such crate")));
+    faults.extend(
+        EDGES
+            .iter()
+            .filter(|(name, _)| !graph.contains_key(*name))
+            .map(|(name, _)| format!("{name}: no such crate")),
+    );
     faults
 }
 
@@ -163,8 +167,10 @@ mod tests {
 
     #[test]
     fn a_forbidden_edge_is_found() {
-        let mut graph: Graph =
-            EDGES.iter().map(|(user, used)| (user.to_string(), used.iter().map(|name| name.to_string()).collect())).collect();
+        let mut graph: Graph = EDGES
+            .iter()
+            .map(|(user, used)| (user.to_string(), used.iter().map(|name| name.to_string()).collect()))
+            .collect();
         assert!(edge_faults(&graph).is_empty());
         graph.get_mut("manager").unwrap().insert("sys".to_string());
         assert_eq!(edge_faults(&graph), ["manager uses sys: not an allowed edge"]);

@@ -92,7 +92,8 @@ fn kernel() -> Result<PathBuf> {
     eprintln!("downloading Debian's kernel (linux-image-cloud-amd64)");
     fs::create_dir_all(&dir)?;
     let package = kernel_package()?;
-    let download = || image::run(Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&dir));
+    let download =
+        || image::run(Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&dir));
     download().or_else(|_| {
         image::run(Command::new("apt-get").args(["update", "-qq"]))?;
         download()
@@ -130,7 +131,9 @@ fn kvm_runs(kernel: &Path) -> bool {
         return false;
     }
     let mut command = Command::new(QEMU);
-    command.args(["-accel", "kvm", "-cpu", "host", "-m", "256", "-nographic", "-no-reboot", "-kernel"]).arg(kernel);
+    command
+        .args(["-accel", "kvm", "-cpu", "host", "-m", "256", "-nographic", "-no-reboot", "-kernel"])
+        .arg(kernel);
     command.args(["-append", "console=ttyS0 panic=-1"]);
     let trial = capture(command, Duration::from_secs(8), false, |text| text.contains("Linux version"));
     trial.is_ok_and(|text| text.contains("Linux version"))
@@ -142,8 +145,11 @@ impl Machine {
     }
 
     fn run(&self, echo: bool) -> Result<String> {
-        let accel: &[&str] =
-            if self.kvm { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", "tcg,thread=multi", "-cpu", "max"] };
+        let accel: &[&str] = if self.kvm {
+            &["-accel", "kvm", "-cpu", "host"]
+        } else {
+            &["-accel", "tcg,thread=multi", "-cpu", "max"]
+        };
         let mut command = Command::new(QEMU);
         command.args(accel).args(["-m", "512", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
@@ -154,7 +160,12 @@ impl Machine {
 }
 
 /// Runs QEMU to its end, or until `enough` of what it printed; an error if neither comes in time.
-fn capture(mut command: Command, limit: Duration, echo: bool, enough: impl Fn(&str) -> bool) -> Result<String> {
+fn capture(
+    mut command: Command,
+    limit: Duration,
+    echo: bool,
+    enough: impl Fn(&str) -> bool,
+) -> Result<String> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
     let mut stdout = child.stdout.take().context("QEMU's stdout")?;
     let (sender, pieces) = std::sync::mpsc::channel();

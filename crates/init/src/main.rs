@@ -75,7 +75,7 @@ fn boot() -> ExitCode {
     runtime.start_default();
     match runtime.run() {
         Outcome::Shutdown { verb, exit_code } => finish::leave(verb, exit_code),
-        Outcome::Reexecute => finish::leave(ShutdownVerb::Reboot, 0),
+        Outcome::Reexecute => finish::leave(ShutdownVerb::Exit, 1),
     }
 }
 

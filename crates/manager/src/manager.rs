@@ -58,6 +58,11 @@ impl Manager {
         &self.state
     }
 
+    /// Whether status lines are shown.
+    pub fn set_show_status(&mut self, show: bool) {
+        self.state.show_status = show;
+    }
+
     /// Queues the boot: the default target (or what the command line names), and what it wants besides.
     pub fn start_default(&mut self, now: Now, source: &dyn Source) {
         self.now = now;

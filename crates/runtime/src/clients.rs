@@ -23,7 +23,6 @@ const READ_BUDGET: usize = 1 << 20;
 /// So many messages of one client are handled in one turn.
 const MESSAGE_BUDGET: usize = 256;
 
-#[derive(Debug)]
 struct Client {
     fd: OwnedFd,
     peer: Peer,
@@ -38,7 +37,6 @@ struct Pending {
 }
 
 /// All clients.
-#[derive(Debug)]
 pub struct Clients {
     listener: OwnedFd,
     guid: [u8; 16],
@@ -122,7 +120,8 @@ impl Runtime {
         let credentials = Credentials { uid: found.uid(), gid: found.gid(), pid: found.pid() };
         let pid = u32::try_from(found.pid()).unwrap_or(0);
         let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).map(|text| text.trim_end().to_owned()).unwrap_or_default();
-        let peer = Peer::server(self.clients.guid, credentials, found.uid() == 0);
+        let mut peer = Peer::server(self.clients.guid, credentials, found.uid() == 0);
+        peer.set_sender("org.freedesktop.systemd1");
         let Ok(token) = self.register_raw(fd.as_raw_fd(), Source::Client) else { return };
         self.clients.clients.insert(token, Client { fd, peer, origin: Origin { uid: found.uid(), pid, comm } });
         self.still_ready(token);

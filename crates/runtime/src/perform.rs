@@ -84,7 +84,8 @@ impl Runtime {
                     self.note(Level::Warning, &format!("{unit} could not be kept below /run/systemd/transient: {error}"));
                 }
             }
-            Effect::Reexecute => self.outcome = Some(Outcome::Reexecute),
+            // Handing over is later work; a reload is the part of it that is there.
+            Effect::Reexecute => self.note(Level::Error, "Re-execution is not supported by this version; everything stays as it is."),
             Effect::Shutdown { verb, exit_code } => self.outcome = Some(Outcome::Shutdown { verb, exit_code }),
             Effect::Forward { id, request } => self.forward(id, request),
         }

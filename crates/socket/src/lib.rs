@@ -125,7 +125,6 @@ fn open_netlink(section: &SocketSection, family: &str, group: u32, warnings: &mu
         Some(9) => SockProtocol::NetlinkAudit,
         Some(15) => SockProtocol::NetlinkKObjectUEvent,
         Some(12) => SockProtocol::NetlinkNetFilter,
-        Some(11) => SockProtocol::NetlinkConnector,
         _ => return Err(format!("netlink family {family} is not supported by this version")),
     };
     let fd = socket(AddressFamily::Netlink, SockType::Raw, flags(), protocol).map_err(text)?;

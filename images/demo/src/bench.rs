@@ -1,7 +1,7 @@
 //! The client of the activation benchmark, and the plain fork and exec server that is its floor.
 
 use crate::serve::{connect, print};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -25,6 +25,23 @@ pub fn accept(address: &str, count: usize, parallel: usize) -> Result<()> {
     let at = |part: usize| good.get(good.len() * part / 10).copied().unwrap_or(0);
     let rate = good.len() as f64 / elapsed.as_secs_f64();
     print(&format!("{} {} {rate:.0} {}\n", at(5), at(9), results.len() - good.len()))
+}
+
+/// Runs a command `count` times; prints the median and 90 % of how long it took, in microseconds.
+pub fn repeat(count: usize, command: &[&str]) -> Result<()> {
+    let (program, args) = command.split_first().context("no command")?;
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let started = Instant::now();
+        let status = Command::new(program).args(args).status()?;
+        times.push(started.elapsed().as_micros());
+        if !status.success() {
+            bail!("{program}: {status}");
+        }
+    }
+    times.sort_unstable();
+    let at = |part: usize| times.get(times.len() * part / 10).copied().unwrap_or(0);
+    print(&format!("{} {}\n", at(5), at(9)))
 }
 
 /// The time of one connection, if it gave an answer.

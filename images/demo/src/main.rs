@@ -24,6 +24,7 @@ const USAGE: &str = "muster-demo MODE
   forge PATH COUNT      sends random datagrams and streams
   accept-bench ADDRESS COUNT PARALLEL
                         connects, reads to the end, prints microseconds (median, 90%) and connections a second
+  repeat COUNT COMMAND  runs a command again and again, prints microseconds (median, 90%)
   fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
   spin-exit CODE        exits at once";
 
@@ -47,6 +48,7 @@ fn main() -> Result<()> {
         ["accept-bench", address, count, parallel] => {
             bench::accept(address, count.parse()?, parallel.parse()?)
         }
+        ["repeat", count, command @ ..] => bench::repeat(count.parse()?, command),
         ["fork-floor", address] => bench::floor(address),
         ["spin-exit", code] => std::process::exit(code.parse()?),
         _ => bail!("{USAGE}"),
