@@ -18,18 +18,22 @@ const API: &[&str] = &["proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2
 pub fn leave(verb: ShutdownVerb, exit_code: u8) -> ExitCode {
     end_processes();
     nix::unistd::sync();
-    if crate::stage::in_container() || verb == ShutdownVerb::Exit {
+    if verb == ShutdownVerb::Exit {
         return ExitCode::from(exit_code);
     }
-    unmount_all();
-    nix::unistd::sync();
+    if !crate::stage::in_container() {
+        unmount_all();
+        nix::unistd::sync();
+    }
     let mode = match verb {
         ShutdownVerb::Poweroff | ShutdownVerb::Exit => RebootMode::RB_POWER_OFF,
         ShutdownVerb::Reboot | ShutdownVerb::SoftReboot => RebootMode::RB_AUTOBOOT,
         ShutdownVerb::Halt => RebootMode::RB_HALT_SYSTEM,
         ShutdownVerb::Kexec => RebootMode::RB_KEXEC,
     };
-    if reboot(mode).is_err() {
+    // In a container this ends process 1 by a signal that tells the container manager which of the two it was
+    // (pid_namespaces(7)); one without the right to do so just leaves.
+    if reboot(mode).is_err() && !crate::stage::in_container() {
         // A kernel without a loaded image cannot kexec; a plain reboot is what is meant.
         let _ = reboot(RebootMode::RB_AUTOBOOT);
     }

@@ -286,6 +286,8 @@ impl Manager {
                     job.running = false;
                 }
             }
+            // There was nothing to do, so there is nothing to say.
+            Started::Ended(JobResult::Done) => self.end_job(id, JobResult::Done, true, false),
             Started::Ended(result) => self.finish_job(id, result, true),
         }
     }
@@ -374,6 +376,10 @@ impl Manager {
 
     /// Ends a job and what falls with it. Without `propagate` nothing falls (it is being replaced).
     pub(crate) fn finish_job(&mut self, id: JobId, result: JobResult, propagate: bool) {
+        self.end_job(id, result, propagate, true);
+    }
+
+    fn end_job(&mut self, id: JobId, result: JobResult, propagate: bool, report: bool) {
         let mut ends = vec![(id, result)];
         while let Some((id, result)) = ends.pop() {
             let Some(job) = self.state.jobs.remove(&id) else { continue };
@@ -385,7 +391,9 @@ impl Manager {
             if failed {
                 self.state.n_failed_jobs = self.state.n_failed_jobs.saturating_add(1);
             }
-            self.report_job_end(&job, result);
+            if report {
+                self.report_job_end(&job, result);
+            }
             let unit = self.name_of(job.unit);
             self.touch(job.unit);
             self.flush_changes();

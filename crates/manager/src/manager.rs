@@ -63,8 +63,8 @@ impl Manager {
         self.state.show_status = show;
     }
 
-    /// Queues the boot: the default target (or what the command line names), and what it wants besides.
-    pub fn start_default(&mut self, now: Now, source: &dyn Source) {
+    /// Loads the units that are always there. Comes before all events.
+    pub fn begin(&mut self, now: Now, source: &dyn Source) {
         self.now = now;
         self.state.units_load_start = self.stamp();
         for name in ["-.slice", "system.slice", "init.scope"] {
@@ -73,6 +73,11 @@ impl Manager {
                 self.start_perpetual(id);
             }
         }
+    }
+
+    /// Queues the boot: the default target (or what the command line names), and what it wants besides.
+    pub fn start_default(&mut self, now: Now, source: &dyn Source) {
+        self.now = now;
         let target = self.state.facts.boot_target.clone();
         let candidates = [target.as_str(), "default.target", "multi-user.target", "rescue.target"];
         let started = candidates.into_iter().any(|name| self.start_boot_unit(name, source));

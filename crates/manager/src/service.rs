@@ -224,8 +224,10 @@ impl Manager {
     fn enter_start(&mut self, id: UnitId) {
         let kind = self.service_type(id);
         if self.commands(id, CommandList::ExecStart).is_empty() {
-            // Only oneshots may have nothing to run.
+            // Only oneshots may have nothing to run. They pass through this state all the same, so that what hangs on
+            // their end (`SuccessAction=`, `OnSuccess=`) sees one.
             let deadline = self.start_deadline(id);
+            self.set_sub(id, ServiceSub::Start, deadline);
             return self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
         }
         let deadline = if kind == ServiceType::Idle { self.after(IDLE_USEC) } else { self.start_deadline(id) };

@@ -171,6 +171,7 @@ impl Runtime {
 
     /// Queues the boot.
     pub fn start_default(&mut self) {
+        self.manager.begin(clock::now(), &self.index);
         self.read_mounts();
         self.manager.start_default(clock::now(), &self.index);
         self.work_off();

@@ -22,7 +22,7 @@ pub fn gather() -> String {
             text += &format!("{name}={value}\n");
         }
     }
-    text += &format!("CGROUP={}\n", first_line("/proc/self/cgroup"));
+    text += &format!("CGROUP={}\n", cgroup());
     for key in ["Uid", "Gid", "CapEff", "NoNewPrivs", "SigBlk", "SigIgn"] {
         text += &format!("{key}={}\n", status(key));
     }
@@ -30,8 +30,10 @@ pub fn gather() -> String {
     text
 }
 
-fn first_line(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().lines().next().unwrap_or_default().to_string()
+/// The place in the unified tree, whose number is 0 (cgroups(7)).
+fn cgroup() -> String {
+    let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    table.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_string()
 }
 
 fn status(key: &str) -> String {
