@@ -44,9 +44,10 @@ fn main() -> ExitCode {
 fn boot() -> ExitCode {
     let mut complaints = stage::set();
     let options = options::read();
+    complaints.extend(stage::name(&options));
     let facts = facts::read(&options);
     let in_container = !facts.virtualization.is_empty() && stage::in_container();
-    let mut log = Log::open(!in_container, false);
+    let mut log = Log::open(!in_container);
     let cgroups = match Tree::discover() {
         Ok(tree) => tree,
         Err(error) => return give_up(&format!("No cgroup2 tree: {error}")),

@@ -33,7 +33,8 @@ const DIRECTORIES: &[&str] = &[
 /// Sets the stage; gives what could not be done.
 pub fn set() -> Vec<String> {
     let mut complaints = Vec::new();
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    open_standard_streams();
     for (source, place, kind, flags, data) in MOUNTS {
         if let Err(error) = mount_once(source, place, kind, *flags, data) {
             complaints.push(format!("{kind} could not be mounted on {place}: {error}"));
@@ -50,8 +51,6 @@ pub fn set() -> Vec<String> {
     if in_container() {
         let _ = std::fs::write("/run/systemd/container", std::env::var("container").unwrap_or_default());
     }
-    complaints.extend(name_host());
-    complaints.extend(machine_id());
     if let Err(error) = muster_sys::loopback_up() {
         complaints.push(format!("The loopback interface could not be brought up: {error}"));
     }
@@ -59,6 +58,26 @@ pub fn set() -> Vec<String> {
     let _ = nix::unistd::setsid();
     let _ = std::env::set_current_dir("/");
     complaints
+}
+
+/// Gives the system its name and its machine id; gives what could not be done.
+pub fn name(options: &Options) -> Vec<String> {
+    name_host(options).into_iter().chain(machine_id(options)).collect()
+}
+
+/// A PID 1 that was started with a standard stream closed would give its number to the first file that it opens.
+fn open_standard_streams() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+    for number in 0..=2 {
+        if fcntl(muster_sys::borrow_fd(number), FcntlArg::F_GETFD).is_err() {
+            if let Ok(null) = open("/dev/null", OFlag::O_RDWR, nix::sys::stat::Mode::empty()) {
+                let _ = muster_sys::place_fd(std::os::fd::AsFd::as_fd(&null), number);
+                if std::os::fd::AsRawFd::as_raw_fd(&null) == number {
+                    std::mem::forget(null);
+                }
+            }
+        }
+    }
 }
 
 /// The first line that a person sees.
@@ -85,9 +104,12 @@ fn mount_once(source: &str, place: &str, kind: &str, flags: MsFlags, data: &str)
     attempt(data).or_else(|_| attempt(""))
 }
 
-/// Whether something is mounted exactly here.
+/// Whether something is mounted exactly here: by the kernel's table, or, before /proc is there, by its device number.
 fn is_mount_point(place: &str) -> bool {
     use std::os::unix::fs::MetadataExt;
+    if let Ok(mounts) = muster_watch::MountTable::open().and_then(|mut table| table.read()) {
+        return mounts.iter().any(|mount| mount.place == place);
+    }
     let Ok(here) = std::fs::metadata(place) else { return false };
     let parent = Path::new(place).parent().unwrap_or(Path::new("/"));
     std::fs::metadata(parent).is_ok_and(|parent| parent.dev() != here.dev())
@@ -116,9 +138,11 @@ pub fn virtualization() -> String {
     found.or_else(|| kvm().ok()).unwrap_or_default()
 }
 
-fn name_host() -> Option<String> {
+/// hostname(5): the command line's word, what /etc has, what the container's manager gave, `localhost`.
+fn name_host(options: &Options) -> Option<String> {
     let text = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-    let wanted = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let in_file = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let wanted = options.hostname.as_deref().or(in_file);
     let current = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let name = match wanted {
         Some(name) => name.to_owned(),
@@ -128,16 +152,18 @@ fn name_host() -> Option<String> {
     nix::unistd::sethostname(&name).err().map(|error| format!("The host name {name} could not be set: {error}"))
 }
 
-/// machine-id(5): what /etc has, else the container's, else a random one, kept where it can be.
-fn machine_id() -> Option<String> {
+/// machine-id(5): the command line's, what /etc has, else the container's, else a random one, kept where it can be.
+fn machine_id(options: &Options) -> Option<String> {
     let valid = |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let current = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    if valid(current.trim()) {
+    let told = options.machine_id.as_ref().filter(|id| valid(id)).cloned();
+    if told.is_none() && valid(current.trim()) {
         return None;
     }
-    let given = std::env::var("container_uuid").ok().map(|text| text.replace('-', "")).filter(|text| valid(text));
+    let container = || std::env::var("container_uuid").ok().map(|text| text.replace('-', "")).filter(|text| valid(text));
+    let given = told.or_else(container);
     let id = given.or_else(|| std::fs::read_to_string("/proc/sys/kernel/random/uuid").ok().map(|text| text.trim().replace('-', "")))?;
-    let line = format!("{id}\n");
+    let line = format!("{}\n", id.to_ascii_lowercase());
     if std::fs::write("/etc/machine-id", &line).is_ok() {
         return None;
     }

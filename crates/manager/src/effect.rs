@@ -112,6 +112,7 @@ pub enum StatusMark {
 
 /// What clients are told without having asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the fields are named for what they are
 pub enum BusSignal {
     /// A unit was loaded.
     UnitNew { unit: UnitName },
@@ -137,6 +138,7 @@ pub enum BusSignal {
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the variants say what their fields are
 pub enum Reply {
     /// Done, nothing to say.
     Done,
@@ -150,6 +152,7 @@ pub enum Reply {
 
 /// Everything the manager can ask for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the variants say what their fields are
 pub enum Effect {
     /// Make a process. Answer: `Spawned` or `SpawnFailed`, then `ExecSucceeded` or `ExecFailed` where reported.
     Spawn(Box<Spawn>),
@@ -166,6 +169,8 @@ pub enum Effect {
     FreezeCgroup { path: String, freeze: bool },
     /// Move processes into a cgroup.
     AttachProcesses { path: String, pids: Vec<u32> },
+    /// Make a directory, and its parents, where there is none: a mount point.
+    MakeDirectory { path: String, mode: u32 },
     /// Read the kernel's mount table now. Answer: `MountTableRead`.
     ReadMountTable,
     /// Watch a process that is not our child.

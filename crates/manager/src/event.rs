@@ -84,6 +84,7 @@ pub struct MountPoint {
 
 /// Everything that can happen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the variants say what their fields are
 pub enum Event {
     /// Deadlines passed; nothing else happened.
     Tick,
@@ -166,6 +167,7 @@ pub enum ShutdownVerb {
 
 /// A typed request; the bus side parsed and authorized it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the variants say what their fields are
 pub enum Request {
     /// Queue a job. With `reload_if_possible` a restart of a unit that can reload becomes a reload.
     EnqueueJob { unit: UnitName, kind: JobType, mode: JobMode, reload_if_possible: bool },

@@ -23,11 +23,24 @@ impl Manager {
             return *id;
         }
         let id = self.load_one(name, source);
-        let mut queue = VecDeque::from([id]);
+        self.link_all(vec![id], source);
+        id
+    }
+
+    /// Links these units and all that they name, off a list; gives them all. What a target is ordered after is known
+    /// only when every edge is there.
+    fn link_all(&mut self, ids: Vec<UnitId>, source: &dyn Source) -> Vec<UnitId> {
+        let mut queue = VecDeque::from(ids);
+        let mut linked = Vec::new();
         while let Some(id) = queue.pop_front() {
             self.link(id, source, &mut queue);
+            linked.push(id);
         }
-        id
+        for id in &linked {
+            self.order_target_after_its_parts(*id);
+            self.order_targets_that_want(*id);
+        }
+        linked
     }
 
     /// Reads one unit, without following its references.
@@ -101,10 +114,6 @@ impl Manager {
             };
             self.state.graph.add(id, kind, other);
         }
-        self.order_target_after_its_parts(id);
-        if file.id.kind() == UnitKind::Target || file.load_state == LoadState::Loaded {
-            self.order_targets_that_want(id);
-        }
     }
 
     /// A target is reached when all that it pulls in is there (systemd.target(5)), unless it is ordered otherwise.
@@ -163,9 +172,7 @@ impl Manager {
                 unit.need_daemon_reload = false;
             }
         }
-        let mut queue: VecDeque<UnitId> = ids.into();
-        while let Some(id) = queue.pop_front() {
-            self.link(id, source, &mut queue);
+        for id in self.link_all(ids, source) {
             self.touch(id);
             self.state.gc_queue.insert(id);
         }
@@ -178,10 +185,7 @@ impl Manager {
         if let Some(unit) = self.state.units.get_mut(&id) {
             unit.file = Rc::new(file);
         }
-        let mut queue = VecDeque::from([id]);
-        while let Some(id) = queue.pop_front() {
-            self.link(id, source, &mut queue);
-        }
+        self.link_all(vec![id], source);
     }
 
     /// Unloads what nobody needs.

@@ -131,6 +131,8 @@ impl Manager {
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         let muster_unit::Body::Mount(section) = &unit.file.body else { return Started::Ended(JobResult::Invalid) };
         let argv = mount_command(section);
+        let (path, mode) = (section.where_.clone().unwrap_or_default(), section.directory_mode);
+        self.effects.push_back(Effect::MakeDirectory { path, mode });
         self.prepare_run(id);
         self.run_mount_command(id, argv, true)
     }

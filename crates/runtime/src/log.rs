@@ -1,8 +1,9 @@
-//! PID 1's own log: to the journal by its native protocol, to the kernel log until there is one.
+//! PID 1's own log: to the journal by its native protocol; until there is one, to the kernel log, or in a container,
+//! whose kernel log is not its own, warnings and worse to the console.
 //!
 //! Never waits: what the journal cannot take now is kept, so much of it, and sent before the next record.
 
-use muster_manager::effect::LogRecord;
+use muster_manager::effect::{Level, LogRecord, StatusMark};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -18,34 +19,36 @@ pub struct Log {
     socket: Option<OwnedFd>,
     backlog: VecDeque<Vec<u8>>,
     kmsg: Option<std::fs::File>,
-    stderr: bool,
+    console: crate::console::Console,
 }
 
 impl Log {
-    /// A log. With `kmsg`, what the journal does not get yet is shown in the kernel log too; with `stderr`, records are
-    /// also written there (muster started by hand).
-    pub fn open(kmsg: bool, stderr: bool) -> Log {
+    /// A log. With `kmsg`, what the journal does not get yet goes to the kernel log, else to the console.
+    pub fn open(kmsg: bool) -> Log {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let kmsg = kmsg.then(|| std::fs::OpenOptions::new().write(true).open("/dev/kmsg").ok()).flatten();
-        Log { socket: socket(AddressFamily::Unix, SockType::Datagram, flags, None).ok(), backlog: VecDeque::new(), kmsg, stderr }
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None).ok();
+        Log { socket, backlog: VecDeque::new(), kmsg, console: crate::console::Console::default() }
     }
 
     /// Writes one record.
     pub fn write(&mut self, record: &LogRecord, invocation: Option<&str>) {
-        if self.stderr {
-            let _ = writeln!(std::io::stderr(), "{}", record.message);
-        }
-        let before_journal = !self.flush();
-        if before_journal {
-            if let Some(kmsg) = &mut self.kmsg {
-                let _ = writeln!(kmsg, "<{}>muster[1]: {}", (record.level as u8).saturating_add(24), record.message.replace('\n', " "));
-            }
+        if !self.flush() {
+            self.write_early(record);
         }
         self.backlog.push_back(encode(record, invocation));
         if self.backlog.len() > BACKLOG_MAX {
             self.backlog.pop_front();
         }
         self.flush();
+    }
+
+    fn write_early(&mut self, record: &LogRecord) {
+        if let Some(kmsg) = &mut self.kmsg {
+            let _ = writeln!(kmsg, "<{}>muster[1]: {}", (record.level as u8).saturating_add(24), record.message.replace('\n', " "));
+        } else if record.level <= Level::Warning && !is_status(record) {
+            self.console.show(StatusMark::None, &format!("muster[1]: {}", record.message));
+        }
     }
 
     /// Sends what waits. False when the journal does not take it now.
@@ -61,6 +64,11 @@ impl Log {
         }
         true
     }
+}
+
+/// Whether the record is the end of a job, which the console shows as a status line.
+fn is_status(record: &LogRecord) -> bool {
+    record.fields.iter().any(|(name, _)| name == "JOB_RESULT")
 }
 
 /// A record in the journal's native protocol.

@@ -29,6 +29,12 @@ impl Runtime {
                     self.complain("moving a process", &path, |runtime| runtime.cgroups.attach(&path, pid));
                 }
             }
+            Effect::MakeDirectory { path, mode } => {
+                let mut builder = std::fs::DirBuilder::new();
+                if let Err(error) = std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode).recursive(true).create(&path) {
+                    self.note(Level::Warning, &format!("{path} could not be made: {error}"));
+                }
+            }
             Effect::ReadMountTable => self.mount_table_asked(),
             Effect::WatchProcess { pid } => self.watch_process(pid),
             Effect::CheckConditions { query, conditions } => {

@@ -11,7 +11,6 @@ use std::process::{Command, Stdio};
 
 #[derive(Debug)]
 struct Started {
-    pid: u32,
     report: Option<(Token, OwnedFd)>,
     wants_exec: bool,
 }
@@ -61,7 +60,7 @@ impl Runtime {
                 };
                 self.processes.by_pid.insert(started.pid, spawn.id);
                 self.processes.pidfds.insert(started.pid, started.pidfd);
-                self.processes.started.insert(spawn.id, Started { pid: started.pid, report, wants_exec: spawn.report_exec });
+                self.processes.started.insert(spawn.id, Started { report, wants_exec: spawn.report_exec });
                 self.follow_up.push_back(Event::Spawned { spawn: spawn.id, pid: started.pid });
             }
             Err(error) => self.follow_up.push_back(Event::SpawnFailed { spawn: spawn.id, status: error.status, message: error.message }),

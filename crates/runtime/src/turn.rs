@@ -59,6 +59,7 @@ pub(crate) enum Source {
 
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are named for what they are
 pub enum Outcome {
     /// All units are stopped; go.
     Shutdown { verb: ShutdownVerb, exit_code: u8 },
@@ -266,10 +267,6 @@ impl Runtime {
     }
 
     /// Registers a descriptor; gives its token.
-    pub(crate) fn register(&mut self, fd: BorrowedFd<'_>, source: Source) -> io::Result<Token> {
-        self.register_raw(fd.as_raw_fd(), source)
-    }
-
     pub(crate) fn register_raw(&mut self, fd: i32, source: Source) -> io::Result<Token> {
         let token = Token(self.next_token);
         self.next_token = self.next_token.saturating_add(1);

@@ -275,7 +275,12 @@ fn limits(plan: &Plan) -> Step {
     ];
     for (resource, limit) in table {
         if let Some(limit) = limit {
-            step(205, "Limit", setrlimit(resource, limit.soft, limit.hard))?;
+            // What the kernel does not let us raise is set as high as it does, as systemd does in containers.
+            let closest = |error| match nix::sys::resource::getrlimit(resource) {
+                Ok((_, hard)) if error == nix::errno::Errno::EPERM => setrlimit(resource, limit.soft.min(hard), limit.hard.min(hard)),
+                _ => Err(error),
+            };
+            step(205, &format!("{resource:?}"), setrlimit(resource, limit.soft, limit.hard).or_else(closest))?;
         }
     }
     if exec.limit_nofile.is_none() {
@@ -290,7 +295,11 @@ fn limits(plan: &Plan) -> Step {
 fn scheduling(plan: &Plan) -> Step {
     let exec = &plan.exec;
     if let Some(score) = exec.oom_score_adjust {
-        step(206, "OOMScoreAdjust=", std::fs::write("/proc/self/oom_score_adj", score.to_string()))?;
+        // Without the right to lower it (containers), the score stays as it is.
+        match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            done => step(206, "OOMScoreAdjust=", done)?,
+        }
     }
     if let Some(nice) = exec.nice {
         step(201, "Nice=", muster_sys::set_nice(nice))?;
