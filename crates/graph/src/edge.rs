@@ -98,6 +98,14 @@ impl Graph {
         self.nodes.get(&unit).is_none_or(|kinds| kinds.values().all(BTreeSet::is_empty))
     }
 
+    /// Whether another unit says something about this one, in its file or by its type.
+    pub fn is_named_by_others(&self, unit: UnitId) -> bool {
+        let kinds = self.nodes.get(&unit).into_iter().flatten();
+        kinds
+            .flat_map(|(kind, others)| others.iter().map(move |other| (*other, kind.inverse(), unit)))
+            .any(|edge| self.declared.contains(&edge))
+    }
+
     /// Takes back every edge that `owner` declared; what others declared about it stays.
     pub fn remove_from(&mut self, owner: UnitId) {
         let low = (owner, Dependency::Requires, UnitId(0));

@@ -206,35 +206,12 @@ impl Manager {
             && unit.references == 0
             && unit.pending_conditions.is_none()
             && !matches!(&unit.kind, Kind::Service(service) if !service.fd_store.is_empty() || service.accepted_from.is_some() || service.control.is_some() || service.main.is_some())
-            && !self.is_referenced(id)
+            && !self.state.graph.is_named_by_others(id)
     }
 
     fn collects_failed(&self, unit: &Unit) -> bool {
         // Instances of Accept=yes come by the thousand; a failed one must not stay for ever.
         unit.file.unit.collect_mode == muster_unit::CollectMode::InactiveOrFailed
-    }
-
-    /// Whether another unit that stays names this one.
-    fn is_referenced(&self, id: UnitId) -> bool {
-        const BY: &[Dependency] = &[
-            Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::WantedBy, Dependency::BoundBy, Dependency::UpheldBy,
-            Dependency::ConsistsOf, Dependency::ConflictedBy, Dependency::TriggeredBy, Dependency::Triggers,
-            Dependency::OnSuccessOf, Dependency::OnFailureOf, Dependency::ReferencedBy, Dependency::SliceOf,
-            Dependency::Before, Dependency::After,
-        ];
-        let instance = self.state.units.get(&id).is_some_and(|unit| unit.name.is_instance() || unit.transient);
-        let kinds: &[Dependency] = if instance {
-            // Ordering alone does not keep an instance: the instances of a socket are ordered with it.
-            BY.split_at_checked(13).map_or(BY, |(needs, _)| needs)
-        } else {
-            BY
-        };
-        kinds.iter().any(|kind| {
-            self.state.graph.of(id, *kind).any(|other| {
-                // An instance of Accept=yes is not kept by the socket that made it.
-                !(instance && *kind == Dependency::TriggeredBy) && self.state.units.contains_key(&other)
-            })
-        })
     }
 
     fn unload(&mut self, id: UnitId) {

@@ -361,11 +361,7 @@ type Links = (Vec<(String, String)>, Vec<(String, String)>);
 fn state_with(index: &Index, name: &UnitName, links: &Links) -> Option<&'static str> {
     let template = name.template();
     let known = if index.entry_path(name.as_str()).is_some() { name.clone() } else { template.clone().unwrap_or_else(|| name.clone()) };
-    let (path, masked) = match index.entry_path(known.as_str()) {
-        Some(found) => found,
-        None if crate::builtin::text(name.as_str()).is_some() => return Some("static"),
-        None => return None,
-    };
+    let (path, masked) = index.entry_path(known.as_str())?;
     if masked {
         return Some(if path.starts_with("/run/") { "masked-runtime" } else { "masked" });
     }
