@@ -336,7 +336,15 @@ impl Manager {
     /// The service behind a socket with `Accept=no` changed.
     pub(crate) fn triggered_unit_changed(&mut self, id: UnitId, service: UnitId) {
         let Some(sub) = self.service(service).map(|service| service.sub) else { return };
-        if self.socket_sub(id) != SocketSub::Running || self.socket_config(id).is_none_or(|section| section.accept) {
+        if self.socket_config(id).is_none_or(|section| section.accept) {
+            return;
+        }
+        if self.socket_sub(id) == SocketSub::Listening && sub == ServiceSub::Running {
+            // Started for another reason: it has the descriptors, so the traffic is its own.
+            self.watch_ports(id, false);
+            return self.set_socket_sub(id, SocketSub::Running);
+        }
+        if self.socket_sub(id) != SocketSub::Running {
             return;
         }
         let result = self.service(service).map_or(UnitResult::Success, |service| service.result);
