@@ -18,6 +18,8 @@ pub struct Manager {
     pub(crate) now: Now,
     /// The boot transaction was queued; its end is the end of startup.
     pub(crate) booting: bool,
+    /// Targets of `SuccessAction=` and its kin, with the reason; empty between events.
+    pub(crate) wanted_targets: Vec<(&'static str, String)>,
 }
 
 /// A request that was refused, in D-Bus terms.
@@ -45,12 +47,12 @@ impl Manager {
     pub fn new(facts: Facts, seed: u64, now: Now) -> Manager {
         let userspace = Stamp { realtime_usec: now.realtime_usec, monotonic_usec: now.monotonic_usec };
         let state = State { facts, seed, userspace, show_status: true, log_level: Level::Info as u8, ..State::default() };
-        Manager { state, effects: VecDeque::new(), now, booting: false }
+        Manager { state, effects: VecDeque::new(), now, booting: false, wanted_targets: Vec::new() }
     }
 
     /// A manager that goes on where another stopped.
     pub fn from_state(state: State) -> Manager {
-        Manager { state, effects: VecDeque::new(), now: Now::default(), booting: true }
+        Manager { state, effects: VecDeque::new(), now: Now::default(), booting: true, wanted_targets: Vec::new() }
     }
 
     /// Everything, to read.
@@ -161,6 +163,10 @@ impl Manager {
         }
         self.expire();
         self.settle();
+        if !self.wanted_targets.is_empty() {
+            self.start_wanted_targets(source);
+            self.settle();
+        }
     }
 
     /// The next thing to do, in order.

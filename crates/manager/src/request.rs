@@ -388,12 +388,16 @@ impl Manager {
         if let (Exit, Some(code)) = (action, code) {
             self.state.exit_code = code;
         }
-        let target = graceful.parse::<UnitName>().ok().and_then(|name| self.state.names.get(&name).copied());
-        match target {
-            Some(id) => {
-                self.request_quietly(id, JobType::Start, JobMode::ReplaceIrreversibly, why);
+        self.wanted_targets.push((graceful, why.to_owned()));
+    }
+
+    /// Starts the targets that actions of this event asked for; they may have to be loaded first.
+    pub(crate) fn start_wanted_targets(&mut self, source: &dyn Source) {
+        for (target, why) in std::mem::take(&mut self.wanted_targets) {
+            if let Ok(name) = target.parse::<UnitName>() {
+                let id = self.load(&name, source);
+                self.request_quietly(id, JobType::Start, JobMode::ReplaceIrreversibly, &why);
             }
-            Option::None => self.log(Level::Error, Option::None, format!("{graceful} is not loaded ({why}).")),
         }
     }
 
