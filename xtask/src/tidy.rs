@@ -26,7 +26,7 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("ctl", &["unit", "bus"]),
     ("sim", &["manager", "unit", "graph"]),
     ("tests", &[]),
-    ("demo", &[]),
+    ("demo", &["sys"]),
     ("xtask", &["tests"]),
 ];
 

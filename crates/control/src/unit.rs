@@ -123,6 +123,11 @@ fn fragment(u: &UnitView<'_>) -> String {
     u.unit.file.fragment_path.clone().unwrap_or_default()
 }
 
+fn need_daemon_reload(u: &UnitView<'_>) -> bool {
+    let file = &u.unit.file;
+    u.unit.need_daemon_reload || file.fragment_path.iter().chain(&file.drop_in_paths).any(|path| u.live.is_stale(path))
+}
+
 fn file_state(u: &UnitView<'_>) -> String {
     if u.unit.transient { "transient".to_owned() } else { u.live.unit_file_state(u.unit.name.as_str()) }
 }
@@ -255,7 +260,7 @@ properties! {
         OnSuccessJobMode "s" Const = u.unit.file.unit.on_success_job_mode.as_str();
         OnFailureJobMode "s" Const = on_failure_job_mode(u);
         IgnoreOnIsolate "b" Const = ignore_on_isolate(u);
-        NeedDaemonReload "b" Never = u.unit.need_daemon_reload;
+        NeedDaemonReload "b" Never = need_daemon_reload(u);
         Markers "as" Never = ();
         JobTimeoutUSec "t" Const = or(&u.unit.file.unit.job_timeout_sec, UNSET);
         JobRunningTimeoutUSec "t" Const = job_running_timeout(u);

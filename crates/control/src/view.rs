@@ -28,6 +28,11 @@ pub trait Live {
         let _ = name;
         String::new()
     }
+    /// Whether a unit file is no longer what was loaded.
+    fn is_stale(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
     /// The directories that units are loaded from, in order.
     fn unit_path(&self) -> Vec<String> {
         Vec::new()

@@ -122,6 +122,8 @@ impl Manager {
     /// Takes in one event and works it off.
     pub fn handle(&mut self, now: Now, source: &dyn Source, event: Event) {
         self.now = now;
+        // Not at the end of the event before: what that one told of a unit must still be there to be looked at.
+        self.collect_units();
         match event {
             Event::Tick => {}
             Event::Spawned { spawn, pid } => self.spawned(spawn, pid),
@@ -225,7 +227,6 @@ impl Manager {
         self.run_jobs();
         self.start_idle_services();
         self.run_jobs();
-        self.collect_units();
         self.flush_changes();
         self.check_startup_finished();
     }

@@ -93,7 +93,7 @@ impl Manager {
     }
 
     pub(crate) fn report_condition(&mut self, id: UnitId, failed: String) {
-        let text = format!("{} was skipped because of an unmet condition check ({failed}).", self.title(id));
+        let text = format!("{} skipped, unmet condition check {failed}", self.title(id));
         self.with_id(Level::Info, id, text, id::SKIPPED);
     }
 

@@ -410,9 +410,7 @@ impl Manager {
 
     /// Fails without a run (start limit, resources).
     pub(crate) fn fail_with(&mut self, id: UnitId, result: UnitResult) {
-        if let Some(service) = self.service_mut(id) {
-            service.result = result;
-        }
+        self.note_result(id, result);
         self.report_result(id);
         self.set_sub(id, ServiceSub::Failed, None);
         self.run_is_over(id);

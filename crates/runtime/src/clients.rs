@@ -1,4 +1,4 @@
-//! Clients on the private socket: bytes to messages to requests, and back.
+//! Clients on the private socket, and the system bus: bytes to messages to requests, and back.
 //!
 //! Only root gets in, by SO_PEERCRED. A client that breaks the protocol or does not read is closed; the rest goes on.
 
@@ -9,6 +9,7 @@ use muster_bus::{Credentials, Incoming, Outgoing, Peer};
 use muster_control::{Action, UnitFileOperation};
 use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
 use muster_manager::event::{Event, Origin, Request};
+use muster_unit::UnitName;
 use nix::sys::socket::{AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt, listen, recvmsg, sendmsg, socket, sockopt};
 use std::collections::BTreeMap;
 use std::io::{IoSlice, IoSliceMut};
@@ -32,8 +33,10 @@ struct Client {
 #[derive(Debug)]
 struct Pending {
     client: Token,
+    origin: Origin,
     message: Incoming,
-    retry: bool,
+    /// The unit that is loaded before the call is looked at again.
+    retry: Option<UnitName>,
 }
 
 /// All clients.
@@ -42,6 +45,9 @@ pub struct Clients {
     guid: [u8; 16],
     clients: BTreeMap<Token, Client>,
     pending: BTreeMap<RequestId, Pending>,
+    pub(crate) bus: crate::system_bus::SystemBus,
+    /// Who keeps which units loaded: a client of ours, or a name on the bus.
+    references: Vec<(String, UnitName)>,
 }
 
 impl Clients {
@@ -56,7 +62,11 @@ impl Clients {
         let _ = std::fs::File::open(path);
         let mut guid = [0_u8; 16];
         let _ = std::fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut guid));
-        Ok(Clients { listener: fd, guid, clients: BTreeMap::new(), pending: BTreeMap::new() })
+        Ok(Clients { listener: fd, guid, clients: BTreeMap::new(), pending: BTreeMap::new(), bus: Default::default(), references: Vec::new() })
+    }
+
+    pub(crate) fn add(&mut self, token: Token, fd: OwnedFd, peer: Peer, origin: Origin) {
+        self.clients.insert(token, Client { fd, peer, origin });
     }
 
     pub(crate) fn listener_fd(&self) -> i32 {
@@ -177,41 +187,82 @@ impl Runtime {
         for _ in 0..MESSAGE_BUDGET {
             let Some(client) = self.clients.clients.get_mut(&token) else { return };
             let Some(message) = client.peer.next_message() else { return };
-            let origin = client.origin.clone();
-            self.handle_message(token, &origin, message, false);
+            if self.clients.bus.token == Some(token) {
+                self.bus_message(token, message);
+            } else {
+                let origin = client.origin.clone();
+                self.handle_message(token, &origin, message);
+            }
         }
         self.still_ready(token);
     }
 
-    fn handle_message(&mut self, token: Token, origin: &Origin, message: Incoming, retried: bool) {
+    pub(crate) fn handle_message(&mut self, token: Token, origin: &Origin, message: Incoming) {
+        self.handle_again(token, origin, message, None);
+    }
+
+    /// Looks at a call, once more after `loaded` was loaded for it.
+    fn handle_again(&mut self, token: Token, origin: &Origin, message: Incoming, loaded: Option<UnitName>) {
         let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
         match muster_control::dispatch(&self.manager, &live, origin, &message) {
             Action::Ignore => {}
-            Action::Reply(reply) => self.send(token, &reply),
+            Action::Reply(reply) => drop(self.send(token, &reply)),
             Action::UnitFiles(operation) => self.unit_files(token, &message, &operation),
-            Action::RequestThenRetry(_) if retried => {
+            Action::Request(request) => self.request(token, origin, message, request, None),
+            Action::RequestThenRetry(Request::LoadUnit { unit }) if loaded.as_ref() != Some(&unit) => {
+                let request = Request::LoadUnit { unit: unit.clone() };
+                self.request(token, origin, message, request, Some(unit));
+            }
+            // It was loaded, and still is not there.
+            Action::RequestThenRetry(_) => {
                 let refusal = muster_control::error::Refusal::unknown_object(message.path().unwrap_or(""));
                 let reply = muster_control::wire::error_to(&message, &refusal);
                 self.send(token, &reply);
             }
-            Action::Request(request) => self.request(token, origin, message, request, false),
-            Action::RequestThenRetry(request) => self.request(token, origin, message, request, true),
         }
     }
 
-    fn request(&mut self, client: Token, origin: &Origin, message: Incoming, request: Request, retry: bool) {
+    fn request(&mut self, client: Token, origin: &Origin, message: Incoming, request: Request, retry: Option<UnitName>) {
         let id = self.new_request();
-        self.clients.pending.insert(id, Pending { client, message, retry });
+        if let Request::Reference { unit, add } = &request {
+            self.note_reference(client, message.sender(), unit, *add);
+        }
+        self.clients.pending.insert(id, Pending { client, origin: origin.clone(), message, retry });
         self.deliver(Event::Requested { id, origin: origin.clone(), request });
+    }
+
+    fn note_reference(&mut self, client: Token, sender: Option<&str>, unit: &UnitName, add: bool) {
+        let holder = match sender {
+            Some(name) if self.clients.bus.token == Some(client) => name.to_owned(),
+            _ => client_name(client),
+        };
+        let held = (holder, unit.clone());
+        if add {
+            self.clients.references.push(held);
+        } else if let Some(at) = self.clients.references.iter().position(|known| *known == held) {
+            self.clients.references.swap_remove(at);
+        }
+    }
+
+    /// Lets go of what a client that is gone kept loaded.
+    pub(crate) fn release_references(&mut self, gone: impl Fn(&str) -> bool) {
+        let (released, kept) = std::mem::take(&mut self.clients.references).into_iter().partition(|(holder, _)| gone(holder));
+        self.clients.references = kept;
+        let released: Vec<(String, UnitName)> = released;
+        for (_, unit) in released {
+            let id = self.new_request();
+            self.deliver(Event::Requested { id, origin: Origin::default(), request: Request::Reference { unit, add: false } });
+        }
     }
 
     /// The manager's answer to a request.
     pub(crate) fn reply(&mut self, id: RequestId, reply: &Reply) {
+        if self.activation_answered(id, reply) {
+            return;
+        }
         let Some(pending) = self.clients.pending.remove(&id) else { return };
-        let retry = pending.retry && matches!(reply, Reply::Done | Reply::Unit(_));
-        if retry {
-            let Some(origin) = self.clients.clients.get(&pending.client).map(|client| client.origin.clone()) else { return };
-            return self.handle_message(pending.client, &origin, pending.message, true);
+        if pending.retry.is_some() && matches!(reply, Reply::Done | Reply::Unit(_)) {
+            return self.handle_again(pending.client, &pending.origin, pending.message, pending.retry);
         }
         let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
         if !pending.message.no_reply_expected() {
@@ -227,19 +278,22 @@ impl Runtime {
         self.send(token, &reply);
         if changed {
             // New links count for later questions at once; units take them over with the next reload.
-            self.index = muster_unit::Index::scan(self.index.path().to_vec());
+            self.index = self.index.rescan();
             self.announce(&BusSignal::UnitFilesChanged);
         }
     }
 
     /// Tells every client.
     pub(crate) fn announce(&mut self, signal: &BusSignal) {
+        self.follow_bus_service(signal);
         if self.clients.clients.is_empty() {
             return;
         }
         let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
         let messages = muster_control::signals(&self.manager, &live, signal);
-        let tokens: Vec<Token> = self.clients.clients.iter().filter(|(_, client)| client.peer.is_ready()).map(|(token, _)| *token).collect();
+        let silent = self.clients.bus.token.filter(|_| !self.clients.bus.wants_signals());
+        let listens = |token: Token, client: &Client| client.peer.is_ready() && silent != Some(token);
+        let tokens: Vec<Token> = self.clients.clients.iter().filter(|(token, client)| listens(**token, client)).map(|(token, _)| *token).collect();
         for token in tokens {
             for message in &messages {
                 self.send(token, message);
@@ -247,11 +301,14 @@ impl Runtime {
         }
     }
 
-    fn send(&mut self, token: Token, message: &Outgoing) {
-        let Some(client) = self.clients.clients.get_mut(&token) else { return };
-        if client.peer.send(message).is_err() {
+    /// Queues a message; its serial. A client that takes no more is closed.
+    pub(crate) fn send(&mut self, token: Token, message: &Outgoing) -> Option<u32> {
+        let client = self.clients.clients.get_mut(&token)?;
+        let sent = client.peer.send(message).ok();
+        if sent.is_none() {
             self.close_client(token);
         }
+        sent
     }
 
     /// Writes to all who are owed something; closes who is gone.
@@ -266,5 +323,17 @@ impl Runtime {
             let _ = write(&mut client);
             self.deregister(token, client.fd.as_fd());
         }
+        if self.clients.bus.token == Some(token) {
+            self.clients.bus.forget();
+            self.release_references(|holder| holder.starts_with(':'));
+        } else {
+            let name = client_name(token);
+            self.release_references(|holder| holder == name);
+        }
     }
+}
+
+/// How a client of the private socket is named among holders of references.
+fn client_name(token: Token) -> String {
+    format!("private {}", token.0)
 }

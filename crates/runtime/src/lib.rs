@@ -18,6 +18,7 @@ pub mod notify;
 pub mod perform;
 pub mod processes;
 pub mod reap;
+mod system_bus;
 pub mod table;
 pub mod turn;
 pub mod unit_files;

@@ -64,6 +64,10 @@ impl Live for LiveView<'_> {
         }
     }
 
+    fn is_stale(&self, path: &str) -> bool {
+        self.index.is_stale(path)
+    }
+
     fn unit_path(&self) -> Vec<String> {
         self.index.path().to_vec()
     }

@@ -43,6 +43,11 @@ impl Log {
         self.flush();
     }
 
+    /// Whether something waits for the journal to take it.
+    pub fn waits(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
     fn write_early(&mut self, record: &LogRecord) {
         if let Some(kmsg) = &mut self.kmsg {
             let _ = writeln!(kmsg, "<{}>muster[1]: {}", (record.level as u8).saturating_add(24), record.message.replace('\n', " "));

@@ -32,6 +32,9 @@ const EXIT_BUDGET: usize = 1024;
 /// So many follow-up events are worked off in one turn.
 const FOLLOW_UP_BUDGET: usize = 65_536;
 
+/// While records wait for the journal, it is tried again this often, in microseconds.
+const JOURNAL_RETRY_USEC: u64 = 100_000;
+
 /// What stands behind a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -201,7 +204,9 @@ impl Runtime {
             return Some(Duration::ZERO);
         }
         let now = clock::now().monotonic_usec;
-        let own = self.listeners.next_retry();
+        // The journal does not say when it takes records again, nor when it is there.
+        let journal = self.log.waits().then(|| now.saturating_add(JOURNAL_RETRY_USEC));
+        let own = self.listeners.next_retry().into_iter().chain(journal).min();
         let deadline = self.manager.next_deadline().into_iter().chain(own).min()?;
         // Rounded up, so that a deadline is never met a moment too early.
         Some(Duration::from_millis(deadline.saturating_sub(now).div_ceil(1000)))
@@ -245,6 +250,7 @@ impl Runtime {
             }
         }
         self.retry_listeners();
+        self.log.flush();
         self.deliver(Event::Tick);
         self.clients_write();
     }

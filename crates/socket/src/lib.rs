@@ -347,6 +347,10 @@ fn peer(fd: BorrowedFd<'_>) -> PeerInfo {
 
 /// Throws away what is queued.
 pub fn flush(fd: BorrowedFd<'_>) {
+    // The flag belongs to the open file, and a service that has it too may have cleared it; PID 1 must not wait here.
+    if nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_err() {
+        return;
+    }
     for _ in 0..4096 {
         match accept(fd) {
             Accept::Connection { .. } | Accept::Again => {}

@@ -7,11 +7,13 @@ use crate::builtin;
 use crate::lexer::FILE_MAX;
 use crate::load::{Lookup, Source};
 use crate::value::UnitName;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 /// The directories of the system manager, highest precedence first (systemd.unit(5), "Unit File Load Path").
 pub const SYSTEM_PATH: &[&str] = &[
@@ -46,6 +48,8 @@ pub struct Index {
     drop_ins: BTreeMap<String, Vec<(String, Option<String>)>>,
     /// `foo.target.wants` and kin: the names in it.
     linked: BTreeMap<String, Vec<UnitName>>,
+    /// When each file that was read had last been changed.
+    times: RefCell<BTreeMap<String, SystemTime>>,
 }
 
 impl Index {
@@ -61,6 +65,17 @@ impl Index {
             index.reverse.entry(target).or_default().push(alias);
         }
         index
+    }
+
+    /// Reads the directories anew, for names; files that were read stay read, and may be stale.
+    pub fn rescan(&self) -> Index {
+        Index { times: self.times.clone(), ..Index::scan(self.path.clone()) }
+    }
+
+    /// Whether a file is no longer what was read (`NeedDaemonReload`).
+    pub fn is_stale(&self, path: &str) -> bool {
+        let times = self.times.borrow();
+        times.get(path).is_some_and(|then| modified(path).as_ref() != Some(then))
     }
 
     /// The search path: `SYSTEMD_UNIT_PATH` when given (a trailing `:` adds the usual one), else the system's.
@@ -193,6 +208,9 @@ impl Source for Index {
     }
 
     fn read(&self, path: &str) -> Result<Rc<str>, String> {
+        if let Some(time) = modified(path) {
+            self.times.borrow_mut().insert(path.to_owned(), time);
+        }
         read_unit_file(path)
     }
 
@@ -203,6 +221,10 @@ impl Source for Index {
     fn linked(&self, directory: &str) -> Vec<UnitName> {
         self.linked.get(directory).cloned().unwrap_or_default()
     }
+}
+
+fn modified(path: &str) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
 /// Reads a unit file whole. What is no regular file, too large, or not text is refused by name.

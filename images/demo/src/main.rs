@@ -6,6 +6,7 @@
 mod bench;
 mod facts;
 mod notify;
+mod options;
 mod probe;
 mod serve;
 
@@ -16,6 +17,7 @@ const USAGE: &str = "muster-demo MODE
   inetd                 answers on the connection on standard input
   accepted              answers on the connected descriptor 3
   ask ADDRESS           connects to a path, @abstract name or host:port, prints the answer
+  options               prints what the kernel says about each of LISTEN_FDS
   facts                 prints LISTEN_*, cgroup, identity and the like
   notify [--wait] LINE  sends lines to NOTIFY_SOCKET, then waits for a signal
   raw-notify PATH TEXT  sends text to a notify socket, whatever it is
@@ -37,6 +39,7 @@ fn main() -> Result<()> {
         ["inetd"] => serve::connection(0),
         ["accepted"] => serve::connection(3),
         ["ask", address] => serve::ask(address),
+        ["options"] => serve::print(&options::report()?),
         ["facts"] => serve::print(&facts::gather()),
         ["notify", "--wait", lines @ ..] => notify::send(lines).and_then(|()| notify::wait()),
         ["notify", lines @ ..] => notify::send(lines),

@@ -2,7 +2,7 @@
 //!
 //!     === name                     begins a case; its full name is FILE/name
 //!     @ full                       boots to the image's own default target instead of basic.target
-//!     @ root                       does not wait for the boot's end
+//!     @ muster                     holds under muster only: where it differs from systemd on purpose
 //!     + path                       adds a file to the image; its text follows, indented by four spaces
 //!     + path -> target             adds a symbolic link
 //!     $ command                    runs a shell command; more lines may follow, indented by four spaces
@@ -13,7 +13,7 @@
 //!
 //! Lines that begin with `#` are comments.
 
-use crate::ground::{Ground, basic, booted};
+use crate::ground::{Ground, Init, basic, booted};
 use crate::{Case, Outcome};
 use anyhow::{Context, Result, bail};
 use muster_tests::{Container, Output, paths};
@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Text {
     name: String,
     full: bool,
+    ours: bool,
     files: Vec<(String, String)>,
     links: Vec<(String, String)>,
     steps: Vec<Step>,
@@ -95,7 +96,11 @@ impl Text {
             return if line.is_empty() { Ok(()) } else { bail!("not understood") };
         };
         match mark {
-            "@" => self.full = rest == "full",
+            "@" => match rest {
+                "full" => self.full = true,
+                "muster" => self.ours = true,
+                _ => bail!("not understood"),
+            },
             "+" => {
                 *open = Open::File;
                 match rest.split_once(" -> ") {
@@ -114,6 +119,9 @@ impl Text {
     }
 
     fn run(&self, ground: &Ground) -> Result<Outcome> {
+        if self.ours && ground.init == Init::Systemd {
+            return Ok(Outcome::Skipped("differs from systemd on purpose".to_string()));
+        }
         let mut builder = ground.debian();
         if !self.full {
             builder = basic(builder);

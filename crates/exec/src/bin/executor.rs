@@ -127,8 +127,12 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<BTreeMap<String, String
     };
     plan.base_environment.iter().for_each(|text| put(text));
     if let Some(user) = user {
+        // A user without a home or a shell of its own gets no variable that says so.
+        let real = |value: &str| !value.is_empty() && value != "/" && value != "/nonexistent" && !value.ends_with("/nologin") && !value.ends_with("/false");
         for (name, value) in [("HOME", &user.home), ("LOGNAME", &user.name), ("USER", &user.name), ("SHELL", &user.shell)] {
-            put(&format!("{name}={value}"));
+            if real(value) {
+                put(&format!("{name}={value}"));
+            }
         }
     }
     exec.environment.iter().for_each(|(name, value)| put(&format!("{name}={value}")));
