@@ -124,8 +124,7 @@ fn fragment(u: &UnitView<'_>) -> String {
 }
 
 fn need_daemon_reload(u: &UnitView<'_>) -> bool {
-    let file = &u.unit.file;
-    u.unit.need_daemon_reload || file.fragment_path.iter().chain(&file.drop_in_paths).any(|path| u.live.is_stale(path))
+    u.unit.need_daemon_reload || u.unit.file.stamps.iter().any(|(path, then)| u.live.modified(path) != Some(*then))
 }
 
 fn file_state(u: &UnitView<'_>) -> String {

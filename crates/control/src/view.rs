@@ -28,10 +28,10 @@ pub trait Live {
         let _ = name;
         String::new()
     }
-    /// Whether a unit file is no longer what was loaded.
-    fn is_stale(&self, path: &str) -> bool {
+    /// When a file was last changed, in microseconds since 1970; nothing where there is none.
+    fn modified(&self, path: &str) -> Option<u64> {
         let _ = path;
-        false
+        None
     }
     /// The directories that units are loaded from, in order.
     fn unit_path(&self) -> Vec<String> {

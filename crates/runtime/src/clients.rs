@@ -223,6 +223,10 @@ impl Runtime {
     }
 
     fn request(&mut self, client: Token, origin: &Origin, message: Incoming, request: Request, retry: Option<UnitName>) {
+        // A unit whose file came after the directories were read is found all the same.
+        if names_unit(&request) && self.index.is_outdated() {
+            self.index = muster_unit::Index::scan(self.index.path().to_vec());
+        }
         let id = self.new_request();
         if let Request::Reference { unit, add } = &request {
             self.note_reference(client, message.sender(), unit, *add);
@@ -278,7 +282,7 @@ impl Runtime {
         self.send(token, &reply);
         if changed {
             // New links count for later questions at once; units take them over with the next reload.
-            self.index = self.index.rescan();
+            self.index = muster_unit::Index::scan(self.index.path().to_vec());
             self.announce(&BusSignal::UnitFilesChanged);
         }
     }
@@ -331,6 +335,11 @@ impl Runtime {
             self.release_references(|holder| holder == name);
         }
     }
+}
+
+/// Whether carrying the request out may load a unit.
+fn names_unit(request: &Request) -> bool {
+    matches!(request, Request::EnqueueJob { .. } | Request::LoadUnit { .. } | Request::StartTransient { .. } | Request::SetProperties { .. })
 }
 
 /// How a client of the private socket is named among holders of references.

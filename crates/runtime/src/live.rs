@@ -64,8 +64,8 @@ impl Live for LiveView<'_> {
         }
     }
 
-    fn is_stale(&self, path: &str) -> bool {
-        self.index.is_stale(path)
+    fn modified(&self, path: &str) -> Option<u64> {
+        muster_unit::index::modified(path)
     }
 
     fn unit_path(&self) -> Vec<String> {

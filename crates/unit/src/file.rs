@@ -102,6 +102,8 @@ pub struct UnitFile {
     pub fragment_path: Option<String>,
     /// Its drop-ins, in the order they were read.
     pub drop_in_paths: Vec<String>,
+    /// When each of these files was last changed as it was read, in microseconds since 1970.
+    pub stamps: Vec<(String, u64)>,
     /// `[Unit]`, with what `.wants` and its kin add.
     pub unit: UnitSection,
     /// `[Install]`.
@@ -134,6 +136,7 @@ impl UnitFile {
             load_error: None,
             fragment_path: None,
             drop_in_paths: Vec::new(),
+            stamps: Vec::new(),
             unit: UnitSection::default(),
             install: InstallSection::default(),
             exec: runs.then(ExecSection::default),

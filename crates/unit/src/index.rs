@@ -7,13 +7,12 @@ use crate::builtin;
 use crate::lexer::FILE_MAX;
 use crate::load::{Lookup, Source};
 use crate::value::UnitName;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 /// The directories of the system manager, highest precedence first (systemd.unit(5), "Unit File Load Path").
 pub const SYSTEM_PATH: &[&str] = &[
@@ -48,8 +47,8 @@ pub struct Index {
     drop_ins: BTreeMap<String, Vec<(String, Option<String>)>>,
     /// `foo.target.wants` and kin: the names in it.
     linked: BTreeMap<String, Vec<UnitName>>,
-    /// When each file that was read had last been changed.
-    times: RefCell<BTreeMap<String, SystemTime>>,
+    /// The directories that were looked for, and when each had last been changed; nothing for one that was not there.
+    directories: Vec<(String, Option<u64>)>,
 }
 
 impl Index {
@@ -67,15 +66,9 @@ impl Index {
         index
     }
 
-    /// Reads the directories anew, for names; files that were read stay read, and may be stale.
-    pub fn rescan(&self) -> Index {
-        Index { times: self.times.clone(), ..Index::scan(self.path.clone()) }
-    }
-
-    /// Whether a file is no longer what was read (`NeedDaemonReload`).
-    pub fn is_stale(&self, path: &str) -> bool {
-        let times = self.times.borrow();
-        times.get(path).is_some_and(|then| modified(path).as_ref() != Some(then))
+    /// Whether names may have come or gone since the directories were read.
+    pub fn is_outdated(&self) -> bool {
+        self.directories.iter().any(|(path, then)| modified(path) != *then)
     }
 
     /// The search path: `SYSTEMD_UNIT_PATH` when given (a trailing `:` adds the usual one), else the system's.
@@ -125,6 +118,7 @@ impl Index {
     }
 
     fn scan_directory(&mut self, directory: &str) {
+        self.directories.push((directory.to_owned(), modified(directory)));
         for (name, path) in entries(directory) {
             let is_directory = [".d", ".wants", ".requires", ".upholds"].iter().any(|suffix| name.ends_with(suffix));
             if is_directory {
@@ -138,6 +132,7 @@ impl Index {
     }
 
     fn scan_subdirectory(&mut self, name: &str, path: &str) {
+        self.directories.push((path.to_owned(), modified(path)));
         if name.ends_with(".d") {
             let known = self.drop_ins.entry(name.to_owned()).or_default();
             for (file, path) in entries(path) {
@@ -208,10 +203,11 @@ impl Source for Index {
     }
 
     fn read(&self, path: &str) -> Result<Rc<str>, String> {
-        if let Some(time) = modified(path) {
-            self.times.borrow_mut().insert(path.to_owned(), time);
-        }
         read_unit_file(path)
+    }
+
+    fn modified(&self, path: &str) -> Option<u64> {
+        modified(path)
     }
 
     fn drop_ins(&self, directory: &str) -> Vec<(String, Option<String>)> {
@@ -223,8 +219,10 @@ impl Source for Index {
     }
 }
 
-fn modified(path: &str) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+/// When a file or directory was last changed, in microseconds since 1970; nothing where there is none.
+pub fn modified(path: &str) -> Option<u64> {
+    let time = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+    u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok()
 }
 
 /// Reads a unit file whole. What is no regular file, too large, or not text is refused by name.

@@ -39,6 +39,11 @@ pub trait Source {
     fn aliases(&self, name: &UnitName) -> Vec<UnitName>;
     /// The text of a file; an error says what it is instead.
     fn read(&self, path: &str) -> Result<Rc<str>, String>;
+    /// When the file was last changed, in microseconds since 1970, where that can be known.
+    fn modified(&self, path: &str) -> Option<u64> {
+        let _ = path;
+        None
+    }
     /// (file name, path) of the `.conf` files in directories of this name (`foo.service.d`), highest precedence first.
     /// The path is `None` when the file is masked.
     fn drop_ins(&self, directory: &str) -> Vec<(String, Option<String>)>;
@@ -60,6 +65,7 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
         }
         Lookup::File(path) => {
             let text = source.read(&path);
+            file.stamps.extend(source.modified(&path).map(|stamp| (path.clone(), stamp)));
             file.fragment_path = Some(path);
             text
         }
@@ -141,6 +147,7 @@ fn finish(file: &mut UnitFile, text: &str, source: &dyn Source, machine: &Specif
             Ok(text) => apply(file, &path, &text, &facts),
             Err(message) => complain_in(file, &path, 0, &message),
         }
+        file.stamps.extend(source.modified(&path).map(|stamp| (path.clone(), stamp)));
         file.drop_in_paths.push(path);
     }
     add_links(file, source);
