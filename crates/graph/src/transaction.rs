@@ -210,6 +210,12 @@ impl<F: Facts> Builder<'_, F> {
             if matches!(mode, JobMode::IgnoreDependencies | JobMode::IgnoreRequirements) {
                 continue;
             }
+            // What is up already keeps what it has: its own wishes were met, or not, when it started. Only isolating
+            // needs to know them, to tell what stays.
+            let settled = kind == JobType::Start && self.facts.installed(unit).is_none() && self.facts.is_redundant(unit, kind);
+            if settled && link.from.is_some() && mode != JobMode::Isolate {
+                continue;
+            }
             for &(dependency, wanted, matters) in wishes(kind) {
                 for other in self.graph.of(unit, dependency) {
                     let wanted = wanted.collapse(self.facts.is_active(other));
