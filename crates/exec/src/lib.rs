@@ -48,6 +48,8 @@ pub struct Request<'a> {
     pub make_directories: bool,
     /// `NonBlocking=`.
     pub non_blocking: bool,
+    /// Whether the process may run on PID 1's memory until it executes. Not where a memory limit could kill both.
+    pub share_memory: bool,
 }
 
 /// A process on its way.
@@ -59,6 +61,8 @@ pub struct Started {
     pub pidfd: OwnedFd,
     /// Where the executor reports; see [`read_report`].
     pub report: OwnedFd,
+    /// To be released when the report ended.
+    pub shared: Option<muster_sys::Shared>,
 }
 
 /// No process was made.
@@ -97,8 +101,8 @@ pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnErro
     fds.extend(request.fds.iter().map(|(fd, _)| *fd));
     fds.extend(request.stdio_socket);
     let program = CString::new(executor).map_err(|error| fail("executor", &error))?;
-    let made = muster_sys::spawn(&program, &[c"muster-executor"], &fds, request.cgroup_dir).map_err(|error| fail("clone", &error))?;
-    Ok(Started { pid: made.pid, pidfd: made.pidfd, report: ours })
+    let made = muster_sys::spawn(&program, &[c"muster-executor"], &fds, request.cgroup_dir, request.share_memory).map_err(|error| fail("clone", &error))?;
+    Ok(Started { pid: made.pid, pidfd: made.pidfd, report: ours, shared: made.shared })
 }
 
 /// Reads the report without waiting.

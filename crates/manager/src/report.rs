@@ -50,7 +50,9 @@ impl Manager {
     }
 
     fn status(&mut self, mark: StatusMark, message: String) {
-        if self.state.show_status {
+        // A console is a person's while the system comes up or goes down; between, it is whoever logs in there.
+        let moving = self.state.finished.monotonic_usec == 0 || self.shutdown_is_queued() || self.state.shutdown.is_some();
+        if self.state.show_status && moving {
             self.effects.push_back(Effect::ShowStatus { mark, message });
         }
     }

@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 #[derive(Debug)]
 struct Started {
     report: Option<(Token, OwnedFd)>,
+    /// Memory that it may run on until the report ends.
+    shared: Option<muster_sys::Shared>,
     wants_exec: bool,
 }
 
@@ -51,6 +53,7 @@ impl Runtime {
             set_watchdog_pid: spawn.set_watchdog_pid,
             make_directories: spawn.make_directories,
             non_blocking: spawn.non_blocking,
+            share_memory: !self.has_memory_limit(&spawn.cgroup),
         };
         match muster_exec::start(&request, &self.executor) {
             Ok(started) => {
@@ -60,11 +63,19 @@ impl Runtime {
                 };
                 self.processes.by_pid.insert(started.pid, spawn.id);
                 self.processes.pidfds.insert(started.pid, started.pidfd);
-                self.processes.started.insert(spawn.id, Started { report, wants_exec: spawn.report_exec });
+                self.processes.started.insert(spawn.id, Started { report, shared: started.shared, wants_exec: spawn.report_exec });
                 self.follow_up.push_back(Event::Spawned { spawn: spawn.id, pid: started.pid });
             }
             Err(error) => self.follow_up.push_back(Event::SpawnFailed { spawn: spawn.id, status: error.status, message: error.message }),
         }
+    }
+
+    /// Whether a unit of this cgroup, or one above it, limits memory: what runs out of it there is killed together with
+    /// all that shares its memory.
+    fn has_memory_limit(&self, cgroup: &str) -> bool {
+        let above = std::iter::successors(Some(cgroup), |path| path.rsplit_once('/').map(|(parent, _)| parent));
+        let state = self.manager.state();
+        above.filter_map(|path| state.units.get(state.cgroups.get(path)?)?.file.cgroup.as_ref()).any(|cgroup| cgroup.memory_max.is_some())
     }
 
     /// Reads what the executor has to say.
@@ -83,8 +94,12 @@ impl Runtime {
     }
 
     fn close_report(&mut self, spawn: SpawnId) {
-        let report = self.processes.started.get_mut(&spawn).and_then(|started| started.report.take());
-        if let Some((token, fd)) = report {
+        let Some(started) = self.processes.started.get_mut(&spawn) else { return };
+        // Its end of the report is closed: it has executed, or it is no more.
+        if let Some(shared) = started.shared.take() {
+            shared.release();
+        }
+        if let Some((token, fd)) = started.report.take() {
             self.deregister(token, fd.as_fd());
         }
     }

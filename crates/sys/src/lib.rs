@@ -5,7 +5,7 @@
 
 mod spawn;
 
-pub use spawn::{Spawned, spawn};
+pub use spawn::{Shared, Spawned, spawn};
 
 use std::io;
 use std::mem::size_of;
