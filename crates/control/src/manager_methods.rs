@@ -397,7 +397,7 @@ fn transient_unit(
     }
     let built = transient::settings(name.kind(), properties, call.caller.pid)?;
     let stdio: BTreeMap<u32, muster_manager::effect::FdId> = built.stdio;
-    Ok(TransientUnit { name, settings: built.settings, pids: built.pids, stdio })
+    Ok(TransientUnit { name, settings: built.settings, pids: built.pids, stdio, reference: built.reference })
 }
 
 // ---- the manager itself

@@ -22,6 +22,8 @@ pub struct Built {
     pub pids: Vec<u32>,
     /// Descriptors for standard input, output and error: which of the message's. The runtime puts its own ids there.
     pub stdio: BTreeMap<u32, FdId>,
+    /// The caller keeps the unit loaded (`AddRef`).
+    pub reference: bool,
 }
 
 impl Built {
@@ -35,8 +37,9 @@ pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32)
     let mut built = Built::default();
     for (name, value) in properties {
         match (name.as_str(), value) {
-            // A reference of the caller's is bookkeeping of its connection; a scope's controller is told by its name.
-            ("AddRef", Value::Bool(_)) | ("Controller", Value::Text(_)) => {}
+            ("AddRef", Value::Bool(add)) => built.reference = *add,
+            // A scope's controller is told by its name.
+            ("Controller", Value::Text(_)) => {}
             ("PIDs", Value::Array(pids)) => {
                 for pid in pids {
                     let pid = pid

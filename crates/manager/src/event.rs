@@ -224,4 +224,6 @@ pub struct TransientUnit {
     pub pids: Vec<u32>,
     /// Descriptors given for standard input, output and error.
     pub stdio: BTreeMap<u32, FdId>,
+    /// Keep it loaded until the caller lets go of it.
+    pub reference: bool,
 }

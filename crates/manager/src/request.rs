@@ -158,6 +158,7 @@ impl Manager {
         let id = self.load(&made.name, source);
         if let Some(unit) = self.state.units.get_mut(&id) {
             unit.transient = true;
+            unit.references = unit.references.saturating_add(u32::from(made.reference));
         }
         if !made.pids.is_empty() {
             self.state.scope_pids.insert(id, made.pids);

@@ -231,6 +231,11 @@ impl Runtime {
         if let Request::Reference { unit, add } = &request {
             self.note_reference(client, message.sender(), unit, *add);
         }
+        if let Request::StartTransient { units, .. } = &request {
+            for unit in units.iter().filter(|unit| unit.reference) {
+                self.note_reference(client, message.sender(), &unit.name, true);
+            }
+        }
         self.clients.pending.insert(id, Pending { client, origin: origin.clone(), message, retry });
         self.deliver(Event::Requested { id, origin: origin.clone(), request });
     }

@@ -13,7 +13,7 @@ use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
 use muster_manager::event::{Event, Origin, Request};
 use muster_unit::UnitName;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 const ADDRESS: &str = "/run/dbus/system_bus_socket";
@@ -47,14 +47,14 @@ pub(crate) struct SystemBus {
     pub(crate) token: Option<Token>,
     asked: BTreeMap<u32, Asked>,
     callers: BTreeMap<String, Caller>,
-    subscribers: BTreeSet<String>,
     activations: BTreeMap<RequestId, String>,
 }
 
 impl SystemBus {
-    /// Whether anybody there wants our signals.
+    /// Whether anybody there may wait for our signals: who has called us, for what became of it, whether it said
+    /// `Subscribe` or not.
     pub(crate) fn wants_signals(&self) -> bool {
-        !self.subscribers.is_empty()
+        !self.callers.is_empty()
     }
 
     /// The connection is gone, and with it all that was known through it.
@@ -151,7 +151,6 @@ impl Runtime {
         }
         if owner.is_empty() {
             self.clients.bus.callers.remove(&name);
-            self.clients.bus.subscribers.remove(&name);
             self.release_references(|holder| holder == name);
         }
     }
@@ -198,11 +197,6 @@ impl Runtime {
 
     fn bus_method_call(&mut self, token: Token, message: Incoming) {
         let Some(sender) = message.sender().map(str::to_owned) else { return };
-        match message.member() {
-            Some("Subscribe") => drop(self.clients.bus.subscribers.insert(sender.clone())),
-            Some("Unsubscribe") => drop(self.clients.bus.subscribers.remove(&sender)),
-            _ => {}
-        }
         if let Some(origin) = self.clients.bus.callers.get(&sender).and_then(|caller| caller.origin.clone()) {
             return self.handle_message(token, &origin, message);
         }
