@@ -35,6 +35,10 @@ pub fn set() -> Vec<String> {
     let mut complaints = Vec::new();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     open_standard_streams();
+    // What our parent left open is nobody's below us.
+    if let Err(error) = muster_sys::close_on_exec_from(3) {
+        complaints.push(format!("Descriptors from before may be passed on: {error}"));
+    }
     for (source, place, kind, flags, data) in MOUNTS {
         if let Err(error) = mount_once(source, place, kind, *flags, data) {
             complaints.push(format!("{kind} could not be mounted on {place}: {error}"));

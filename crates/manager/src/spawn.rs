@@ -119,7 +119,9 @@ impl Manager {
     fn fds_for(&self, id: UnitId) -> Vec<(FdId, String)> {
         let mut fds = Vec::new();
         let Some(service) = self.service(id) else { return fds };
-        if let Some(connection) = service.connection {
+        if self.stdio_is_socket(id) {
+            // Its socket is its standard stream, and not passed a second time.
+        } else if let Some(connection) = service.connection {
             // With Accept=yes a process gets its connection and nothing else.
             fds.push((connection, "connection".to_owned()));
         } else {
@@ -129,6 +131,14 @@ impl Manager {
         }
         fds.extend(service.fd_store.iter().map(|stored| (stored.fd, stored.name.clone())));
         fds
+    }
+
+    fn stdio_is_socket(&self, id: UnitId) -> bool {
+        let exec = self.state.units.get(&id).and_then(|unit| unit.file.exec.as_ref());
+        exec.is_some_and(|exec| {
+            let out = |output: &muster_unit::StdOutput| *output == muster_unit::StdOutput::Socket;
+            exec.standard_input == muster_unit::StdInput::Socket || out(&exec.standard_output) || out(&exec.standard_error)
+        })
     }
 
     fn socket_fds(&self, socket: UnitId) -> Vec<(FdId, String)> {

@@ -117,6 +117,13 @@ pub fn message_queue(name: &std::ffi::CStr, mode: u32, size: Option<QueueSize>) 
     Ok(adopt_fd(fd as RawFd))
 }
 
+/// Marks every descriptor from `first` on as close-on-exec (close_range(2)).
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_long = 4;
+    // SAFETY: numbers only; no descriptor is closed.
+    check(unsafe { libc::syscall(libc::SYS_close_range, libc::c_long::from(first), libc::c_long::from(RawFd::MAX), CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
 /// mq_unlink(3).
 pub fn message_queue_unlink(name: &std::ffi::CStr) -> io::Result<()> {
     // SAFETY: the name is a C string.

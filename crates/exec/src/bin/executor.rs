@@ -126,6 +126,9 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<BTreeMap<String, String
         }
     };
     plan.base_environment.iter().for_each(|text| put(text));
+    if user.is_none() {
+        put("USER=root");
+    }
     if let Some(user) = user {
         // A user without a home or a shell of its own gets no variable that says so.
         let real = |value: &str| !value.is_empty() && value != "/" && value != "/nonexistent" && !value.ends_with("/nologin") && !value.ends_with("/false");
@@ -149,6 +152,7 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<BTreeMap<String, String
         }
     }
     plan.own_environment.iter().for_each(|text| put(text));
+    put(&format!("SYSTEMD_EXEC_PID={}", std::process::id()));
     if plan.set_watchdog_pid {
         put(&format!("WATCHDOG_PID={}", std::process::id()));
     }
