@@ -10,7 +10,13 @@ pub fn wanted(config: &CGroupSection) -> Vec<(&'static str, String)> {
     let rows = [
         ("cpu.weight", config.cpu_weight.map(weight)),
         ("cpu.idle", config.cpu_weight.filter(|weight| weight.0 == 0).map(|_| "1".to_owned())),
-        ("cpu.max", config.cpu_quota.as_deref().and_then(|quota| cpu_max(quota, config.cpu_quota_period_sec.map_or(100_000, |span| span.0)))),
+        (
+            "cpu.max",
+            config
+                .cpu_quota
+                .as_deref()
+                .and_then(|quota| cpu_max(quota, config.cpu_quota_period_sec.map_or(100_000, |span| span.0))),
+        ),
         ("io.weight", config.io_weight.map(|weight| format!("default {}", weight.0))),
         ("memory.min", config.memory_min.map(|value| amount(value, memory))),
         ("memory.low", config.memory_low.map(|value| amount(value, memory))),
@@ -20,7 +26,10 @@ pub fn wanted(config: &CGroupSection) -> Vec<(&'static str, String)> {
         ("memory.zswap.max", config.memory_zswap_max.map(|value| amount(value, memory))),
         ("pids.max", config.tasks_max.map(|value| amount(value, tasks))),
         ("cpuset.cpus", (!config.allowed_cpus.is_empty()).then(|| config.allowed_cpus.join(","))),
-        ("cpuset.mems", (!config.allowed_memory_nodes.is_empty()).then(|| config.allowed_memory_nodes.join(","))),
+        (
+            "cpuset.mems",
+            (!config.allowed_memory_nodes.is_empty()).then(|| config.allowed_memory_nodes.join(",")),
+        ),
     ];
     rows.into_iter().filter_map(|(file, value)| Some((file, value?))).collect()
 }
@@ -34,7 +43,8 @@ fn amount(amount: Amount, total: impl Fn() -> u64) -> String {
         Amount::Infinity => "max".to_owned(),
         Amount::Absolute(value) => value.to_string(),
         Amount::Fraction(hundredths) => {
-            let part = u128::from(total()).saturating_mul(u128::from(hundredths)).checked_div(10_000).unwrap_or(0);
+            let part =
+                u128::from(total()).saturating_mul(u128::from(hundredths)).checked_div(10_000).unwrap_or(0);
             part.to_string()
         }
     }
@@ -49,7 +59,9 @@ fn cpu_max(quota: &str, period: u64) -> Option<String> {
 fn total_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1024)
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0)
+        .saturating_mul(1024)
 }
 
 fn read_number(path: &str) -> u64 {

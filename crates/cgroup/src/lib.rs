@@ -70,7 +70,12 @@ impl Tree {
     }
 
     /// Makes a cgroup with all above it, gives controllers on, and sets its attributes.
-    pub fn realize(&mut self, path: &str, config: &CGroupSection, owner: Option<(u32, u32)>) -> Result<(), String> {
+    pub fn realize(
+        &mut self,
+        path: &str,
+        config: &CGroupSection,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), String> {
         let directory = self.directory(path);
         if !std::path::Path::new(&directory).is_dir() {
             fs::create_dir_all(&directory).map_err(|error| format!("{directory}: {error}"))?;
@@ -84,7 +89,8 @@ impl Tree {
             let target = format!("{directory}/{file}");
             if let Err(error) = fs::write(&target, &value) {
                 // A controller that the kernel did not give us is not this unit's fault.
-                if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::PermissionDenied {
+                if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::PermissionDenied
+                {
                     failed = Some(format!("{file} does not take {value}: {error}"));
                 }
             }
@@ -104,7 +110,10 @@ impl Tree {
         for part in parts {
             let directory = self.directory(&at);
             let have = fs::read_to_string(format!("{directory}/cgroup.controllers")).unwrap_or_default();
-            for controller in have.split_whitespace().filter(|name| ["cpu", "cpuset", "io", "memory", "pids"].contains(name)) {
+            for controller in have
+                .split_whitespace()
+                .filter(|name| ["cpu", "cpuset", "io", "memory", "pids"].contains(name))
+            {
                 let _ = fs::write(format!("{directory}/cgroup.subtree_control"), format!("+{controller}"));
             }
             at = format!("{at}/{part}");
@@ -118,15 +127,23 @@ impl Tree {
 
     /// Moves a process.
     pub fn attach(&self, path: &str, pid: u32) -> Result<(), String> {
-        fs::write(format!("{}/cgroup.procs", self.directory(path)), pid.to_string()).map_err(|error| error.to_string())
+        fs::write(format!("{}/cgroup.procs", self.directory(path)), pid.to_string())
+            .map_err(|error| error.to_string())
     }
 
     /// Signals every process at and below a cgroup but those in `except`. False when it holds none.
     pub fn kill(&mut self, path: &str, signal: i32, except: &[u32], send_cont: bool, send_hup: bool) -> bool {
-        if signal == Signal::SIGKILL as i32 && except.is_empty() && fs::write(format!("{}/cgroup.kill", self.directory(path)), "1").is_ok() {
+        if signal == Signal::SIGKILL as i32
+            && except.is_empty()
+            && fs::write(format!("{}/cgroup.kill", self.directory(path)), "1").is_ok()
+        {
             return self.is_populated(path);
         }
-        let signals = [Some(signal), send_cont.then_some(Signal::SIGCONT as i32), send_hup.then_some(Signal::SIGHUP as i32)];
+        let signals = [
+            Some(signal),
+            send_cont.then_some(Signal::SIGCONT as i32),
+            send_hup.then_some(Signal::SIGHUP as i32),
+        ];
         for (_, pid) in self.processes(path) {
             if except.contains(&pid) {
                 continue;
@@ -141,16 +158,23 @@ impl Tree {
 
     /// Whether any process is at or below a cgroup.
     pub fn is_populated(&self, path: &str) -> bool {
-        fs::read_to_string(format!("{}/cgroup.events", self.directory(path))).is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
+        fs::read_to_string(format!("{}/cgroup.events", self.directory(path)))
+            .is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
     }
 
     /// (cgroup below our root, process) for all at and below a cgroup.
     pub fn processes(&self, path: &str) -> Vec<(String, u32)> {
         let mut found = Vec::new();
         for cgroup in self.walk(path) {
-            let text = fs::read_to_string(format!("{}/cgroup.procs", self.directory(&cgroup))).unwrap_or_default();
+            let text =
+                fs::read_to_string(format!("{}/cgroup.procs", self.directory(&cgroup))).unwrap_or_default();
             // 0 is a process of another pid namespace: nothing that could be named here.
-            found.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).map(|pid| (cgroup.clone(), pid)));
+            found.extend(
+                text.lines()
+                    .filter_map(|line| line.parse().ok())
+                    .filter(|pid| *pid != 0)
+                    .map(|pid| (cgroup.clone(), pid)),
+            );
         }
         found
     }
@@ -187,7 +211,8 @@ impl Tree {
 
     /// Freezes or thaws.
     pub fn freeze(&self, path: &str, freeze: bool) -> Result<(), String> {
-        fs::write(format!("{}/cgroup.freeze", self.directory(path)), if freeze { "1" } else { "0" }).map_err(|error| error.to_string())
+        fs::write(format!("{}/cgroup.freeze", self.directory(path)), if freeze { "1" } else { "0" })
+            .map_err(|error| error.to_string())
     }
 
     /// The cgroup of a process, below our root.

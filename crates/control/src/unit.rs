@@ -124,7 +124,8 @@ fn fragment(u: &UnitView<'_>) -> String {
 }
 
 fn need_daemon_reload(u: &UnitView<'_>) -> bool {
-    u.unit.need_daemon_reload || u.unit.file.stamps.iter().any(|(path, then)| u.live.modified(path) != Some(*then))
+    u.unit.need_daemon_reload
+        || u.unit.file.stamps.iter().any(|(path, then)| u.live.modified(path) != Some(*then))
 }
 
 fn file_state(u: &UnitView<'_>) -> String {

@@ -88,7 +88,10 @@ pub enum Report {
 
 /// Starts a process.
 pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnError> {
-    let fail = |what: &str, error: &dyn std::fmt::Display| SpawnError { status: 219, message: format!("{what}: {error}") };
+    let fail = |what: &str, error: &dyn std::fmt::Display| SpawnError {
+        status: 219,
+        message: format!("{what}: {error}"),
+    };
     let plan = Plan::of(request);
     let memfd = memfd_create(c"muster-plan", MFdFlags::MFD_CLOEXEC).map_err(|error| fail("memfd", &error))?;
     let mut file = std::fs::File::from(memfd);
@@ -96,12 +99,15 @@ pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnErro
     ciborium::into_writer(&plan, &mut bytes).map_err(|error| fail("plan", &error))?;
     file.write_all(&bytes).and_then(|()| file.rewind()).map_err(|error| fail("plan", &error))?;
     let flags = SockFlag::SOCK_CLOEXEC;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(|error| fail("report socket", &error))?;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        .map_err(|error| fail("report socket", &error))?;
     let mut fds = vec![file.as_fd(), theirs.as_fd()];
     fds.extend(request.fds.iter().map(|(fd, _)| *fd));
     fds.extend(request.stdio_socket);
     let program = CString::new(executor).map_err(|error| fail("executor", &error))?;
-    let made = muster_sys::spawn(&program, &[c"muster-executor"], &fds, request.cgroup_dir, request.share_memory).map_err(|error| fail("clone", &error))?;
+    let made =
+        muster_sys::spawn(&program, &[c"muster-executor"], &fds, request.cgroup_dir, request.share_memory)
+            .map_err(|error| fail("clone", &error))?;
     Ok(Started { pid: made.pid, pidfd: made.pidfd, report: ours, shared: made.shared })
 }
 

@@ -55,7 +55,13 @@ pub fn expand_arguments(argv: &[String], environment: &BTreeMap<String, String>)
     for word in argv {
         let alone = word.strip_prefix('$').filter(|name| muster_unit::setting::is_variable(name));
         match alone {
-            Some(name) => out.extend(environment.get(name).into_iter().flat_map(|value| value.split_whitespace()).map(str::to_owned)),
+            Some(name) => out.extend(
+                environment
+                    .get(name)
+                    .into_iter()
+                    .flat_map(|value| value.split_whitespace())
+                    .map(str::to_owned),
+            ),
             None => out.push(expand_word(word, environment)),
         }
     }

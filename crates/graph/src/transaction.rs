@@ -94,8 +94,14 @@ pub fn build<F: Facts>(
     mode: JobMode,
 ) -> Result<Transaction, TransactionError> {
     let kind = kind.collapse(facts.is_active(unit));
-    let mut builder =
-        Builder { graph, facts, anchor: (unit, kind), jobs: BTreeMap::new(), links: Vec::new(), notes: Vec::new() };
+    let mut builder = Builder {
+        graph,
+        facts,
+        anchor: (unit, kind),
+        jobs: BTreeMap::new(),
+        links: Vec::new(),
+        notes: Vec::new(),
+    };
     builder.pull(mode)?;
     match mode {
         JobMode::Isolate => builder.isolate(kind, mode)?,
@@ -174,9 +180,12 @@ pub fn waits_for(
     mine: JobType,
     job_of: impl Fn(UnitId) -> Option<JobType>,
 ) -> Vec<UnitId> {
-    let after = graph.of(unit, Dependency::After).filter(|other| job_of(*other).is_some_and(|job| waits_after(mine, job)));
-    let before =
-        graph.of(unit, Dependency::Before).filter(|other| job_of(*other).is_some_and(|job| waits_before(mine, job)));
+    let after = graph
+        .of(unit, Dependency::After)
+        .filter(|other| job_of(*other).is_some_and(|job| waits_after(mine, job)));
+    let before = graph
+        .of(unit, Dependency::Before)
+        .filter(|other| job_of(*other).is_some_and(|job| waits_before(mine, job)));
     after.chain(before).collect()
 }
 
@@ -212,7 +221,9 @@ impl<F: Facts> Builder<'_, F> {
             }
             // What is up already keeps what it has: its own wishes were met, or not, when it started. Only isolating
             // needs to know them, to tell what stays.
-            let settled = kind == JobType::Start && self.facts.installed(unit).is_none() && self.facts.is_redundant(unit, kind);
+            let settled = kind == JobType::Start
+                && self.facts.installed(unit).is_none()
+                && self.facts.is_redundant(unit, kind);
             if settled && link.from.is_some() && mode != JobMode::Isolate {
                 continue;
             }
@@ -222,7 +233,12 @@ impl<F: Facts> Builder<'_, F> {
                     if wanted == JobType::Nop {
                         continue;
                     }
-                    queue.push_back(Link { from: Some((unit, kind)), to: (other, wanted), matters, via: Some(dependency) });
+                    queue.push_back(Link {
+                        from: Some((unit, kind)),
+                        to: (other, wanted),
+                        matters,
+                        via: Some(dependency),
+                    });
                 }
             }
         }
@@ -294,7 +310,9 @@ impl<F: Facts> Builder<'_, F> {
         let redundant: Vec<Key> = self
             .keys()
             .filter(|key| !mattering.contains(key))
-            .filter(|(unit, kind)| self.facts.installed(*unit).is_none() && self.facts.is_redundant(*unit, *kind))
+            .filter(|(unit, kind)| {
+                self.facts.installed(*unit).is_none() && self.facts.is_redundant(*unit, *kind)
+            })
             .collect();
         for (unit, kind) in redundant {
             self.remove_key((unit, kind));
@@ -311,7 +329,8 @@ impl<F: Facts> Builder<'_, F> {
             let Some(unit) = torn else { return Ok(()) };
             let mattering = self.mattering();
             let kinds = self.jobs.get(&unit).cloned().unwrap_or_default();
-            let ups: Vec<Key> = kinds.iter().filter(|kind| **kind != JobType::Stop).map(|kind| (unit, *kind)).collect();
+            let ups: Vec<Key> =
+                kinds.iter().filter(|kind| **kind != JobType::Stop).map(|kind| (unit, *kind)).collect();
             let stop = (unit, JobType::Stop);
             let up_matters = ups.iter().any(|key| mattering.contains(key));
             match (mattering.contains(&stop), up_matters) {
@@ -319,7 +338,9 @@ impl<F: Facts> Builder<'_, F> {
                 (true, false) => ups.into_iter().for_each(|key| self.drop_job(key)),
                 (false, true) => self.drop_job(stop),
                 // Neither matters: being stopped by a unit that conflicts wins over being wanted.
-                (false, false) if self.is_conflict_stop(stop) => ups.into_iter().for_each(|key| self.drop_job(key)),
+                (false, false) if self.is_conflict_stop(stop) => {
+                    ups.into_iter().for_each(|key| self.drop_job(key))
+                }
                 (false, false) => self.drop_job(stop),
             }
         }
@@ -353,7 +374,11 @@ impl<F: Facts> Builder<'_, F> {
                 .filter(|from| *from != self.anchor)
                 .collect();
             self.remove_key(key);
-            stack.extend(needing.into_iter().filter(|key| self.jobs.get(&key.0).is_some_and(|kinds| kinds.contains(&key.1))));
+            stack.extend(
+                needing
+                    .into_iter()
+                    .filter(|key| self.jobs.get(&key.0).is_some_and(|kinds| kinds.contains(&key.1))),
+            );
         }
     }
 
@@ -364,8 +389,9 @@ impl<F: Facts> Builder<'_, F> {
                 self.jobs.iter().filter_map(|(unit, kinds)| Some((*unit, merged(kinds)?))).collect();
             let Some(cycle) = find_cycle(self.graph, &plan) else { return Ok(()) };
             let mattering = self.mattering();
-            let matters =
-                |unit: &UnitId| self.jobs.get(unit).into_iter().flatten().any(|kind| mattering.contains(&(*unit, *kind)));
+            let matters = |unit: &UnitId| {
+                self.jobs.get(unit).into_iter().flatten().any(|kind| mattering.contains(&(*unit, *kind)))
+            };
             let Some(victim) = cycle.iter().find(|unit| !matters(unit)).copied() else {
                 return Err(TransactionError::Cyclic(cycle));
             };
@@ -386,7 +412,9 @@ impl<F: Facts> Builder<'_, F> {
     fn collect(&mut self) {
         loop {
             let roots: BTreeSet<Key> = self.links.iter().map(|link| link.to).collect();
-            let Some(orphan) = self.keys().find(|key| *key != self.anchor && !roots.contains(key)) else { return };
+            let Some(orphan) = self.keys().find(|key| *key != self.anchor && !roots.contains(key)) else {
+                return;
+            };
             self.remove_key(orphan);
         }
     }
@@ -409,7 +437,8 @@ impl<F: Facts> Builder<'_, F> {
 
     fn check_destruction(&self, mode: JobMode) -> Result<(), TransactionError> {
         for (unit, kinds) in &self.jobs {
-            let (Some(kind), Some((installed, irreversible))) = (merged(kinds), self.facts.installed(*unit)) else {
+            let (Some(kind), Some((installed, irreversible))) = (merged(kinds), self.facts.installed(*unit))
+            else {
                 continue;
             };
             let gentle = matches!(mode, JobMode::Fail | JobMode::Lenient);
@@ -443,7 +472,8 @@ fn find_cycle(graph: &Graph, plan: &BTreeMap<UnitId, JobType>) -> Option<Vec<Uni
         if done.contains(&root) {
             continue;
         }
-        let waits = |unit: UnitId, kind: JobType| waits_for(graph, unit, kind, |other| plan.get(&other).copied());
+        let waits =
+            |unit: UnitId, kind: JobType| waits_for(graph, unit, kind, |other| plan.get(&other).copied());
         let mut path: Vec<(UnitId, Vec<UnitId>)> = vec![(root, waits(root, kind))];
         let mut on_path = BTreeSet::from([root]);
         while let Some((unit, next)) = path.last_mut() {

@@ -20,7 +20,9 @@ impl World {
             match words[1] {
                 "active" => drop(world.active.insert(from)),
                 "missing" => drop(world.missing.insert(from)),
-                "queued" => drop(world.queued.insert(from, (JobType::parse(words[2]).unwrap(), words.len() > 3))),
+                "queued" => {
+                    _ = world.queued.insert(from, (JobType::parse(words[2]).unwrap(), words.len() > 3))
+                }
                 kind => {
                     let kind = *Dependency::ALL.iter().find(|d| d.name() == kind).unwrap();
                     let to = world.id(words[2]);
@@ -41,8 +43,11 @@ impl World {
         let unit = self.id(unit);
         match build(&self.graph, self, unit, kind, mode) {
             Ok(made) => {
-                let jobs: Vec<_> =
-                    made.jobs.iter().map(|(unit, kind)| format!("{} {}", self.name(*unit), kind.as_str())).collect();
+                let jobs: Vec<_> = made
+                    .jobs
+                    .iter()
+                    .map(|(unit, kind)| format!("{} {}", self.name(*unit), kind.as_str()))
+                    .collect();
                 jobs.join(", ")
             }
             Err(error) => format!("{error:?}"),
@@ -116,7 +121,13 @@ fn a_cycle_loses_a_job_that_does_not_matter_and_is_refused_when_all_do() {
 
 #[test]
 fn isolating_stops_the_rest() {
-    check("a Requires b\n c active\n d Wants c", "a", JobType::Start, JobMode::Isolate, "a start, b start, c stop");
+    check(
+        "a Requires b\n c active\n d Wants c",
+        "a",
+        JobType::Start,
+        JobMode::Isolate,
+        "a start, b start, c stop",
+    );
 }
 
 #[test]

@@ -12,7 +12,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 /// Everything that the manager is told at its start.
 pub fn read(options: &Options) -> Facts {
     let uname = nix::sys::utsname::uname().ok();
-    let text = |value: Option<&std::ffi::OsStr>| value.and_then(|value| value.to_str()).unwrap_or("").to_owned();
+    let text =
+        |value: Option<&std::ffi::OsStr>| value.and_then(|value| value.to_str()).unwrap_or("").to_owned();
     let hostname = text(uname.as_ref().map(|uname| uname.nodename()));
     let os_release = assignments(&first_of(&["/etc/os-release", "/usr/lib/os-release"]));
     let architecture = match text(uname.as_ref().map(|uname| uname.machine())).as_str() {
@@ -30,7 +31,9 @@ pub fn read(options: &Options) -> Facts {
         machine_id: first_of(&["/etc/machine-id"]).trim().to_owned(),
         boot_id: first_of(&["/proc/sys/kernel/random/boot_id"]).trim().replace('-', ""),
         hostname: hostname.clone(),
-        pretty_hostname: assignments(&first_of(&["/etc/machine-info"])).remove("PRETTY_HOSTNAME").unwrap_or_default(),
+        pretty_hostname: assignments(&first_of(&["/etc/machine-info"]))
+            .remove("PRETTY_HOSTNAME")
+            .unwrap_or_default(),
         kernel_release: text(uname.as_ref().map(|uname| uname.release())),
         architecture: architecture.clone(),
         os_release,
@@ -45,7 +48,10 @@ pub fn read(options: &Options) -> Facts {
         default_timeout_start_usec: span("DefaultTimeoutStartSec", defaults.default_timeout_start_usec),
         default_timeout_stop_usec: span("DefaultTimeoutStopSec", defaults.default_timeout_stop_usec),
         default_restart_usec: span("DefaultRestartSec", defaults.default_restart_usec),
-        default_start_limit_interval_usec: span("DefaultStartLimitIntervalSec", defaults.default_start_limit_interval_usec),
+        default_start_limit_interval_usec: span(
+            "DefaultStartLimitIntervalSec",
+            defaults.default_start_limit_interval_usec,
+        ),
         default_start_limit_burst: options.start_limit_burst.unwrap_or(defaults.default_start_limit_burst),
         boot_target: options.unit.clone().unwrap_or(defaults.boot_target),
         masked: options.mask.clone(),
@@ -68,7 +74,11 @@ pub fn seed() -> u64 {
 /// `LANG=` and its kin of /etc/locale.conf.
 fn locale() -> Vec<String> {
     let known = assignments(&first_of(&["/etc/locale.conf", "/etc/default/locale"]));
-    let lines: Vec<String> = known.into_iter().filter(|(key, _)| key.starts_with("LC_") || key.starts_with("LANG")).map(|(key, value)| format!("{key}={value}")).collect();
+    let lines: Vec<String> = known
+        .into_iter()
+        .filter(|(key, _)| key.starts_with("LC_") || key.starts_with("LANG"))
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     if lines.is_empty() { vec!["LANG=C.UTF-8".to_owned()] } else { lines }
 }
 

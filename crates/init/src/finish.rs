@@ -12,7 +12,27 @@ use std::time::{Duration, Instant};
 /// How long processes have between SIGTERM and SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// File systems that hold nothing to lose.
-const API: &[&str] = &["proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "pstore", "bpf", "mqueue", "hugetlbfs", "configfs", "fusectl", "efivarfs", "rootfs", "autofs", "binfmt_misc"];
+const API: &[&str] = &[
+    "proc",
+    "sysfs",
+    "devtmpfs",
+    "devpts",
+    "cgroup",
+    "cgroup2",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "pstore",
+    "bpf",
+    "mqueue",
+    "hugetlbfs",
+    "configfs",
+    "fusectl",
+    "efivarfs",
+    "rootfs",
+    "autofs",
+    "binfmt_misc",
+];
 
 /// Leaves. On a machine this does not come back.
 pub fn leave(verb: ShutdownVerb, exit_code: u8) -> ExitCode {
@@ -73,18 +93,23 @@ fn pause() {
 fn others() -> bool {
     let listing = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let mut pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.any(|pid| pid > 1 && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()))
+    pids.any(|pid| {
+        pid > 1 && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    })
 }
 
 /// Unmounts from the last mount to the first, some rounds, and makes the root read-only.
 fn unmount_all() {
     for _ in 0..8 {
         let Ok(table) = std::fs::read_to_string("/proc/self/mounts") else { break };
-        let mounts: Vec<(&str, &str)> = table.lines().filter_map(|line| {
-            let mut fields = line.split(' ');
-            let (place, kind) = (fields.nth(1)?, fields.next()?);
-            (place != "/" && !API.contains(&kind)).then_some((place, kind))
-        }).collect();
+        let mounts: Vec<(&str, &str)> = table
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.split(' ');
+                let (place, kind) = (fields.nth(1)?, fields.next()?);
+                (place != "/" && !API.contains(&kind)).then_some((place, kind))
+            })
+            .collect();
         let mut progress = false;
         for (place, _) in mounts.iter().rev() {
             let place = place.replace("\\040", " ");

@@ -6,10 +6,13 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 const DIRECTORIES: &[&str] = &[
-    "/run/systemd/system-generators", "/etc/systemd/system-generators", "/usr/local/lib/systemd/system-generators",
+    "/run/systemd/system-generators",
+    "/etc/systemd/system-generators",
+    "/usr/local/lib/systemd/system-generators",
     "/usr/lib/systemd/system-generators",
 ];
-const OUTPUT: [&str; 3] = ["/run/systemd/generator", "/run/systemd/generator.early", "/run/systemd/generator.late"];
+const OUTPUT: [&str; 3] =
+    ["/run/systemd/generator", "/run/systemd/generator.early", "/run/systemd/generator.late"];
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Starts the child at boot, before the loop runs and anything else can be waiting, and waits for it.
@@ -63,8 +66,13 @@ fn generators() -> Vec<String> {
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
     for directory in DIRECTORIES {
         for entry in std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
-            let (Ok(name), Some(path)) = (entry.file_name().into_string(), entry.path().to_str().map(str::to_owned)) else { continue };
-            let usable = std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
+            let (Ok(name), Some(path)) =
+                (entry.file_name().into_string(), entry.path().to_str().map(str::to_owned))
+            else {
+                continue;
+            };
+            let usable = std::fs::metadata(&path)
+                .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
             found.entry(name).or_insert(usable.then_some(path));
         }
     }
@@ -73,11 +81,19 @@ fn generators() -> Vec<String> {
 
 fn start(path: &str) -> Option<Child> {
     let mut command = Command::new(path);
-    command.args(OUTPUT).stdin(Stdio::null()).env("SYSTEMD_SCOPE", "system").env("SYSTEMD_IN_INITRD", "0").current_dir("/");
+    command
+        .args(OUTPUT)
+        .stdin(Stdio::null())
+        .env("SYSTEMD_SCOPE", "system")
+        .env("SYSTEMD_IN_INITRD", "0")
+        .current_dir("/");
     let container = std::env::var("container").unwrap_or_default();
     let word = crate::stage::virtualization();
     if !word.is_empty() {
-        command.env("SYSTEMD_VIRTUALIZATION", format!("{}:{word}", if container.is_empty() { "vm" } else { "container" }));
+        command.env(
+            "SYSTEMD_VIRTUALIZATION",
+            format!("{}:{word}", if container.is_empty() { "vm" } else { "container" }),
+        );
     }
     command.spawn().ok()
 }

@@ -35,7 +35,9 @@ fn main() -> ExitCode {
         ["--remove-directories", paths @ ..] => remove_directories(paths),
         _ if std::process::id() == 1 => boot(),
         _ => {
-            eprintln!("muster is a system's PID 1. Boot it as init, in a container or a machine; `musterctl` and `systemctl` talk to it.");
+            eprintln!(
+                "muster is a system's PID 1. Boot it as init, in a container or a machine; `musterctl` and `systemctl` talk to it."
+            );
             ExitCode::FAILURE
         }
     }
@@ -57,12 +59,20 @@ fn boot() -> ExitCode {
     }
     let mut facts = facts;
     facts.cgroup_root = cgroups.root_path().to_owned();
-    let program = std::fs::read_link("/proc/self/exe").ok().and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default();
+    let program = std::fs::read_link("/proc/self/exe")
+        .ok()
+        .and_then(|path| path.to_str().map(str::to_owned))
+        .unwrap_or_default();
     let mut manager = Manager::new(facts, facts::seed(), clock::now());
     manager.set_show_status(options.show_status.unwrap_or(true));
     generate::run_and_wait(&program);
     for complaint in complaints {
-        let record = muster_manager::effect::LogRecord { level: muster_manager::effect::Level::Warning, unit: None, message: complaint, fields: Vec::new() };
+        let record = muster_manager::effect::LogRecord {
+            level: muster_manager::effect::Level::Warning,
+            unit: None,
+            message: complaint,
+            fields: Vec::new(),
+        };
         log.write(&record, None);
     }
     let index = Index::scan(Index::search_path(std::env::var("SYSTEMD_UNIT_PATH").ok().as_deref()));

@@ -52,7 +52,11 @@ pub fn read() -> Options {
 fn conf_files() -> Vec<String> {
     let mut drop_ins = BTreeMap::new();
     for base in ["/usr/lib", "/usr/local/lib", "/run", "/etc"] {
-        for entry in std::fs::read_dir(format!("{base}/systemd/system.conf.d")).into_iter().flatten().filter_map(Result::ok) {
+        for entry in std::fs::read_dir(format!("{base}/systemd/system.conf.d"))
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+        {
             if let (Ok(name), Some(path)) = (entry.file_name().into_string(), entry.path().to_str()) {
                 if name.ends_with(".conf") {
                     drop_ins.insert(name, path.to_owned());
@@ -66,8 +70,12 @@ fn conf_files() -> Vec<String> {
 impl Options {
     /// Takes the words of a command line.
     pub fn take_words(&mut self, line: &str) {
-        for word in split_words(line.trim()).unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect()) {
-            let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(key, value)| (key, Some(value.to_owned())));
+        for word in
+            split_words(line.trim()).unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect())
+        {
+            let (key, value) = word
+                .split_once('=')
+                .map_or((word.as_str(), None), |(key, value)| (key, Some(value.to_owned())));
             let flag = || value.as_deref().map_or(Some(true), parse_bool);
             match key.replace('-', "_").as_str() {
                 "systemd.unit" => self.unit = value,
@@ -95,7 +103,9 @@ impl Options {
         for line in muster_unit::lexer::lines(text) {
             let muster_unit::lexer::Line::Assignment { key, value, .. } = line else { continue };
             match key.as_str() {
-                "DefaultEnvironment" | "ManagerEnvironment" => self.environment.extend(split_words(&value).unwrap_or_default()),
+                "DefaultEnvironment" | "ManagerEnvironment" => {
+                    self.environment.extend(split_words(&value).unwrap_or_default())
+                }
                 "ShowStatus" => self.show_status = parse_bool(&value),
                 "LogLevel" => self.log_level = Some(value),
                 "DefaultStartLimitBurst" => self.start_limit_burst = value.parse().ok(),
@@ -118,7 +128,9 @@ mod tests {
     fn words_and_conf() {
         let mut options = Options::default();
         options.take_conf("[Manager]\nDefaultTimeoutStopSec=5s\nShowStatus=yes\n");
-        options.take_words("root=/dev/vda quiet 3 systemd.wants=a.service systemd.setenv=\"A=b c\" muster.strict=1");
+        options.take_words(
+            "root=/dev/vda quiet 3 systemd.wants=a.service systemd.setenv=\"A=b c\" muster.strict=1",
+        );
         assert_eq!(options.unit.as_deref(), Some("multi-user.target"));
         assert_eq!((options.show_status, options.strict), (Some(true), true));
         assert_eq!(options.environment, ["A=b c"]);

@@ -15,7 +15,13 @@ const MOUNTS: &[(&str, &str, &str, MsFlags, &str)] = &[
     ("tmpfs", "/dev/shm", "tmpfs", MsFlags::from_bits_truncate(NOSUID | NODEV), "mode=01777"),
     ("devpts", "/dev/pts", "devpts", MsFlags::from_bits_truncate(NOSUID | NOEXEC), "mode=0620,gid=5"),
     ("tmpfs", "/run", "tmpfs", MsFlags::from_bits_truncate(NOSUID | NODEV), "mode=0755,size=20%"),
-    ("cgroup2", "/sys/fs/cgroup", "cgroup2", MsFlags::from_bits_truncate(SAFE), "nsdelegate,memory_recursiveprot"),
+    (
+        "cgroup2",
+        "/sys/fs/cgroup",
+        "cgroup2",
+        MsFlags::from_bits_truncate(SAFE),
+        "nsdelegate,memory_recursiveprot",
+    ),
 ];
 const NOSUID: u64 = 2;
 const NODEV: u64 = 4;
@@ -24,9 +30,21 @@ const SAFE: u64 = NOSUID | NODEV | NOEXEC;
 
 /// Directories that stock userland expects (contract with journald, logind, udevd, libsystemd).
 const DIRECTORIES: &[&str] = &[
-    "/run/lock", "/run/systemd", "/run/systemd/system", "/run/systemd/units", "/run/systemd/transient", "/run/systemd/generator",
-    "/run/systemd/generator.early", "/run/systemd/generator.late", "/run/systemd/journal", "/run/systemd/inaccessible",
-    "/run/systemd/ask-password", "/run/systemd/machines", "/run/systemd/seats", "/run/systemd/sessions", "/run/systemd/users",
+    "/run/lock",
+    "/run/systemd",
+    "/run/systemd/system",
+    "/run/systemd/units",
+    "/run/systemd/transient",
+    "/run/systemd/generator",
+    "/run/systemd/generator.early",
+    "/run/systemd/generator.late",
+    "/run/systemd/journal",
+    "/run/systemd/inaccessible",
+    "/run/systemd/ask-password",
+    "/run/systemd/machines",
+    "/run/systemd/seats",
+    "/run/systemd/sessions",
+    "/run/systemd/users",
     "/run/credentials",
 ];
 
@@ -45,11 +63,18 @@ pub fn set() -> Vec<String> {
         }
     }
     for directory in DIRECTORIES {
-        if let Err(error) = std::fs::create_dir_all(directory).and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755))) {
+        if let Err(error) = std::fs::create_dir_all(directory)
+            .and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)))
+        {
             complaints.push(format!("{directory} could not be made: {error}"));
         }
     }
-    for (target, link) in [("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin"), ("/proc/self/fd/1", "/dev/stdout"), ("/proc/self/fd/2", "/dev/stderr")] {
+    for (target, link) in [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
         let _ = symlink(target, link);
     }
     if in_container() {
@@ -90,20 +115,28 @@ pub fn welcome(options: &Options) {
         return;
     }
     let name = std::fs::read_to_string("/etc/os-release").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?.trim_matches('"').to_owned();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?.trim_matches('"').to_owned();
         Some(line)
     });
     let mut console = muster_runtime::console::Console::default();
-    let text = format!("\r\nWelcome to {}! (muster {})\r\n", name.as_deref().unwrap_or("Linux"), env!("CARGO_PKG_VERSION"));
+    let text = format!(
+        "\r\nWelcome to {}! (muster {})\r\n",
+        name.as_deref().unwrap_or("Linux"),
+        env!("CARGO_PKG_VERSION")
+    );
     console.show(muster_manager::effect::StatusMark::None, text.trim_start_matches("\r\n").trim_end());
 }
 
 fn mount_once(source: &str, place: &str, kind: &str, flags: MsFlags, data: &str) -> nix::Result<()> {
-    if is_mount_point(place) || (place == "/sys/fs/cgroup" && Path::new("/sys/fs/cgroup/cgroup.procs").exists()) {
+    if is_mount_point(place)
+        || (place == "/sys/fs/cgroup" && Path::new("/sys/fs/cgroup/cgroup.procs").exists())
+    {
         return Ok(());
     }
     let _ = std::fs::create_dir_all(place);
-    let attempt = |data: &str| mount(Some(source), place, Some(kind), flags, (!data.is_empty()).then_some(data));
+    let attempt =
+        |data: &str| mount(Some(source), place, Some(kind), flags, (!data.is_empty()).then_some(data));
     // An old kernel may not know an option; the mount without it is better than none.
     attempt(data).or_else(|_| attempt(""))
 }
@@ -127,14 +160,35 @@ pub fn in_container() -> bool {
 /// A word for what we run in, as `systemd-detect-virt` says it; empty for the bare machine.
 pub fn virtualization() -> String {
     if let Some(word) = std::env::var("container").ok().filter(|word| !word.is_empty()) {
-        let known = ["lxc", "lxc-libvirt", "systemd-nspawn", "docker", "podman", "rkt", "wsl", "proot", "pouch", "openvz", "oci"];
+        let known = [
+            "lxc",
+            "lxc-libvirt",
+            "systemd-nspawn",
+            "docker",
+            "podman",
+            "rkt",
+            "wsl",
+            "proot",
+            "pouch",
+            "openvz",
+            "oci",
+        ];
         return if known.contains(&word.as_str()) { word } else { "container-other".to_owned() };
     }
     let dmi = |file: &str| std::fs::read_to_string(format!("/sys/class/dmi/id/{file}")).unwrap_or_default();
     let vendor = format!("{} {} {}", dmi("sys_vendor"), dmi("product_name"), dmi("bios_vendor"));
     let table = [
-        ("KVM", "kvm"), ("QEMU", "qemu"), ("VMware", "vmware"), ("innotek", "oracle"), ("VirtualBox", "oracle"), ("Xen", "xen"),
-        ("Bochs", "bochs"), ("Parallels", "parallels"), ("BHYVE", "bhyve"), ("Hyper-V", "microsoft"), ("Amazon EC2", "amazon"),
+        ("KVM", "kvm"),
+        ("QEMU", "qemu"),
+        ("VMware", "vmware"),
+        ("innotek", "oracle"),
+        ("VirtualBox", "oracle"),
+        ("Xen", "xen"),
+        ("Bochs", "bochs"),
+        ("Parallels", "parallels"),
+        ("BHYVE", "bhyve"),
+        ("Hyper-V", "microsoft"),
+        ("Amazon EC2", "amazon"),
         ("Google", "google"),
     ];
     let found = table.iter().find(|(needle, _)| vendor.contains(needle)).map(|(_, word)| (*word).to_owned());
@@ -147,13 +201,16 @@ fn name_host(options: &Options) -> Option<String> {
     let text = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let in_file = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     let wanted = options.hostname.as_deref().or(in_file);
-    let current = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let current =
+        nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let name = match wanted {
         Some(name) => name.to_owned(),
         None if current.is_empty() || current == "(none)" => "localhost".to_owned(),
         None => return None,
     };
-    nix::unistd::sethostname(&name).err().map(|error| format!("The host name {name} could not be set: {error}"))
+    nix::unistd::sethostname(&name)
+        .err()
+        .map(|error| format!("The host name {name} could not be set: {error}"))
 }
 
 /// machine-id(5): the command line's, what /etc has, else the container's, else a random one, kept where it can be.
@@ -164,16 +221,20 @@ fn machine_id(options: &Options) -> Option<String> {
     if told.is_none() && valid(current.trim()) {
         return None;
     }
-    let container = || std::env::var("container_uuid").ok().map(|text| text.replace('-', "")).filter(|text| valid(text));
+    let container =
+        || std::env::var("container_uuid").ok().map(|text| text.replace('-', "")).filter(|text| valid(text));
     let given = told.or_else(container);
-    let id = given.or_else(|| std::fs::read_to_string("/proc/sys/kernel/random/uuid").ok().map(|text| text.trim().replace('-', "")))?;
+    let id = given.or_else(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/uuid").ok().map(|text| text.trim().replace('-', ""))
+    })?;
     let line = format!("{}\n", id.to_ascii_lowercase());
     if std::fs::write("/etc/machine-id", &line).is_ok() {
         return None;
     }
     // A read-only root: a file below /run stands in its place until the next boot.
     let bound = std::fs::write("/run/machine-id", &line).map_err(|error| error.to_string()).and_then(|()| {
-        mount(Some("/run/machine-id"), "/etc/machine-id", None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|error| error.to_string())
+        mount(Some("/run/machine-id"), "/etc/machine-id", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|error| error.to_string())
     });
     bound.err().map(|error| format!("The machine id could not be kept: {error}"))
 }

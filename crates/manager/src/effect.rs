@@ -162,7 +162,13 @@ pub enum Effect {
     /// at once; the runtime reads `cgroup.events` at the moment it delivers that event, never earlier.
     KillCgroup { path: String, signal: i32, except: Vec<u32>, send_cont: bool, send_hup: bool },
     /// Make the cgroup of a unit and set its attributes; watch it for emptiness.
-    RealizeCgroup { path: String, unit: UnitName, config: Rc<CGroupSection>, invocation_id: String, owner: Option<String> },
+    RealizeCgroup {
+        path: String,
+        unit: UnitName,
+        config: Rc<CGroupSection>,
+        invocation_id: String,
+        owner: Option<String>,
+    },
     /// Remove a cgroup that is empty.
     RemoveCgroup { path: String },
     /// Freeze or thaw.

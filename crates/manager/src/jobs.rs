@@ -71,7 +71,10 @@ impl Facts for Manager {
 
     fn ignores_isolate(&self, unit: UnitId) -> bool {
         self.state.units.get(&unit).is_none_or(|unit| {
-            let kind_default = matches!(unit.name.kind(), UnitKind::Slice | UnitKind::Scope | UnitKind::Device | UnitKind::Mount);
+            let kind_default = matches!(
+                unit.name.kind(),
+                UnitKind::Slice | UnitKind::Scope | UnitKind::Device | UnitKind::Mount
+            );
             unit.perpetual || unit.file.unit.ignore_on_isolate.unwrap_or(kind_default)
         })
     }
@@ -95,7 +98,10 @@ impl Manager {
         cause: &str,
     ) -> Result<JobId, Refused> {
         if self.state.jobs.len() >= JOBS_MAX {
-            return Err(Refused::new("org.freedesktop.DBus.Error.LimitsExceeded", "Too many jobs are queued."));
+            return Err(Refused::new(
+                "org.freedesktop.DBus.Error.LimitsExceeded",
+                "Too many jobs are queued.",
+            ));
         }
         self.check_mode(unit, kind, mode)?;
         let made = transaction::build(&self.state.graph, self, unit, kind, mode)
@@ -114,7 +120,10 @@ impl Manager {
             return Ok(());
         }
         if kind != JobType::Start {
-            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "Isolate is only valid for start."));
+            return Err(Refused::new(
+                "org.freedesktop.DBus.Error.InvalidArgs",
+                "Isolate is only valid for start.",
+            ));
         }
         match self.state.units.get(&unit) {
             Some(unit) if !unit.file.unit.allow_isolate => Err(Refused::new(
@@ -127,18 +136,33 @@ impl Manager {
 
     fn refused_transaction(&self, anchor: UnitId, kind: JobType, error: TransactionError) -> Refused {
         let name = |unit: UnitId| self.unit_name(unit);
-        let s1 = |tail: &str, text: String| Refused { name: format!("org.freedesktop.systemd1.{tail}"), message: text };
+        let s1 = |tail: &str, text: String| Refused {
+            name: format!("org.freedesktop.systemd1.{tail}"),
+            message: text,
+        };
         match error {
             TransactionError::Refused(unit, Refusal::NotFound) => {
                 s1("NoSuchUnit", format!("Unit {} not found.", name(unit)))
             }
-            TransactionError::Refused(unit, Refusal::Masked) => s1("UnitMasked", format!("Unit {} is masked.", name(unit))),
+            TransactionError::Refused(unit, Refusal::Masked) => {
+                s1("UnitMasked", format!("Unit {} is masked.", name(unit)))
+            }
             TransactionError::Refused(unit, Refusal::LoadFailed(_)) => {
-                let bad = self.state.units.get(&unit).is_some_and(|unit| unit.file.load_state == LoadState::BadSetting);
+                let bad = self
+                    .state
+                    .units
+                    .get(&unit)
+                    .is_some_and(|unit| unit.file.load_state == LoadState::BadSetting);
                 if bad {
                     s1("BadUnitSetting", format!("Unit {} has a bad unit file setting.", name(unit)))
                 } else {
-                    s1("LoadFailed", format!("Unit {} failed to load properly, please adjust/correct and reload service manager.", name(unit)))
+                    s1(
+                        "LoadFailed",
+                        format!(
+                            "Unit {} failed to load properly, please adjust/correct and reload service manager.",
+                            name(unit)
+                        ),
+                    )
                 }
             }
             TransactionError::Refused(unit, Refusal::NotApplicable) => s1(
@@ -147,17 +171,26 @@ impl Manager {
             ),
             TransactionError::Conflicting(unit) => s1(
                 "TransactionJobsConflicting",
-                format!("Transaction contains conflicting jobs 'start' and 'stop' for {}. Probably contradicting requirement dependencies configured.", name(unit)),
+                format!(
+                    "Transaction contains conflicting jobs 'start' and 'stop' for {}. Probably contradicting requirement dependencies configured.",
+                    name(unit)
+                ),
             ),
-            TransactionError::Cyclic(_) => {
-                s1("TransactionOrderIsCyclic", format!("Transaction order is cyclic. See system logs for details ({}).", name(anchor)))
-            }
+            TransactionError::Cyclic(_) => s1(
+                "TransactionOrderIsCyclic",
+                format!("Transaction order is cyclic. See system logs for details ({}).", name(anchor)),
+            ),
             TransactionError::Destructive(unit) => {
                 let queued = self.installed(unit).map_or("", |(kind, _)| kind.as_str());
                 s1(
                     "TransactionIsDestructive",
-                    format!("Transaction for {}/{} is destructive ({} has '{queued}' job queued, but '{}' is included in transaction).",
-                        name(anchor), kind.as_str(), name(unit), if queued == "stop" { "start" } else { "stop" }),
+                    format!(
+                        "Transaction for {}/{} is destructive ({} has '{queued}' job queued, but '{}' is included in transaction).",
+                        name(anchor),
+                        kind.as_str(),
+                        name(unit),
+                        if queued == "stop" { "start" } else { "stop" }
+                    ),
                 )
             }
         }
@@ -179,7 +212,8 @@ impl Manager {
     fn install(&mut self, made: Transaction, mode: JobMode, cause: &str) -> Result<JobId, Refused> {
         let mut anchor_job = None;
         for (&unit, &kind) in &made.jobs {
-            let pulled = made.pulled_by.get(&unit).map(|(by, via)| format!("{} {}=", self.unit_name(*by), via.name()));
+            let pulled =
+                made.pulled_by.get(&unit).map(|(by, via)| format!("{} {}=", self.unit_name(*by), via.name()));
             let why = match pulled {
                 Some(by) if Some(unit) != made.anchor => format!("{by} (of {cause})"),
                 _ => cause.to_owned(),
@@ -189,7 +223,8 @@ impl Manager {
                 anchor_job = Some(job);
             }
         }
-        anchor_job.ok_or_else(|| Refused::new("org.freedesktop.DBus.Error.Failed", "The request came to nothing."))
+        anchor_job
+            .ok_or_else(|| Refused::new("org.freedesktop.DBus.Error.Failed", "The request came to nothing."))
     }
 
     fn install_one(&mut self, unit: UnitId, kind: JobType, mode: JobMode, cause: String) -> JobId {
@@ -223,7 +258,12 @@ impl Manager {
         self.state.next_job = self.state.next_job.wrapping_add(1).max(1);
         let id = JobId(self.state.next_job);
         let queued_usec = self.now.monotonic_usec;
-        let timeout = self.state.units.get(&unit).and_then(|unit| unit.file.unit.job_timeout_sec).map_or(u64::MAX, |span| span.0);
+        let timeout = self
+            .state
+            .units
+            .get(&unit)
+            .and_then(|unit| unit.file.unit.job_timeout_sec)
+            .map_or(u64::MAX, |span| span.0);
         let job = Job {
             id,
             unit,
@@ -264,7 +304,8 @@ impl Manager {
         if let Some(job) = self.state.jobs.get_mut(&id) {
             job.running = true;
             job.begun_usec = self.now.monotonic_usec;
-            let running = self.state.units.get(&job.unit).and_then(|unit| unit.file.unit.job_running_timeout_sec);
+            let running =
+                self.state.units.get(&job.unit).and_then(|unit| unit.file.unit.job_running_timeout_sec);
             if let Some(span) = running {
                 job.deadline_usec = job.deadline_usec.min(job.begun_usec.saturating_add(span.0));
             }
@@ -351,7 +392,9 @@ impl Manager {
             }
             JobType::Stop if down => self.finish_job(id, JobResult::Done, true),
             JobType::Restart if down && job.running => self.turn_into_start(id),
-            JobType::Stop | JobType::Restart if job.running && up => self.finish_job(id, JobResult::Failed, true),
+            JobType::Stop | JobType::Restart if job.running && up => {
+                self.finish_job(id, JobResult::Failed, true)
+            }
             // A unit that stops while its start job is queued, or the reverse, keeps the job waiting.
             _ => {
                 self.state.run_queue.insert(id);
@@ -416,7 +459,10 @@ impl Manager {
             .flat_map(move |kind| self.state.graph.of(unit, kind))
             .filter_map(|other| self.state.units.get(&other)?.job)
             .filter(|id| {
-                self.state.jobs.get(id).is_some_and(|job| matches!(job.kind, JobType::Start | JobType::VerifyActive))
+                self.state
+                    .jobs
+                    .get(id)
+                    .is_some_and(|job| matches!(job.kind, JobType::Start | JobType::VerifyActive))
             })
     }
 

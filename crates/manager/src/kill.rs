@@ -61,7 +61,13 @@ impl Manager {
         let send_cont = wave == Wave::Polite;
         match cgroup {
             Some(path) if whole => {
-                self.effects.push_back(Effect::KillCgroup { path, signal, except: known, send_cont, send_hup: hup });
+                self.effects.push_back(Effect::KillCgroup {
+                    path,
+                    signal,
+                    except: known,
+                    send_cont,
+                    send_hup: hup,
+                });
                 true
             }
             _ => !known.is_empty() || self.spawn_is_pending(id),
@@ -75,7 +81,9 @@ impl Manager {
         };
         let restarting = self.job_kind(id) == Some(muster_graph::JobType::Restart);
         match wave {
-            Wave::Polite if restarting => (kill.restart_kill_signal.unwrap_or(kill.kill_signal).0, kill.send_sighup),
+            Wave::Polite if restarting => {
+                (kill.restart_kill_signal.unwrap_or(kill.kill_signal).0, kill.send_sighup)
+            }
             Wave::Polite => (kill.kill_signal.0, kill.send_sighup),
             Wave::Watchdog => (kill.watchdog_signal.0, false),
             Wave::Final => (kill.final_kill_signal.0, false),

@@ -35,6 +35,7 @@ mod report;
 mod request;
 mod restart;
 mod service;
+mod service_ends;
 mod simple;
 mod socket;
 mod spawn;

@@ -89,7 +89,8 @@ impl Manager {
             self.note_cause(id, format!("{} -> {}", old.as_str(), new.as_str()));
         }
         let had_job = self.state.units.get(&id).and_then(|unit| unit.job).is_some();
-        let stopping_job = self.job_kind(id).is_some_and(|kind| matches!(kind, JobType::Stop | JobType::Restart));
+        let stopping_job =
+            self.job_kind(id).is_some_and(|kind| matches!(kind, JobType::Stop | JobType::Restart));
         self.job_by_state(id);
         if !is_up(old) && is_up(new) {
             self.became_active(id, had_job);
@@ -213,10 +214,11 @@ impl Manager {
 
     /// `StopWhenUnneeded=` of what this unit needed.
     fn stop_unneeded_of(&mut self, id: UnitId) {
-        let needed: Vec<UnitId> = [Dependency::Requires, Dependency::Wants, Dependency::BindsTo, Dependency::Requisite]
-            .into_iter()
-            .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
-            .collect();
+        let needed: Vec<UnitId> =
+            [Dependency::Requires, Dependency::Wants, Dependency::BindsTo, Dependency::Requisite]
+                .into_iter()
+                .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
+                .collect();
         for other in needed {
             if self.is_unneeded(other) {
                 self.request_quietly(other, JobType::Stop, JobMode::Fail, "no unit needs it any more");
@@ -248,7 +250,13 @@ impl Manager {
     }
 
     /// Queues a job for PID 1's own reasons; a refusal is logged, nobody waits.
-    pub(crate) fn request_quietly(&mut self, unit: UnitId, kind: JobType, mode: JobMode, cause: &str) -> bool {
+    pub(crate) fn request_quietly(
+        &mut self,
+        unit: UnitId,
+        kind: JobType,
+        mode: JobMode,
+        cause: &str,
+    ) -> bool {
         match self.enqueue(unit, kind, mode, cause) {
             Ok(_) => true,
             Err(refused) => {
@@ -265,7 +273,10 @@ impl Manager {
             ActiveState::Active | ActiveState::Reloading => return Started::Ended(JobResult::Done),
             ActiveState::Deactivating => return Started::Later,
             ActiveState::Activating if !self.waits_for_restart(id) => return Started::Working,
-            ActiveState::Activating | ActiveState::Inactive | ActiveState::Failed | ActiveState::Maintenance => {}
+            ActiveState::Activating
+            | ActiveState::Inactive
+            | ActiveState::Failed
+            | ActiveState::Maintenance => {}
         }
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         if unit.pending_conditions.is_some() {
@@ -306,15 +317,19 @@ impl Manager {
     pub(crate) fn conditions_checked(&mut self, query: crate::effect::QueryId, results: &[bool]) {
         let Some(id) = self.state.queries.remove(&query) else { return };
         let stamp = self.stamp();
-        let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.pending_conditions == Some(query)) else { return };
+        let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.pending_conditions == Some(query))
+        else {
+            return;
+        };
         unit.pending_conditions = None;
         let conditions = unit.file.unit.conditions.clone();
         unit.condition_each = results.iter().map(|result| if *result { 1 } else { -1 }).collect();
         let verdict = |asserts: bool| crate::conditions::verdict(&conditions, results, asserts);
         (unit.condition_result, unit.condition_stamp) = (verdict(false).is_none(), stamp);
         (unit.assert_result, unit.assert_stamp) = (verdict(true).is_none(), stamp);
-        let Some(job) = unit.job.filter(|job| self.state.jobs.get(job).is_some_and(|job| job.running && job.kind == JobType::Start))
-        else {
+        let Some(job) = unit.job.filter(|job| {
+            self.state.jobs.get(job).is_some_and(|job| job.running && job.kind == JobType::Start)
+        }) else {
             return;
         };
         if let Some(failed) = verdict(false) {
@@ -350,7 +365,11 @@ impl Manager {
             UnitKind::Target | UnitKind::Slice | UnitKind::Scope => self.simple_start(id),
             UnitKind::Mount => self.mount_start(id),
             UnitKind::Device | UnitKind::Automount | UnitKind::Swap | UnitKind::Timer | UnitKind::Path => {
-                let text = format!("{}: this version shows {} units but does not run them.", unit.name, unit.name.kind().suffix());
+                let text = format!(
+                    "{}: this version shows {} units but does not run them.",
+                    unit.name,
+                    unit.name.kind().suffix()
+                );
                 self.log(Level::Debug, Some(id), text);
                 Started::Ended(JobResult::Unsupported)
             }
@@ -390,7 +409,8 @@ impl Manager {
     pub fn can_reload(&self, id: UnitId) -> bool {
         self.state.units.get(&id).is_some_and(|unit| match &unit.file.body {
             muster_unit::Body::Service(service) => {
-                !service.exec_reload.is_empty() || self.service_type(id) == muster_unit::ServiceType::NotifyReload
+                !service.exec_reload.is_empty()
+                    || self.service_type(id) == muster_unit::ServiceType::NotifyReload
             }
             _ => false,
         })
@@ -412,7 +432,8 @@ impl Manager {
     pub fn system_state(&self) -> SystemState {
         let is_active = |name: &str| {
             name.parse::<UnitName>().ok().and_then(|name| self.unit(&name)).is_some_and(|unit| {
-                !matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed) || unit.job.is_some()
+                !matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed)
+                    || unit.job.is_some()
             })
         };
         let shutting_down = self.shutdown_is_queued();
@@ -433,16 +454,15 @@ impl Manager {
 
     /// Whether a start job of shutdown.target is queued.
     pub(crate) fn shutdown_is_queued(&self) -> bool {
-        "shutdown.target"
-            .parse::<UnitName>()
-            .ok()
-            .and_then(|name| self.state.names.get(&name))
-            .is_some_and(|id| self.job_kind(*id) == Some(JobType::Start) || self.active_state(*id) == ActiveState::Active)
+        "shutdown.target".parse::<UnitName>().ok().and_then(|name| self.state.names.get(&name)).is_some_and(
+            |id| self.job_kind(*id) == Some(JobType::Start) || self.active_state(*id) == ActiveState::Active,
+        )
     }
 
     /// How many units are failed.
     pub fn failed_units(&self) -> u32 {
-        let failed = self.state.units.values().filter(|unit| unit.active_state() == ActiveState::Failed).count();
+        let failed =
+            self.state.units.values().filter(|unit| unit.active_state() == ActiveState::Failed).count();
         u32::try_from(failed).unwrap_or(u32::MAX)
     }
 

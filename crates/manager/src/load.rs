@@ -58,7 +58,8 @@ impl Manager {
         }
         self.report_diagnostics(&file);
         let unit = new_unit(id, Rc::new(file));
-        if matches!(&unit.file.body, Body::Service(section) if section.effective_type() == muster_unit::ServiceType::Idle) {
+        if matches!(&unit.file.body, Body::Service(section) if section.effective_type() == muster_unit::ServiceType::Idle)
+        {
             self.state.idle.insert(id);
         }
         self.state.units.insert(id, unit);
@@ -118,29 +119,47 @@ impl Manager {
 
     /// A target is reached when all that it pulls in is there (systemd.target(5)), unless it is ordered otherwise.
     fn order_target_after_its_parts(&mut self, id: UnitId) {
-        let parts: Vec<UnitId> = [Dependency::Requires, Dependency::Wants, Dependency::BindsTo, Dependency::Requisite, Dependency::Upholds]
-            .into_iter()
-            .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
-            .collect();
+        let parts: Vec<UnitId> = [
+            Dependency::Requires,
+            Dependency::Wants,
+            Dependency::BindsTo,
+            Dependency::Requisite,
+            Dependency::Upholds,
+        ]
+        .into_iter()
+        .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
+        .collect();
         for part in parts {
             self.order_target_after(id, part);
         }
     }
 
     fn order_targets_that_want(&mut self, id: UnitId) {
-        let wanting: Vec<UnitId> = [Dependency::RequiredBy, Dependency::WantedBy, Dependency::BoundBy, Dependency::RequisiteOf, Dependency::UpheldBy]
-            .into_iter()
-            .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
-            .collect();
+        let wanting: Vec<UnitId> = [
+            Dependency::RequiredBy,
+            Dependency::WantedBy,
+            Dependency::BoundBy,
+            Dependency::RequisiteOf,
+            Dependency::UpheldBy,
+        ]
+        .into_iter()
+        .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
+        .collect();
         for target in wanting {
             self.order_target_after(target, id);
         }
     }
 
     fn order_target_after(&mut self, target: UnitId, part: UnitId) {
-        let applies = |id: UnitId| self.state.units.get(&id).is_some_and(|unit| unit.file.unit.default_dependencies);
-        let is_target = self.state.units.get(&target).is_some_and(|unit| unit.name.kind() == UnitKind::Target);
-        if is_target && applies(target) && applies(part) && !self.state.graph.has(target, Dependency::Before, part) {
+        let applies =
+            |id: UnitId| self.state.units.get(&id).is_some_and(|unit| unit.file.unit.default_dependencies);
+        let is_target =
+            self.state.units.get(&target).is_some_and(|unit| unit.name.kind() == UnitKind::Target);
+        if is_target
+            && applies(target)
+            && applies(part)
+            && !self.state.graph.has(target, Dependency::Before, part)
+        {
             self.state.graph.add(target, Dependency::After, part);
         }
     }
@@ -161,7 +180,8 @@ impl Manager {
             }
             if let Some(unit) = self.state.units.get_mut(id) {
                 // A unit whose file vanished keeps what it runs by.
-                let gone = file.load_state == LoadState::NotFound && unit.active_state() != ActiveState::Inactive;
+                let gone =
+                    file.load_state == LoadState::NotFound && unit.active_state() != ActiveState::Inactive;
                 if gone {
                     let mut kept = (*unit.file).clone();
                     kept.load_state = LoadState::NotFound;
@@ -200,7 +220,8 @@ impl Manager {
     fn may_unload(&self, id: UnitId) -> bool {
         let Some(unit) = self.state.units.get(&id) else { return false };
         let state = unit.active_state();
-        let idle = state == ActiveState::Inactive || (state == ActiveState::Failed && self.collects_failed(unit));
+        let idle =
+            state == ActiveState::Inactive || (state == ActiveState::Failed && self.collects_failed(unit));
         idle && unit.job.is_none()
             && !unit.perpetual
             && unit.references == 0
@@ -217,7 +238,10 @@ impl Manager {
     fn unload(&mut self, id: UnitId) {
         let Some(unit) = self.state.units.get(&id) else { return };
         let name = unit.name.clone();
-        let refers: Vec<UnitId> = Dependency::ALL.iter().flat_map(|kind| self.state.graph.of(id, *kind).collect::<Vec<_>>()).collect();
+        let refers: Vec<UnitId> = Dependency::ALL
+            .iter()
+            .flat_map(|kind| self.state.graph.of(id, *kind).collect::<Vec<_>>())
+            .collect();
         self.state.graph.remove_unit(id);
         self.state.units.remove(&id);
         self.state.names.retain(|_, owner| *owner != id);
@@ -238,7 +262,13 @@ fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
         Body::Service(_) => Kind::Service(Box::default()),
         Body::Socket(_) => Kind::Socket(Box::default()),
         Body::Mount(_) => Kind::Mount(Default::default()),
-        Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Automount(_) | Body::Swap(_) | Body::Scope(_)
+        Body::Target
+        | Body::Slice(_)
+        | Body::Timer(_)
+        | Body::Path(_)
+        | Body::Automount(_)
+        | Body::Swap(_)
+        | Body::Scope(_)
         | Body::Device => Kind::Simple(Default::default()),
     };
     let perpetual = matches!(file.id.as_str(), "-.slice" | "system.slice" | "init.scope" | "-.mount");
@@ -340,7 +370,10 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
         }
         Body::Socket(section) => {
             if !section.accept {
-                let service = section.service.clone().map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
+                let service = section
+                    .service
+                    .clone()
+                    .map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
                 add(Dependency::Triggers, &service);
                 add(Dependency::Before, &service);
             }
@@ -365,7 +398,10 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             }
         }
         Body::Timer(section) => {
-            let unit = section.unit.clone().map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
+            let unit = section
+                .unit
+                .clone()
+                .map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
             add(Dependency::Triggers, &unit);
             add(Dependency::Before, &unit);
             if default {
@@ -375,7 +411,10 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             }
         }
         Body::Path(section) => {
-            let unit = section.unit.clone().map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
+            let unit = section
+                .unit
+                .clone()
+                .map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
             add(Dependency::Triggers, &unit);
             add(Dependency::Before, &unit);
             if default {
@@ -412,8 +451,18 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
 /// Ordering that an execution context implies (systemd.exec(5), "Implicit Dependencies").
 fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
     let mut after = Vec::new();
-    let logs = |output: &StdOutput| matches!(output, StdOutput::Journal | StdOutput::JournalConsole | StdOutput::Kmsg | StdOutput::KmsgConsole | StdOutput::Inherit);
-    if exec.standard_input != StdInput::Socket && (logs(&exec.standard_output) || logs(&exec.standard_error)) {
+    let logs = |output: &StdOutput| {
+        matches!(
+            output,
+            StdOutput::Journal
+                | StdOutput::JournalConsole
+                | StdOutput::Kmsg
+                | StdOutput::KmsgConsole
+                | StdOutput::Inherit
+        )
+    };
+    if exec.standard_input != StdInput::Socket && (logs(&exec.standard_output) || logs(&exec.standard_error))
+    {
         after.push("systemd-journald.socket");
     }
     if exec.private_tmp_is_set() {
@@ -430,7 +479,10 @@ fn slice_of(file: &UnitFile) -> Option<String> {
             if stem == "-" {
                 return None;
             }
-            return Some(stem.rsplit_once('-').map_or_else(|| "-.slice".to_owned(), |(parent, _)| format!("{parent}.slice")));
+            return Some(
+                stem.rsplit_once('-')
+                    .map_or_else(|| "-.slice".to_owned(), |(parent, _)| format!("{parent}.slice")),
+            );
         }
         Body::Service(_) | Body::Socket(_) | Body::Mount(_) | Body::Swap(_) | Body::Scope(_) => {}
         Body::Target | Body::Device | Body::Timer(_) | Body::Path(_) | Body::Automount(_) => return None,

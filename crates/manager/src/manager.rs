@@ -46,13 +46,26 @@ impl Manager {
     /// A manager that knows nothing but the facts of this boot. `seed` feeds invocation ids.
     pub fn new(facts: Facts, seed: u64, now: Now) -> Manager {
         let userspace = Stamp { realtime_usec: now.realtime_usec, monotonic_usec: now.monotonic_usec };
-        let state = State { facts, seed, userspace, show_status: true, log_level: Level::Info as u8, ..State::default() };
+        let state = State {
+            facts,
+            seed,
+            userspace,
+            show_status: true,
+            log_level: Level::Info as u8,
+            ..State::default()
+        };
         Manager { state, effects: VecDeque::new(), now, booting: false, wanted_targets: Vec::new() }
     }
 
     /// A manager that goes on where another stopped.
     pub fn from_state(state: State) -> Manager {
-        Manager { state, effects: VecDeque::new(), now: Now::default(), booting: true, wanted_targets: Vec::new() }
+        Manager {
+            state,
+            effects: VecDeque::new(),
+            now: Now::default(),
+            booting: true,
+            wanted_targets: Vec::new(),
+        }
     }
 
     /// Everything, to read.
@@ -84,7 +97,11 @@ impl Manager {
         let candidates = [target.as_str(), "default.target", "multi-user.target", "rescue.target"];
         let started = candidates.into_iter().any(|name| self.start_boot_unit(name, source));
         if !started {
-            self.log(Level::Emergency, None, "No unit to boot could be started; the machine stays up without one.");
+            self.log(
+                Level::Emergency,
+                None,
+                "No unit to boot could be started; the machine stays up without one.",
+            );
         }
         for name in self.state.facts.wanted.clone() {
             self.start_boot_unit(&name, source);
@@ -105,12 +122,19 @@ impl Manager {
 
     fn start_boot_unit(&mut self, name: &str, source: &dyn Source) -> bool {
         let Ok(name) = name.parse::<UnitName>() else {
-            self.log(Level::Error, None, format!("{name} is not a unit name; expected something like multi-user.target."));
+            self.log(
+                Level::Error,
+                None,
+                format!("{name} is not a unit name; expected something like multi-user.target."),
+            );
             return false;
         };
         let id = self.load(&name, source);
         let mode = if self.state.jobs.is_empty() { JobMode::Isolate } else { JobMode::Replace };
-        match self.enqueue(id, JobType::Start, mode, "boot").or_else(|_| self.enqueue(id, JobType::Start, JobMode::Replace, "boot")) {
+        match self
+            .enqueue(id, JobType::Start, mode, "boot")
+            .or_else(|_| self.enqueue(id, JobType::Start, JobMode::Replace, "boot"))
+        {
             Ok(_) => true,
             Err(refused) => {
                 self.log(Level::Error, Some(id), format!("Failed to start {name}: {}", refused.message));
@@ -141,7 +165,9 @@ impl Manager {
             Event::ChildExited { pid, exit } => self.child_exited(pid, exit),
             Event::WatchedProcessExited { pid } => self.child_exited(pid, crate::event::Exit::Exited(0)),
             Event::CgroupEmptied { path } => self.cgroup_emptied(&path),
-            Event::Notified { pid, uid, cgroup, fields, fds } => self.notified(pid, uid, cgroup.as_deref(), &fields, fds),
+            Event::Notified { pid, uid, cgroup, fields, fds } => {
+                self.notified(pid, uid, cgroup.as_deref(), &fields, fds)
+            }
             Event::SocketsOpened { unit, result } => {
                 if let Some(id) = self.state.names.get(&unit).copied() {
                     self.sockets_opened(id, result);

@@ -14,9 +14,20 @@ const STATUS_BYTES_MAX: usize = 4096;
 
 impl Manager {
     /// A message from a process.
-    pub(crate) fn notified(&mut self, pid: u32, uid: u32, cgroup: Option<&str>, fields: &[(String, String)], fds: Vec<FdId>) {
+    pub(crate) fn notified(
+        &mut self,
+        pid: u32,
+        uid: u32,
+        cgroup: Option<&str>,
+        fields: &[(String, String)],
+        fds: Vec<FdId>,
+    ) {
         let Some(id) = self.unit_of_process(pid, cgroup) else {
-            self.log(Level::Debug, None, format!("Notification from process {pid}, which belongs to no unit, is ignored."));
+            self.log(
+                Level::Debug,
+                None,
+                format!("Notification from process {pid}, which belongs to no unit, is ignored."),
+            );
             return self.drop_fds(fds);
         };
         if self.service(id).is_none() || !self.may_notify(id, pid) {
@@ -28,7 +39,8 @@ impl Manager {
             self.log(Level::Warning, Some(id), text);
             return self.drop_fds(fds);
         }
-        let get = |key: &str| fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        let get =
+            |key: &str| fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
         if let Some(pid) = get("MAINPID").and_then(|text| text.parse().ok()) {
             self.notified_main_pid(id, pid, uid, cgroup);
         }
@@ -67,7 +79,9 @@ impl Manager {
 
     fn may_notify(&self, id: UnitId, pid: u32) -> bool {
         let Some(service) = self.service(id) else { return false };
-        let is = |process: &Option<crate::state::Process>| process.as_ref().and_then(|process| process.pid) == Some(pid);
+        let is = |process: &Option<crate::state::Process>| {
+            process.as_ref().and_then(|process| process.pid) == Some(pid)
+        };
         match self.notify_access(id) {
             NotifyAccess::None => false,
             NotifyAccess::All => true,
@@ -79,7 +93,8 @@ impl Manager {
     /// Outside the unit's cgroup only root's word counts for `MAINPID=`; PID 1 never.
     fn notified_main_pid(&mut self, id: UnitId, pid: u32, uid: u32, cgroup: Option<&str>) {
         let inside = cgroup.is_some() && self.unit_of_process(0, cgroup) == Some(id);
-        let control = self.service(id).and_then(|service| service.control.as_ref()).and_then(|control| control.pid);
+        let control =
+            self.service(id).and_then(|service| service.control.as_ref()).and_then(|control| control.pid);
         if pid <= 1 || control == Some(pid) || !(inside || uid == 0) {
             let text = format!("{}: MAINPID={pid} is refused.", self.unit_name(id));
             return self.log(Level::Warning, Some(id), text);
@@ -90,10 +105,18 @@ impl Manager {
     fn notified_texts<'a>(&mut self, id: UnitId, get: &impl Fn(&str) -> Option<&'a str>) {
         let Some(service) = self.service_mut(id) else { return };
         if let Some(text) = get("STATUS") {
-            let end = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= STATUS_BYTES_MAX).last().unwrap_or(0);
-            service.status_text = if text.len() <= STATUS_BYTES_MAX { text } else { text.get(..end).unwrap_or("") }.to_owned();
+            let end = text
+                .char_indices()
+                .map(|(at, _)| at)
+                .take_while(|at| *at <= STATUS_BYTES_MAX)
+                .last()
+                .unwrap_or(0);
+            service.status_text =
+                if text.len() <= STATUS_BYTES_MAX { text } else { text.get(..end).unwrap_or("") }.to_owned();
         }
-        if let Some(number) = get("ERRNO").and_then(|text| text.parse().ok()).filter(|number: &i32| *number >= 0) {
+        if let Some(number) =
+            get("ERRNO").and_then(|text| text.parse().ok()).filter(|number: &i32| *number >= 0)
+        {
             service.status_errno = number;
         }
         if let Some(text) = get("BUSERROR") {
@@ -110,7 +133,9 @@ impl Manager {
 
     fn notified_watchdog<'a>(&mut self, id: UnitId, get: &impl Fn(&str) -> Option<&'a str>) {
         let stamp = self.stamp();
-        if let (Some(span), Some(service)) = (get("WATCHDOG_USEC").and_then(|text| text.parse().ok()), self.service_mut(id)) {
+        if let (Some(span), Some(service)) =
+            (get("WATCHDOG_USEC").and_then(|text| text.parse().ok()), self.service_mut(id))
+        {
             service.watchdog_override_usec = Some(span);
             service.watchdog = stamp;
         }
@@ -136,10 +161,16 @@ impl Manager {
 
     fn store_fds(&mut self, id: UnitId, fds: Vec<FdId>, name: &str, poll: bool) {
         let max = self.service_config(id).map_or(0, |(_, section)| section.file_descriptor_store_max);
-        let room = usize::try_from(max).unwrap_or(0).saturating_sub(self.service(id).map_or(0, |service| service.fd_store.len()));
+        let room = usize::try_from(max)
+            .unwrap_or(0)
+            .saturating_sub(self.service(id).map_or(0, |service| service.fd_store.len()));
         let (kept, refused): (Vec<_>, Vec<_>) = fds.into_iter().enumerate().partition(|(at, _)| *at < room);
         if !refused.is_empty() {
-            let text = format!("{}: File descriptor store is full ({max}), closing {}.", self.unit_name(id), refused.len());
+            let text = format!(
+                "{}: File descriptor store is full ({max}), closing {}.",
+                self.unit_name(id),
+                refused.len()
+            );
             self.log(Level::Warning, Some(id), text);
         }
         for (_, fd) in kept {
@@ -155,7 +186,8 @@ impl Manager {
 
     fn remove_stored(&mut self, id: UnitId, name: &str) {
         let Some(service) = self.service_mut(id) else { return };
-        let gone: Vec<FdId> = service.fd_store.iter().filter(|stored| stored.name == name).map(|stored| stored.fd).collect();
+        let gone: Vec<FdId> =
+            service.fd_store.iter().filter(|stored| stored.name == name).map(|stored| stored.fd).collect();
         service.fd_store.retain(|stored| stored.name != name);
         self.drop_fds(gone);
     }
@@ -177,5 +209,7 @@ impl Manager {
 
 /// sd_listen_fds(3): up to 255 printable ASCII characters without a colon.
 fn is_fd_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 255 && name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':')
+    !name.is_empty()
+        && name.len() <= 255
+        && name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':')
 }

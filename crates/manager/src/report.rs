@@ -33,7 +33,13 @@ impl Manager {
         self.log_with(level, unit, message.into(), Vec::new());
     }
 
-    fn log_with(&mut self, level: Level, unit: Option<UnitId>, message: String, mut fields: Vec<(String, String)>) {
+    fn log_with(
+        &mut self,
+        level: Level,
+        unit: Option<UnitId>,
+        message: String,
+        mut fields: Vec<(String, String)>,
+    ) {
         if level as u8 > self.state.log_level {
             return;
         }
@@ -51,7 +57,9 @@ impl Manager {
 
     fn status(&mut self, mark: StatusMark, message: String) {
         // A console is a person's while the system comes up or goes down; between, it is whoever logs in there.
-        let moving = self.state.finished.monotonic_usec == 0 || self.shutdown_is_queued() || self.state.shutdown.is_some();
+        let moving = self.state.finished.monotonic_usec == 0
+            || self.shutdown_is_queued()
+            || self.state.shutdown.is_some();
         if self.state.show_status && moving {
             self.effects.push_back(Effect::ShowStatus { mark, message });
         }
@@ -60,7 +68,13 @@ impl Manager {
     /// `nginx.service - A high performance web server`, as systemd shows units to people.
     fn title(&self, id: UnitId) -> String {
         let Some(unit) = self.state.units.get(&id) else { return String::new() };
-        match unit.file.unit.description.as_deref().filter(|text| !text.is_empty() && *text != unit.name.as_str()) {
+        match unit
+            .file
+            .unit
+            .description
+            .as_deref()
+            .filter(|text| !text.is_empty() && *text != unit.name.as_str())
+        {
             Some(text) => format!("{} - {text}", unit.name),
             None => unit.name.to_string(),
         }
@@ -103,10 +117,15 @@ impl Manager {
         let name = self.unit_name(id);
         let text = match phase {
             "stop-sigterm" | "final-sigterm" => format!("{name}: State '{phase}' timed out. Killing."),
-            "start" | "stop" | "stop-post" | "start-post" => format!("{name}: {phase} operation timed out. Terminating."),
+            "start" | "stop" | "stop-post" | "start-post" => {
+                format!("{name}: {phase} operation timed out. Terminating.")
+            }
             "runtime" => format!("{name}: Service reached runtime time limit. Stopping."),
             "reload" => format!("{name}: Reload operation timed out. Killing reload process."),
-            _ => format!("{name}: Processes still around after {}. Entering failed mode.", phase.replace("stop-", "").to_uppercase()),
+            _ => format!(
+                "{name}: Processes still around after {}. Entering failed mode.",
+                phase.replace("stop-", "").to_uppercase()
+            ),
         };
         self.log(Level::Warning, Some(id), text);
     }
@@ -144,7 +163,12 @@ impl Manager {
             }
             UnitResult::Success => {}
             UnitResult::ExecCondition => {
-                self.with_id(Level::Info, id, format!("{name}: Skipped due to 'exec-condition'."), id::SKIPPED);
+                self.with_id(
+                    Level::Info,
+                    id,
+                    format!("{name}: Skipped due to 'exec-condition'."),
+                    id::SKIPPED,
+                );
             }
             failure => {
                 let text = format!("{name}: Failed with result '{}'.", failure.as_str());
@@ -195,17 +219,33 @@ impl Manager {
         let skipped = !unit.condition_result && unit.condition_stamp.monotonic_usec != 0;
         Some(match (job.kind, result) {
             (JobType::Start, JobResult::Done) if skipped => return None,
-            (JobType::Start, JobResult::Done) => (StatusMark::Ok, Level::Info, format!("{up} {title}."), id::STARTED),
-            (JobType::Start, JobResult::Failed) => (StatusMark::Failed, Level::Error, format!("Failed to start {title}."), id::FAILED),
-            (JobType::Start, JobResult::Timeout) => (StatusMark::Time, Level::Error, format!("Timed out waiting for {title}."), id::FAILED),
-            (JobType::Start, JobResult::Dependency) => (StatusMark::Depend, Level::Warning, format!("Dependency failed for {title}."), id::FAILED),
-            (JobType::Start, JobResult::Assert) => (StatusMark::Failed, Level::Warning, format!("Assertion failed for {title}."), id::FAILED),
-            (JobType::Start, JobResult::Unsupported) => (StatusMark::Info, Level::Debug, format!("Starting of {title} unsupported."), id::FAILED),
-            (JobType::Stop | JobType::Restart, JobResult::Done) => (StatusMark::Ok, Level::Info, format!("{down} {title}."), id::STOPPED),
+            (JobType::Start, JobResult::Done) => {
+                (StatusMark::Ok, Level::Info, format!("{up} {title}."), id::STARTED)
+            }
+            (JobType::Start, JobResult::Failed) => {
+                (StatusMark::Failed, Level::Error, format!("Failed to start {title}."), id::FAILED)
+            }
+            (JobType::Start, JobResult::Timeout) => {
+                (StatusMark::Time, Level::Error, format!("Timed out waiting for {title}."), id::FAILED)
+            }
+            (JobType::Start, JobResult::Dependency) => {
+                (StatusMark::Depend, Level::Warning, format!("Dependency failed for {title}."), id::FAILED)
+            }
+            (JobType::Start, JobResult::Assert) => {
+                (StatusMark::Failed, Level::Warning, format!("Assertion failed for {title}."), id::FAILED)
+            }
+            (JobType::Start, JobResult::Unsupported) => {
+                (StatusMark::Info, Level::Debug, format!("Starting of {title} unsupported."), id::FAILED)
+            }
+            (JobType::Stop | JobType::Restart, JobResult::Done) => {
+                (StatusMark::Ok, Level::Info, format!("{down} {title}."), id::STOPPED)
+            }
             (JobType::Stop | JobType::Restart, JobResult::Failed | JobResult::Timeout) => {
                 (StatusMark::Failed, Level::Error, format!("Failed to stop {title}."), id::FAILED)
             }
-            (JobType::Reload, JobResult::Failed) => (StatusMark::Failed, Level::Error, format!("Reload failed for {title}."), id::FAILED),
+            (JobType::Reload, JobResult::Failed) => {
+                (StatusMark::Failed, Level::Error, format!("Reload failed for {title}."), id::FAILED)
+            }
             _ => return None,
         })
     }
@@ -224,7 +264,10 @@ impl Manager {
             ("USERSPACE_USEC".to_owned(), userspace_usec.to_string()),
         ];
         self.log_with(Level::Info, None, text, fields);
-        self.effects.push_back(Effect::Signal(crate::effect::BusSignal::StartupFinished { userspace_usec, total_usec }));
+        self.effects.push_back(Effect::Signal(crate::effect::BusSignal::StartupFinished {
+            userspace_usec,
+            total_usec,
+        }));
         self.effects.push_back(Effect::Signal(crate::effect::BusSignal::ManagerChanged));
     }
 }
@@ -233,7 +276,9 @@ impl Manager {
 fn exit_text(exit: Exit) -> String {
     let (code, word) = exit_words(exit);
     match exit {
-        Exit::Exited(status) => format!("code={code}, status={status}/{}", muster_unit::exit_status_name(status).unwrap_or("n/a")),
+        Exit::Exited(status) => {
+            format!("code={code}, status={status}/{}", muster_unit::exit_status_name(status).unwrap_or("n/a"))
+        }
         Exit::Killed(signal) | Exit::Dumped(signal) => format!("code={code}, status={signal}/{word}"),
     }
 }

@@ -83,7 +83,8 @@ impl Manager {
         if kind == JobType::Stop && !self.state.names.contains_key(name) {
             // Stopping what was never loaded: nothing to do, unless there is a file of that name.
             let id = self.load(name, source);
-            let missing = self.state.units.get(&id).is_none_or(|unit| unit.file.load_state == LoadState::NotFound);
+            let missing =
+                self.state.units.get(&id).is_none_or(|unit| unit.file.load_state == LoadState::NotFound);
             if missing {
                 self.state.gc_queue.insert(id);
                 return Err(Refused {
@@ -99,7 +100,8 @@ impl Manager {
             JobType::TryRestart if reload_if_possible && self.can_reload(id) => JobType::TryReload,
             kind => kind,
         };
-        let cause = format!("{} asked by {} (uid {}, pid {})", kind.as_str(), client(origin), origin.uid, origin.pid);
+        let cause =
+            format!("{} asked by {} (uid {}, pid {})", kind.as_str(), client(origin), origin.uid, origin.pid);
         let job = self.enqueue(id, kind, mode, &cause).inspect_err(|_| {
             self.state.gc_queue.insert(id);
         })?;
@@ -117,7 +119,9 @@ impl Manager {
         if refused && mode != JobMode::IgnoreRequirements {
             return Err(Refused {
                 name: "org.freedesktop.systemd1.OnlyByDependency".to_owned(),
-                message: format!("Operation refused, unit {name} may be requested by dependency only (it is configured to refuse manual start/stop)."),
+                message: format!(
+                    "Operation refused, unit {name} may be requested by dependency only (it is configured to refuse manual start/stop)."
+                ),
             });
         }
         Ok(())
@@ -167,15 +171,22 @@ impl Manager {
     }
 
     /// Settings at run time: the unit is read again with them on top.
-    fn set_properties(&mut self, source: &dyn Source, name: &UnitName, settings: &[(String, String, String)]) -> Result<Reply, Refused> {
+    fn set_properties(
+        &mut self,
+        source: &dyn Source,
+        name: &UnitName,
+        settings: &[(String, String, String)],
+    ) -> Result<Reply, Refused> {
         let id = self.load(name, source);
         let Some(unit) = self.state.units.get_mut(&id) else { return self.known(name).map(|_| Reply::Done) };
         let mut file = (*unit.file).clone();
         for (section, directive, value) in settings {
-            muster_unit::assign(&mut file, section, directive, value, &self.state.facts.specifiers).map_err(|expected| Refused {
-                name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
-                message: format!("{directive}={value}: expected {expected}"),
-            })?;
+            muster_unit::assign(&mut file, section, directive, value, &self.state.facts.specifiers).map_err(
+                |expected| Refused {
+                    name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
+                    message: format!("{directive}={value}: expected {expected}"),
+                },
+            )?;
         }
         unit.file = std::rc::Rc::new(file);
         if unit.cgroup.is_some() {
@@ -185,10 +196,19 @@ impl Manager {
         Ok(Reply::Done)
     }
 
-    fn request_kill(&mut self, name: &UnitName, whom: KillWhom, signal: i32, value: Option<i32>) -> Result<Reply, Refused> {
+    fn request_kill(
+        &mut self,
+        name: &UnitName,
+        whom: KillWhom,
+        signal: i32,
+        value: Option<i32>,
+    ) -> Result<Reply, Refused> {
         let id = self.known(name)?;
         if !(1..=64).contains(&signal) {
-            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "Signal number out of range."));
+            return Err(Refused::new(
+                "org.freedesktop.DBus.Error.InvalidArgs",
+                "Signal number out of range.",
+            ));
         }
         let Some(unit) = self.state.units.get(&id) else { return Ok(Reply::Done) };
         let (main, control) = known_processes(&unit.kind);
@@ -206,7 +226,13 @@ impl Manager {
             self.effects.push_back(Effect::KillProcess { pid: *pid, signal, value });
         }
         if let (KillWhom::All | KillWhom::AllFail, Some(path)) = (whom, path) {
-            self.effects.push_back(Effect::KillCgroup { path, signal, except: targets, send_cont: false, send_hup: false });
+            self.effects.push_back(Effect::KillCgroup {
+                path,
+                signal,
+                except: targets,
+                send_cont: false,
+                send_hup: false,
+            });
         }
         Ok(Reply::Done)
     }
@@ -236,7 +262,8 @@ impl Manager {
     fn reference(&mut self, name: &UnitName, add: bool) -> Result<Reply, Refused> {
         let id = self.known(name)?;
         if let Some(unit) = self.state.units.get_mut(&id) {
-            unit.references = if add { unit.references.saturating_add(1) } else { unit.references.saturating_sub(1) };
+            unit.references =
+                if add { unit.references.saturating_add(1) } else { unit.references.saturating_sub(1) };
         }
         self.state.gc_queue.insert(id);
         Ok(Reply::Done)
@@ -257,19 +284,31 @@ impl Manager {
     fn update_environment(&mut self, unset: &[String], set: &[String]) -> Result<Reply, Refused> {
         let split = |text: &str| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
         let is_name = |key: &str| {
-            !key.is_empty() && !key.starts_with(|c: char| c.is_ascii_digit()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            !key.is_empty()
+                && !key.starts_with(|c: char| c.is_ascii_digit())
+                && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         };
-        let pairs: Vec<_> = set.iter().filter_map(|text| split(text)).filter(|(key, _)| is_name(key)).collect();
+        let pairs: Vec<_> =
+            set.iter().filter_map(|text| split(text)).filter(|(key, _)| is_name(key)).collect();
         if pairs.len() != set.len() || set.len() > 4096 {
-            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "Invalid environment assignments"));
+            return Err(Refused::new(
+                "org.freedesktop.DBus.Error.InvalidArgs",
+                "Invalid environment assignments",
+            ));
         }
         for text in unset {
             let key = text.split_once('=').map_or(text.as_str(), |(key, _)| key);
             self.state.client_environment.remove(key);
-            self.state.facts.base_environment.retain(|pair| pair.split_once('=').is_none_or(|(known, _)| known != key));
+            self.state
+                .facts
+                .base_environment
+                .retain(|pair| pair.split_once('=').is_none_or(|(known, _)| known != key));
         }
         for (key, value) in pairs {
-            self.state.facts.base_environment.retain(|pair| pair.split_once('=').is_none_or(|(known, _)| known != key));
+            self.state
+                .facts
+                .base_environment
+                .retain(|pair| pair.split_once('=').is_none_or(|(known, _)| known != key));
             self.state.client_environment.insert(key, value);
         }
         self.effects.push_back(Effect::Signal(BusSignal::ManagerChanged));
@@ -310,11 +349,15 @@ impl Manager {
         let safe = subgroup.split('/').all(|part| part != "..");
         match path.filter(|_| safe) {
             Some(path) => {
-                let path = if subgroup.is_empty() { path } else { format!("{path}/{}", subgroup.trim_matches('/')) };
+                let path =
+                    if subgroup.is_empty() { path } else { format!("{path}/{}", subgroup.trim_matches('/')) };
                 self.effects.push_back(Effect::AttachProcesses { path, pids });
                 Ok(Reply::Done)
             }
-            None => Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "Unit is not active, or the subgroup is not valid.")),
+            None => Err(Refused::new(
+                "org.freedesktop.DBus.Error.InvalidArgs",
+                "Unit is not active, or the subgroup is not valid.",
+            )),
         }
     }
 
@@ -328,11 +371,28 @@ impl Manager {
         const WINCH: i32 = 28;
         const PWR: i32 = 30;
         const RTMIN: i32 = 34;
-        self.log(Level::Info, None, format!("Received signal {signal} from {} (pid {}, uid {}).", client(origin), origin.pid, origin.uid));
+        self.log(
+            Level::Info,
+            None,
+            format!(
+                "Received signal {signal} from {} (pid {}, uid {}).",
+                client(origin),
+                origin.pid,
+                origin.uid
+            ),
+        );
         let target = |number: i32| {
-            ["default.target", "rescue.target", "emergency.target", "halt.target", "poweroff.target", "reboot.target", "kexec.target"]
-                .get(usize::try_from(number.saturating_sub(RTMIN)).unwrap_or(usize::MAX))
-                .copied()
+            [
+                "default.target",
+                "rescue.target",
+                "emergency.target",
+                "halt.target",
+                "poweroff.target",
+                "reboot.target",
+                "kexec.target",
+            ]
+            .get(usize::try_from(number.saturating_sub(RTMIN)).unwrap_or(usize::MAX))
+            .copied()
         };
         match signal {
             TERM => self.effects.push_back(Effect::Reexecute),
@@ -351,7 +411,11 @@ impl Manager {
             number if number == RTMIN.saturating_add(25) => self.effects.push_back(Effect::Reexecute),
             number => {
                 if let Some(name) = target(number) {
-                    let mode = if number <= RTMIN.saturating_add(2) { JobMode::Isolate } else { JobMode::ReplaceIrreversibly };
+                    let mode = if number <= RTMIN.saturating_add(2) {
+                        JobMode::Isolate
+                    } else {
+                        JobMode::ReplaceIrreversibly
+                    };
                     self.signal_target(source, name, mode);
                 }
             }
@@ -366,7 +430,12 @@ impl Manager {
     }
 
     /// `SuccessAction=` and its kin (systemd.unit(5)).
-    pub(crate) fn emergency_action(&mut self, action: muster_unit::EmergencyAction, code: Option<u8>, why: &str) {
+    pub(crate) fn emergency_action(
+        &mut self,
+        action: muster_unit::EmergencyAction,
+        code: Option<u8>,
+        why: &str,
+    ) {
         use muster_unit::EmergencyAction::*;
         let graceful = match action {
             None => return,

@@ -18,10 +18,9 @@
 //! The first result that is not success stays. Illegal pairs are ignored, by name, in the matches below.
 
 use crate::effect::{Effect, Level, SpawnRole};
-use crate::event::Exit;
 use crate::jobs::Started;
 use crate::manager::Manager;
-use crate::state::{ActiveState, CommandList, ExecStatus, Kind, Process, Service, ServiceSub, UnitResult};
+use crate::state::{ActiveState, CommandList, ExecStatus, Kind, Service, ServiceSub, UnitResult};
 use muster_graph::{JobMode, JobResult, JobType, UnitId};
 use muster_unit::{ExecCommand, KillMode, ServiceSection, ServiceType, Signal};
 use std::rc::Rc;
@@ -34,12 +33,13 @@ impl ServiceSub {
             Dead | DeadBeforeAutoRestart => ActiveState::Inactive,
             Failed | FailedBeforeAutoRestart => ActiveState::Failed,
             Start if idle => ActiveState::Active,
-            Condition | StartPre | Start | StartPost | AutoRestart | AutoRestartQueued => ActiveState::Activating,
+            Condition | StartPre | Start | StartPost | AutoRestart | AutoRestartQueued => {
+                ActiveState::Activating
+            }
             Running | Exited => ActiveState::Active,
             Reload | ReloadSignal | ReloadNotify => ActiveState::Reloading,
-            Stop | StopWatchdog | StopSigterm | StopSigkill | StopPost | FinalWatchdog | FinalSigterm | FinalSigkill => {
-                ActiveState::Deactivating
-            }
+            Stop | StopWatchdog | StopSigterm | StopSigkill | StopPost | FinalWatchdog | FinalSigterm
+            | FinalSigkill => ActiveState::Deactivating,
             Cleaning => ActiveState::Maintenance,
         }
     }
@@ -101,7 +101,7 @@ impl Manager {
     }
 
     /// Changes the sub-state, sets the phase's deadline, and tells everybody.
-    fn set_sub(&mut self, id: UnitId, sub: ServiceSub, deadline_usec: Option<u64>) {
+    pub(crate) fn set_sub(&mut self, id: UnitId, sub: ServiceSub, deadline_usec: Option<u64>) {
         let old = self.active_state(id);
         let Some(service) = self.service_mut(id) else { return };
         service.sub = sub;
@@ -109,40 +109,45 @@ impl Manager {
         self.state_changed(id, old);
     }
 
-    fn sub(&self, id: UnitId) -> ServiceSub {
+    pub(crate) fn sub(&self, id: UnitId) -> ServiceSub {
         self.service(id).map_or(ServiceSub::Dead, |service| service.sub)
     }
 
-    fn note_result(&mut self, id: UnitId, result: UnitResult) {
+    pub(crate) fn note_result(&mut self, id: UnitId, result: UnitResult) {
         if let Some(service) = self.service_mut(id).filter(|service| service.result == UnitResult::Success) {
             service.result = result;
         }
     }
 
-    fn after(&self, span_usec: u64) -> Option<u64> {
+    pub(crate) fn after(&self, span_usec: u64) -> Option<u64> {
         (span_usec != u64::MAX && span_usec != 0).then(|| self.now.monotonic_usec.saturating_add(span_usec))
     }
 
-    fn start_deadline(&self, id: UnitId) -> Option<u64> {
+    pub(crate) fn start_deadline(&self, id: UnitId) -> Option<u64> {
         let default = if self.service_type(id) == ServiceType::Oneshot {
             u64::MAX
         } else {
             self.state.facts.default_timeout_start_usec
         };
-        let span = self.service_config(id).and_then(|(_, section)| section.timeout_start_sec).map_or(default, |span| span.0);
+        let span = self
+            .service_config(id)
+            .and_then(|(_, section)| section.timeout_start_sec)
+            .map_or(default, |span| span.0);
         self.after(span)
     }
 
-    fn stop_span(&self, id: UnitId) -> u64 {
+    pub(crate) fn stop_span(&self, id: UnitId) -> u64 {
         let default = self.state.facts.default_timeout_stop_usec;
-        self.service_config(id).and_then(|(_, section)| section.timeout_stop_sec).map_or(default, |span| span.0)
+        self.service_config(id)
+            .and_then(|(_, section)| section.timeout_stop_sec)
+            .map_or(default, |span| span.0)
     }
 
-    fn stop_deadline(&self, id: UnitId) -> Option<u64> {
+    pub(crate) fn stop_deadline(&self, id: UnitId) -> Option<u64> {
         self.after(self.stop_span(id))
     }
 
-    fn abort_deadline(&self, id: UnitId) -> Option<u64> {
+    pub(crate) fn abort_deadline(&self, id: UnitId) -> Option<u64> {
         let span = self.service_config(id).and_then(|(_, section)| section.timeout_abort_sec);
         self.after(span.map_or_else(|| self.stop_span(id), |span| span.0))
     }
@@ -151,8 +156,12 @@ impl Manager {
 
     pub(crate) fn service_start(&mut self, id: UnitId) -> Started {
         match self.sub(id) {
-            ServiceSub::Dead | ServiceSub::Failed | ServiceSub::AutoRestart | ServiceSub::AutoRestartQueued
-            | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart => {}
+            ServiceSub::Dead
+            | ServiceSub::Failed
+            | ServiceSub::AutoRestart
+            | ServiceSub::AutoRestartQueued
+            | ServiceSub::DeadBeforeAutoRestart
+            | ServiceSub::FailedBeforeAutoRestart => {}
             _ => return Started::Later,
         }
         if !self.start_is_allowed(id) {
@@ -170,7 +179,7 @@ impl Manager {
     }
 
     /// A fresh run: everything of the last one is forgotten but what D-Bus shows of its end.
-    fn begin_run(&mut self, id: UnitId, automatic: bool) {
+    pub(crate) fn begin_run(&mut self, id: UnitId, automatic: bool) {
         self.prepare_run(id);
         let Some(service) = self.service_mut(id) else { return };
         let kept = std::mem::take(service);
@@ -188,7 +197,13 @@ impl Manager {
     }
 
     /// Enters a sub-state that works through a list; an empty list falls through at once.
-    fn enter_list(&mut self, id: UnitId, sub: ServiceSub, list: CommandList, deadline: Option<u64>) {
+    pub(crate) fn enter_list(
+        &mut self,
+        id: UnitId,
+        sub: ServiceSub,
+        list: CommandList,
+        deadline: Option<u64>,
+    ) {
         if self.commands(id, list).is_empty() {
             return self.list_done(id, list);
         }
@@ -197,7 +212,7 @@ impl Manager {
     }
 
     /// What follows a list that went well.
-    fn list_done(&mut self, id: UnitId, list: CommandList) {
+    pub(crate) fn list_done(&mut self, id: UnitId, list: CommandList) {
         match list {
             CommandList::ExecCondition => {
                 let deadline = self.start_deadline(id);
@@ -212,7 +227,7 @@ impl Manager {
         }
     }
 
-    fn run_command(&mut self, id: UnitId, list: CommandList, index: u32, role: SpawnRole) {
+    pub(crate) fn run_command(&mut self, id: UnitId, list: CommandList, index: u32, role: SpawnRole) {
         let spawn = self.spawn_command(id, list, index, role);
         let Some(service) = self.service_mut(id) else { return };
         match role {
@@ -221,7 +236,7 @@ impl Manager {
         }
     }
 
-    fn enter_start(&mut self, id: UnitId) {
+    pub(crate) fn enter_start(&mut self, id: UnitId) {
         let kind = self.service_type(id);
         if self.commands(id, CommandList::ExecStart).is_empty() {
             // Only oneshots may have nothing to run. They pass through this state all the same, so that what hangs on
@@ -230,7 +245,8 @@ impl Manager {
             self.set_sub(id, ServiceSub::Start, deadline);
             return self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
         }
-        let deadline = if kind == ServiceType::Idle { self.after(IDLE_USEC) } else { self.start_deadline(id) };
+        let deadline =
+            if kind == ServiceType::Idle { self.after(IDLE_USEC) } else { self.start_deadline(id) };
         if let Some(service) = self.service_mut(id) {
             service.ready = false;
         }
@@ -241,21 +257,25 @@ impl Manager {
                 self.set_sub(id, ServiceSub::Start, deadline);
                 self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Control);
             }
-            ServiceType::Exec | ServiceType::Oneshot | ServiceType::Dbus | ServiceType::Notify | ServiceType::NotifyReload => {
+            ServiceType::Exec
+            | ServiceType::Oneshot
+            | ServiceType::Dbus
+            | ServiceType::Notify
+            | ServiceType::NotifyReload => {
                 self.set_sub(id, ServiceSub::Start, deadline);
                 self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
             }
         }
     }
 
-    fn start_simple(&mut self, id: UnitId) {
+    pub(crate) fn start_simple(&mut self, id: UnitId) {
         self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
         let deadline = self.start_deadline(id);
         self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
     }
 
     /// `Type=idle` waits until nothing else is being started, or five seconds.
-    fn jobs_are_busy(&self, id: UnitId) -> bool {
+    pub(crate) fn jobs_are_busy(&self, id: UnitId) -> bool {
         self.state.jobs.values().any(|job| job.unit != id && job.running)
     }
 
@@ -268,19 +288,20 @@ impl Manager {
         }
     }
 
-    fn idle_services(&self) -> impl Iterator<Item = UnitId> + '_ {
+    pub(crate) fn idle_services(&self) -> impl Iterator<Item = UnitId> + '_ {
         self.state.idle.iter().copied().filter(|id| {
-            self.sub(*id) == ServiceSub::Start && self.service(*id).is_some_and(|service| service.main.is_none())
+            self.sub(*id) == ServiceSub::Start
+                && self.service(*id).is_some_and(|service| service.main.is_none())
         })
     }
 
-    fn enter_start_post(&mut self, id: UnitId) {
+    pub(crate) fn enter_start_post(&mut self, id: UnitId) {
         let deadline = self.start_deadline(id);
         self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
     }
 
     /// Everything that start asks for is done: stay up, or go on to the end when nothing is left to stay for.
-    fn enter_running(&mut self, id: UnitId) {
+    pub(crate) fn enter_running(&mut self, id: UnitId) {
         let Some((file, section)) = self.service_config(id) else { return };
         let remain = section.remain_after_exit;
         let runtime_max = section.runtime_max_sec.map_or(u64::MAX, |span| span.0);
@@ -304,7 +325,7 @@ impl Manager {
     }
 
     /// A forking service whose main process is unknown is up as long as its cgroup is populated.
-    fn lives_by_its_cgroup(&self, id: UnitId) -> bool {
+    pub(crate) fn lives_by_its_cgroup(&self, id: UnitId) -> bool {
         self.service_type(id) == ServiceType::Forking
             && self.service(id).is_some_and(|service| service.main_status.pid == 0)
             && self.state.populated.contains(&id)
@@ -317,30 +338,45 @@ impl Manager {
             service.forbid_restart = true;
         }
         match self.sub(id) {
-            ServiceSub::AutoRestart | ServiceSub::AutoRestartQueued | ServiceSub::DeadBeforeAutoRestart
+            ServiceSub::AutoRestart
+            | ServiceSub::AutoRestartQueued
+            | ServiceSub::DeadBeforeAutoRestart
             | ServiceSub::FailedBeforeAutoRestart => {
                 self.set_sub(id, ServiceSub::Dead, None);
                 self.run_is_over(id);
             }
-            ServiceSub::Dead | ServiceSub::Failed | ServiceSub::Cleaning => return Started::Ended(JobResult::Done),
+            ServiceSub::Dead | ServiceSub::Failed | ServiceSub::Cleaning => {
+                return Started::Ended(JobResult::Done);
+            }
             ServiceSub::Condition | ServiceSub::StartPre => {
                 self.report_stopping(id);
                 self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Success);
             }
-            ServiceSub::Start | ServiceSub::StartPost | ServiceSub::Running | ServiceSub::Exited | ServiceSub::Reload
-            | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
+            ServiceSub::Start
+            | ServiceSub::StartPost
+            | ServiceSub::Running
+            | ServiceSub::Exited
+            | ServiceSub::Reload
+            | ServiceSub::ReloadSignal
+            | ServiceSub::ReloadNotify => {
                 self.report_stopping(id);
                 self.kill_control_now(id);
                 self.enter_stop(id, UnitResult::Success);
             }
-            ServiceSub::Stop | ServiceSub::StopWatchdog | ServiceSub::StopSigterm | ServiceSub::StopSigkill
-            | ServiceSub::StopPost | ServiceSub::FinalWatchdog | ServiceSub::FinalSigterm | ServiceSub::FinalSigkill => {}
+            ServiceSub::Stop
+            | ServiceSub::StopWatchdog
+            | ServiceSub::StopSigterm
+            | ServiceSub::StopSigkill
+            | ServiceSub::StopPost
+            | ServiceSub::FinalWatchdog
+            | ServiceSub::FinalSigterm
+            | ServiceSub::FinalSigkill => {}
         }
         Started::Working
     }
 
     /// A control process of an earlier phase must not outlive it.
-    fn kill_control_now(&mut self, id: UnitId) {
+    pub(crate) fn kill_control_now(&mut self, id: UnitId) {
         let control = self.service_mut(id).and_then(|service| service.control.take());
         if let Some(process) = control {
             if let Some(spawn) = process.spawn {
@@ -353,13 +389,13 @@ impl Manager {
         }
     }
 
-    fn enter_stop(&mut self, id: UnitId, result: UnitResult) {
+    pub(crate) fn enter_stop(&mut self, id: UnitId, result: UnitResult) {
         self.note_result(id, result);
         let deadline = self.stop_deadline(id);
         self.enter_list(id, ServiceSub::Stop, CommandList::ExecStop, deadline);
     }
 
-    fn enter_stop_post(&mut self, id: UnitId) {
+    pub(crate) fn enter_stop_post(&mut self, id: UnitId) {
         let deadline = self.stop_deadline(id);
         self.enter_list(id, ServiceSub::StopPost, CommandList::ExecStopPost, deadline);
     }
@@ -377,9 +413,14 @@ impl Manager {
             self.set_sub(id, sub, deadline);
         } else {
             match sub {
-                ServiceSub::StopSigterm | ServiceSub::StopWatchdog | ServiceSub::StopSigkill => self.enter_stop_post(id),
-                ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog if self.kill_section(id).is_none_or(|kill| kill.send_sigkill)
-                    && self.state.populated.contains(&id) && self.kill_mode(id) != KillMode::None && self.kill_mode(id) != KillMode::Process =>
+                ServiceSub::StopSigterm | ServiceSub::StopWatchdog | ServiceSub::StopSigkill => {
+                    self.enter_stop_post(id)
+                }
+                ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog
+                    if self.kill_section(id).is_none_or(|kill| kill.send_sigkill)
+                        && self.state.populated.contains(&id)
+                        && self.kill_mode(id) != KillMode::None
+                        && self.kill_mode(id) != KillMode::Process =>
                 {
                     self.enter_signal(id, ServiceSub::FinalSigkill, UnitResult::Success);
                 }
@@ -389,14 +430,18 @@ impl Manager {
     }
 
     /// The run is over.
-    fn enter_dead(&mut self, id: UnitId, allow_restart: bool) {
+    pub(crate) fn enter_dead(&mut self, id: UnitId, allow_restart: bool) {
         let Some(service) = self.service(id) else { return };
         let failed = !matches!(service.result, UnitResult::Success | UnitResult::ExecCondition);
         let restart = allow_restart && self.should_restart(id);
         self.report_result(id);
         self.remove_pid_file(id);
         if restart {
-            self.set_sub(id, if failed { ServiceSub::FailedBeforeAutoRestart } else { ServiceSub::DeadBeforeAutoRestart }, None);
+            self.set_sub(
+                id,
+                if failed { ServiceSub::FailedBeforeAutoRestart } else { ServiceSub::DeadBeforeAutoRestart },
+                None,
+            );
             let deadline = Some(self.now.monotonic_usec.saturating_add(self.restart_delay(id)));
             if let Some(service) = self.service_mut(id) {
                 service.restarts = service.restarts.saturating_add(1);
@@ -416,23 +461,26 @@ impl Manager {
         self.run_is_over(id);
     }
 
-    fn restart_delay(&self, id: UnitId) -> u64 {
+    pub(crate) fn restart_delay(&self, id: UnitId) -> u64 {
         let Some((_, section)) = self.service_config(id) else { return 0 };
         let base = section.restart_sec.map_or(self.state.facts.default_restart_usec, |span| span.0);
-        let (steps, max) = (section.restart_steps, section.restart_max_delay_sec.map_or(u64::MAX, |span| span.0));
+        let (steps, max) =
+            (section.restart_steps, section.restart_max_delay_sec.map_or(u64::MAX, |span| span.0));
         let done = self.service(id).map_or(0, |service| service.restarts);
         crate::restart::delay_usec(base, max, steps, done)
     }
 
-    fn should_restart(&self, id: UnitId) -> bool {
-        let (Some(service), Some((_, section))) = (self.service(id), self.service_config(id)) else { return false };
+    pub(crate) fn should_restart(&self, id: UnitId) -> bool {
+        let (Some(service), Some((_, section))) = (self.service(id), self.service_config(id)) else {
+            return false;
+        };
         if service.forbid_restart || self.job_kind(id) == Some(JobType::Stop) || self.shutdown_is_queued() {
             return false;
         }
         crate::restart::wanted(section, service)
     }
 
-    fn remove_pid_file(&mut self, id: UnitId) {
+    pub(crate) fn remove_pid_file(&mut self, id: UnitId) {
         if let Some(path) = self.service_config(id).and_then(|(_, section)| section.pid_file.clone()) {
             self.effects.push_back(Effect::RemoveFile { path });
         }
@@ -451,7 +499,11 @@ impl Manager {
         self.report_reloading(id);
         let deadline = self.start_deadline(id);
         if let (true, Some(pid)) = (notify, main) {
-            let signal = self.service_config(id).and_then(|(_, section)| section.reload_signal).unwrap_or(Signal::HUP).0;
+            let signal = self
+                .service_config(id)
+                .and_then(|(_, section)| section.reload_signal)
+                .unwrap_or(Signal::HUP)
+                .0;
             self.effects.push_back(Effect::KillProcess { pid, signal, value: None });
             if self.commands(id, CommandList::ExecReload).is_empty() {
                 self.set_sub(id, ServiceSub::ReloadSignal, deadline);
@@ -465,8 +517,9 @@ impl Manager {
         Started::Working
     }
 
-    fn reload_commands_done(&mut self, id: UnitId) {
-        let waits = self.service_type(id) == ServiceType::NotifyReload && self.service(id).is_some_and(|s| s.reload_result == UnitResult::Success);
+    pub(crate) fn reload_commands_done(&mut self, id: UnitId) {
+        let waits = self.service_type(id) == ServiceType::NotifyReload
+            && self.service(id).is_some_and(|s| s.reload_result == UnitResult::Success);
         if waits && self.service(id).is_some_and(|service| service.reloading_heard) {
             let deadline = self.start_deadline(id);
             return self.set_sub(id, ServiceSub::ReloadNotify, deadline);
@@ -522,225 +575,6 @@ impl Manager {
             (ServiceSub::Start, true, ServiceType::Dbus) => self.enter_start_post(id),
             (ServiceSub::Running, false, ServiceType::Dbus) => self.enter_stop(id, UnitResult::Success),
             _ => {}
-        }
-    }
-
-    // ---- ends of processes ----------------------------------------------------------------------------------------
-
-    /// `execve` worked.
-    pub(crate) fn service_exec_succeeded(&mut self, id: UnitId) {
-        if self.sub(id) == ServiceSub::Start && self.service_type(id) == ServiceType::Exec {
-            self.enter_start_post(id);
-        }
-    }
-
-    /// The control process ended.
-    pub(crate) fn service_control_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
-        let (list, index) = process.place.unwrap_or((CommandList::ExecStart, 0));
-        let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
-        let clean = is_clean(exit, self.clean_statuses(id), list == CommandList::ExecStop || list == CommandList::ExecStopPost);
-        self.report_control_exit(id, list, exit, clean || ignore);
-        let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
-        if list == CommandList::ExecCondition && result != UnitResult::Success {
-            return self.condition_command_failed(id, exit, result);
-        }
-        let sub = self.sub(id);
-        if list == CommandList::ExecStart {
-            return self.forking_parent_exited(id, result);
-        }
-        if result == UnitResult::Success {
-            let next = index.saturating_add(1);
-            let more = usize::try_from(next).is_ok_and(|next| next < self.commands(id, list).len());
-            let still_here = list_of(sub) == Some(list);
-            if more && still_here {
-                return self.run_command(id, list, next, SpawnRole::Control);
-            }
-            if still_here {
-                return self.control_list_done(id, list);
-            }
-        }
-        self.control_failed_in(id, sub, result);
-    }
-
-    fn control_list_done(&mut self, id: UnitId, list: CommandList) {
-        if list == CommandList::ExecReload {
-            self.report_reloaded(id);
-        }
-        if list == CommandList::ExecStartPost && self.service(id).is_some_and(|service| service.result != UnitResult::Success) {
-            return self.enter_stop(id, UnitResult::Success);
-        }
-        self.list_done(id, list);
-    }
-
-    fn condition_command_failed(&mut self, id: UnitId, exit: Exit, result: UnitResult) {
-        // systemd.service(5): 1 to 254 skips the unit, anything else fails it.
-        let skip = matches!(exit, Exit::Exited(1..=254));
-        self.enter_signal(id, ServiceSub::FinalSigterm, if skip { UnitResult::ExecCondition } else { result });
-    }
-
-    fn control_failed_in(&mut self, id: UnitId, sub: ServiceSub, result: UnitResult) {
-        match sub {
-            ServiceSub::Condition | ServiceSub::StartPre => self.enter_signal(id, ServiceSub::StopSigterm, result),
-            ServiceSub::StartPost => self.enter_stop(id, result),
-            ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
-                if let Some(service) = self.service_mut(id) {
-                    service.reload_result = result;
-                }
-                self.enter_running(id);
-            }
-            ServiceSub::Stop => self.enter_signal(id, ServiceSub::StopSigterm, result),
-            ServiceSub::StopPost => self.enter_signal(id, ServiceSub::FinalSigterm, result),
-            ServiceSub::StopSigterm | ServiceSub::StopWatchdog | ServiceSub::StopSigkill | ServiceSub::FinalWatchdog
-            | ServiceSub::FinalSigterm | ServiceSub::FinalSigkill => self.process_gone_while_stopping(id),
-            ServiceSub::Start => self.enter_signal(id, ServiceSub::StopSigterm, result),
-            ServiceSub::Running | ServiceSub::Exited | ServiceSub::Dead | ServiceSub::Failed | ServiceSub::AutoRestart
-            | ServiceSub::AutoRestartQueued | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart
-            | ServiceSub::Cleaning => {}
-        }
-    }
-
-    /// The parent of a forking service is gone: find the daemon.
-    fn forking_parent_exited(&mut self, id: UnitId, result: UnitResult) {
-        if result != UnitResult::Success {
-            return self.control_failed_in(id, self.sub(id), result);
-        }
-        if self.sub(id) != ServiceSub::Start {
-            return self.process_gone_while_stopping(id);
-        }
-        let unit = self.name_of(id);
-        let Some((_, section)) = self.service_config(id) else { return };
-        let effect = match (&section.pid_file, section.guess_main_pid) {
-            (Some(path), _) => Effect::ReadPidFile { unit, path: path.clone() },
-            (None, true) => {
-                let cgroup = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone()).unwrap_or_default();
-                Effect::GuessMainProcess { unit, cgroup }
-            }
-            (None, false) => return self.enter_start_post(id),
-        };
-        if let Some(service) = self.service_mut(id) {
-            service.reading_pid_file = true;
-        }
-        self.effects.push_back(effect);
-    }
-
-    /// The answer to the search for a forking service's main process.
-    pub(crate) fn service_main_found(&mut self, id: UnitId, found: Result<crate::event::PidFileFound, String>) {
-        let has_file = self.service_config(id).is_some_and(|(_, section)| section.pid_file.is_some());
-        let Some(service) = self.service_mut(id).filter(|service| service.reading_pid_file) else { return };
-        service.reading_pid_file = false;
-        if service.sub != ServiceSub::Start {
-            return;
-        }
-        match found {
-            Ok(found) => {
-                self.adopt_main(id, found.pid);
-                self.enter_start_post(id);
-            }
-            Err(why) if has_file => {
-                let text = format!("{}: Can't read the PID file: {why}", self.unit_name(id));
-                self.log(Level::Warning, Some(id), text);
-                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Protocol);
-            }
-            Err(_) => self.enter_start_post(id),
-        }
-    }
-
-    /// A process is the main one from now on.
-    pub(crate) fn adopt_main(&mut self, id: UnitId, pid: u32) {
-        let stamp = self.stamp();
-        let Some(service) = self.service_mut(id) else { return };
-        if service.main.as_ref().is_some_and(|main| main.pid == Some(pid)) {
-            return;
-        }
-        let old = service.main.replace(Process { spawn: None, pid: Some(pid), command: None, place: None, alien: true });
-        service.main_status = ExecStatus { start: stamp, pid, ..ExecStatus::default() };
-        if let Some(old) = old.and_then(|old| old.pid) {
-            self.state.processes.remove(&old);
-        }
-        self.state.processes.insert(pid, id);
-        self.effects.push_back(Effect::WatchProcess { pid });
-        self.touch(id);
-    }
-
-    /// The main process ended.
-    pub(crate) fn service_main_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
-        let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
-        let kind = self.service_type(id);
-        let clean = is_clean(exit, self.clean_statuses(id), kind == ServiceType::Oneshot);
-        let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
-        let stamp = self.stamp();
-        if let Some(service) = self.service_mut(id) {
-            service.main_status.exit = stamp;
-            service.main_status.how = Some(exit);
-        }
-        self.report_main_exit(id, exit, result == UnitResult::Success);
-        let heard = self.service(id).is_some_and(|service| service.ready);
-        match self.sub(id) {
-            ServiceSub::Start if kind == ServiceType::Oneshot && result == UnitResult::Success => {
-                let next = process.place.map_or(0, |(_, index)| index.saturating_add(1));
-                let more = usize::try_from(next).is_ok_and(|next| next < self.commands(id, CommandList::ExecStart).len());
-                if more { self.run_command(id, CommandList::ExecStart, next, SpawnRole::Main) } else { self.enter_start_post(id) }
-            }
-            ServiceSub::Start if matches!(kind, ServiceType::Notify | ServiceType::NotifyReload | ServiceType::Dbus) && !heard => {
-                let result = if result == UnitResult::Success { UnitResult::Protocol } else { result };
-                self.enter_signal(id, ServiceSub::StopSigterm, result);
-            }
-            ServiceSub::Start if kind == ServiceType::Exec && result == UnitResult::Success => self.enter_start_post(id),
-            ServiceSub::Start => self.enter_signal(id, ServiceSub::StopSigterm, result),
-            ServiceSub::StartPost => self.note_result(id, result),
-            ServiceSub::Running | ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
-                self.kill_control_now(id);
-                self.note_result(id, result);
-                if result == UnitResult::Success { self.enter_running(id) } else { self.enter_stop(id, result) }
-            }
-            ServiceSub::Stop => self.note_result(id, result),
-            ServiceSub::StopWatchdog | ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::FinalWatchdog
-            | ServiceSub::FinalSigterm | ServiceSub::FinalSigkill => {
-                self.note_result(id, result);
-                self.process_gone_while_stopping(id);
-            }
-            ServiceSub::Dead | ServiceSub::Condition | ServiceSub::StartPre | ServiceSub::Exited | ServiceSub::StopPost
-            | ServiceSub::Failed | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart
-            | ServiceSub::AutoRestart | ServiceSub::AutoRestartQueued | ServiceSub::Cleaning => {}
-        }
-    }
-
-    /// In a phase that waits for the end of processes one ended, or the cgroup became empty.
-    fn process_gone_while_stopping(&mut self, id: UnitId) {
-        let Some(service) = self.service(id) else { return };
-        let known_left = service.main.is_some() || service.control.is_some();
-        let populated = self.state.populated.contains(&id);
-        match service.sub {
-            ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::StopWatchdog if !known_left => {
-                // With a known main process its end is the end of this phase; the rest is for the final wave.
-                if service.main_status.pid != 0 || !populated {
-                    self.enter_stop_post(id);
-                }
-            }
-            ServiceSub::FinalSigterm | ServiceSub::FinalSigkill | ServiceSub::FinalWatchdog
-                if !known_left && (!populated || matches!(self.kill_mode(id), KillMode::Process | KillMode::None)) =>
-            {
-                self.enter_dead(id, true);
-            }
-            _ => {}
-        }
-    }
-
-    /// No process is left in the cgroup.
-    pub(crate) fn service_cgroup_emptied(&mut self, id: UnitId) {
-        match self.sub(id) {
-            ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::StopWatchdog | ServiceSub::FinalSigterm
-            | ServiceSub::FinalSigkill | ServiceSub::FinalWatchdog => self.process_gone_while_stopping(id),
-            ServiceSub::Running if self.service(id).is_some_and(|service| service.main.is_none()) => self.enter_running(id),
-            _ => {}
-        }
-    }
-
-    fn clean_statuses(&self, id: UnitId) -> Option<&muster_unit::ExitStatusSet> {
-        let unit = self.state.units.get(&id)?;
-        match &unit.file.body {
-            muster_unit::Body::Service(section) => Some(&section.success_exit_status),
-            _ => None,
         }
     }
 
@@ -801,12 +635,17 @@ impl Manager {
                 self.note_result(id, UnitResult::Timeout);
                 self.enter_dead(id, true);
             }
-            ServiceSub::Dead | ServiceSub::Failed | ServiceSub::Exited | ServiceSub::AutoRestartQueued
-            | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart | ServiceSub::Cleaning => {}
+            ServiceSub::Dead
+            | ServiceSub::Failed
+            | ServiceSub::Exited
+            | ServiceSub::AutoRestartQueued
+            | ServiceSub::DeadBeforeAutoRestart
+            | ServiceSub::FailedBeforeAutoRestart
+            | ServiceSub::Cleaning => {}
         }
     }
 
-    fn restart_now(&mut self, id: UnitId) {
+    pub(crate) fn restart_now(&mut self, id: UnitId) {
         let count = self.service(id).map_or(0, |service| service.restarts);
         let text = format!("{}: Scheduled restart job, restart counter is at {count}.", self.unit_name(id));
         self.log(Level::Info, Some(id), text);
@@ -819,12 +658,22 @@ impl Manager {
 
     /// The watchdog barked: no `WATCHDOG=1` in time, or `WATCHDOG=trigger`.
     pub(crate) fn service_watchdog(&mut self, id: UnitId) {
-        if !matches!(self.sub(id), ServiceSub::Start | ServiceSub::StartPost | ServiceSub::Running | ServiceSub::Reload
-            | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify)
-        {
+        if !matches!(
+            self.sub(id),
+            ServiceSub::Start
+                | ServiceSub::StartPost
+                | ServiceSub::Running
+                | ServiceSub::Reload
+                | ServiceSub::ReloadSignal
+                | ServiceSub::ReloadNotify
+        ) {
             return;
         }
-        let text = format!("{}: Watchdog timeout (limit {} us)!", self.unit_name(id), self.watchdog_usec(id).unwrap_or(0));
+        let text = format!(
+            "{}: Watchdog timeout (limit {} us)!",
+            self.unit_name(id),
+            self.watchdog_usec(id).unwrap_or(0)
+        );
         self.log(Level::Error, Some(id), text);
         self.kill_control_now(id);
         self.enter_signal(id, ServiceSub::StopWatchdog, UnitResult::Watchdog);
@@ -832,7 +681,8 @@ impl Manager {
 
     /// `WatchdogSec=`, or what the service asked for; nothing when there is no watchdog.
     pub fn watchdog_usec(&self, id: UnitId) -> Option<u64> {
-        let configured = self.service_config(id).map_or(0, |(_, section)| section.watchdog_sec.map_or(0, |span| span.0));
+        let configured =
+            self.service_config(id).map_or(0, |(_, section)| section.watchdog_sec.map_or(0, |span| span.0));
         let span = self.service(id).and_then(|service| service.watchdog_override_usec).unwrap_or(configured);
         (span != 0 && span != u64::MAX).then_some(span)
     }
@@ -842,8 +692,14 @@ impl Manager {
         let service = self.service(id)?;
         let last = service.watchdog.monotonic_usec;
         let armed = last != 0
-            && matches!(service.sub, ServiceSub::StartPost | ServiceSub::Running | ServiceSub::Reload
-                | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify);
+            && matches!(
+                service.sub,
+                ServiceSub::StartPost
+                    | ServiceSub::Running
+                    | ServiceSub::Reload
+                    | ServiceSub::ReloadSignal
+                    | ServiceSub::ReloadNotify
+            );
         armed.then(|| self.watchdog_usec(id)).flatten().map(|span| last.saturating_add(span))
     }
 }
@@ -852,7 +708,7 @@ impl Manager {
 const IDLE_USEC: u64 = 5_000_000;
 
 /// The list that a sub-state works through.
-fn list_of(sub: ServiceSub) -> Option<CommandList> {
+pub(crate) fn list_of(sub: ServiceSub) -> Option<CommandList> {
     match sub {
         ServiceSub::Condition => Some(CommandList::ExecCondition),
         ServiceSub::StartPre => Some(CommandList::ExecStartPre),
@@ -863,27 +719,3 @@ fn list_of(sub: ServiceSub) -> Option<CommandList> {
         _ => None,
     }
 }
-
-/// Whether an end counts as success: exit 0, what `SuccessExitStatus=` adds, and for daemons the signals of a clean stop.
-pub(crate) fn is_clean(exit: Exit, extra: Option<&muster_unit::ExitStatusSet>, command: bool) -> bool {
-    let listed_code = |code: i32| extra.is_some_and(|set| u8::try_from(code).is_ok_and(|code| set.codes.contains(&code)));
-    let listed_signal = |signal: i32| extra.is_some_and(|set| set.signals.contains(&Signal(signal)));
-    match exit {
-        Exit::Exited(code) => code == 0 || listed_code(code),
-        Exit::Killed(signal) => {
-            let stop = [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE].contains(&Signal(signal));
-            (stop && !command) || listed_signal(signal)
-        }
-        Exit::Dumped(signal) => listed_signal(signal),
-    }
-}
-
-/// The result that an unclean end gives.
-pub(crate) fn result_of(exit: Exit) -> UnitResult {
-    match exit {
-        Exit::Exited(_) => UnitResult::ExitCode,
-        Exit::Killed(_) => UnitResult::Signal,
-        Exit::Dumped(_) => UnitResult::CoreDump,
-    }
-}
-

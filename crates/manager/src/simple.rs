@@ -28,7 +28,8 @@ impl Manager {
     fn set_simple(&mut self, id: UnitId, active: bool) {
         let old = self.active_state(id);
         if let Some(simple) = self.simple_mut(id) {
-            *simple = Simple { active, controller: std::mem::take(&mut simple.controller), ..Simple::default() };
+            *simple =
+                Simple { active, controller: std::mem::take(&mut simple.controller), ..Simple::default() };
         }
         self.state_changed(id, old);
     }
@@ -55,7 +56,8 @@ impl Manager {
         if self.name_of(id).kind() == UnitKind::Scope && self.state.populated.contains(&id) {
             if self.kill_wave(id, crate::kill::Wave::Polite) {
                 let old = self.active_state(id);
-                let deadline = self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
+                let deadline =
+                    self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
                 if let Some(simple) = self.simple_mut(id) {
                     simple.stopping_deadline_usec = Some(deadline);
                 }
@@ -110,7 +112,9 @@ impl Manager {
 
     fn set_mounted(&mut self, id: UnitId, mounted: Option<MountPoint>) {
         let old = self.active_state(id);
-        let Some(Kind::Mount(mount)) = self.state.units.get_mut(&id).map(|unit| &mut unit.kind) else { return };
+        let Some(Kind::Mount(mount)) = self.state.units.get_mut(&id).map(|unit| &mut unit.kind) else {
+            return;
+        };
         if mount.mounted == mounted && (mount.phase == MountPhase::Settled || mount.control.is_some()) {
             return;
         }
@@ -129,7 +133,9 @@ impl Manager {
 
     pub(crate) fn mount_start(&mut self, id: UnitId) -> Started {
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
-        let muster_unit::Body::Mount(section) = &unit.file.body else { return Started::Ended(JobResult::Invalid) };
+        let muster_unit::Body::Mount(section) = &unit.file.body else {
+            return Started::Ended(JobResult::Invalid);
+        };
         let argv = mount_command(section);
         let (path, mode) = (section.where_.clone().unwrap_or_default(), section.directory_mode);
         self.effects.push_back(Effect::MakeDirectory { path, mode });
@@ -175,7 +181,13 @@ impl Manager {
         self.state.spawns.insert(spawn, id);
         let old = self.active_state(id);
         if let Some(mount) = self.mount_mut(id) {
-            mount.control = Some(Process { spawn: Some(spawn), pid: None, command: Some(command), place: None, alien: false });
+            mount.control = Some(Process {
+                spawn: Some(spawn),
+                pid: None,
+                command: Some(command),
+                place: None,
+                alien: false,
+            });
             mount.phase = if up { MountPhase::Mounting } else { MountPhase::Unmounting };
             mount.failed = false;
         }
@@ -193,7 +205,11 @@ impl Manager {
         if !good {
             mount.failed = up;
             mount.phase = MountPhase::Settled;
-            self.log(Level::Error, Some(id), format!("{name}: {} failed.", if up { "mounting" } else { "unmounting" }));
+            self.log(
+                Level::Error,
+                Some(id),
+                format!("{name}: {} failed.", if up { "mounting" } else { "unmounting" }),
+            );
         }
         self.effects.push_back(Effect::ReadMountTable);
         self.state_changed(id, old);
@@ -201,7 +217,11 @@ impl Manager {
 }
 
 fn mount_command(section: &MountSection) -> Vec<String> {
-    let mut argv = vec!["/bin/mount".to_owned(), section.what.clone().unwrap_or_default(), section.where_.clone().unwrap_or_default()];
+    let mut argv = vec![
+        "/bin/mount".to_owned(),
+        section.what.clone().unwrap_or_default(),
+        section.where_.clone().unwrap_or_default(),
+    ];
     if let Some(fs_type) = &section.type_ {
         argv.extend(["-t".to_owned(), fs_type.clone()]);
     }

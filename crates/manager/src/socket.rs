@@ -19,8 +19,10 @@ use crate::event::{Exit, OpenedSocket, Peer};
 use crate::jobs::Started;
 use crate::kill::Wave;
 use crate::manager::Manager;
-use crate::service::{is_clean, result_of};
-use crate::state::{ActiveState, CommandList, Kind, Port, Process, ServiceSub, Socket, SocketSub, UnitResult};
+use crate::service_ends::{is_clean, result_of};
+use crate::state::{
+    ActiveState, CommandList, Kind, Port, Process, ServiceSub, Socket, SocketSub, UnitResult,
+};
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
 use muster_unit::{KillMode, SocketSection};
 use std::rc::Rc;
@@ -34,7 +36,9 @@ impl SocketSub {
             Failed => ActiveState::Failed,
             StartPre | StartChown | StartPost => ActiveState::Activating,
             Listening | Running => ActiveState::Active,
-            StopPre | StopPreSigterm | StopPreSigkill | StopPost | FinalSigterm | FinalSigkill => ActiveState::Deactivating,
+            StopPre | StopPreSigterm | StopPreSigkill | StopPost | FinalSigterm | FinalSigkill => {
+                ActiveState::Deactivating
+            }
         }
     }
 }
@@ -67,9 +71,14 @@ impl Manager {
 
     fn set_socket_sub(&mut self, id: UnitId, sub: SocketSub) {
         let old = self.active_state(id);
-        let span = self.socket_config(id).and_then(|section| section.timeout_sec).map_or(self.state.facts.default_timeout_start_usec, |span| span.0);
-        let timed = !matches!(sub, SocketSub::Dead | SocketSub::Failed | SocketSub::Listening | SocketSub::Running);
-        let deadline = (timed && span != 0 && span != u64::MAX).then(|| self.now.monotonic_usec.saturating_add(span));
+        let span = self
+            .socket_config(id)
+            .and_then(|section| section.timeout_sec)
+            .map_or(self.state.facts.default_timeout_start_usec, |span| span.0);
+        let timed =
+            !matches!(sub, SocketSub::Dead | SocketSub::Failed | SocketSub::Listening | SocketSub::Running);
+        let deadline =
+            (timed && span != 0 && span != u64::MAX).then(|| self.now.monotonic_usec.saturating_add(span));
         let Some(socket) = self.socket_mut(id) else { return };
         socket.sub = sub;
         socket.deadline_usec = deadline;
@@ -111,9 +120,22 @@ impl Manager {
         }
         let service = self.state.graph.of(id, Dependency::Triggers).next()?;
         let sub = self.service(service)?.sub;
-        let busy = !matches!(sub, ServiceSub::Dead | ServiceSub::Failed | ServiceSub::AutoRestart
-            | ServiceSub::AutoRestartQueued | ServiceSub::DeadBeforeAutoRestart | ServiceSub::FailedBeforeAutoRestart);
-        busy.then(|| format!("{}: Socket service {} already active, refusing.", self.unit_name(id), self.unit_name(service)))
+        let busy = !matches!(
+            sub,
+            ServiceSub::Dead
+                | ServiceSub::Failed
+                | ServiceSub::AutoRestart
+                | ServiceSub::AutoRestartQueued
+                | ServiceSub::DeadBeforeAutoRestart
+                | ServiceSub::FailedBeforeAutoRestart
+        );
+        busy.then(|| {
+            format!(
+                "{}: Socket service {} already active, refusing.",
+                self.unit_name(id),
+                self.unit_name(service)
+            )
+        })
     }
 
     fn socket_list(&mut self, id: UnitId, sub: SocketSub, list: CommandList) {
@@ -135,9 +157,14 @@ impl Manager {
         match list {
             CommandList::ExecStartPre => self.open_sockets(id),
             CommandList::ExecStartPost => self.socket_listen(id),
-            CommandList::ExecStopPre => self.socket_signal(id, SocketSub::StopPreSigterm, UnitResult::Success),
+            CommandList::ExecStopPre => {
+                self.socket_signal(id, SocketSub::StopPreSigterm, UnitResult::Success)
+            }
             CommandList::ExecStopPost => self.socket_signal(id, SocketSub::FinalSigterm, UnitResult::Success),
-            CommandList::ExecCondition | CommandList::ExecStart | CommandList::ExecReload | CommandList::ExecStop => {}
+            CommandList::ExecCondition
+            | CommandList::ExecStart
+            | CommandList::ExecReload
+            | CommandList::ExecStop => {}
         }
     }
 
@@ -166,11 +193,17 @@ impl Manager {
         };
         let ports: Vec<Port> = opened
             .into_iter()
-            .map(|port| Port { fd: port.fd, listen_index: port.listen_index, connection_based: port.connection_based })
+            .map(|port| Port {
+                fd: port.fd,
+                listen_index: port.listen_index,
+                connection_based: port.connection_based,
+            })
             .collect();
         if self.socket_sub(id) != SocketSub::StartChown {
             // Stopped meanwhile: nobody wants them.
-            return self.effects.push_back(Effect::CloseFds { fds: ports.into_iter().map(|port| port.fd).collect() });
+            return self
+                .effects
+                .push_back(Effect::CloseFds { fds: ports.into_iter().map(|port| port.fd).collect() });
         }
         self.state.ports.extend(ports.iter().map(|port| (port.fd, id)));
         if let Some(socket) = self.socket_mut(id) {
@@ -181,7 +214,9 @@ impl Manager {
 
     fn socket_listen(&mut self, id: UnitId) {
         if self.socket_config(id).is_some_and(|section| section.flush_pending) {
-            let fds: Vec<FdId> = self.socket(id).map_or_else(Vec::new, |socket| socket.ports.iter().map(|port| port.fd).collect());
+            let fds: Vec<FdId> = self
+                .socket(id)
+                .map_or_else(Vec::new, |socket| socket.ports.iter().map(|port| port.fd).collect());
             self.effects.extend(fds.into_iter().map(|fd| Effect::FlushSocket { fd }));
         }
         self.set_socket_sub(id, SocketSub::Listening);
@@ -223,7 +258,10 @@ impl Manager {
             return self.socket_stop_with(id, UnitResult::Resources);
         };
         // A service that waits to start, or stops and will come back, takes the traffic itself.
-        let waiting = matches!(self.active_state(service), ActiveState::Active | ActiveState::Activating | ActiveState::Reloading);
+        let waiting = matches!(
+            self.active_state(service),
+            ActiveState::Active | ActiveState::Activating | ActiveState::Reloading
+        );
         let cause = format!("traffic on {}", self.unit_name(id));
         self.watch_ports(id, false);
         self.set_socket_sub(id, SocketSub::Running);
@@ -249,7 +287,13 @@ impl Manager {
     }
 
     /// A connection came in on a socket with `Accept=yes`.
-    pub(crate) fn accepted(&mut self, source: &dyn muster_unit::Source, listener: FdId, fd: FdId, peer: Peer) {
+    pub(crate) fn accepted(
+        &mut self,
+        source: &dyn muster_unit::Source,
+        listener: FdId,
+        fd: FdId,
+        peer: Peer,
+    ) {
         let Some(&id) = self.state.ports.get(&listener) else { return self.refuse(fd) };
         if self.socket_sub(id) != SocketSub::Listening || self.shutdown_is_queued() {
             return self.refuse(fd);
@@ -295,8 +339,11 @@ impl Manager {
         let fits = socket.connections < max && (per_source == 0 || mine < per_source);
         if !fits {
             socket.refused = socket.refused.saturating_add(1);
-            let text = format!("{}: Too many incoming connections ({}), dropping connection.", self.unit_name(id),
-                self.socket(id).map_or(0, |socket| socket.connections));
+            let text = format!(
+                "{}: Too many incoming connections ({}), dropping connection.",
+                self.unit_name(id),
+                self.socket(id).map_or(0, |socket| socket.connections)
+            );
             self.log(Level::Warning, Some(id), text);
         }
         fits
@@ -352,7 +399,9 @@ impl Manager {
             ServiceSub::Failed if result == UnitResult::StartLimitHit => {
                 self.socket_stop_with(id, UnitResult::ServiceStartLimitHit);
             }
-            ServiceSub::Dead | ServiceSub::Failed if self.job_kind(service) != Some(JobType::Start) => self.socket_listen(id),
+            ServiceSub::Dead | ServiceSub::Failed if self.job_kind(service) != Some(JobType::Start) => {
+                self.socket_listen(id)
+            }
             _ => {}
         }
     }
@@ -384,8 +433,12 @@ impl Manager {
                 self.socket_signal(id, SocketSub::StopPreSigterm, UnitResult::Success);
             }
             SocketSub::Listening | SocketSub::Running => self.socket_stop_with(id, UnitResult::Success),
-            SocketSub::StopPre | SocketSub::StopPreSigterm | SocketSub::StopPreSigkill | SocketSub::StopPost
-            | SocketSub::FinalSigterm | SocketSub::FinalSigkill => {}
+            SocketSub::StopPre
+            | SocketSub::StopPreSigterm
+            | SocketSub::StopPreSigkill
+            | SocketSub::StopPost
+            | SocketSub::FinalSigterm
+            | SocketSub::FinalSigkill => {}
         }
         Started::Working
     }
@@ -454,7 +507,10 @@ impl Manager {
         self.report_control_exit(id, list, exit, good);
         let sub = self.socket_sub(id);
         let next = index.saturating_add(1);
-        let in_list = matches!(sub, SocketSub::StartPre | SocketSub::StartPost | SocketSub::StopPre | SocketSub::StopPost);
+        let in_list = matches!(
+            sub,
+            SocketSub::StartPre | SocketSub::StartPost | SocketSub::StopPre | SocketSub::StopPost
+        );
         if good && in_list {
             let more = usize::try_from(next).is_ok_and(|next| next < self.commands(id, list).len());
             return if more { self.socket_command(id, list, next) } else { self.socket_list_done(id, list) };
@@ -467,8 +523,14 @@ impl Manager {
                 self.note_socket_result(id, result);
                 self.socket_close(id);
             }
-            SocketSub::StopPost | SocketSub::FinalSigterm | SocketSub::FinalSigkill => self.socket_dead(id, result),
-            SocketSub::Dead | SocketSub::StartChown | SocketSub::Listening | SocketSub::Running | SocketSub::Failed => {}
+            SocketSub::StopPost | SocketSub::FinalSigterm | SocketSub::FinalSigkill => {
+                self.socket_dead(id, result)
+            }
+            SocketSub::Dead
+            | SocketSub::StartChown
+            | SocketSub::Listening
+            | SocketSub::Running
+            | SocketSub::Failed => {}
         }
     }
 
@@ -480,10 +542,14 @@ impl Manager {
             SocketSub::StartChown => self.socket_dead(id, UnitResult::Timeout),
             SocketSub::StartPost => self.socket_stop_with(id, UnitResult::Timeout),
             SocketSub::StopPre => self.socket_signal(id, SocketSub::StopPreSigterm, UnitResult::Timeout),
-            SocketSub::StopPreSigterm if group => self.socket_signal(id, SocketSub::StopPreSigkill, UnitResult::Timeout),
+            SocketSub::StopPreSigterm if group => {
+                self.socket_signal(id, SocketSub::StopPreSigkill, UnitResult::Timeout)
+            }
             SocketSub::StopPreSigterm | SocketSub::StopPreSigkill => self.socket_close(id),
             SocketSub::StopPost => self.socket_signal(id, SocketSub::FinalSigterm, UnitResult::Timeout),
-            SocketSub::FinalSigterm if group => self.socket_signal(id, SocketSub::FinalSigkill, UnitResult::Timeout),
+            SocketSub::FinalSigterm if group => {
+                self.socket_signal(id, SocketSub::FinalSigkill, UnitResult::Timeout)
+            }
             SocketSub::FinalSigterm | SocketSub::FinalSigkill => self.socket_dead(id, UnitResult::Timeout),
             SocketSub::Dead | SocketSub::Failed | SocketSub::Listening | SocketSub::Running => {}
         }

@@ -13,7 +13,13 @@ use std::rc::Rc;
 
 impl Manager {
     /// Starts one command of a list; gives what to remember of it.
-    pub(crate) fn spawn_command(&mut self, id: UnitId, list: CommandList, index: u32, role: SpawnRole) -> Option<Process> {
+    pub(crate) fn spawn_command(
+        &mut self,
+        id: UnitId,
+        list: CommandList,
+        index: u32,
+        role: SpawnRole,
+    ) -> Option<Process> {
         let command = self.commands(id, list).get(usize::try_from(index).ok()?)?.clone();
         let unit = self.state.units.get(&id)?;
         let exec = unit.file.exec.clone().unwrap_or_default();
@@ -43,7 +49,13 @@ impl Manager {
         self.state.spawns.insert(spawn, id);
         self.state.populated.insert(id);
         self.note_start(id, list, index);
-        Some(Process { spawn: Some(spawn), pid: None, command: Some(command), place: Some((list, index)), alien: false })
+        Some(Process {
+            spawn: Some(spawn),
+            pid: None,
+            command: Some(command),
+            place: Some((list, index)),
+            alien: false,
+        })
     }
 
     fn note_start(&mut self, id: UnitId, list: CommandList, index: u32) {
@@ -107,7 +119,8 @@ impl Manager {
         let needs = matches!(self.service_type(id), ServiceType::Notify | ServiceType::NotifyReload)
             || self.watchdog_usec(id).is_some()
             || section.file_descriptor_store_max > 0;
-        let configured = self.service(id).and_then(|service| service.notify_access_override).or(section.notify_access);
+        let configured =
+            self.service(id).and_then(|service| service.notify_access_override).or(section.notify_access);
         match configured {
             Some(NotifyAccess::None) | None if needs => NotifyAccess::Main,
             Some(access) => access,
@@ -137,7 +150,9 @@ impl Manager {
         let exec = self.state.units.get(&id).and_then(|unit| unit.file.exec.as_ref());
         exec.is_some_and(|exec| {
             let out = |output: &muster_unit::StdOutput| *output == muster_unit::StdOutput::Socket;
-            exec.standard_input == muster_unit::StdInput::Socket || out(&exec.standard_output) || out(&exec.standard_error)
+            exec.standard_input == muster_unit::StdInput::Socket
+                || out(&exec.standard_output)
+                || out(&exec.standard_error)
         })
     }
 
@@ -175,7 +190,8 @@ impl Manager {
         let Some(unit) = self.state.units.get_mut(&id) else { return };
         unit.cgroup = Some(path.clone());
         let config = unit.file.cgroup.clone().unwrap_or_default();
-        let owner = unit.file.exec.as_ref().and_then(|exec| exec.user.clone()).filter(|_| config.delegate.is_some());
+        let owner =
+            unit.file.exec.as_ref().and_then(|exec| exec.user.clone()).filter(|_| config.delegate.is_some());
         let effect = Effect::RealizeCgroup {
             path: path.clone(),
             unit: unit.name.clone(),
@@ -193,7 +209,10 @@ impl Manager {
         if unit.name.kind() == UnitKind::Slice {
             return Some(slice_path(unit.name.as_str()));
         }
-        if matches!(unit.name.kind(), UnitKind::Target | UnitKind::Device | UnitKind::Timer | UnitKind::Path | UnitKind::Automount) {
+        if matches!(
+            unit.name.kind(),
+            UnitKind::Target | UnitKind::Device | UnitKind::Timer | UnitKind::Path | UnitKind::Automount
+        ) {
             return None;
         }
         let slice = self.state.graph.of(id, Dependency::InSlice).next();
@@ -226,9 +245,14 @@ impl Manager {
             close.extend(service.connection.take());
             made = std::mem::take(&mut service.directories_made);
             let keep_store = matches!(&unit.file.body, muster_unit::Body::Service(section) if section.keeps_fd_store_when_stopped());
-            if !waiting && !keep_store && unit.job.is_none_or(|job| {
-                self.state.jobs.get(&job).is_none_or(|job| job.kind != muster_graph::JobType::Restart && job.kind != muster_graph::JobType::Start)
-            }) {
+            if !waiting
+                && !keep_store
+                && unit.job.is_none_or(|job| {
+                    self.state.jobs.get(&job).is_none_or(|job| {
+                        job.kind != muster_graph::JobType::Restart && job.kind != muster_graph::JobType::Start
+                    })
+                })
+            {
                 close.extend(service.fd_store.drain(..).map(|stored| stored.fd));
             }
         }
@@ -258,7 +282,8 @@ impl Manager {
         if keep || exec.runtime_directory.is_empty() {
             return;
         }
-        let paths = exec.runtime_directory.iter().map(|directory| format!("/run/{}", directory.path)).collect();
+        let paths =
+            exec.runtime_directory.iter().map(|directory| format!("/run/{}", directory.path)).collect();
         self.effects.push_back(Effect::RemoveDirectories { unit: self.name_of(id), paths });
     }
 
@@ -268,7 +293,11 @@ impl Manager {
     pub(crate) fn spawned(&mut self, spawn: SpawnId, pid: u32) {
         let Some(&id) = self.state.spawns.get(&spawn) else {
             // Its unit went on without it (it was being killed before it was born).
-            return self.effects.push_back(Effect::KillProcess { pid, signal: muster_unit::Signal::KILL.0, value: None });
+            return self.effects.push_back(Effect::KillProcess {
+                pid,
+                signal: muster_unit::Signal::KILL.0,
+                value: None,
+            });
         };
         self.state.processes.insert(pid, id);
         let stamp = self.stamp();
@@ -315,10 +344,18 @@ impl Manager {
             Control,
         }
         let (was, process) = match &mut unit.kind {
-            Kind::Service(service) if service.main.as_ref().is_some_and(&is_it) => (Was::Main, service.main.take()),
-            Kind::Service(service) if service.control.as_ref().is_some_and(&is_it) => (Was::Control, service.control.take()),
-            Kind::Socket(socket) if socket.control.as_ref().is_some_and(&is_it) => (Was::Control, socket.control.take()),
-            Kind::Mount(mount) if mount.control.as_ref().is_some_and(&is_it) => (Was::Control, mount.control.take()),
+            Kind::Service(service) if service.main.as_ref().is_some_and(&is_it) => {
+                (Was::Main, service.main.take())
+            }
+            Kind::Service(service) if service.control.as_ref().is_some_and(&is_it) => {
+                (Was::Control, service.control.take())
+            }
+            Kind::Socket(socket) if socket.control.as_ref().is_some_and(&is_it) => {
+                (Was::Control, socket.control.take())
+            }
+            Kind::Mount(mount) if mount.control.as_ref().is_some_and(&is_it) => {
+                (Was::Control, mount.control.take())
+            }
             _ => return,
         };
         let Some(process) = process else { return };
@@ -331,7 +368,9 @@ impl Manager {
                 Kind::Socket(socket) => Some(&mut socket.command_status),
                 Kind::Mount(_) | Kind::Simple(_) => None,
             };
-            if let Some(status) = statuses.and_then(|all| all.get_mut(&list)).and_then(|list| list.get_mut(&index)) {
+            if let Some(status) =
+                statuses.and_then(|all| all.get_mut(&list)).and_then(|list| list.get_mut(&index))
+            {
                 status.exit = stamp;
                 status.how = Some(exit);
             }
@@ -394,8 +433,23 @@ pub(crate) fn slice_path(name: &str) -> String {
 fn cgroup_escape(name: &str) -> String {
     let kernel = ["tasks", "notify_on_release", "release_agent"].contains(&name);
     let controller = name.split_once('.').is_some_and(|(head, _)| {
-        ["cgroup", "cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids", "hugetlb", "rdma", "misc", "bpf-firewall", "bpf-devices"]
-            .contains(&head)
+        [
+            "cgroup",
+            "cpu",
+            "cpuacct",
+            "cpuset",
+            "io",
+            "blkio",
+            "memory",
+            "devices",
+            "pids",
+            "hugetlb",
+            "rdma",
+            "misc",
+            "bpf-firewall",
+            "bpf-devices",
+        ]
+        .contains(&head)
     });
     if kernel || controller || name.starts_with(['_', '.']) { format!("_{name}") } else { name.to_owned() }
 }

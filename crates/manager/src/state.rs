@@ -28,7 +28,6 @@ macro_rules! words {
     };
 }
 
-
 words! {
     /// The state every unit type shares (systemd(1), UNITS).
     ActiveState {
@@ -541,7 +540,10 @@ impl Unit {
             (Kind::Mount(_), _) => up_down("mounted"),
             (Kind::Simple(simple), muster_unit::UnitKind::Scope) if simple.active => "running",
             (Kind::Simple(_), muster_unit::UnitKind::Device) => up_down("plugged"),
-            (Kind::Simple(_), muster_unit::UnitKind::Timer | muster_unit::UnitKind::Path | muster_unit::UnitKind::Automount) => up_down("waiting"),
+            (
+                Kind::Simple(_),
+                muster_unit::UnitKind::Timer | muster_unit::UnitKind::Path | muster_unit::UnitKind::Automount,
+            ) => up_down("waiting"),
             (Kind::Simple(_), _) => up_down("active"),
         }
     }

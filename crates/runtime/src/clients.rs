@@ -10,7 +10,10 @@ use muster_control::{Action, UnitFileOperation};
 use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
 use muster_manager::event::{Event, Origin, Request};
 use muster_unit::UnitName;
-use nix::sys::socket::{AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt, listen, recvmsg, sendmsg, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    accept4, bind, getsockopt, listen, recvmsg, sendmsg, socket, sockopt,
+};
 use std::collections::BTreeMap;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -53,16 +56,34 @@ pub struct Clients {
 impl Clients {
     /// Listens.
     pub fn listen(path: &str) -> std::io::Result<Clients> {
-        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+        let fd = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )?;
         let _ = std::fs::remove_file(path);
         bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-        nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, path, nix::sys::stat::Mode::from_bits_truncate(0o600), nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+        nix::sys::stat::fchmodat(
+            nix::fcntl::AT_FDCWD,
+            path,
+            nix::sys::stat::Mode::from_bits_truncate(0o600),
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )?;
         listen(&fd, Backlog::MAXCONN)?;
         // Who waits for the socket with inotify waits for this.
         let _ = std::fs::File::open(path);
         let mut guid = [0_u8; 16];
-        let _ = std::fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut guid));
-        Ok(Clients { listener: fd, guid, clients: BTreeMap::new(), pending: BTreeMap::new(), bus: Default::default(), references: Vec::new() })
+        let _ = std::fs::File::open("/dev/urandom")
+            .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut guid));
+        Ok(Clients {
+            listener: fd,
+            guid,
+            clients: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            bus: Default::default(),
+            references: Vec::new(),
+        })
     }
 
     pub(crate) fn add(&mut self, token: Token, fd: OwnedFd, peer: Peer, origin: Origin) {
@@ -96,7 +117,13 @@ fn write(client: &mut Client) -> nix::Result<()> {
             let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
             let rights = [ControlMessage::ScmRights(&raw)];
             let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
-            match sendmsg::<()>(client.fd.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(
+                client.fd.as_raw_fd(),
+                &[IoSlice::new(bytes)],
+                control,
+                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+                None,
+            ) {
                 Ok(sent) => sent,
                 Err(nix::errno::Errno::EAGAIN) => return Ok(()),
                 Err(nix::errno::Errno::EINTR) => continue,
@@ -110,11 +137,16 @@ fn write(client: &mut Client) -> nix::Result<()> {
 impl Runtime {
     pub(crate) fn accept_clients(&mut self) {
         for _ in 0..CLIENTS_MAX {
-            let raw = match accept4(self.clients.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
+            let raw = match accept4(
+                self.clients.listener.as_raw_fd(),
+                SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            ) {
                 Ok(raw) => raw,
                 Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => continue,
                 Err(nix::errno::Errno::EAGAIN) => return,
-                Err(error) => return self.note(Level::Warning, &format!("A client could not be accepted: {error}")),
+                Err(error) => {
+                    return self.note(Level::Warning, &format!("A client could not be accepted: {error}"));
+                }
             };
             let fd = muster_sys::adopt_fd(raw);
             if self.clients.clients.len() >= CLIENTS_MAX {
@@ -129,11 +161,15 @@ impl Runtime {
         let Ok(found) = getsockopt(&fd, sockopt::PeerCredentials) else { return };
         let credentials = Credentials { uid: found.uid(), gid: found.gid(), pid: found.pid() };
         let pid = u32::try_from(found.pid()).unwrap_or(0);
-        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).map(|text| text.trim_end().to_owned()).unwrap_or_default();
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .map(|text| text.trim_end().to_owned())
+            .unwrap_or_default();
         let mut peer = Peer::server(self.clients.guid, credentials, found.uid() == 0);
         peer.set_sender("org.freedesktop.systemd1");
         let Ok(token) = self.register_raw(fd.as_raw_fd(), Source::Client) else { return };
-        self.clients.clients.insert(token, Client { fd, peer, origin: Origin { uid: found.uid(), pid, comm } });
+        self.clients
+            .clients
+            .insert(token, Client { fd, peer, origin: Origin { uid: found.uid(), pid, comm } });
         self.still_ready(token);
     }
 
@@ -150,20 +186,21 @@ impl Runtime {
             let mut control = nix::cmsg_space!([std::os::fd::RawFd; 253]);
             let mut parts = [IoSliceMut::new(&mut buffer)];
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            let (length, fds) = match recvmsg::<()>(client.fd.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-                Ok(message) => {
-                    let mut fds = Vec::new();
-                    for item in message.cmsgs().into_iter().flatten() {
-                        if let ControlMessageOwned::ScmRights(found) = item {
-                            fds.extend(found.into_iter().map(muster_sys::adopt_fd));
+            let (length, fds) =
+                match recvmsg::<()>(client.fd.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+                    Ok(message) => {
+                        let mut fds = Vec::new();
+                        for item in message.cmsgs().into_iter().flatten() {
+                            if let ControlMessageOwned::ScmRights(found) = item {
+                                fds.extend(found.into_iter().map(muster_sys::adopt_fd));
+                            }
                         }
+                        (message.bytes, fds)
                     }
-                    (message.bytes, fds)
-                }
-                Err(nix::errno::Errno::EAGAIN) => break,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(_) => return self.close_client(token),
-            };
+                    Err(nix::errno::Errno::EAGAIN) => break,
+                    Err(nix::errno::Errno::EINTR) => continue,
+                    Err(_) => return self.close_client(token),
+                };
             if length == 0 {
                 // What it asked before it closed still counts.
                 self.client_messages(token);
@@ -222,7 +259,14 @@ impl Runtime {
         }
     }
 
-    fn request(&mut self, client: Token, origin: &Origin, message: Incoming, request: Request, retry: Option<UnitName>) {
+    fn request(
+        &mut self,
+        client: Token,
+        origin: &Origin,
+        message: Incoming,
+        request: Request,
+        retry: Option<UnitName>,
+    ) {
         // A unit whose file came after the directories were read is found all the same.
         if names_unit(&request) && self.index.is_outdated() {
             self.index = muster_unit::Index::scan(self.index.path().to_vec());
@@ -255,12 +299,17 @@ impl Runtime {
 
     /// Lets go of what a client that is gone kept loaded.
     pub(crate) fn release_references(&mut self, gone: impl Fn(&str) -> bool) {
-        let (released, kept) = std::mem::take(&mut self.clients.references).into_iter().partition(|(holder, _)| gone(holder));
+        let (released, kept) =
+            std::mem::take(&mut self.clients.references).into_iter().partition(|(holder, _)| gone(holder));
         self.clients.references = kept;
         let released: Vec<(String, UnitName)> = released;
         for (_, unit) in released {
             let id = self.new_request();
-            self.deliver(Event::Requested { id, origin: Origin::default(), request: Request::Reference { unit, add: false } });
+            self.deliver(Event::Requested {
+                id,
+                origin: Origin::default(),
+                request: Request::Reference { unit, add: false },
+            });
         }
     }
 
@@ -302,7 +351,13 @@ impl Runtime {
         let messages = muster_control::signals(&self.manager, &live, signal);
         let silent = self.clients.bus.token.filter(|_| !self.clients.bus.wants_signals());
         let listens = |token: Token, client: &Client| client.peer.is_ready() && silent != Some(token);
-        let tokens: Vec<Token> = self.clients.clients.iter().filter(|(token, client)| listens(**token, client)).map(|(token, _)| *token).collect();
+        let tokens: Vec<Token> = self
+            .clients
+            .clients
+            .iter()
+            .filter(|(token, client)| listens(**token, client))
+            .map(|(token, _)| *token)
+            .collect();
         for token in tokens {
             for message in &messages {
                 self.send(token, message);
@@ -344,7 +399,13 @@ impl Runtime {
 
 /// Whether carrying the request out may load a unit.
 fn names_unit(request: &Request) -> bool {
-    matches!(request, Request::EnqueueJob { .. } | Request::LoadUnit { .. } | Request::StartTransient { .. } | Request::SetProperties { .. })
+    matches!(
+        request,
+        Request::EnqueueJob { .. }
+            | Request::LoadUnit { .. }
+            | Request::StartTransient { .. }
+            | Request::SetProperties { .. }
+    )
 }
 
 /// How a client of the private socket is named among holders of references.

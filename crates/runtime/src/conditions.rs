@@ -30,12 +30,17 @@ fn holds(kind: ConditionKind, parameter: &str, state: &State) -> bool {
         Kind::PathIsDirectory => metadata().is_ok_and(|data| data.is_dir()),
         Kind::PathIsSymbolicLink => Path::new(parameter).is_symlink(),
         Kind::PathIsMountPoint => is_mount_point(parameter),
-        Kind::PathIsReadWrite => nix::sys::statvfs::statvfs(parameter).is_ok_and(|data| !data.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)),
+        Kind::PathIsReadWrite => nix::sys::statvfs::statvfs(parameter)
+            .is_ok_and(|data| !data.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)),
         Kind::PathIsEncrypted => is_encrypted(parameter),
         Kind::PathIsSocket => metadata().is_ok_and(|data| data.file_type().is_socket()),
-        Kind::DirectoryNotEmpty => std::fs::read_dir(parameter).is_ok_and(|mut entries| entries.next().is_some()),
+        Kind::DirectoryNotEmpty => {
+            std::fs::read_dir(parameter).is_ok_and(|mut entries| entries.next().is_some())
+        }
         Kind::FileNotEmpty => metadata().is_ok_and(|data| data.is_file() && data.len() > 0),
-        Kind::FileIsExecutable => metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0),
+        Kind::FileIsExecutable => {
+            metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+        }
         Kind::NeedsUpdate => needs_update(parameter),
         Kind::FirstBoot => parse_bool(parameter) == Some(Path::new("/run/systemd/first-boot").exists()),
         Kind::Architecture => parameter == facts.architecture || parameter == "native",
@@ -47,22 +52,35 @@ fn holds(kind: ConditionKind, parameter: &str, state: &State) -> bool {
         Kind::KernelCommandLine => has_word(&read("/proc/cmdline"), parameter),
         Kind::KernelVersion => versions(parameter, &facts.specifiers.kernel_release),
         Kind::Version => version(parameter, state),
-        Kind::Credential => ["/run/credentials/@system", "/run/credentials/@encrypted"].iter().any(|directory| Path::new(&format!("{directory}/{parameter}")).exists()),
+        Kind::Credential => ["/run/credentials/@system", "/run/credentials/@encrypted"]
+            .iter()
+            .any(|directory| Path::new(&format!("{directory}/{parameter}")).exists()),
         Kind::Security => security(parameter),
         Kind::Capability => has_capability(parameter),
         Kind::ACPower => parse_bool(parameter) == Some(on_ac_power()),
-        Kind::Memory => parse_comparison(parameter).is_some_and(|(operator, value)| parse_size(value).is_some_and(|value| operator.holds(total_memory().cmp(&value)))),
-        Kind::CPUs => parse_comparison(parameter).is_some_and(|(operator, value)| value.parse().is_ok_and(|value: usize| operator.holds(cpus().cmp(&value)))),
+        Kind::Memory => parse_comparison(parameter).is_some_and(|(operator, value)| {
+            parse_size(value).is_some_and(|value| operator.holds(total_memory().cmp(&value)))
+        }),
+        Kind::CPUs => parse_comparison(parameter).is_some_and(|(operator, value)| {
+            value.parse().is_ok_and(|value: usize| operator.holds(cpus().cmp(&value)))
+        }),
         Kind::CPUFeature => has_cpu_feature(parameter),
         Kind::Environment => match parameter.split_once('=') {
             Some(_) => facts.base_environment.iter().any(|assignment| assignment == parameter),
-            None => facts.base_environment.iter().any(|assignment| assignment.split('=').next() == Some(parameter)),
+            None => facts
+                .base_environment
+                .iter()
+                .any(|assignment| assignment.split('=').next() == Some(parameter)),
         },
         Kind::User => matches!(parameter, "root" | "0" | "@system"),
         Kind::Group => matches!(parameter, "root" | "0"),
         Kind::ControlGroupController => has_controllers(parameter),
-        Kind::OSRelease => split_words(parameter).unwrap_or_default().iter().all(|word| os_release(word, state)),
-        Kind::MachineTag => assignment_of("/etc/machine-info", "TAGS").split(':').any(|tag| glob::matches(parameter, tag)),
+        Kind::OSRelease => {
+            split_words(parameter).unwrap_or_default().iter().all(|word| os_release(word, state))
+        }
+        Kind::MachineTag => {
+            assignment_of("/etc/machine-info", "TAGS").split(':').any(|tag| glob::matches(parameter, tag))
+        }
         Kind::MemoryPressure => pressure_below("memory", parameter),
         Kind::CPUPressure => pressure_below("cpu", parameter),
         Kind::IOPressure => pressure_below("io", parameter),
@@ -89,9 +107,19 @@ fn glob_exists(pattern: &str) -> bool {
                 next.extend(Path::new(&path).exists().then_some(path));
                 continue;
             }
-            let entries = std::fs::read_dir(format!("{base}/")).into_iter().flatten().filter_map(Result::ok).take(ENTRIES_MAX);
+            let entries = std::fs::read_dir(format!("{base}/"))
+                .into_iter()
+                .flatten()
+                .filter_map(Result::ok)
+                .take(ENTRIES_MAX);
             let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-            next.extend(names.filter(|name| (!name.starts_with('.') || part.starts_with('.')) && glob::matches(part, name)).map(|name| format!("{base}/{name}")));
+            next.extend(
+                names
+                    .filter(|name| {
+                        (!name.starts_with('.') || part.starts_with('.')) && glob::matches(part, name)
+                    })
+                    .map(|name| format!("{base}/{name}")),
+            );
             next.truncate(ENTRIES_MAX);
         }
         found = next;
@@ -102,14 +130,17 @@ fn glob_exists(pattern: &str) -> bool {
 /// By the mount table, so that bind mounts within one file system count.
 fn is_mount_point(path: &str) -> bool {
     let Ok(real) = std::fs::canonicalize(path) else { return false };
-    muster_watch::MountTable::open().and_then(|mut table| table.read()).is_ok_and(|mounts| mounts.iter().any(|mount| Path::new(&mount.place) == real))
+    muster_watch::MountTable::open()
+        .and_then(|mut table| table.read())
+        .is_ok_and(|mounts| mounts.iter().any(|mount| Path::new(&mount.place) == real))
 }
 
 /// Whether the block device below a path is a dm-crypt one.
 fn is_encrypted(path: &str) -> bool {
     let Ok(data) = std::fs::metadata(path) else { return false };
     let device = if data.file_type().is_block_device() { data.rdev() } else { data.dev() };
-    let directory = format!("/sys/dev/block/{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let directory =
+        format!("/sys/dev/block/{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
     read(&format!("{directory}/dm/uuid")).starts_with("CRYPT-")
 }
 
@@ -118,7 +149,8 @@ fn needs_update(directory: &str) -> bool {
     if let Some(forced) = word_value(&read("/proc/cmdline"), "systemd.condition_needs_update") {
         return forced.is_empty() || parse_bool(&forced).unwrap_or(false);
     }
-    let writable = nix::sys::statvfs::statvfs(directory).is_ok_and(|data| !data.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+    let writable = nix::sys::statvfs::statvfs(directory)
+        .is_ok_and(|data| !data.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
     let Ok(usr) = std::fs::metadata("/usr") else { return false };
     let done = std::fs::metadata(format!("{}/.updated", directory.trim_end_matches('/')));
     let stamp = |data: &std::fs::Metadata| (data.mtime(), data.mtime_nsec());
@@ -129,10 +161,15 @@ fn firmware(parameter: &str) -> bool {
     match parameter {
         "uefi" => Path::new("/sys/firmware/efi").exists(),
         "device-tree" => Path::new("/sys/firmware/devicetree").exists(),
-        other => match other.strip_prefix("device-tree-compatible(").and_then(|rest| rest.strip_suffix(')')) {
-            Some(wanted) => read("/proc/device-tree/compatible").split('\0').any(|one| one == wanted),
-            None => other.strip_prefix("smbios-field(").and_then(|rest| rest.strip_suffix(')')).is_some_and(smbios),
-        },
+        other => {
+            match other.strip_prefix("device-tree-compatible(").and_then(|rest| rest.strip_suffix(')')) {
+                Some(wanted) => read("/proc/device-tree/compatible").split('\0').any(|one| one == wanted),
+                None => other
+                    .strip_prefix("smbios-field(")
+                    .and_then(|rest| rest.strip_suffix(')'))
+                    .is_some_and(smbios),
+            }
+        }
     }
 }
 
@@ -146,14 +183,28 @@ fn smbios(expression: &str) -> bool {
 }
 
 /// Words of containers, as systemd-detect-virt(1) has them.
-const CONTAINERS: &[&str] = &["openvz", "lxc", "lxc-libvirt", "systemd-nspawn", "docker", "podman", "rkt", "wsl", "proot", "pouch", "container-other"];
+const CONTAINERS: &[&str] = &[
+    "openvz",
+    "lxc",
+    "lxc-libvirt",
+    "systemd-nspawn",
+    "docker",
+    "podman",
+    "rkt",
+    "wsl",
+    "proot",
+    "pouch",
+    "container-other",
+];
 
 fn virtualization(parameter: &str, ours: &str) -> bool {
     let container = CONTAINERS.contains(&ours);
     match (parameter, parse_bool(parameter)) {
         ("vm", _) => !ours.is_empty() && !container,
         ("container", _) => container,
-        ("private-users", _) => read("/proc/self/uid_map").split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"],
+        ("private-users", _) => {
+            read("/proc/self/uid_map").split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
+        }
         (_, Some(wanted)) => wanted != ours.is_empty(),
         (word, None) => word == ours,
     }
@@ -170,7 +221,8 @@ fn host(parameter: &str, state: &State) -> bool {
 
 /// The value of a word of a command line, empty for a bare word.
 fn word_value(line: &str, key: &str) -> Option<String> {
-    let words = split_words(line.trim()).unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
+    let words =
+        split_words(line.trim()).unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
     words.into_iter().rev().find_map(|word| match word.split_once('=') {
         Some((name, value)) => (name == key).then(|| value.to_owned()),
         None => (word == key).then(String::new),
@@ -179,7 +231,8 @@ fn word_value(line: &str, key: &str) -> Option<String> {
 
 /// `key=value` is looked for as it stands, `key` alone as a word or the left side of an assignment.
 fn has_word(line: &str, wanted: &str) -> bool {
-    let words = split_words(line.trim()).unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
+    let words =
+        split_words(line.trim()).unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
     words.iter().any(|word| word == wanted || !wanted.contains('=') && word.split('=').next() == Some(wanted))
 }
 
@@ -206,7 +259,9 @@ const RELATIONS: &[(&str, Relation)] = &[
 
 /// An operator and what follows; without one it is `>=`.
 fn parse_comparison(text: &str) -> Option<(Relation, &str)> {
-    let found = RELATIONS.iter().find_map(|(word, relation)| Some((*relation, text.strip_prefix(word)?.trim_start())));
+    let found = RELATIONS
+        .iter()
+        .find_map(|(word, relation)| Some((*relation, text.strip_prefix(word)?.trim_start())));
     Some(found.unwrap_or((Relation(&[Ordering::Greater, Ordering::Equal]), text)))
 }
 
@@ -227,7 +282,8 @@ fn compare(expression: &str, ours: &str) -> bool {
     if !expression.starts_with(['<', '>', '=']) {
         return glob::matches(expression, ours);
     }
-    parse_comparison(expression).is_some_and(|(relation, theirs)| relation.holds(compare_versions(ours, theirs)))
+    parse_comparison(expression)
+        .is_some_and(|(relation, theirs)| relation.holds(compare_versions(ours, theirs)))
 }
 
 /// All expressions of a list; an operator may stand apart from its version.
@@ -264,7 +320,8 @@ fn compare_versions(left: &str, right: &str) -> Ordering {
         left = left.trim_start_matches(|c| !valid(c));
         right = right.trim_start_matches(|c| !valid(c));
         for separator in ['~', '\0', '-', '^', '.'] {
-            let here = |text: &str| if separator == '\0' { text.is_empty() } else { text.starts_with(separator) };
+            let here =
+                |text: &str| if separator == '\0' { text.is_empty() } else { text.starts_with(separator) };
             match (here(left), here(right)) {
                 (true, false) => return Ordering::Less,
                 (false, true) => return Ordering::Greater,
@@ -276,10 +333,14 @@ fn compare_versions(left: &str, right: &str) -> Ordering {
                 (false, false) => {}
             }
         }
-        let digits = left.starts_with(|c: char| c.is_ascii_digit()) || right.starts_with(|c: char| c.is_ascii_digit());
+        let digits =
+            left.starts_with(|c: char| c.is_ascii_digit()) || right.starts_with(|c: char| c.is_ascii_digit());
         let part = |text: &str| {
-            let end = text.find(|c: char| if digits { !c.is_ascii_digit() } else { !c.is_ascii_alphabetic() }).unwrap_or(text.len());
-            text.split_at_checked(end).map_or_else(Default::default, |(part, rest)| (part.to_owned(), rest.to_owned().len()))
+            let end = text
+                .find(|c: char| if digits { !c.is_ascii_digit() } else { !c.is_ascii_alphabetic() })
+                .unwrap_or(text.len());
+            text.split_at_checked(end)
+                .map_or_else(Default::default, |(part, rest)| (part.to_owned(), rest.to_owned().len()))
         };
         let ((one, left_rest), (two, right_rest)) = (part(left), part(right));
         let ordering = if digits {
@@ -304,7 +365,10 @@ fn security(parameter: &str) -> bool {
         "tomoyo" => Path::new("/sys/kernel/security/tomoyo/version").exists(),
         "ima" => Path::new("/sys/kernel/security/ima").exists(),
         // The fifth byte follows four of attributes.
-        "uefi-secureboot" => std::fs::read("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").is_ok_and(|data| data.get(4) == Some(&1)),
+        "uefi-secureboot" => {
+            std::fs::read("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
+                .is_ok_and(|data| data.get(4) == Some(&1))
+        }
         "tpm2" => Path::new("/sys/class/tpmrm/tpmrm0").exists(),
         // audit and the rest are told by no file.
         _ => false,
@@ -313,19 +377,26 @@ fn security(parameter: &str) -> bool {
 
 fn has_capability(name: &str) -> bool {
     let status = read("/proc/self/status");
-    let set = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok()).unwrap_or(0);
-    muster_unit::capability_number(name).is_some_and(|number| set.checked_shr(u32::from(number)).unwrap_or(0) & 1 == 1)
+    let set = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok())
+        .unwrap_or(0);
+    muster_unit::capability_number(name).is_some_and(|number| set.checked_shr(number).unwrap_or(0) & 1 == 1)
 }
 
 /// A mains supply that is on line, or no supply at all that could be off.
 fn on_ac_power() -> bool {
     let mut battery = false;
-    for entry in std::fs::read_dir("/sys/class/power_supply").into_iter().flatten().filter_map(Result::ok).take(64) {
+    for entry in
+        std::fs::read_dir("/sys/class/power_supply").into_iter().flatten().filter_map(Result::ok).take(64)
+    {
         let file = |name: &str| read(&entry.path().join(name).to_string_lossy());
         match file("type").trim() {
             "Mains" if file("online").trim() == "1" => return true,
             "Mains" => battery = true,
-            "Battery" if file("scope").trim() != "Device" && file("status").trim() == "Discharging" => battery = true,
+            "Battery" if file("scope").trim() != "Device" && file("status").trim() == "Discharging" => {
+                battery = true
+            }
             _ => {}
         }
     }
@@ -334,7 +405,9 @@ fn on_ac_power() -> bool {
 
 fn total_memory() -> u64 {
     let text = read("/proc/meminfo");
-    let kilobytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let kilobytes = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
     kilobytes.unwrap_or(0).saturating_mul(1024)
 }
 
@@ -342,7 +415,10 @@ fn total_memory() -> u64 {
 fn cpus() -> usize {
     let status = read("/proc/self/status");
     let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap_or("");
-    let bits = mask.chars().filter_map(|c| c.to_digit(16)).fold(0_u32, |sum, digit| sum.saturating_add(digit.count_ones()));
+    let bits = mask
+        .chars()
+        .filter_map(|c| c.to_digit(16))
+        .fold(0_u32, |sum, digit| sum.saturating_add(digit.count_ones()));
     usize::try_from(bits).unwrap_or(0)
 }
 
@@ -350,7 +426,10 @@ fn has_cpu_feature(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let text = read("/proc/cpuinfo");
     let lines = text.lines().filter(|line| line.starts_with("flags") || line.starts_with("Features"));
-    lines.filter_map(|line| line.split_once(':')).take(1).any(|(_, flags)| flags.split_whitespace().any(|flag| flag == name))
+    lines
+        .filter_map(|line| line.split_once(':'))
+        .take(1)
+        .any(|(_, flags)| flags.split_whitespace().any(|flag| flag == name))
 }
 
 fn has_controllers(parameter: &str) -> bool {
@@ -378,7 +457,8 @@ fn assignment_of(path: &str, key: &str) -> String {
 
 /// `[SLICE:]PERCENT[/10s|1min|5min]`: holds while the pressure stays at or below. Without pressure files it holds.
 fn pressure_below(resource: &str, parameter: &str) -> bool {
-    let (slice, limit) = parameter.split_once(':').map_or((None, parameter), |(slice, limit)| (Some(slice), limit));
+    let (slice, limit) =
+        parameter.split_once(':').map_or((None, parameter), |(slice, limit)| (Some(slice), limit));
     let (percent, span) = limit.split_once('/').unwrap_or((limit, "5min"));
     let average = match muster_unit::Timespan::parse(span.trim(), 1_000_000).map(|span| span.0) {
         Ok(10_000_000) => "avg10=",
@@ -386,9 +466,18 @@ fn pressure_below(resource: &str, parameter: &str) -> bool {
         Ok(300_000_000) => "avg300=",
         _ => return false,
     };
-    let Some(limit) = percent.trim().trim_end_matches(['%', '\u{2030}', '\u{2031}']).parse::<f64>().ok() else { return false };
+    let Some(limit) = percent.trim().trim_end_matches(['%', '\u{2030}', '\u{2031}']).parse::<f64>().ok()
+    else {
+        return false;
+    };
     // Permille and permyriad are written with their own signs.
-    let limit = if percent.contains('\u{2030}') { limit / 10.0 } else if percent.contains('\u{2031}') { limit / 100.0 } else { limit };
+    let limit = if percent.contains('\u{2030}') {
+        limit / 10.0
+    } else if percent.contains('\u{2031}') {
+        limit / 100.0
+    } else {
+        limit
+    };
     let path = match slice {
         Some(slice) if !slice.contains('/') => format!("/sys/fs/cgroup/{slice}/{resource}.pressure"),
         Some(_) => return false,
@@ -396,7 +485,8 @@ fn pressure_below(resource: &str, parameter: &str) -> bool {
     };
     let text = read(&path);
     let line = text.lines().find(|line| line.starts_with("some "));
-    let now = line.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(average)?.parse::<f64>().ok()));
+    let now = line
+        .and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(average)?.parse::<f64>().ok()));
     now.is_none_or(|now| now <= limit)
 }
 
@@ -416,23 +506,48 @@ mod tests {
 
     #[test]
     fn versions_in_order() {
-        for (less, more) in [("122.1", "123~rc1-1"), ("123~rc1", "123"), ("123", "123-a"), ("123-a.1", "123-3"), ("6.1.9", "6.1.10"), ("1", "1.0")] {
+        for (less, more) in [
+            ("122.1", "123~rc1-1"),
+            ("123~rc1", "123"),
+            ("123", "123-a"),
+            ("123-a.1", "123-3"),
+            ("6.1.9", "6.1.10"),
+            ("1", "1.0"),
+        ] {
             assert_eq!(compare_versions(less, more), Ordering::Less, "{less} {more}");
             assert_eq!(compare_versions(more, less), Ordering::Greater, "{more} {less}");
         }
         assert_eq!(compare_versions("007", "7"), Ordering::Equal);
-        assert!(versions(">= 6.1 <7", "6.12.3-amd64") && !versions(">=6.13", "6.12.3") && versions("6.*", "6.12"));
+        assert!(
+            versions(">= 6.1 <7", "6.12.3-amd64") && !versions(">=6.13", "6.12.3") && versions("6.*", "6.12")
+        );
     }
 
     #[test]
     fn real_files() {
         let state = State::default();
         let holds = |kind, parameter: &str| holds(kind, parameter, &state);
-        assert!(holds(ConditionKind::PathIsMountPoint, "/proc") && !holds(ConditionKind::PathIsMountPoint, "/proc/self"));
-        assert!(holds(ConditionKind::PathExistsGlob, "/proc/se?f/stat*") && !holds(ConditionKind::PathExistsGlob, "/proc/nothing-*"));
-        assert!(holds(ConditionKind::Memory, ">=1M") && holds(ConditionKind::CPUs, "1") && !holds(ConditionKind::CPUs, "<1"));
+        assert!(
+            holds(ConditionKind::PathIsMountPoint, "/proc")
+                && !holds(ConditionKind::PathIsMountPoint, "/proc/self")
+        );
+        assert!(
+            holds(ConditionKind::PathExistsGlob, "/proc/se?f/stat*")
+                && !holds(ConditionKind::PathExistsGlob, "/proc/nothing-*")
+        );
+        assert!(
+            holds(ConditionKind::Memory, ">=1M")
+                && holds(ConditionKind::CPUs, "1")
+                && !holds(ConditionKind::CPUs, "<1")
+        );
         assert!(!holds(ConditionKind::Virtualization, "yes") && holds(ConditionKind::Virtualization, "no"));
-        let negated = Condition { kind: ConditionKind::PathExists, parameter: "/nonexistent".into(), trigger: false, negate: true, assert: false };
+        let negated = Condition {
+            kind: ConditionKind::PathExists,
+            parameter: "/nonexistent".into(),
+            trigger: false,
+            negate: true,
+            assert: false,
+        };
         assert!(check(&negated, &state));
     }
 }

@@ -89,7 +89,9 @@ impl Runtime {
                 Accept::WouldBlock => return,
                 Accept::Again => {}
                 Accept::Exhausted(error) => return self.rest(id, &error.to_string()),
-                Accept::Failed(error) => return self.deliver(Event::AcceptFailed { listener: id, message: error.to_string() }),
+                Accept::Failed(error) => {
+                    return self.deliver(Event::AcceptFailed { listener: id, message: error.to_string() });
+                }
             }
         }
         self.still_ready(token);

@@ -28,9 +28,18 @@ impl Live for LiveView<'_> {
             LiveValue::EffectiveMemoryHigh => "memory.high",
             LiveValue::TasksCurrent => "pids.current",
             LiveValue::EffectiveTasksMax => "pids.max",
-            LiveValue::CPUUsageNSec => return self.cgroups.keyed(path, "cpu.stat", "usage_usec").map(|usec| usec.saturating_mul(1000)),
+            LiveValue::CPUUsageNSec => {
+                return self
+                    .cgroups
+                    .keyed(path, "cpu.stat", "usage_usec")
+                    .map(|usec| usec.saturating_mul(1000));
+            }
             LiveValue::ControlGroupId => return self.cgroups.id(path),
-            LiveValue::MemoryAvailable | LiveValue::IOReadBytes | LiveValue::IOReadOperations | LiveValue::IOWriteBytes | LiveValue::IOWriteOperations => return None,
+            LiveValue::MemoryAvailable
+            | LiveValue::IOReadBytes
+            | LiveValue::IOReadOperations
+            | LiveValue::IOWriteBytes
+            | LiveValue::IOWriteOperations => return None,
         };
         self.cgroups.number(path, file)
     }

@@ -50,7 +50,12 @@ impl Log {
 
     fn write_early(&mut self, record: &LogRecord) {
         if let Some(kmsg) = &mut self.kmsg {
-            let _ = writeln!(kmsg, "<{}>muster[1]: {}", (record.level as u8).saturating_add(24), record.message.replace('\n', " "));
+            let _ = writeln!(
+                kmsg,
+                "<{}>muster[1]: {}",
+                (record.level as u8).saturating_add(24),
+                record.message.replace('\n', " ")
+            );
         } else if record.level <= Level::Warning && !is_status(record) {
             self.console.show(StatusMark::None, &format!("muster[1]: {}", record.message));
         }
@@ -60,7 +65,12 @@ impl Log {
     pub fn flush(&mut self) -> bool {
         let (Some(socket), Ok(address)) = (&self.socket, UnixAddr::new(JOURNAL)) else { return false };
         while let Some(record) = self.backlog.front() {
-            match sendto(socket.as_raw_fd(), record, &address, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            match sendto(
+                socket.as_raw_fd(),
+                record,
+                &address,
+                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            ) {
                 Ok(_) | Err(nix::errno::Errno::EMSGSIZE) => {
                     self.backlog.pop_front();
                 }

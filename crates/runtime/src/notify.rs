@@ -4,7 +4,8 @@
 //! dropped with its descriptors.
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind, recvmsg, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind,
+    recvmsg, setsockopt, socket, sockopt,
 };
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -44,13 +45,23 @@ pub enum Received {
 
 /// Binds the socket.
 pub fn open(path: &str) -> nix::Result<OwnedFd> {
-    let fd = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
     setsockopt(&fd, sockopt::PassCred, &true)?;
     // A burst of READY from a boot must fit; the kernel caps what it does not allow.
     let _ = setsockopt(&fd, sockopt::RcvBufForce, &(8 << 20));
     let _ = std::fs::remove_file(path);
     bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, path, nix::sys::stat::Mode::from_bits_truncate(0o777), nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+    nix::sys::stat::fchmodat(
+        nix::fcntl::AT_FDCWD,
+        path,
+        nix::sys::stat::Mode::from_bits_truncate(0o777),
+        nix::sys::stat::FchmodatFlags::FollowSymlink,
+    )?;
     Ok(fd)
 }
 
@@ -77,13 +88,20 @@ pub fn receive(fd: &OwnedFd) -> Received {
     }
     let length = message.bytes;
     let truncated = message.flags.contains(MsgFlags::MSG_TRUNC) || length > DATAGRAM_MAX;
-    let Some(credentials) = credentials.filter(|credentials| credentials.pid() > 0) else { return Received::Dropped("it carried no credentials") };
+    let Some(credentials) = credentials.filter(|credentials| credentials.pid() > 0) else {
+        return Received::Dropped("it carried no credentials");
+    };
     if truncated {
         return Received::Dropped("it was longer than 4096 bytes");
     }
     let text = bytes.get(..length).unwrap_or(&[]);
     let Some(fields) = parse(text) else { return Received::Dropped("it was not KEY=value lines") };
-    Received::Message(Notification { pid: u32::try_from(credentials.pid()).unwrap_or(0), uid: credentials.uid(), fields, fds })
+    Received::Message(Notification {
+        pid: u32::try_from(credentials.pid()).unwrap_or(0),
+        uid: credentials.uid(),
+        fields,
+        fds,
+    })
 }
 
 /// The assignments of a datagram; `None` when it holds none or is not text.
@@ -108,7 +126,10 @@ mod tests {
 
     #[test]
     fn only_assignments_count() {
-        assert_eq!(parse(b"READY=1\nSTATUS=a=b\nnoise\n"), Some(vec![("READY".into(), "1".into()), ("STATUS".into(), "a=b".into())]));
+        assert_eq!(
+            parse(b"READY=1\nSTATUS=a=b\nnoise\n"),
+            Some(vec![("READY".into(), "1".into()), ("STATUS".into(), "a=b".into())])
+        );
         for bad in [&b""[..], b"\n\n", b"=x", b"READY=1\0X=2", &[0xff, b'=', 0xfe]] {
             assert_eq!(parse(bad), None);
         }

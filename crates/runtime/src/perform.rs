@@ -18,12 +18,16 @@ impl Runtime {
                     self.follow_up.push_back(Event::CgroupEmptied { path });
                 }
             }
-            Effect::RealizeCgroup { path, unit, config, owner, .. } => self.realize_cgroup(&path, &unit, &config, owner.as_deref()),
+            Effect::RealizeCgroup { path, unit, config, owner, .. } => {
+                self.realize_cgroup(&path, &unit, &config, owner.as_deref())
+            }
             Effect::RemoveCgroup { path } => {
                 self.cgroups.unwatch(&path);
                 self.cgroups.remove(&path);
             }
-            Effect::FreezeCgroup { path, freeze } => self.complain("freezing", &path, |runtime| runtime.cgroups.freeze(&path, freeze)),
+            Effect::FreezeCgroup { path, freeze } => {
+                self.complain("freezing", &path, |runtime| runtime.cgroups.freeze(&path, freeze))
+            }
             Effect::AttachProcesses { path, pids } => {
                 for pid in pids {
                     self.complain("moving a process", &path, |runtime| runtime.cgroups.attach(&path, pid));
@@ -31,14 +35,19 @@ impl Runtime {
             }
             Effect::MakeDirectory { path, mode } => {
                 let mut builder = std::fs::DirBuilder::new();
-                if let Err(error) = std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode).recursive(true).create(&path) {
+                if let Err(error) =
+                    std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode).recursive(true).create(&path)
+                {
                     self.note(Level::Warning, &format!("{path} could not be made: {error}"));
                 }
             }
             Effect::ReadMountTable => self.mount_table_asked(),
             Effect::WatchProcess { pid } => self.watch_process(pid),
             Effect::CheckConditions { query, conditions } => {
-                let results = conditions.iter().map(|condition| crate::conditions::check(condition, self.manager.state())).collect();
+                let results = conditions
+                    .iter()
+                    .map(|condition| crate::conditions::check(condition, self.manager.state()))
+                    .collect();
                 self.follow_up.push_back(Event::ConditionsChecked { query, results });
             }
             Effect::ReadPidFile { unit, path } => {
@@ -62,7 +71,11 @@ impl Runtime {
                 }
             }
             Effect::PrepareConnection { fd, config } => {
-                let warnings = self.fds.get(fd).map(|fd| muster_socket::apply_connection_options(&config, fd)).unwrap_or_default();
+                let warnings = self
+                    .fds
+                    .get(fd)
+                    .map(|fd| muster_socket::apply_connection_options(&config, fd))
+                    .unwrap_or_default();
                 for warning in warnings {
                     self.note(Level::Warning, &warning);
                 }
@@ -70,10 +83,13 @@ impl Runtime {
             Effect::WatchStoredFd { fd } => self.watch_stored(fd),
             Effect::CloseFds { fds } => self.close_fds(&fds),
             Effect::RemoveDirectories { paths, .. } => {
-                let arguments: Vec<&str> = std::iter::once("--remove-directories").chain(paths.iter().map(String::as_str)).collect();
+                let arguments: Vec<&str> =
+                    std::iter::once("--remove-directories").chain(paths.iter().map(String::as_str)).collect();
                 self.run_helper(&arguments, Helper::Errand);
             }
-            Effect::PublishInvocation { unit, invocation_id } => publish_invocation(&unit, invocation_id.as_deref()),
+            Effect::PublishInvocation { unit, invocation_id } => {
+                publish_invocation(&unit, invocation_id.as_deref())
+            }
             Effect::Log(record) => self.write_log(&record),
             Effect::ShowStatus { mark, message } => self.console.show(mark, &message),
             Effect::Reply { id, reply } => self.reply(id, &reply),
@@ -85,14 +101,23 @@ impl Runtime {
                 }
             }
             Effect::WriteTransient { unit, text } => {
-                let written = std::fs::create_dir_all("/run/systemd/transient").and_then(|()| std::fs::write(format!("/run/systemd/transient/{unit}"), text));
+                let written = std::fs::create_dir_all("/run/systemd/transient")
+                    .and_then(|()| std::fs::write(format!("/run/systemd/transient/{unit}"), text));
                 if let Err(error) = written {
-                    self.note(Level::Warning, &format!("{unit} could not be kept below /run/systemd/transient: {error}"));
+                    self.note(
+                        Level::Warning,
+                        &format!("{unit} could not be kept below /run/systemd/transient: {error}"),
+                    );
                 }
             }
             // Handing over is later work; a reload is the part of it that is there.
-            Effect::Reexecute => self.note(Level::Error, "Re-execution is not supported by this version; everything stays as it is."),
-            Effect::Shutdown { verb, exit_code } => self.outcome = Some(Outcome::Shutdown { verb, exit_code }),
+            Effect::Reexecute => self.note(
+                Level::Error,
+                "Re-execution is not supported by this version; everything stays as it is.",
+            ),
+            Effect::Shutdown { verb, exit_code } => {
+                self.outcome = Some(Outcome::Shutdown { verb, exit_code })
+            }
             Effect::Forward { id, request } => self.forward(id, request),
         }
     }
@@ -107,7 +132,9 @@ impl Runtime {
         let owner = owner.and_then(numeric_owner);
         match self.cgroups.realize(path, config, owner) {
             Ok(()) => self.cgroups.watch(path),
-            Err(error) => self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}")),
+            Err(error) => {
+                self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}"))
+            }
         }
     }
 
@@ -126,15 +153,26 @@ impl Runtime {
             Err(error) => Err(error.to_string()),
             Ok(opened) => {
                 for warning in opened.warnings {
-                    let record = LogRecord { level: Level::Warning, unit: Some(unit.clone()), message: format!("{unit}: {warning}"), fields: Vec::new() };
+                    let record = LogRecord {
+                        level: Level::Warning,
+                        unit: Some(unit.clone()),
+                        message: format!("{unit}: {warning}"),
+                        fields: Vec::new(),
+                    };
                     self.write_log(&record);
                 }
                 let ports = opened.sockets.into_iter().filter_map(|socket| {
                     let fd = match socket.fd {
                         Some(fd) => self.fds.insert(fd),
-                        None => keep.iter().find(|(index, _)| *index == socket.listen_index).map(|(_, id)| *id)?,
+                        None => {
+                            keep.iter().find(|(index, _)| *index == socket.listen_index).map(|(_, id)| *id)?
+                        }
                     };
-                    Some(OpenedSocket { fd, listen_index: socket.listen_index, connection_based: socket.connection_based })
+                    Some(OpenedSocket {
+                        fd,
+                        listen_index: socket.listen_index,
+                        connection_based: socket.connection_based,
+                    })
                 });
                 Ok(ports.collect())
             }
@@ -152,7 +190,11 @@ impl Runtime {
     fn close_fds(&mut self, fds: &[FdId]) {
         for id in fds {
             self.unwatch_socket(*id);
-            let token = self.sources.iter().find(|(_, source)| **source == Source::Stored(*id)).map(|(token, _)| *token);
+            let token = self
+                .sources
+                .iter()
+                .find(|(_, source)| **source == Source::Stored(*id))
+                .map(|(token, _)| *token);
             if let Some(fd) = self.fds.remove(*id) {
                 if let Some(token) = token {
                     self.deregister(token, std::os::fd::AsFd::as_fd(&fd));
@@ -162,7 +204,11 @@ impl Runtime {
     }
 
     pub(crate) fn write_log(&mut self, record: &LogRecord) {
-        let invocation = record.unit.as_ref().and_then(|unit| self.manager.unit(unit)).map(|unit| unit.invocation_id.clone());
+        let invocation = record
+            .unit
+            .as_ref()
+            .and_then(|unit| self.manager.unit(unit))
+            .map(|unit| unit.invocation_id.clone());
         self.log.write(record, invocation.as_deref());
     }
 

@@ -39,7 +39,8 @@ pub struct Processes {
 impl Runtime {
     pub(crate) fn spawn(&mut self, spawn: &Spawn) {
         let directory = self.cgroups.open_dir(&spawn.cgroup).ok();
-        let fds = spawn.fds.iter().filter_map(|(id, name)| Some((self.fds.get(*id)?, name.clone()))).collect();
+        let fds =
+            spawn.fds.iter().filter_map(|(id, name)| Some((self.fds.get(*id)?, name.clone()))).collect();
         let request = muster_exec::Request {
             unit: spawn.unit.as_str(),
             command: &spawn.command,
@@ -63,19 +64,29 @@ impl Runtime {
                 };
                 self.processes.by_pid.insert(started.pid, spawn.id);
                 self.processes.pidfds.insert(started.pid, started.pidfd);
-                self.processes.started.insert(spawn.id, Started { report, shared: started.shared, wants_exec: spawn.report_exec });
+                self.processes.started.insert(
+                    spawn.id,
+                    Started { report, shared: started.shared, wants_exec: spawn.report_exec },
+                );
                 self.follow_up.push_back(Event::Spawned { spawn: spawn.id, pid: started.pid });
             }
-            Err(error) => self.follow_up.push_back(Event::SpawnFailed { spawn: spawn.id, status: error.status, message: error.message }),
+            Err(error) => self.follow_up.push_back(Event::SpawnFailed {
+                spawn: spawn.id,
+                status: error.status,
+                message: error.message,
+            }),
         }
     }
 
     /// Whether a unit of this cgroup, or one above it, limits memory: what runs out of it there is killed together with
     /// all that shares its memory.
     fn has_memory_limit(&self, cgroup: &str) -> bool {
-        let above = std::iter::successors(Some(cgroup), |path| path.rsplit_once('/').map(|(parent, _)| parent));
+        let above =
+            std::iter::successors(Some(cgroup), |path| path.rsplit_once('/').map(|(parent, _)| parent));
         let state = self.manager.state();
-        above.filter_map(|path| state.units.get(state.cgroups.get(path)?)?.file.cgroup.as_ref()).any(|cgroup| cgroup.memory_max.is_some())
+        above
+            .filter_map(|path| state.units.get(state.cgroups.get(path)?)?.file.cgroup.as_ref())
+            .any(|cgroup| cgroup.memory_max.is_some())
     }
 
     /// Reads what the executor has to say.
@@ -111,7 +122,11 @@ impl Runtime {
         }
         if let Some(spawn) = self.processes.by_pid.remove(&pid) {
             // What it said before its end comes first.
-            let token = self.processes.started.get(&spawn).and_then(|started| started.report.as_ref().map(|(token, _)| *token));
+            let token = self
+                .processes
+                .started
+                .get(&spawn)
+                .and_then(|started| started.report.as_ref().map(|(token, _)| *token));
             if let Some(token) = token {
                 self.read_report(token, spawn);
             }
@@ -124,7 +139,8 @@ impl Runtime {
 
     /// Signals one process: by pidfd where we hold one.
     pub(crate) fn kill_process(&mut self, pid: u32, signal: i32, value: Option<i32>) {
-        let held = self.processes.pidfds.get(&pid).or_else(|| self.processes.watched.get(&pid).map(|(_, fd)| fd));
+        let held =
+            self.processes.pidfds.get(&pid).or_else(|| self.processes.watched.get(&pid).map(|(_, fd)| fd));
         let sent = match (held, value) {
             (Some(fd), None) => muster_sys::pidfd_send_signal(fd.as_fd(), signal).is_ok(),
             (_, Some(value)) => muster_sys::queue_signal(pid, signal, value).is_ok(),
@@ -173,7 +189,10 @@ impl Runtime {
                 true
             }
             Err(error) => {
-                self.note(Level::Error, &format!("A helper ({}) could not be started: {error}", arguments.join(" ")));
+                self.note(
+                    Level::Error,
+                    &format!("A helper ({}) could not be started: {error}", arguments.join(" ")),
+                );
                 false
             }
         }
@@ -199,7 +218,9 @@ impl Runtime {
         if pid < 2 {
             return Err(format!("{path} names process {pid}"));
         }
-        let owner_uid = std::fs::metadata(path).map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata)).unwrap_or(u32::MAX);
+        let owner_uid = std::fs::metadata(path)
+            .map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata))
+            .unwrap_or(u32::MAX);
         if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
             return Err(format!("{path} names process {pid}, which does not exist"));
         }
@@ -209,7 +230,12 @@ impl Runtime {
     /// The one process of a cgroup that is our child.
     pub(crate) fn guess_main(&mut self, cgroup: &str) -> Result<PidFileFound, String> {
         let me = std::process::id();
-        let mut ours = self.cgroups.processes(cgroup).into_iter().map(|(_, pid)| pid).filter(|pid| parent_of(*pid) == Some(me));
+        let mut ours = self
+            .cgroups
+            .processes(cgroup)
+            .into_iter()
+            .map(|(_, pid)| pid)
+            .filter(|pid| parent_of(*pid) == Some(me));
         match (ours.next(), ours.next()) {
             (Some(pid), None) => Ok(PidFileFound { pid, cgroup: Some(cgroup.to_owned()), owner_uid: 0 }),
             (None, _) => Err("no process is left in the cgroup".to_owned()),

@@ -6,8 +6,8 @@
 
 use crate::turn::{Runtime, Source};
 use mio::Token;
-use muster_bus::{Incoming, Outgoing, Peer};
 use muster_bus::Kind as MessageKind;
+use muster_bus::{Incoming, Outgoing, Peer};
 use muster_graph::{JobMode, JobType};
 use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
 use muster_manager::event::{Event, Origin, Request};
@@ -19,7 +19,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 const ADDRESS: &str = "/run/dbus/system_bus_socket";
 const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
-const NAME_CHANGES: &str = "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',member='NameOwnerChanged'";
+const NAME_CHANGES: &str =
+    "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',member='NameOwnerChanged'";
 /// So many callers are known at a time, and so many calls of one wait for its identity.
 const CALLERS_MAX: usize = 4096;
 const WAITING_MAX: usize = 64;
@@ -68,7 +69,12 @@ fn bus_call(member: &str) -> Outgoing {
 }
 
 fn open() -> nix::Result<OwnedFd> {
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
     connect(fd.as_raw_fd(), &UnixAddr::new(ADDRESS)?)?;
     Ok(fd)
 }
@@ -81,7 +87,10 @@ impl Runtime {
             return;
         }
         let Ok(service) = "dbus.service".parse::<UnitName>() else { return };
-        let running = self.manager.unit(&service).is_some_and(|service| service.name == *unit && service.sub_state() == "running");
+        let running = self
+            .manager
+            .unit(&service)
+            .is_some_and(|service| service.name == *unit && service.sub_state() == "running");
         if running {
             self.connect_bus();
         }
@@ -94,7 +103,9 @@ impl Runtime {
         });
         let (fd, token) = match connected {
             Ok(connected) => connected,
-            Err(error) => return self.note(Level::Warning, &format!("The system bus could not be joined: {error}")),
+            Err(error) => {
+                return self.note(Level::Warning, &format!("The system bus could not be joined: {error}"));
+            }
         };
         self.clients.add(token, fd, Peer::client(0), Origin::default());
         self.clients.bus.token = Some(token);
@@ -156,10 +167,21 @@ impl Runtime {
     }
 
     fn activation_requested(&mut self, unit: String) {
-        let Ok(name) = unit.parse::<UnitName>() else { return self.activation_failed(&unit, "org.freedesktop.DBus.Error.InvalidArgs", "Not a unit name.") };
+        let Ok(name) = unit.parse::<UnitName>() else {
+            return self.activation_failed(
+                &unit,
+                "org.freedesktop.DBus.Error.InvalidArgs",
+                "Not a unit name.",
+            );
+        };
         let id = self.new_request();
         self.clients.bus.activations.insert(id, unit);
-        let request = Request::EnqueueJob { unit: name, kind: JobType::Start, mode: JobMode::Replace, reload_if_possible: false };
+        let request = Request::EnqueueJob {
+            unit: name,
+            kind: JobType::Start,
+            mode: JobMode::Replace,
+            reload_if_possible: false,
+        };
         let origin = Origin { uid: 0, pid: 0, comm: "the system bus".to_owned() };
         self.deliver(Event::Requested { id, origin, request });
     }
@@ -175,13 +197,22 @@ impl Runtime {
 
     fn activation_failed(&mut self, unit: &str, name: &str, message: &str) {
         let Some(token) = self.clients.bus.token else { return };
-        let signal = Outgoing::signal("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Activator", "ActivationFailure");
-        let signal = signal.destination(BUS).body("sss", |body| [unit, name, message].into_iter().for_each(|text| body.write_str(text)));
+        let signal = Outgoing::signal(
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Activator",
+            "ActivationFailure",
+        );
+        let signal = signal
+            .destination(BUS)
+            .body("sss", |body| [unit, name, message].into_iter().for_each(|text| body.write_str(text)));
         self.send(token, &signal);
     }
 
     fn bus_answer(&mut self, message: &Incoming) {
-        let Some(asked) = message.reply_serial().and_then(|serial| self.clients.bus.asked.remove(&serial)) else { return };
+        let Some(asked) = message.reply_serial().and_then(|serial| self.clients.bus.asked.remove(&serial))
+        else {
+            return;
+        };
         match asked {
             Asked::Names => {
                 for name in message.body::<(Vec<String>,)>().map(|names| names.0).unwrap_or_default() {
@@ -190,8 +221,12 @@ impl Runtime {
                     }
                 }
             }
-            Asked::User(name) => self.caller_known(&name, |caller| caller.uid = message.body::<(u32,)>().ok().map(|uid| uid.0)),
-            Asked::Process(name) => self.caller_known(&name, |caller| caller.pid = Some(message.body::<(u32,)>().map_or(0, |pid| pid.0))),
+            Asked::User(name) => {
+                self.caller_known(&name, |caller| caller.uid = message.body::<(u32,)>().ok().map(|uid| uid.0))
+            }
+            Asked::Process(name) => self.caller_known(&name, |caller| {
+                caller.pid = Some(message.body::<(u32,)>().map_or(0, |pid| pid.0))
+            }),
         }
     }
 
@@ -221,7 +256,9 @@ impl Runtime {
         let Some(caller) = self.clients.bus.callers.get_mut(name) else { return };
         learn(caller);
         let (Some(uid), Some(pid)) = (caller.uid, caller.pid) else { return };
-        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).map(|text| text.trim_end().to_owned()).unwrap_or_default();
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .map(|text| text.trim_end().to_owned())
+            .unwrap_or_default();
         let origin = Origin { uid, pid, comm };
         caller.origin = Some(origin.clone());
         for message in std::mem::take(&mut caller.waiting) {

@@ -118,7 +118,16 @@ pub struct Runtime {
 /// Signals that PID 1 hears (systemd(1), SIGNALS).
 fn heard_signals() -> Vec<i32> {
     use nix::libc;
-    let plain = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGPWR, libc::SIGWINCH, libc::SIGUSR1, libc::SIGUSR2, libc::SIGHUP];
+    let plain = [
+        libc::SIGCHLD,
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGPWR,
+        libc::SIGWINCH,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGHUP,
+    ];
     let first = libc::SIGRTMIN();
     plain.into_iter().chain((0..=29).map(|offset: i32| first.saturating_add(offset))).collect()
 }
@@ -213,9 +222,11 @@ impl Runtime {
     }
 
     fn turn(&mut self) {
-        let ready: Vec<(Token, Source)> = self.ready.iter().filter_map(|token| Some((*token, *self.sources.get(token)?))).collect();
+        let ready: Vec<(Token, Source)> =
+            self.ready.iter().filter_map(|token| Some((*token, *self.sources.get(token)?))).collect();
         self.ready.clear();
-        let of = |wanted: fn(&Source) -> bool| ready.iter().copied().filter(move |(_, source)| wanted(source));
+        let of =
+            |wanted: fn(&Source) -> bool| ready.iter().copied().filter(move |(_, source)| wanted(source));
         if of(|source| *source == Source::Signals).next().is_some() {
             self.hear_signals();
         }
@@ -323,11 +334,19 @@ impl Runtime {
         for _ in 0..NOTIFY_BUDGET {
             match notify::receive(&self.notify) {
                 Received::Empty => return true,
-                Received::Dropped(reason) => self.note(Level::Warning, &format!("Ignored a notification: {reason}.")),
+                Received::Dropped(reason) => {
+                    self.note(Level::Warning, &format!("Ignored a notification: {reason}."))
+                }
                 Received::Message(message) => {
                     let cgroup = self.cgroups.of_process(message.pid);
                     let fds = message.fds.into_iter().map(|fd| self.fds.insert(fd)).collect();
-                    self.deliver(Event::Notified { pid: message.pid, uid: message.uid, cgroup, fields: message.fields, fds });
+                    self.deliver(Event::Notified {
+                        pid: message.pid,
+                        uid: message.uid,
+                        cgroup,
+                        fields: message.fields,
+                        fds,
+                    });
                 }
             }
         }
@@ -377,5 +396,11 @@ impl Runtime {
 /// A mount as the manager wants it.
 pub(crate) fn mount_point(mount: muster_watch::Mount) -> Option<MountPoint> {
     let unit = format!("{}.mount", muster_unit::path_escape(&mount.place)).parse().ok()?;
-    Some(MountPoint { unit, what: mount.what, place: mount.place, fs_type: mount.fs_type, options: mount.options })
+    Some(MountPoint {
+        unit,
+        what: mount.what,
+        place: mount.place,
+        fs_type: mount.fs_type,
+        options: mount.options,
+    })
 }

@@ -12,8 +12,8 @@ use muster_unit::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, SocketSec
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_file};
 use nix::sys::socket::{
-    AddressFamily, Backlog, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, UnixAddr, accept4, bind,
-    getpeername, getsockname, getsockopt, listen, socket, sockopt,
+    AddressFamily, Backlog, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
+    SockaddrStorage, UnixAddr, accept4, bind, getpeername, getsockname, getsockopt, listen, socket, sockopt,
 };
 use nix::sys::stat::Mode;
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -79,16 +79,28 @@ fn text(error: Errno) -> String {
     error.desc().to_owned()
 }
 
-fn open_one(section: &SocketSection, listen: &Listen, warnings: &mut Vec<String>, nodes: &mut Vec<String>) -> Result2<OwnedFd> {
+fn open_one(
+    section: &SocketSection,
+    listen: &Listen,
+    warnings: &mut Vec<String>,
+    nodes: &mut Vec<String>,
+) -> Result2<OwnedFd> {
     match (&listen.address, listen.kind) {
         (SocketAddress::FilePath(path), ListenKind::Fifo) => open_fifo(section, path, nodes),
         (SocketAddress::FilePath(path), ListenKind::Special) => {
             let access = if section.writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-            open_file(path.as_str(), access | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Mode::empty()).map_err(text)
+            open_file(
+                path.as_str(),
+                access | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY,
+                Mode::empty(),
+            )
+            .map_err(text)
         }
         (SocketAddress::FilePath(name), ListenKind::MessageQueue) => {
             let size = match (section.message_queue_max_messages, section.message_queue_message_size) {
-                (Some(messages), Some(message_size)) => Some(muster_sys::QueueSize { messages, message_size }),
+                (Some(messages), Some(message_size)) => {
+                    Some(muster_sys::QueueSize { messages, message_size })
+                }
                 _ => None,
             };
             let name = std::ffi::CString::new(name.as_str()).map_err(|error| error.to_string())?;
@@ -110,15 +122,24 @@ fn open_fifo(section: &SocketSection, path: &str, nodes: &mut Vec<String>) -> Re
     if !std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
         return Err("something that is no FIFO is in the way".to_owned());
     }
-    let fd = open_file(path, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty()).map_err(text)?;
+    let fd =
+        open_file(path, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty()).map_err(text)?;
     if let Some(size) = section.pipe_size {
-        let _ = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETPIPE_SZ(i32::try_from(size.0).unwrap_or(i32::MAX)));
+        let _ = nix::fcntl::fcntl(
+            &fd,
+            nix::fcntl::FcntlArg::F_SETPIPE_SZ(i32::try_from(size.0).unwrap_or(i32::MAX)),
+        );
     }
     own(section, path)?;
     Ok(fd)
 }
 
-fn open_netlink(section: &SocketSection, family: &str, group: u32, warnings: &mut Vec<String>) -> Result2<OwnedFd> {
+fn open_netlink(
+    section: &SocketSection,
+    family: &str,
+    group: u32,
+    warnings: &mut Vec<String>,
+) -> Result2<OwnedFd> {
     let number = NETLINK_FAMILIES.iter().find(|(name, _)| *name == family).map(|(_, number)| *number);
     let protocol = match number {
         Some(0) => SockProtocol::NetlinkRoute,
@@ -137,7 +158,12 @@ fn flags() -> SockFlag {
     SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK
 }
 
-fn open_socket(section: &SocketSection, wanted: &Listen, warnings: &mut Vec<String>, nodes: &mut Vec<String>) -> Result2<OwnedFd> {
+fn open_socket(
+    section: &SocketSection,
+    wanted: &Listen,
+    warnings: &mut Vec<String>,
+    nodes: &mut Vec<String>,
+) -> Result2<OwnedFd> {
     let kind = match wanted.kind {
         ListenKind::Datagram => SockType::Datagram,
         ListenKind::SequentialPacket => SockType::SeqPacket,
@@ -160,10 +186,13 @@ fn open_socket(section: &SocketSection, wanted: &Listen, warnings: &mut Vec<Stri
         SocketAddress::Inet(address, port) => {
             let fd = make(AddressFamily::Inet)?;
             warnings.extend(options::apply(section, fd.as_fd()));
-            bind(fd.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(*address, *port))).map_err(text)?;
+            bind(fd.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(*address, *port)))
+                .map_err(text)?;
             fd
         }
-        SocketAddress::Inet6(address, port, scope) => bind6(section, make(AddressFamily::Inet6)?, *address, *port, scope.as_deref(), warnings)?,
+        SocketAddress::Inet6(address, port, scope) => {
+            bind6(section, make(AddressFamily::Inet6)?, *address, *port, scope.as_deref(), warnings)?
+        }
         SocketAddress::Port(port) => match socket(AddressFamily::Inet6, kind, flags(), None) {
             Ok(fd) => bind6(section, fd, Ipv6Addr::UNSPECIFIED, *port, None, warnings)?,
             Err(Errno::EAFNOSUPPORT) => {
@@ -188,7 +217,14 @@ fn open_socket(section: &SocketSection, wanted: &Listen, warnings: &mut Vec<Stri
     Ok(fd)
 }
 
-fn bind6(section: &SocketSection, fd: OwnedFd, address: Ipv6Addr, port: u16, scope: Option<&str>, warnings: &mut Vec<String>) -> Result2<OwnedFd> {
+fn bind6(
+    section: &SocketSection,
+    fd: OwnedFd,
+    address: Ipv6Addr,
+    port: u16,
+    scope: Option<&str>,
+    warnings: &mut Vec<String>,
+) -> Result2<OwnedFd> {
     use muster_unit::BindIpv6Only::{Both, Default, Ipv6Only};
     warnings.extend(options::apply(section, fd.as_fd()));
     let only = match section.bind_ipv6_only {
@@ -201,7 +237,10 @@ fn bind6(section: &SocketSection, fd: OwnedFd, address: Ipv6Addr, port: u16, sco
     }
     let scope = match scope {
         None => 0,
-        Some(name) => name.parse().or_else(|_| nix::net::if_::if_nametoindex(name)).map_err(|_| format!("there is no interface {name}"))?,
+        Some(name) => name
+            .parse()
+            .or_else(|_| nix::net::if_::if_nametoindex(name))
+            .map_err(|_| format!("there is no interface {name}"))?,
     };
     bind(fd.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(address, port, 0, scope))).map_err(text)?;
     Ok(fd)
@@ -221,7 +260,8 @@ fn bind_path(section: &SocketSection, fd: &OwnedFd, path: &str, nodes: &mut Vec<
         done => done.map_err(text)?,
     }
     nodes.push(path.to_owned());
-    std::fs::set_permissions(path, PermissionsExt::from_mode(section.socket_mode)).map_err(|error| error.to_string())?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(section.socket_mode))
+        .map_err(|error| error.to_string())?;
     own(section, path)
 }
 
@@ -236,11 +276,22 @@ fn make_parents(path: &str, mode: u32) {
 fn own(section: &SocketSection, path: &str) -> Result2<()> {
     let find = |file: &str, wanted: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        let entry = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.first() == Some(&wanted));
+        let entry = text
+            .lines()
+            .map(|line| line.split(':').collect::<Vec<_>>())
+            .find(|fields| fields.first() == Some(&wanted));
         entry.and_then(|fields| fields.get(2)?.parse().ok()).or_else(|| wanted.parse().ok())
     };
-    let user = section.socket_user.as_deref().map(|name| find("/etc/passwd", name).ok_or(format!("SocketUser={name}: there is no such user"))).transpose()?;
-    let group = section.socket_group.as_deref().map(|name| find("/etc/group", name).ok_or(format!("SocketGroup={name}: there is no such group"))).transpose()?;
+    let user = section
+        .socket_user
+        .as_deref()
+        .map(|name| find("/etc/passwd", name).ok_or(format!("SocketUser={name}: there is no such user")))
+        .transpose()?;
+    let group = section
+        .socket_group
+        .as_deref()
+        .map(|name| find("/etc/group", name).ok_or(format!("SocketGroup={name}: there is no such group")))
+        .transpose()?;
     if user.is_some() || group.is_some() {
         chown(path, user, group).map_err(|error| error.to_string())?;
     }
@@ -273,7 +324,11 @@ pub fn remove_nodes(section: &SocketSection) {
         return;
     }
     section.listen.iter().filter_map(node_of).for_each(|path| drop(std::fs::remove_file(path)));
-    section.symlinks.iter().filter(|link| Path::new(link).is_symlink()).for_each(|link| drop(std::fs::remove_file(link)));
+    section
+        .symlinks
+        .iter()
+        .filter(|link| Path::new(link).is_symlink())
+        .for_each(|link| drop(std::fs::remove_file(link)));
 }
 
 /// The far end.
@@ -316,8 +371,12 @@ pub fn accept(listener: BorrowedFd<'_>) -> Accept {
             Accept::Connection { fd, peer }
         }
         Err(Errno::EAGAIN) => Accept::WouldBlock,
-        Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => Accept::Exhausted(error),
-        Err(error @ (Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => Accept::Failed(error),
+        Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
+            Accept::Exhausted(error)
+        }
+        Err(error @ (Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => {
+            Accept::Failed(error)
+        }
         Err(_) => Accept::Again,
     }
 }
@@ -333,14 +392,32 @@ fn inet(address: &SockaddrStorage) -> Option<(String, u16)> {
 
 fn peer(fd: BorrowedFd<'_>) -> PeerInfo {
     const SO_COOKIE: i32 = 57;
-    let cookie = muster_sys::get_option_bytes(fd, 1, SO_COOKIE, 8).ok().and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes);
-    let addresses = getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok().zip(getpeername::<SockaddrStorage>(fd.as_raw_fd()).ok());
-    if let Some(((here, here_port), (there, port))) = addresses.and_then(|(here, there)| inet(&here).zip(inet(&there))) {
+    let cookie = muster_sys::get_option_bytes(fd, 1, SO_COOKIE, 8)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_ne_bytes);
+    let addresses = getsockname::<SockaddrStorage>(fd.as_raw_fd())
+        .ok()
+        .zip(getpeername::<SockaddrStorage>(fd.as_raw_fd()).ok());
+    if let Some(((here, here_port), (there, port))) =
+        addresses.and_then(|(here, there)| inet(&here).zip(inet(&there)))
+    {
         let instance_tail = format!("{here}:{here_port}-{there}:{port}");
-        return PeerInfo { instance_tail, remote_addr: Some(there.clone()), remote_port: Some(port), cookie, source: there };
+        return PeerInfo {
+            instance_tail,
+            remote_addr: Some(there.clone()),
+            remote_port: Some(port),
+            cookie,
+            source: there,
+        };
     }
     match getsockopt(&fd, sockopt::PeerCredentials) {
-        Ok(found) => PeerInfo { instance_tail: format!("{}-{}", found.pid(), found.uid()), source: format!("uid {}", found.uid()), cookie, ..PeerInfo::default() },
+        Ok(found) => PeerInfo {
+            instance_tail: format!("{}-{}", found.pid(), found.uid()),
+            source: format!("uid {}", found.uid()),
+            cookie,
+            ..PeerInfo::default()
+        },
         Err(_) => PeerInfo { instance_tail: "unknown".to_owned(), cookie, ..PeerInfo::default() },
     }
 }

@@ -24,7 +24,13 @@ pub fn apply(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
         ("KeepAlive", tcp, SOL_SOCKET, 9, on(section.keep_alive)),
         ("KeepAliveTimeSec", tcp, IPPROTO_TCP, 4, seconds(section.keep_alive_time_sec)),
         ("KeepAliveIntervalSec", tcp, IPPROTO_TCP, 5, seconds(section.keep_alive_interval_sec)),
-        ("KeepAliveProbes", tcp, IPPROTO_TCP, 6, section.keep_alive_probes.map(|probes| number(probes.into()))),
+        (
+            "KeepAliveProbes",
+            tcp,
+            IPPROTO_TCP,
+            6,
+            section.keep_alive_probes.map(|probes| number(probes.into())),
+        ),
         ("DeferAcceptSec", tcp, IPPROTO_TCP, 9, seconds(section.defer_accept_sec)),
         ("NoDelay", tcp, IPPROTO_TCP, 1, on(section.no_delay)),
         ("Broadcast", inet, SOL_SOCKET, 6, on(section.broadcast)),
@@ -54,9 +60,13 @@ pub fn apply(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
             }
         }
     }
-    for (name, forced, plain, value) in [("ReceiveBuffer", 33, 8, size(section.receive_buffer)), ("SendBuffer", 32, 7, size(section.send_buffer))] {
+    for (name, forced, plain, value) in [
+        ("ReceiveBuffer", 33, 8, size(section.receive_buffer)),
+        ("SendBuffer", 32, 7, size(section.send_buffer)),
+    ] {
         if let Some(value) = value {
-            let set = muster_sys::set_option(fd, SOL_SOCKET, forced, value).or_else(|_| muster_sys::set_option(fd, SOL_SOCKET, plain, value));
+            let set = muster_sys::set_option(fd, SOL_SOCKET, forced, value)
+                .or_else(|_| muster_sys::set_option(fd, SOL_SOCKET, plain, value));
             warnings.extend(set.err().map(|error| format!("{name}={value} was refused: {error}")));
         }
     }

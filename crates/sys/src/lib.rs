@@ -35,7 +35,16 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 /// pidfd_send_signal(2).
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: the null pointer asks for the siginfo of kill(2).
-    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0) }).map(drop)
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })
+    .map(drop)
 }
 
 /// sigqueue(3): a signal with a value.
@@ -52,9 +61,13 @@ pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::
 
 /// setsockopt(2) with bytes.
 pub fn set_option_bytes(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(value.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let length =
+        libc::socklen_t::try_from(value.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: pointer and length are those of one slice, which outlives the call.
-    check(libc::c_long::from(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) })).map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length)
+    }))
+    .map(drop)
 }
 
 /// getsockopt(2) of an integer.
@@ -62,16 +75,21 @@ pub fn get_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> 
     let mut value: i32 = 0;
     let mut length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into `value`.
-    check(libc::c_long::from(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length)
+    }))?;
     Ok(value)
 }
 
 /// getsockopt(2) of bytes; at most `max` of them.
 pub fn get_option_bytes(fd: BorrowedFd<'_>, level: i32, name: i32, max: usize) -> io::Result<Vec<u8>> {
     let mut value = vec![0_u8; max];
-    let mut length = libc::socklen_t::try_from(max).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let mut length =
+        libc::socklen_t::try_from(max).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: the kernel writes at most `length` bytes into the buffer of that size.
-    check(libc::c_long::from(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length)
+    }))?;
     value.truncate(length as usize);
     Ok(value)
 }
@@ -87,7 +105,10 @@ pub fn bytes_waiting(fd: BorrowedFd<'_>) -> io::Result<i32> {
 /// ioctl(2) TIOCSCTTY: takes a terminal as the controlling one, by force where asked.
 pub fn take_terminal(fd: BorrowedFd<'_>, force: bool) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes a plain number.
-    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, libc::c_int::from(force)) })).map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, libc::c_int::from(force))
+    }))
+    .map(drop)
 }
 
 /// Attributes of a POSIX message queue (mq_getattr(3)).
@@ -121,7 +142,15 @@ pub fn message_queue(name: &std::ffi::CStr, mode: u32, size: Option<QueueSize>) 
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_long = 4;
     // SAFETY: numbers only; no descriptor is closed.
-    check(unsafe { libc::syscall(libc::SYS_close_range, libc::c_long::from(first), libc::c_long::from(RawFd::MAX), CLOSE_RANGE_CLOEXEC) }).map(drop)
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            libc::c_long::from(first),
+            libc::c_long::from(RawFd::MAX),
+            CLOSE_RANGE_CLOEXEC,
+        )
+    })
+    .map(drop)
 }
 
 /// mq_unlink(3).
@@ -136,32 +165,45 @@ pub fn message_queue_size(fd: BorrowedFd<'_>) -> io::Result<(QueueSize, i64)> {
     let mut attributes: libc::mq_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to that value.
     check(libc::c_long::from(unsafe { libc::mq_getattr(fd.as_raw_fd(), &raw mut attributes) }))?;
-    Ok((QueueSize { messages: attributes.mq_maxmsg, message_size: attributes.mq_msgsize }, attributes.mq_curmsgs))
+    Ok((
+        QueueSize { messages: attributes.mq_maxmsg, message_size: attributes.mq_msgsize },
+        attributes.mq_curmsgs,
+    ))
 }
 
 /// mq_receive(3) into the void. False when nothing waits.
 pub fn message_queue_drop_one(fd: BorrowedFd<'_>, message_size: usize) -> bool {
     let mut buffer = vec![0_u8; message_size.max(1)];
     // SAFETY: the buffer has the length that is given; no priority is asked for.
-    (unsafe { libc::mq_receive(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), std::ptr::null_mut()) }) >= 0
+    (unsafe {
+        libc::mq_receive(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), std::ptr::null_mut())
+    }) >= 0
 }
 
 /// setxattr(2) on an open descriptor.
 pub fn set_xattr(fd: BorrowedFd<'_>, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: pointer and length are those of one slice; the name is a C string.
-    check(libc::c_long::from(unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })).map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    }))
+    .map(drop)
 }
 
 /// setxattr(2) on a path.
 pub fn set_xattr_path(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: as above; both names are C strings.
-    check(libc::c_long::from(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })).map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    }))
+    .map(drop)
 }
 
 /// Brings the loopback interface of this network namespace up (netdevice(7)).
 pub fn loopback_up() -> io::Result<()> {
     // SAFETY: no pointers.
-    let fd = check(libc::c_long::from(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }))?;
+    let fd = check(libc::c_long::from(unsafe {
+        libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
+    }))?;
     let fd = adopt_fd(fd as RawFd);
     // SAFETY: ifreq is plain numbers and arrays, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -173,7 +215,8 @@ pub fn loopback_up() -> io::Result<()> {
     // SAFETY: the kernel has just set this arm of the union.
     unsafe { request.ifr_ifru.ifru_flags |= (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short };
     // SAFETY: SIOCSIFFLAGS reads this ifreq.
-    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) })).map(drop)
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) }))
+        .map(drop)
 }
 
 /// Restores the default action of every signal but those in `ignored`, and blocks none (sigaction(2), sigprocmask(2)).

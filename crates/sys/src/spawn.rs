@@ -63,7 +63,13 @@ struct Orders {
 /// Starts `program` with `argv` and no environment. `fds` become descriptors 3, 4, …; all others that are close-on-exec
 /// go. With `cgroup` the process begins its life there. With `share` it runs on our memory until it executes; without,
 /// on a copy: to be chosen where a low memory limit could kill it together with all that shares its memory.
-pub fn spawn(program: &CStr, argv: &[&CStr], fds: &[BorrowedFd<'_>], cgroup: Option<BorrowedFd<'_>>, share: bool) -> io::Result<Spawned> {
+pub fn spawn(
+    program: &CStr,
+    argv: &[&CStr],
+    fds: &[BorrowedFd<'_>],
+    cgroup: Option<BorrowedFd<'_>>,
+    share: bool,
+) -> io::Result<Spawned> {
     let words: Vec<CString> = argv.iter().map(|word| (*word).to_owned()).collect();
     let pointers = words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
@@ -76,7 +82,12 @@ pub fn spawn(program: &CStr, argv: &[&CStr], fds: &[BorrowedFd<'_>], cgroup: Opt
         fds,
         enter: -1,
     };
-    let refused = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::EBUSY));
+    let refused = |error: &io::Error| {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::EBUSY)
+        )
+    };
     let orders = Box::new(orders);
     if share && arch::SUPPORTED {
         return match self::share(orders, cgroup) {
@@ -128,13 +139,16 @@ fn share(orders: Box<Orders>, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned,
 }
 
 /// A child with a copy of our memory, which enters the cgroup by itself.
+#[allow(clippy::boxed_local)] // the box is what `share` gave back
 fn fork(mut orders: Box<Orders>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Spawned> {
     orders.enter = cgroup.map_or(-1, |cgroup| cgroup.as_raw_fd());
     // SAFETY: there is one thread; the child makes raw system calls only.
     match unsafe { libc::fork() } {
         // SAFETY: the child's own copy of the orders.
         0 => unsafe { carry_out(&raw mut *orders) },
-        pid if pid > 0 => Ok(Spawned { pid: pid as u32, pidfd: crate::pidfd_open(pid as u32)?, shared: None }),
+        pid if pid > 0 => {
+            Ok(Spawned { pid: pid as u32, pidfd: crate::pidfd_open(pid as u32)?, shared: None })
+        }
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -149,7 +163,10 @@ unsafe extern "C" fn carry_out(orders: *mut Orders) -> ! {
         let orders = &mut *orders;
         if orders.enter >= 0 {
             let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as usize;
-            let file = arch::call(libc::SYS_openat, [orders.enter as usize, c"cgroup.procs".as_ptr() as usize, flags, 0]);
+            let file = arch::call(
+                libc::SYS_openat,
+                [orders.enter as usize, c"cgroup.procs".as_ptr() as usize, flags, 0],
+            );
             arch::call(libc::SYS_write, [file as usize, c"0".as_ptr() as usize, 1, 0]);
         }
         let count = orders.fds.len();
@@ -157,7 +174,10 @@ unsafe extern "C" fn carry_out(orders: *mut Orders) -> ! {
         let mut failed = false;
         let mut at = 0;
         while at < count {
-            let copy = arch::call(libc::SYS_fcntl, [*fds.add(at) as usize, libc::F_DUPFD_CLOEXEC as usize, count.wrapping_add(3), 0]);
+            let copy = arch::call(
+                libc::SYS_fcntl,
+                [*fds.add(at) as usize, libc::F_DUPFD_CLOEXEC as usize, count.wrapping_add(3), 0],
+            );
             *parked.add(at) = copy as RawFd;
             failed |= copy < 0;
             at = at.wrapping_add(1);

@@ -16,9 +16,18 @@ use std::time::UNIX_EPOCH;
 
 /// The directories of the system manager, highest precedence first (systemd.unit(5), "Unit File Load Path").
 pub const SYSTEM_PATH: &[&str] = &[
-    "/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient", "/run/systemd/generator.early",
-    "/etc/systemd/system", "/etc/systemd/system.attached", "/run/systemd/system", "/run/systemd/system.attached",
-    "/run/systemd/generator", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/run/systemd/generator.late",
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/run/systemd/generator.late",
 ];
 
 /// So many entries of one directory are read.
@@ -58,7 +67,12 @@ impl Index {
         for directory in index.path.clone() {
             index.scan_directory(&directory);
         }
-        let aliases: Vec<UnitName> = index.units.iter().filter(|(_, entry)| matches!(entry, Entry::Alias(_))).filter_map(|(name, _)| name.parse().ok()).collect();
+        let aliases: Vec<UnitName> = index
+            .units
+            .iter()
+            .filter(|(_, entry)| matches!(entry, Entry::Alias(_)))
+            .filter_map(|(name, _)| name.parse().ok())
+            .collect();
         for alias in aliases {
             let target = index.follow(alias.as_str());
             index.reverse.entry(target).or_default().push(alias);
@@ -99,7 +113,10 @@ impl Index {
             Entry::File(path) => Some((path.clone(), false)),
             Entry::Masked(path) => Some((path.clone(), true)),
             Entry::Alias(_) => {
-                let directory = self.path.iter().find(|directory| Path::new(&format!("{directory}/{name}")).is_symlink())?;
+                let directory = self
+                    .path
+                    .iter()
+                    .find(|directory| Path::new(&format!("{directory}/{name}")).is_symlink())?;
                 Some((format!("{directory}/{name}"), false))
             }
         }
@@ -120,7 +137,8 @@ impl Index {
     fn scan_directory(&mut self, directory: &str) {
         self.directories.push((directory.to_owned(), modified(directory)));
         for (name, path) in entries(directory) {
-            let is_directory = [".d", ".wants", ".requires", ".upholds"].iter().any(|suffix| name.ends_with(suffix));
+            let is_directory =
+                [".d", ".wants", ".requires", ".upholds"].iter().any(|suffix| name.ends_with(suffix));
             if is_directory {
                 self.scan_subdirectory(&name, &path);
             } else if name.parse::<UnitName>().is_ok() && !self.units.contains_key(&name) {
@@ -175,16 +193,23 @@ fn entry(name: &str, path: &str) -> Option<Entry> {
         return Some(if empty { Entry::Masked(path.to_owned()) } else { Entry::File(path.to_owned()) });
     }
     let target = std::fs::read_link(path).ok()?;
-    if target == Path::new("/dev/null") || std::fs::canonicalize(path).is_ok_and(|end| end == Path::new("/dev/null")) {
+    if target == Path::new("/dev/null")
+        || std::fs::canonicalize(path).is_ok_and(|end| end == Path::new("/dev/null"))
+    {
         return Some(Entry::Masked(path.to_owned()));
     }
     let other = target.file_name().and_then(|other| other.to_str()).unwrap_or(name);
     match other.parse::<UnitName>() {
-        Ok(other) if other.as_str() != name && name.parse::<UnitName>().is_ok_and(|name| name.kind() == other.kind()) => {
+        Ok(other)
+            if other.as_str() != name
+                && name.parse::<UnitName>().is_ok_and(|name| name.kind() == other.kind()) =>
+        {
             Some(Entry::Alias(other.to_string()))
         }
         // A link to a file elsewhere: the file is where the link leads. A dangling one is as if it were not there.
-        _ => std::fs::canonicalize(path).ok().and_then(|end| end.to_str().map(|end| Entry::File(end.to_owned()))),
+        _ => std::fs::canonicalize(path)
+            .ok()
+            .and_then(|end| end.to_str().map(|end| Entry::File(end.to_owned()))),
     }
 }
 
@@ -194,7 +219,9 @@ impl Source for Index {
             Some(Entry::File(path)) => Lookup::File(path.clone()),
             Some(Entry::Masked(path)) => Lookup::Masked(path.clone()),
             Some(Entry::Alias(target)) => target.parse().map_or(Lookup::NotFound, Lookup::Alias),
-            None => builtin::alias(name.as_str()).and_then(|target| target.parse().ok()).map_or(Lookup::NotFound, Lookup::Alias),
+            None => builtin::alias(name.as_str())
+                .and_then(|target| target.parse().ok())
+                .map_or(Lookup::NotFound, Lookup::Alias),
         }
     }
 
@@ -228,7 +255,8 @@ pub fn modified(path: &str) -> Option<u64> {
 /// Reads a unit file whole. What is no regular file, too large, or not text is refused by name.
 pub fn read_unit_file(path: &str) -> Result<Rc<str>, String> {
     let fail = |error: std::io::Error| format!("cannot read {path}: {error}");
-    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(fail)?;
+    let mut file =
+        std::fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
     if !metadata.is_file() {
         return Err(format!("{path} is not a regular file"));

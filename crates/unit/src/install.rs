@@ -81,12 +81,18 @@ fn plan(index: &Index, name: &UnitName) -> Result<Plan, Failure> {
     };
     let install = &file.install;
     let linked_as = if file.id.is_template() {
-        install.default_instance.as_deref().and_then(|instance| file.id.with_instance(instance)).unwrap_or_else(|| file.id.clone())
+        install
+            .default_instance
+            .as_deref()
+            .and_then(|instance| file.id.with_instance(instance))
+            .unwrap_or_else(|| file.id.clone())
     } else {
         file.id.clone()
     };
     let mut links: Vec<String> = install.alias.clone();
-    for (targets, suffix) in [(&install.wanted_by, "wants"), (&install.required_by, "requires"), (&install.upheld_by, "upholds")] {
+    for (targets, suffix) in
+        [(&install.wanted_by, "wants"), (&install.required_by, "requires"), (&install.upheld_by, "upholds")]
+    {
         links.extend(targets.iter().map(|target| format!("{target}.{suffix}/{linked_as}")));
     }
     let also: Vec<UnitName> = install.also.iter().filter_map(|name| name.parse().ok()).collect();
@@ -121,7 +127,10 @@ fn io(path: &str, error: &std::io::Error) -> Failure {
 
 fn make_link(path: &str, target: &str, force: bool, changes: &mut Vec<Change>) -> Result<(), Failure> {
     if let Ok(old) = std::fs::read_link(path) {
-        let same = old == Path::new(target) || std::fs::canonicalize(path).ok().is_some_and(|end| Some(end) == std::fs::canonicalize(target).ok());
+        let same = old == Path::new(target)
+            || std::fs::canonicalize(path)
+                .ok()
+                .is_some_and(|end| Some(end) == std::fs::canonicalize(target).ok());
         if same {
             return Ok(());
         }
@@ -165,7 +174,9 @@ fn links_below(base: &str) -> Vec<(String, String)> {
             let path = format!("{directory}/{name}");
             if let Ok(target) = std::fs::read_link(&path) {
                 links.push((path, target.to_string_lossy().into_owned()));
-            } else if directory == base && [".wants", ".requires", ".upholds"].iter().any(|suffix| name.ends_with(suffix)) {
+            } else if directory == base
+                && [".wants", ".requires", ".upholds"].iter().any(|suffix| name.ends_with(suffix))
+            {
                 directories.push_back(path);
             }
         }
@@ -178,12 +189,19 @@ fn links_below(base: &str) -> Vec<(String, String)> {
 fn enables(path: &str, target: &str, name: &UnitName) -> bool {
     let base = path.rsplit('/').next().unwrap_or("");
     let leads = target.rsplit('/').next() == Some(name.as_str());
-    let instance = base.parse::<UnitName>().ok().and_then(|link| link.template()).is_some_and(|template| template == *name);
-    let in_directory = path.rsplit('/').nth(1).is_some_and(|directory| [".wants", ".requires", ".upholds"].iter().any(|suffix| directory.ends_with(suffix)));
+    let instance = base
+        .parse::<UnitName>()
+        .ok()
+        .and_then(|link| link.template())
+        .is_some_and(|template| template == *name);
+    let in_directory = path.rsplit('/').nth(1).is_some_and(|directory| {
+        [".wants", ".requires", ".upholds"].iter().any(|suffix| directory.ends_with(suffix))
+    });
     if target == "/dev/null" {
         return false;
     }
-    (in_directory && (base == name.as_str() || instance)) || (leads && (base != name.as_str() || in_directory))
+    (in_directory && (base == name.as_str() || instance))
+        || (leads && (base != name.as_str() || in_directory))
 }
 
 /// `disable`.
@@ -196,7 +214,13 @@ pub fn disable(index: &Index, files: &[String], options: Options) -> Changed {
     }
     let mut changes = Vec::new();
     for (path, target) in links_below(options.base()) {
-        if names.iter().any(|name| enables(&path, &target, name) || (target.starts_with('/') && !target.starts_with(options.base()) && path == format!("{}/{name}", options.base()) && target != "/dev/null")) {
+        if names.iter().any(|name| {
+            enables(&path, &target, name)
+                || (target.starts_with('/')
+                    && !target.starts_with(options.base())
+                    && path == format!("{}/{name}", options.base())
+                    && target != "/dev/null")
+        }) {
             remove_link(&path, &mut changes)?;
         }
     }
@@ -233,7 +257,12 @@ pub fn link(_: &Index, files: &[String], options: Options) -> Changed {
 pub fn mask(_: &Index, files: &[String], options: Options) -> Changed {
     let mut changes = Vec::new();
     for file in files {
-        make_link(&format!("{}/{}", options.base(), name_of(file)?), "/dev/null", options.force, &mut changes)?;
+        make_link(
+            &format!("{}/{}", options.base(), name_of(file)?),
+            "/dev/null",
+            options.force,
+            &mut changes,
+        )?;
     }
     Ok((false, changes))
 }
@@ -256,7 +285,8 @@ pub fn revert(_: &Index, files: &[String]) -> Changed {
     for file in files {
         let name = name_of(file)?;
         for base in [PERSISTENT, RUNTIME, "/etc/systemd/system.control", "/run/systemd/system.control"] {
-            let masked = std::fs::read_link(format!("{base}/{name}")).is_ok_and(|target| target == Path::new("/dev/null"));
+            let masked = std::fs::read_link(format!("{base}/{name}"))
+                .is_ok_and(|target| target == Path::new("/dev/null"));
             if masked {
                 remove_link(&format!("{base}/{name}"), &mut changes)?;
             }
@@ -293,13 +323,24 @@ pub fn default_target(index: &Index) -> Result<String, Failure> {
 }
 
 /// `add-wants`, `add-requires`.
-pub fn add_dependency(index: &Index, files: &[String], target: &str, kind: &str, options: Options) -> Changed {
+pub fn add_dependency(
+    index: &Index,
+    files: &[String],
+    target: &str,
+    kind: &str,
+    options: Options,
+) -> Changed {
     let target = name_of(target)?;
     let suffix = if kind == "Requires" { "requires" } else { "wants" };
     let mut changes = Vec::new();
     for file in files {
         let plan = plan(index, &name_of(file)?)?;
-        make_link(&format!("{}/{target}.{suffix}/{}", options.base(), plan.name), &plan.fragment, options.force, &mut changes)?;
+        make_link(
+            &format!("{}/{target}.{suffix}/{}", options.base(), plan.name),
+            &plan.fragment,
+            options.force,
+            &mut changes,
+        )?;
     }
     Ok((false, changes))
 }
@@ -340,7 +381,11 @@ pub fn preset_all(index: &Index, mode: &str, options: Options) -> Changed {
 pub fn links(_: &Index, name: &str, runtime: bool) -> Vec<String> {
     let Ok(name) = name_of(name) else { return Vec::new() };
     let base = if runtime { RUNTIME } else { PERSISTENT };
-    links_below(base).into_iter().filter(|(path, target)| enables(path, target, &name)).map(|(path, _)| path).collect()
+    links_below(base)
+        .into_iter()
+        .filter(|(path, target)| enables(path, target, &name))
+        .map(|(path, _)| path)
+        .collect()
 }
 
 /// Whether presets want a unit enabled; `None` when it has nothing to install.
@@ -360,7 +405,11 @@ type Links = (Vec<(String, String)>, Vec<(String, String)>);
 
 fn state_with(index: &Index, name: &UnitName, links: &Links) -> Option<&'static str> {
     let template = name.template();
-    let known = if index.entry_path(name.as_str()).is_some() { name.clone() } else { template.clone().unwrap_or_else(|| name.clone()) };
+    let known = if index.entry_path(name.as_str()).is_some() {
+        name.clone()
+    } else {
+        template.clone().unwrap_or_else(|| name.clone())
+    };
     let (path, masked) = index.entry_path(known.as_str())?;
     if masked {
         return Some(if path.starts_with("/run/") { "masked-runtime" } else { "masked" });

@@ -40,7 +40,10 @@ pub fn lines(text: &str) -> Vec<Line<'_>> {
             None => (line, false),
         };
         if joined.len().saturating_add(body.len()) > LINE_MAX {
-            out.push(Line::Bad { line: start, message: format!("line is longer than {LINE_MAX} bytes, ignored") });
+            out.push(Line::Bad {
+                line: start,
+                message: format!("line is longer than {LINE_MAX} bytes, ignored"),
+            });
             continue;
         }
         joined.push_str(body);
@@ -69,7 +72,10 @@ fn one<'a>(line: u32, raw: &'a str, joined: String) -> Line<'a> {
         let name = raw.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         return match name {
             Some(name) if !name.is_empty() => Line::Section { line, name },
-            _ => Line::Bad { line, message: format!("invalid section header '{}', expected '[Section]'", short(text)) },
+            _ => Line::Bad {
+                line,
+                message: format!("invalid section header '{}', expected '[Section]'", short(text)),
+            },
         };
     }
     match text.split_once('=') {
@@ -77,13 +83,19 @@ fn one<'a>(line: u32, raw: &'a str, joined: String) -> Line<'a> {
             Line::Assignment { line, key: key.trim().to_owned(), value: value.trim().to_owned() }
         }
         Some(_) => Line::Bad { line, message: "missing key name before '='".to_owned() },
-        None => Line::Bad { line, message: format!("missing '=' in '{}', expected 'Key=value'", short(text)) },
+        None => {
+            Line::Bad { line, message: format!("missing '=' in '{}', expected 'Key=value'", short(text)) }
+        }
     }
 }
 
 /// The beginning of a text, for messages, with what a terminal could mistake for a command made visible.
 pub fn short(text: &str) -> String {
-    let mut out: String = text.chars().take(64).flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect();
+    let mut out: String = text
+        .chars()
+        .take(64)
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect();
     if text.chars().nth(64).is_some() {
         out.push('…');
     }

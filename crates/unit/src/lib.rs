@@ -25,7 +25,7 @@ pub use index::Index;
 pub use load::{Source, assign, load, load_text};
 pub use specifier::SpecifierContext;
 pub use table::{
-    AutomountSection, CGroupSection, ExecSection, InstallSection, KillSection, MountSection, PathSection, ScopeSection,
-    ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitSection,
+    AutomountSection, CGroupSection, ExecSection, InstallSection, KillSection, MountSection, PathSection,
+    ScopeSection, ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitSection,
 };
 pub use value::*;

@@ -99,7 +99,13 @@ pub fn load_text(name: &UnitName, text: &str, source: &dyn Source, machine: &Spe
 }
 
 /// Sets one directive of a unit at run time.
-pub fn assign(file: &mut UnitFile, section: &str, key: &str, value: &str, machine: &SpecifierContext) -> Result<(), String> {
+pub fn assign(
+    file: &mut UnitFile,
+    section: &str,
+    key: &str,
+    value: &str,
+    machine: &SpecifierContext,
+) -> Result<(), String> {
     let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
     let facts = UnitFacts { name: &id, fragment: &fragment, machine };
     match assign_one(file, section, key, value, &facts) {
@@ -196,11 +202,20 @@ fn add_links(file: &mut UnitFile, source: &dyn Source) {
     let names: Vec<UnitName> = file.names.iter().cloned().chain(file.id.template()).collect();
     for name in names {
         let instance = file.id.instance().unwrap_or("").to_owned();
-        let linked = |suffix: &str| -> Vec<UnitName> {
-            let names = source.linked(&format!("{name}.{suffix}")).into_iter();
-            names.filter_map(|linked| if linked.is_template() { linked.with_instance(&instance) } else { Some(linked) }).collect()
-        };
-        for (suffix, list) in [("wants", &mut file.unit.wants), ("requires", &mut file.unit.requires), ("upholds", &mut file.unit.upholds)] {
+        let linked =
+            |suffix: &str| -> Vec<UnitName> {
+                let names = source.linked(&format!("{name}.{suffix}")).into_iter();
+                names
+                    .filter_map(|linked| {
+                        if linked.is_template() { linked.with_instance(&instance) } else { Some(linked) }
+                    })
+                    .collect()
+            };
+        for (suffix, list) in [
+            ("wants", &mut file.unit.wants),
+            ("requires", &mut file.unit.requires),
+            ("upholds", &mut file.unit.upholds),
+        ] {
             for other in linked(suffix) {
                 if !list.contains(&other) && other != file.id {
                     list.push(other);
@@ -242,7 +257,12 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
             Line::Assignment { line, key, value } => {
                 let Section::Known(section) = &section else {
                     if section == Section::None {
-                        complain_in(file, path, line, &format!("{}= stands before any section, ignored", short(&key)));
+                        complain_in(
+                            file,
+                            path,
+                            line,
+                            &format!("{}= stands before any section, ignored", short(&key)),
+                        );
                     }
                     continue;
                 };
@@ -252,9 +272,16 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
                             note_effect(file, &key, effect);
                         }
                     }
-                    Some(Err(message)) => complain_in(file, path, line, &format!("{key}=: {message}; ignored")),
+                    Some(Err(message)) => {
+                        complain_in(file, path, line, &format!("{key}=: {message}; ignored"))
+                    }
                     None if key.starts_with("X-") => {}
-                    None => complain_in(file, path, line, &format!("unknown key '{}' in section [{section}], ignored", short(&key))),
+                    None => complain_in(
+                        file,
+                        path,
+                        line,
+                        &format!("unknown key '{}' in section [{section}], ignored", short(&key)),
+                    ),
                 }
             }
         }
@@ -288,7 +315,13 @@ impl Section {
 const MUSTER_KEYS: &[&str] = &["TriggerLimitAction", "ListenErrorAction"];
 
 /// Assigns one directive in whichever table of the section knows it.
-fn assign_one(file: &mut UnitFile, section: &str, key: &str, value: &str, facts: &UnitFacts<'_>) -> Option<Assigned> {
+fn assign_one(
+    file: &mut UnitFile,
+    section: &str,
+    key: &str,
+    value: &str,
+    facts: &UnitFacts<'_>,
+) -> Option<Assigned> {
     let expander = |text: &str| expand(text, facts);
     let context = Context { expand: &expander, expands: true };
     match section {
@@ -307,7 +340,11 @@ fn assign_one(file: &mut UnitFile, section: &str, key: &str, value: &str, facts:
     if let Some((_, _, target, keys)) = REDIRECTED.iter().find(|row| row.0 == section && row.1 == key) {
         let mut last = Ok(Effect::Applied);
         for key in *keys {
-            last = if *target == "Unit" { file.unit.assign(key, value, &context)? } else { assign_body(file, key, value, &context)? };
+            last = if *target == "Unit" {
+                file.unit.assign(key, value, &context)?
+            } else {
+                assign_body(file, key, value, &context)?
+            };
         }
         return Some(last);
     }
@@ -358,7 +395,12 @@ fn settle(file: &mut UnitFile) {
             endless(&mut section.runtime_max_sec);
             endless(&mut section.timeout_stop_sec);
         }
-        Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Automount(_) | Body::Device => {}
+        Body::Target
+        | Body::Slice(_)
+        | Body::Timer(_)
+        | Body::Path(_)
+        | Body::Automount(_)
+        | Body::Device => {}
     }
     for span in [&mut file.unit.job_timeout_sec, &mut file.unit.job_running_timeout_sec] {
         endless(span);
@@ -371,7 +413,10 @@ fn settle(file: &mut UnitFile) {
     if let (Some(exec), Body::Service(_) | Body::Socket(_)) = (&mut file.exec, &file.body) {
         use crate::value::{StdInput, StdOutput};
         // Output follows a terminal or a socket on input where it is not set (systemd.exec(5)).
-        let follows = matches!(exec.standard_input, StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail | StdInput::Socket | StdInput::Fd(_));
+        let follows = matches!(
+            exec.standard_input,
+            StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail | StdInput::Socket | StdInput::Fd(_)
+        );
         if follows && exec.standard_output == StdOutput::Journal && !exec.output_is_set {
             exec.standard_output = StdOutput::Inherit;
         }
@@ -383,19 +428,28 @@ fn check(file: &UnitFile) -> Result<(), String> {
     match &file.body {
         Body::Service(service) => {
             let oneshot = service.effective_type() == ServiceType::Oneshot;
-            if service.exec_start.is_empty() && service.exec_stop.is_empty() && file.unit.success_action == Default::default() {
+            if service.exec_start.is_empty()
+                && service.exec_stop.is_empty()
+                && file.unit.success_action == Default::default()
+            {
                 return Err("Service has no ExecStart=, ExecStop=, or SuccessAction= setting.".to_owned());
             }
-            if service.exec_start.is_empty() && (!oneshot || !service.remain_after_exit) && file.unit.success_action == Default::default() {
+            if service.exec_start.is_empty()
+                && (!oneshot || !service.remain_after_exit)
+                && file.unit.success_action == Default::default()
+            {
                 return Err("Service has no ExecStart= setting, which is only allowed for RemainAfterExit=yes services.".to_owned());
             }
             if service.exec_start.len() > 1 && !oneshot {
                 return Err("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services.".to_owned());
             }
             if service.type_ == Some(ServiceType::Dbus) && service.bus_name.is_none() {
-                return Err("Service is of type D-Bus but no D-Bus service name has been specified.".to_owned());
+                return Err(
+                    "Service is of type D-Bus but no D-Bus service name has been specified.".to_owned()
+                );
             }
-            let restarts = matches!(service.restart, crate::value::Restart::Always | crate::value::Restart::OnSuccess);
+            let restarts =
+                matches!(service.restart, crate::value::Restart::Always | crate::value::Restart::OnSuccess);
             if oneshot && restarts && service.type_ == Some(ServiceType::Oneshot) {
                 return Err("Service has Restart= set to either always or on-success, which isn't allowed for Type=oneshot services.".to_owned());
             }
@@ -403,16 +457,21 @@ fn check(file: &UnitFile) -> Result<(), String> {
         }
         Body::Socket(socket) => {
             if socket.listen.is_empty() {
-                return Err("Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...).".to_owned());
+                return Err("Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...)."
+                    .to_owned());
             }
             if socket.accept && socket.listen.iter().any(|listen| !accepts(listen.kind)) {
-                return Err("Unit is configured for accepting sockets, but sockets are non-accepting.".to_owned());
+                return Err(
+                    "Unit is configured for accepting sockets, but sockets are non-accepting.".to_owned()
+                );
             }
             if socket.accept && socket.max_connections == 0 {
                 return Err("MaxConnection= setting too small.".to_owned());
             }
             if socket.accept && socket.service.is_some() {
-                return Err("Explicit service configuration for accepting socket units not supported.".to_owned());
+                return Err(
+                    "Explicit service configuration for accepting socket units not supported.".to_owned()
+                );
             }
             Ok(())
         }
@@ -426,12 +485,21 @@ fn check(file: &UnitFile) -> Result<(), String> {
             }
             Ok(())
         }
-        Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Automount(_) | Body::Swap(_) | Body::Scope(_) | Body::Device => Ok(()),
+        Body::Target
+        | Body::Slice(_)
+        | Body::Timer(_)
+        | Body::Path(_)
+        | Body::Automount(_)
+        | Body::Swap(_)
+        | Body::Scope(_)
+        | Body::Device => Ok(()),
     }
 }
 
 fn accepts(kind: crate::value::ListenKind) -> bool {
-    use crate::value::ListenKind::{Datagram, Fifo, MessageQueue, Netlink, SequentialPacket, Special, Stream, UsbFunction};
+    use crate::value::ListenKind::{
+        Datagram, Fifo, MessageQueue, Netlink, SequentialPacket, Special, Stream, UsbFunction,
+    };
     match kind {
         Stream | SequentialPacket => true,
         Datagram | Fifo | Netlink | Special | MessageQueue | UsbFunction => false,

@@ -4,8 +4,12 @@ use crate::glob;
 use std::collections::BTreeMap;
 
 /// Where preset files are, highest precedence first.
-const DIRECTORIES: &[&str] =
-    &["/etc/systemd/system-preset", "/run/systemd/system-preset", "/usr/local/lib/systemd/system-preset", "/usr/lib/systemd/system-preset"];
+const DIRECTORIES: &[&str] = &[
+    "/etc/systemd/system-preset",
+    "/run/systemd/system-preset",
+    "/usr/local/lib/systemd/system-preset",
+    "/usr/lib/systemd/system-preset",
+];
 
 /// The rules in order; the first that matches decides.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +61,8 @@ mod tests {
     #[test]
     fn the_first_match_decides() {
         let presets = Presets::parse("# x\nenable ssh.*\ndisable *.socket\nnonsense\n");
-        assert!(presets.enables("ssh.socket") && presets.enables("a.service") && !presets.enables("b.socket"));
+        assert!(
+            presets.enables("ssh.socket") && presets.enables("a.service") && !presets.enables("b.socket")
+        );
     }
 }

@@ -53,7 +53,8 @@ pub trait Scalar: Sized {
 
 impl<T: Word> Scalar for T {
     fn read(text: &str) -> Result<Self, String> {
-        T::from_word(text).ok_or_else(|| format!("'{}': expected one of {}", short(text), T::WORDS.join(", ")))
+        T::from_word(text)
+            .ok_or_else(|| format!("'{}': expected one of {}", short(text), T::WORDS.join(", ")))
     }
 }
 
@@ -103,10 +104,34 @@ macro_rules! plain_settings {
     )*};
 }
 plain_settings!(
-    bool, Signal, RestartMode, ExitType, Restart, TimeoutFailureMode, FdStorePreserve, CollectMode, JobModeWord, EmergencyAction,
-    BindIpv6Only, Timestamping, DeferTrigger, TriggerLimitAction, ListenErrorAction, KeyringMode, ProtectProc, ProcSubset,
-    ProtectSystem, ProtectHome, PrivateTmp, ProtectControlGroups, DirectoryPreserve, UtmpMode, SyslogFacility, SyslogLevel,
-    KillMode, DevicePolicy
+    bool,
+    Signal,
+    RestartMode,
+    ExitType,
+    Restart,
+    TimeoutFailureMode,
+    FdStorePreserve,
+    CollectMode,
+    JobModeWord,
+    EmergencyAction,
+    BindIpv6Only,
+    Timestamping,
+    DeferTrigger,
+    TriggerLimitAction,
+    ListenErrorAction,
+    KeyringMode,
+    ProtectProc,
+    ProcSubset,
+    ProtectSystem,
+    ProtectHome,
+    PrivateTmp,
+    ProtectControlGroups,
+    DirectoryPreserve,
+    UtmpMode,
+    SyslogFacility,
+    SyslogLevel,
+    KillMode,
+    DevicePolicy
 );
 
 /// Modes are the only bare `u32` with leading zero digits: octal when the text begins with `0`.
@@ -115,7 +140,9 @@ impl Setting for u32 {
         let text = context.expand(value)?;
         let octal = text.starts_with('0') && text.len() > 1;
         let read = if octal { parse_mode(&text) } else { number(&text) };
-        *self = read.ok_or_else(|| format!("'{}': expected a number that is not negative, or an octal mode", short(&text)))?;
+        *self = read.ok_or_else(|| {
+            format!("'{}': expected a number that is not negative, or an octal mode", short(&text))
+        })?;
         Ok(())
     }
 }
@@ -215,7 +242,8 @@ fn delegate(text: &str) -> Delegate {
 fn limit(text: &str) -> Option<ResourceLimit> {
     let one = |text: &str| {
         let text = text.trim();
-        parse_size(text).or_else(|| Timespan::parse(text, 1_000_000).ok().map(|span| span.0.div_ceil(1_000_000)))
+        parse_size(text)
+            .or_else(|| Timespan::parse(text, 1_000_000).ok().map(|span| span.0.div_ceil(1_000_000)))
     };
     let (soft, hard) = match text.split_once(':') {
         Some((soft, hard)) => (one(soft)?, one(hard)?),
@@ -294,7 +322,9 @@ impl Setting for Vec<(String, String)> {
 
 /// Whether a text may be the name of an environment variable.
 pub fn is_variable(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 impl Setting for Vec<EnvironmentFile> {
@@ -313,7 +343,10 @@ impl Setting for Vec<ExecDirectory> {
         for word in words(value, context)? {
             let mut parts = word.split(':');
             let path = parts.next().unwrap_or("").trim_matches('/').to_owned();
-            if path.is_empty() || word.starts_with('/') || path.split('/').any(|part| part == ".." || part == ".") {
+            if path.is_empty()
+                || word.starts_with('/')
+                || path.split('/').any(|part| part == ".." || part == ".")
+            {
                 return Err(format!("'{}': expected a relative path without '..'", short(&word)));
             }
             let link = parts.next().filter(|link| !link.is_empty()).map(str::to_owned);
@@ -331,7 +364,8 @@ fn capabilities(value: &str) -> Result<(u64, bool), String> {
     let (inverted, rest) = value.strip_prefix('~').map_or((false, value), |rest| (true, rest));
     let mut set = 0;
     for word in rest.split_whitespace() {
-        let number = capability_number(word).ok_or_else(|| format!("'{}' is not a capability", short(word)))?;
+        let number =
+            capability_number(word).ok_or_else(|| format!("'{}' is not a capability", short(word)))?;
         set |= 1_u64 << number;
     }
     Ok((set, inverted))
@@ -382,7 +416,12 @@ impl Setting for StdInput {
             other => match other.split_once(':') {
                 Some(("file", path)) if path.starts_with('/') => StdInput::File(path.to_owned()),
                 Some(("fd", name)) => StdInput::Fd(name.to_owned()),
-                _ => return Err(format!("'{}': expected null, tty, tty-force, tty-fail, data, socket, file:PATH or fd:NAME", short(other))),
+                _ => {
+                    return Err(format!(
+                        "'{}': expected null, tty, tty-force, tty-fail, data, socket, file:PATH or fd:NAME",
+                        short(other)
+                    ));
+                }
             },
         };
         Ok(())

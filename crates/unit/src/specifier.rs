@@ -52,7 +52,9 @@ pub fn expand(text: &str, facts: &UnitFacts<'_>) -> Result<String, String> {
         }
         match chars.next() {
             Some('%') => out.push('%'),
-            Some(letter) => out.push_str(&value(letter, facts).ok_or_else(|| format!("unknown specifier '%{letter}' in '{}'", crate::lexer::short(text)))?),
+            Some(letter) => out.push_str(&value(letter, facts).ok_or_else(|| {
+                format!("unknown specifier '%{letter}' in '{}'", crate::lexer::short(text))
+            })?),
             None => out.push('%'),
         }
         if out.len() > EXPANDED_MAX {
@@ -122,7 +124,10 @@ mod tests {
         let name: UnitName = "a-foo@dev-sd\\x2da.service".parse().unwrap();
         let machine = SpecifierContext { hostname: "h.example".into(), ..SpecifierContext::default() };
         let facts = UnitFacts { name: &name, fragment: "/etc/systemd/system/a.service", machine: &machine };
-        assert_eq!(expand("%n|%p|%i|%I|%f|%j|%l|%Y|100%%", &facts).unwrap(), "a-foo@dev-sd\\x2da.service|a-foo|dev-sd\\x2da|dev/sd-a|/dev/sd-a|foo|h|/etc/systemd/system|100%");
+        assert_eq!(
+            expand("%n|%p|%i|%I|%f|%j|%l|%Y|100%%", &facts).unwrap(),
+            "a-foo@dev-sd\\x2da.service|a-foo|dev-sd\\x2da|dev/sd-a|/dev/sd-a|foo|h|/etc/systemd/system|100%"
+        );
         assert!(expand("%Z", &facts).unwrap_err().contains("%Z"));
     }
 }

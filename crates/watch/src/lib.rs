@@ -56,7 +56,12 @@ fn parse(line: &str) -> Option<Mount> {
     let (mut head, mut tail) = (head.split(' '), tail.split(' '));
     let (place, own) = (head.nth(4)?, head.next()?);
     let (fs_type, what, rest) = (tail.next()?, tail.next()?, tail.next().unwrap_or(""));
-    Some(Mount { what: unescape(what), place: unescape(place), fs_type: unescape(fs_type), options: format!("{own},{}", unescape(rest)) })
+    Some(Mount {
+        what: unescape(what),
+        place: unescape(place),
+        fs_type: unescape(fs_type),
+        options: format!("{own},{}", unescape(rest)),
+    })
 }
 
 /// Undoes the kernel's octal escapes.
@@ -64,7 +69,10 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let code = tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        let code = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         match code {
             Some(byte) => {
                 out.push(byte);
@@ -85,8 +93,14 @@ mod tests {
 
     #[test]
     fn a_line_with_escapes_and_noise() {
-        let got = parse("36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue");
-        let want = Mount { what: "/dev/root".into(), place: "/mnt 2".into(), fs_type: "ext3".into(), options: "rw,noatime,rw,errors=continue".into() };
+        let got =
+            parse("36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue");
+        let want = Mount {
+            what: "/dev/root".into(),
+            place: "/mnt 2".into(),
+            fs_type: "ext3".into(),
+            options: "rw,noatime,rw,errors=continue".into(),
+        };
         assert_eq!(got, Some(want));
         assert_eq!((parse(""), parse("a b c - d")), (None, None));
     }

@@ -51,7 +51,8 @@ struct User {
 fn run(plan: &Plan) -> Step {
     let exec = &plan.exec;
     let full = plan.command.privilege == Privilege::Full;
-    let unprivileged = plan.command.privilege == Privilege::Normal || plan.command.privilege == Privilege::NoSetuidIfAmbient;
+    let unprivileged =
+        plan.command.privilege == Privilege::Normal || plan.command.privilege == Privilege::NoSetuidIfAmbient;
     let _ = setsid();
     muster_sys::reset_signals(if exec.ignore_sigpipe { &[13] } else { &[] });
     umask(Mode::from_bits_truncate(exec.umask));
@@ -89,7 +90,9 @@ fn passed(plan: &Plan) -> Step<Vec<i32>> {
 fn database(path: &str, wanted: &str, kind: &str) -> Option<Vec<String>> {
     let find = |text: &str| {
         let lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
-        let mut matching = lines.filter(|fields| fields.first().is_some_and(|name| name == wanted) || fields.get(2).is_some_and(|id| id == wanted));
+        let mut matching = lines.filter(|fields| {
+            fields.first().is_some_and(|name| name == wanted) || fields.get(2).is_some_and(|id| id == wanted)
+        });
         matching.next()
     };
     find(&std::fs::read_to_string(path).unwrap_or_default()).or_else(|| {
@@ -131,8 +134,16 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<BTreeMap<String, String
     }
     if let Some(user) = user {
         // A user without a home or a shell of its own gets no variable that says so.
-        let real = |value: &str| !value.is_empty() && value != "/" && value != "/nonexistent" && !value.ends_with("/nologin") && !value.ends_with("/false");
-        for (name, value) in [("HOME", &user.home), ("LOGNAME", &user.name), ("USER", &user.name), ("SHELL", &user.shell)] {
+        let real = |value: &str| {
+            !value.is_empty()
+                && value != "/"
+                && value != "/nonexistent"
+                && !value.ends_with("/nologin")
+                && !value.ends_with("/false")
+        };
+        for (name, value) in
+            [("HOME", &user.home), ("LOGNAME", &user.name), ("USER", &user.name), ("SHELL", &user.shell)]
+        {
             if real(value) {
                 put(&format!("{name}={value}"));
             }
@@ -157,7 +168,8 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<BTreeMap<String, String
         put(&format!("WATCHDOG_PID={}", std::process::id()));
     }
     for name in &exec.unset_environment {
-        let (name, value) = name.split_once('=').map_or((name.as_str(), None), |(name, value)| (name, Some(value)));
+        let (name, value) =
+            name.split_once('=').map_or((name.as_str(), None), |(name, value)| (name, Some(value)));
         if value.is_none_or(|value| all.get(name).is_some_and(|known| known == value)) {
             all.remove(name);
         }
@@ -173,7 +185,13 @@ fn make_directories(plan: &Plan, (uid, gid): (u32, u32), environment: &mut BTree
         (238, "STATE_DIRECTORY", "/var/lib", &exec.state_directory, exec.state_directory_mode),
         (239, "CACHE_DIRECTORY", "/var/cache", &exec.cache_directory, exec.cache_directory_mode),
         (240, "LOGS_DIRECTORY", "/var/log", &exec.logs_directory, exec.logs_directory_mode),
-        (241, "CONFIGURATION_DIRECTORY", "/etc", &exec.configuration_directory, exec.configuration_directory_mode),
+        (
+            241,
+            "CONFIGURATION_DIRECTORY",
+            "/etc",
+            &exec.configuration_directory,
+            exec.configuration_directory_mode,
+        ),
     ];
     for (status, variable, base, directories, mode) in table {
         let mut paths = Vec::new();
@@ -202,7 +220,11 @@ fn place(fd: impl AsFd, target: i32) -> Step {
 }
 
 fn open_at(path: &str, flags: OFlag, target: i32) -> Step {
-    let fd = step(if target == 0 { 208 } else { 209 }, path, open(path, flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::from_bits_truncate(0o644)))?;
+    let fd = step(
+        if target == 0 { 208 } else { 209 },
+        path,
+        open(path, flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::from_bits_truncate(0o644)),
+    )?;
     place(fd, target)
 }
 
@@ -214,27 +236,52 @@ fn stdio(plan: &Plan, socket: Option<i32>, environment: &mut BTreeMap<String, St
         StdInput::Null => open_at("/dev/null", OFlag::O_RDONLY, 0)?,
         StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail => {
             open_at(&tty, OFlag::O_RDWR, 0)?;
-            let _ = muster_sys::take_terminal(std::io::stdin().as_fd(), exec.standard_input == StdInput::TtyForce);
+            let _ = muster_sys::take_terminal(
+                std::io::stdin().as_fd(),
+                exec.standard_input == StdInput::TtyForce,
+            );
         }
-        StdInput::File(path) => open_at(path, OFlag::O_RDWR, 0).or_else(|_| open_at(path, OFlag::O_RDONLY, 0))?,
-        StdInput::Socket => place_number(socket.ok_or((208, "StandardInput=socket: there is no socket".to_owned()))?, 0)?,
-        StdInput::Fd(name) => place_number(named_fd(plan, name).ok_or((208, format!("StandardInput=fd:{name}: there is none of that name")))?, 0)?,
+        StdInput::File(path) => {
+            open_at(path, OFlag::O_RDWR, 0).or_else(|_| open_at(path, OFlag::O_RDONLY, 0))?
+        }
+        StdInput::Socket => {
+            place_number(socket.ok_or((208, "StandardInput=socket: there is no socket".to_owned()))?, 0)?
+        }
+        StdInput::Fd(name) => place_number(
+            named_fd(plan, name)
+                .ok_or((208, format!("StandardInput=fd:{name}: there is none of that name")))?,
+            0,
+        )?,
         StdInput::Data => open_at("/dev/null", OFlag::O_RDONLY, 0)?,
     }
     for (target, output) in [(1, &exec.standard_output), (2, &exec.standard_error)] {
         match output {
             StdOutput::Inherit if target == 2 => place(std::io::stdout(), 2)?,
-            StdOutput::Inherit if exec.standard_input == StdInput::Null => journal(plan, target, environment)?,
+            StdOutput::Inherit if exec.standard_input == StdInput::Null => {
+                journal(plan, target, environment)?
+            }
             StdOutput::Inherit => place(std::io::stdin(), target)?,
             StdOutput::Null => open_at("/dev/null", OFlag::O_WRONLY, target)?,
             StdOutput::Tty => open_at(&tty, OFlag::O_WRONLY, target)?,
             StdOutput::Journal | StdOutput::JournalConsole => journal(plan, target, environment)?,
-            StdOutput::Kmsg | StdOutput::KmsgConsole => open_at("/dev/kmsg", OFlag::O_WRONLY, target).or_else(|_| open_at("/dev/null", OFlag::O_WRONLY, target))?,
+            StdOutput::Kmsg | StdOutput::KmsgConsole => open_at("/dev/kmsg", OFlag::O_WRONLY, target)
+                .or_else(|_| open_at("/dev/null", OFlag::O_WRONLY, target))?,
             StdOutput::File(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT, target)?,
-            StdOutput::Append(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, target)?,
-            StdOutput::Truncate(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, target)?,
-            StdOutput::Socket => place_number(socket.ok_or((209, "StandardOutput=socket: there is no socket".to_owned()))?, target)?,
-            StdOutput::Fd(name) => place_number(named_fd(plan, name).ok_or((209, format!("StandardOutput=fd:{name}: there is none of that name")))?, target)?,
+            StdOutput::Append(path) => {
+                open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, target)?
+            }
+            StdOutput::Truncate(path) => {
+                open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, target)?
+            }
+            StdOutput::Socket => place_number(
+                socket.ok_or((209, "StandardOutput=socket: there is no socket".to_owned()))?,
+                target,
+            )?,
+            StdOutput::Fd(name) => place_number(
+                named_fd(plan, name)
+                    .ok_or((209, format!("StandardOutput=fd:{name}: there is none of that name")))?,
+                target,
+            )?,
         }
     }
     Ok(())
@@ -242,7 +289,9 @@ fn stdio(plan: &Plan, socket: Option<i32>, environment: &mut BTreeMap<String, St
 
 /// A descriptor that this process was started with.
 fn borrow(number: i32) -> OwnedFd {
-    muster_sys::adopt_fd(nix::fcntl::fcntl(muster_sys::borrow_fd(number), FcntlArg::F_DUPFD_CLOEXEC(FIRST_FD)).unwrap_or(2))
+    muster_sys::adopt_fd(
+        nix::fcntl::fcntl(muster_sys::borrow_fd(number), FcntlArg::F_DUPFD_CLOEXEC(FIRST_FD)).unwrap_or(2),
+    )
 }
 
 fn named_fd(plan: &Plan, name: &str) -> Option<i32> {
@@ -259,7 +308,8 @@ fn journal(plan: &Plan, target: i32, environment: &mut BTreeMap<String, String>)
     let name = plan.command.path.rsplit('/').next().unwrap_or("");
     let identifier = exec.syslog_identifier.as_deref().unwrap_or(name);
     let priority = (exec.syslog_facility as u8).saturating_mul(8).saturating_add(exec.syslog_level as u8);
-    let header = format!("{identifier}\n{}\n{priority}\n{}\n0\n0\n0\n", plan.unit, u8::from(exec.syslog_level_prefix));
+    let header =
+        format!("{identifier}\n{}\n{priority}\n{}\n0\n0\n0\n", plan.unit, u8::from(exec.syslog_level_prefix));
     let mut stream = std::os::unix::net::UnixStream::from(fd);
     if stream.write_all(header.as_bytes()).is_err() {
         return open_at("/dev/null", OFlag::O_WRONLY, target);
@@ -274,21 +324,37 @@ fn limits(plan: &Plan) -> Step {
     use nix::sys::resource::{Resource, setrlimit};
     let exec = &plan.exec;
     let table = [
-        (Resource::RLIMIT_CPU, exec.limit_cpu), (Resource::RLIMIT_FSIZE, exec.limit_fsize), (Resource::RLIMIT_DATA, exec.limit_data),
-        (Resource::RLIMIT_STACK, exec.limit_stack), (Resource::RLIMIT_CORE, exec.limit_core), (Resource::RLIMIT_RSS, exec.limit_rss),
-        (Resource::RLIMIT_NOFILE, exec.limit_nofile), (Resource::RLIMIT_AS, exec.limit_as), (Resource::RLIMIT_NPROC, exec.limit_nproc),
-        (Resource::RLIMIT_MEMLOCK, exec.limit_memlock), (Resource::RLIMIT_LOCKS, exec.limit_locks),
-        (Resource::RLIMIT_SIGPENDING, exec.limit_sigpending), (Resource::RLIMIT_MSGQUEUE, exec.limit_msgqueue),
-        (Resource::RLIMIT_NICE, exec.limit_nice), (Resource::RLIMIT_RTPRIO, exec.limit_rtprio), (Resource::RLIMIT_RTTIME, exec.limit_rttime),
+        (Resource::RLIMIT_CPU, exec.limit_cpu),
+        (Resource::RLIMIT_FSIZE, exec.limit_fsize),
+        (Resource::RLIMIT_DATA, exec.limit_data),
+        (Resource::RLIMIT_STACK, exec.limit_stack),
+        (Resource::RLIMIT_CORE, exec.limit_core),
+        (Resource::RLIMIT_RSS, exec.limit_rss),
+        (Resource::RLIMIT_NOFILE, exec.limit_nofile),
+        (Resource::RLIMIT_AS, exec.limit_as),
+        (Resource::RLIMIT_NPROC, exec.limit_nproc),
+        (Resource::RLIMIT_MEMLOCK, exec.limit_memlock),
+        (Resource::RLIMIT_LOCKS, exec.limit_locks),
+        (Resource::RLIMIT_SIGPENDING, exec.limit_sigpending),
+        (Resource::RLIMIT_MSGQUEUE, exec.limit_msgqueue),
+        (Resource::RLIMIT_NICE, exec.limit_nice),
+        (Resource::RLIMIT_RTPRIO, exec.limit_rtprio),
+        (Resource::RLIMIT_RTTIME, exec.limit_rttime),
     ];
     for (resource, limit) in table {
         if let Some(limit) = limit {
             // What the kernel does not let us raise is set as high as it does, as systemd does in containers.
             let closest = |error| match nix::sys::resource::getrlimit(resource) {
-                Ok((_, hard)) if error == nix::errno::Errno::EPERM => setrlimit(resource, limit.soft.min(hard), limit.hard.min(hard)),
+                Ok((_, hard)) if error == nix::errno::Errno::EPERM => {
+                    setrlimit(resource, limit.soft.min(hard), limit.hard.min(hard))
+                }
                 _ => Err(error),
             };
-            step(205, &format!("{resource:?}"), setrlimit(resource, limit.soft, limit.hard).or_else(closest))?;
+            step(
+                205,
+                &format!("{resource:?}"),
+                setrlimit(resource, limit.soft, limit.hard).or_else(closest),
+            )?;
         }
     }
     if exec.limit_nofile.is_none() {
@@ -322,7 +388,10 @@ fn scheduling(plan: &Plan) -> Step {
             Idle => 5,
             Ext => 7,
         };
-        let priority = exec.cpu_scheduling_priority.and_then(|priority| i32::try_from(priority).ok()).unwrap_or(i32::from(matches!(policy, Fifo | Rr)));
+        let priority = exec
+            .cpu_scheduling_priority
+            .and_then(|priority| i32::try_from(priority).ok())
+            .unwrap_or(i32::from(matches!(policy, Fifo | Rr)));
         step(214, "CPUSchedulingPolicy=", muster_sys::set_scheduler(number, priority))?;
     }
     if let Some(class) = exec.io_scheduling_class {
@@ -341,7 +410,10 @@ fn place_fds(plan: &Plan, fds: &[i32], environment: &mut BTreeMap<String, String
         if plan.non_blocking {
             let _ = fcntl(muster_sys::borrow_fd(target), FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
         } else if let Ok(flags) = fcntl(muster_sys::borrow_fd(target), FcntlArg::F_GETFL) {
-            let _ = fcntl(muster_sys::borrow_fd(target), FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) & !OFlag::O_NONBLOCK));
+            let _ = fcntl(
+                muster_sys::borrow_fd(target),
+                FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) & !OFlag::O_NONBLOCK),
+            );
         }
     }
     let first_extra = i32::try_from(count).unwrap_or(0).saturating_add(3);
@@ -370,7 +442,9 @@ fn working_directory(plan: &Plan, user: Option<&User>) -> Step {
 fn identity(plan: &Plan, user: Option<&User>, gid: Option<u32>) -> Step {
     let exec = &plan.exec;
     if let Some(CapabilitySet(bounding)) = exec.capability_bounding_set {
-        for (number, _) in muster_unit::CAPABILITIES.iter().enumerate().filter(|(number, _)| (bounding >> number) & 1 == 0) {
+        for (number, _) in
+            muster_unit::CAPABILITIES.iter().enumerate().filter(|(number, _)| (bounding >> number) & 1 == 0)
+        {
             // PR_CAPBSET_DROP; a capability that the kernel does not know cannot be had either.
             let _ = muster_sys::process_control(24, u64::try_from(number).unwrap_or(0), 0);
         }
@@ -393,7 +467,8 @@ fn identity(plan: &Plan, user: Option<&User>, gid: Option<u32>) -> Step {
         step(217, "User=", setuid(Uid::from_raw(user.uid)))?;
     }
     if ambient != 0 {
-        let all: caps::CapsHashSet = caps::all().into_iter().filter(|cap| (ambient >> cap.index()) & 1 == 1).collect();
+        let all: caps::CapsHashSet =
+            caps::all().into_iter().filter(|cap| (ambient >> cap.index()) & 1 == 1).collect();
         step(218, "AmbientCapabilities=", caps::set(None, caps::CapSet::Inheritable, &all))?;
         step(218, "AmbientCapabilities=", caps::set(None, caps::CapSet::Ambient, &all))?;
     }
@@ -414,15 +489,27 @@ fn groups_of(name: &str) -> Vec<Gid> {
 }
 
 fn become_program(plan: &Plan, environment: &BTreeMap<String, String>) -> Step {
-    let argv = if plan.command.no_env_expand { plan.command.argv.clone() } else { expand_arguments(&plan.command.argv, environment) };
+    let argv = if plan.command.no_env_expand {
+        plan.command.argv.clone()
+    } else {
+        expand_arguments(&plan.command.argv, environment)
+    };
     let c_string = |text: &str| step(203, text, CString::new(text));
     let argv = argv.iter().map(|word| c_string(word)).collect::<Step<Vec<_>>>()?;
-    let environment_block = environment.iter().map(|(name, value)| c_string(&format!("{name}={value}"))).collect::<Step<Vec<_>>>()?;
+    let environment_block = environment
+        .iter()
+        .map(|(name, value)| c_string(&format!("{name}={value}")))
+        .collect::<Step<Vec<_>>>()?;
     let path = &plan.command.path;
     let candidates: Vec<String> = if path.starts_with('/') {
         vec![path.clone()]
     } else {
-        let search = plan.exec.exec_search_path.as_deref().or(environment.get("PATH").map(String::as_str)).unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
+        let search = plan
+            .exec
+            .exec_search_path
+            .as_deref()
+            .or(environment.get("PATH").map(String::as_str))
+            .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
         search.split(':').map(|directory| format!("{directory}/{path}")).collect()
     };
     let mut last = nix::errno::Errno::ENOENT;

@@ -14,7 +14,9 @@ mod unit;
 
 pub use cgroup::CGroupSection;
 pub use exec::{ExecSection, KillSection};
-pub use others::{AutomountSection, MountSection, PathSection, ScopeSection, SliceSection, SwapSection, TimerSection};
+pub use others::{
+    AutomountSection, MountSection, PathSection, ScopeSection, SliceSection, SwapSection, TimerSection,
+};
 pub use service::ServiceSection;
 pub use socket::SocketSection;
 pub use unit::{InstallSection, UnitSection};
@@ -151,7 +153,13 @@ impl More {
         Ok(Effect::Applied)
     }
 
-    fn condition(&mut self, kind: ConditionKind, assert: bool, value: &str, context: &Context<'_>) -> Assigned {
+    fn condition(
+        &mut self,
+        kind: ConditionKind,
+        assert: bool,
+        value: &str,
+        context: &Context<'_>,
+    ) -> Assigned {
         if value.is_empty() {
             self.conditions.retain(|condition| condition.assert != assert);
         } else {
@@ -163,11 +171,24 @@ impl More {
 
 /// Directives that systemd itself ignores today, by section.
 pub const IGNORED: &[(&str, &str)] = &[
-    ("Unit", "IgnoreOnSnapshot"), ("Service", "SysVStartPriority"), ("Service", "BusPolicy"), ("Exec", "Capabilities"),
-    ("CGroup", "CPUAccounting"), ("CGroup", "CPUShares"), ("CGroup", "StartupCPUShares"), ("CGroup", "DefaultMemoryMin"),
-    ("CGroup", "DefaultMemoryLow"), ("CGroup", "DefaultStartupMemoryLow"), ("CGroup", "MemoryLimit"), ("CGroup", "BlockIOAccounting"),
-    ("CGroup", "BlockIOWeight"), ("CGroup", "StartupBlockIOWeight"), ("CGroup", "BlockIODeviceWeight"),
-    ("CGroup", "BlockIOReadBandwidth"), ("CGroup", "BlockIOWriteBandwidth"), ("CGroup", "NetClass"),
+    ("Unit", "IgnoreOnSnapshot"),
+    ("Service", "SysVStartPriority"),
+    ("Service", "BusPolicy"),
+    ("Exec", "Capabilities"),
+    ("CGroup", "CPUAccounting"),
+    ("CGroup", "CPUShares"),
+    ("CGroup", "StartupCPUShares"),
+    ("CGroup", "DefaultMemoryMin"),
+    ("CGroup", "DefaultMemoryLow"),
+    ("CGroup", "DefaultStartupMemoryLow"),
+    ("CGroup", "MemoryLimit"),
+    ("CGroup", "BlockIOAccounting"),
+    ("CGroup", "BlockIOWeight"),
+    ("CGroup", "StartupBlockIOWeight"),
+    ("CGroup", "BlockIODeviceWeight"),
+    ("CGroup", "BlockIOReadBandwidth"),
+    ("CGroup", "BlockIOWriteBandwidth"),
+    ("CGroup", "NetClass"),
 ];
 
 /// Directives that stand for others: (section, name, section, names).
@@ -183,16 +204,31 @@ pub const REDIRECTED: &[(&str, &str, &str, &[&str])] = &[
 /// Every directive that is understood, in the order of the tables.
 pub fn rows() -> Vec<Row> {
     let tables: &[&[Row]] = &[
-        UnitSection::ROWS, InstallSection::ROWS, ServiceSection::ROWS, SocketSection::ROWS, TimerSection::ROWS, PathSection::ROWS,
-        MountSection::ROWS, AutomountSection::ROWS, SwapSection::ROWS, SliceSection::ROWS, ScopeSection::ROWS, ExecSection::ROWS,
-        KillSection::ROWS, CGroupSection::ROWS,
+        UnitSection::ROWS,
+        InstallSection::ROWS,
+        ServiceSection::ROWS,
+        SocketSection::ROWS,
+        TimerSection::ROWS,
+        PathSection::ROWS,
+        MountSection::ROWS,
+        AutomountSection::ROWS,
+        SwapSection::ROWS,
+        SliceSection::ROWS,
+        ScopeSection::ROWS,
+        ExecSection::ROWS,
+        KillSection::ROWS,
+        CGroupSection::ROWS,
     ];
     let mut rows: Vec<Row> = tables.concat();
     rows.extend(LISTEN.iter().map(|(name, kind)| {
         let effect = if *kind == ListenKind::UsbFunction { Effect::Stored } else { Effect::Applied };
         Row { section: "Socket", name, effect }
     }));
-    rows.extend(REDIRECTED.iter().map(|(section, name, _, _)| Row { section, name, effect: Effect::Applied }));
+    rows.extend(REDIRECTED.iter().map(|(section, name, _, _)| Row {
+        section,
+        name,
+        effect: Effect::Applied,
+    }));
     rows.extend(IGNORED.iter().map(|(section, name)| Row { section, name, effect: Effect::Ignored }));
     rows
 }

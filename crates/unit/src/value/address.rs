@@ -81,7 +81,9 @@ impl Listen {
     /// Reads the value of a directive.
     pub fn parse(kind: ListenKind, text: &str) -> Result<Listen, String> {
         let address = match kind {
-            ListenKind::Stream | ListenKind::Datagram | ListenKind::SequentialPacket => socket_address(kind, text)?,
+            ListenKind::Stream | ListenKind::Datagram | ListenKind::SequentialPacket => {
+                socket_address(kind, text)?
+            }
             ListenKind::Fifo | ListenKind::Special | ListenKind::UsbFunction => {
                 if !text.starts_with('/') {
                     return Err(format!("'{}' is not an absolute path", crate::lexer::short(text)));
@@ -89,9 +91,14 @@ impl Listen {
                 SocketAddress::FilePath(text.to_owned())
             }
             ListenKind::MessageQueue => {
-                let valid = text.strip_prefix('/').is_some_and(|name| !name.is_empty() && !name.contains('/')) && text.len() <= 255;
+                let valid =
+                    text.strip_prefix('/').is_some_and(|name| !name.is_empty() && !name.contains('/'))
+                        && text.len() <= 255;
                 if !valid {
-                    return Err(format!("'{}' is not a message queue name, expected '/name'", crate::lexer::short(text)));
+                    return Err(format!(
+                        "'{}' is not a message queue name, expected '/name'",
+                        crate::lexer::short(text)
+                    ));
                 }
                 SocketAddress::FilePath(text.to_owned())
             }
@@ -105,21 +112,32 @@ fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, String>
     let shown = crate::lexer::short(text);
     if text.starts_with('/') {
         if text.len() > UNIX_PATH_MAX {
-            return Err(format!("path '{shown}' is {} bytes long, a socket's path may have {UNIX_PATH_MAX}", text.len()));
+            return Err(format!(
+                "path '{shown}' is {} bytes long, a socket's path may have {UNIX_PATH_MAX}",
+                text.len()
+            ));
         }
         return Ok(SocketAddress::Path(text.trim_end_matches('/').to_owned()));
     }
     if let Some(name) = text.strip_prefix('@') {
         if name.is_empty() || name.len() > UNIX_PATH_MAX {
-            return Err(format!("abstract name '{shown}' must have 1 to {UNIX_PATH_MAX} bytes after the '@'"));
+            return Err(format!(
+                "abstract name '{shown}' must have 1 to {UNIX_PATH_MAX} bytes after the '@'"
+            ));
         }
         return Ok(SocketAddress::Abstract(name.to_owned()));
     }
     let seqpacket = kind == ListenKind::SequentialPacket;
-    let vsock = [("vsock:", None), ("vsock-stream:", Some(VsockKind::Stream)), ("vsock-dgram:", Some(VsockKind::Datagram)), ("vsock-seqpacket:", Some(VsockKind::SequentialPacket))];
+    let vsock = [
+        ("vsock:", None),
+        ("vsock-stream:", Some(VsockKind::Stream)),
+        ("vsock-dgram:", Some(VsockKind::Datagram)),
+        ("vsock-seqpacket:", Some(VsockKind::SequentialPacket)),
+    ];
     for (prefix, vsock_kind) in vsock {
         if let Some(rest) = text.strip_prefix(prefix) {
-            return vsock_address(rest, vsock_kind).ok_or_else(|| format!("'{shown}': expected vsock:CID:PORT"));
+            return vsock_address(rest, vsock_kind)
+                .ok_or_else(|| format!("'{shown}': expected vsock:CID:PORT"));
         }
     }
     let inet = inet_address(text).ok_or_else(|| {
@@ -158,18 +176,43 @@ fn inet_address(text: &str) -> Option<SocketAddress> {
 
 /// Netlink families by name, with their numbers (netlink(7)).
 pub const NETLINK_FAMILIES: &[(&str, i32)] = &[
-    ("route", 0), ("usersock", 2), ("firewall", 3), ("inet-diag", 4), ("nflog", 5), ("xfrm", 6), ("selinux", 7), ("iscsi", 8),
-    ("audit", 9), ("fib-lookup", 10), ("connector", 11), ("netfilter", 12), ("ip6-fw", 13), ("dnrtmsg", 14),
-    ("kobject-uevent", 15), ("generic", 16), ("scsitransport", 18), ("ecryptfs", 19), ("rdma", 20), ("crypto", 21), ("smc", 22),
+    ("route", 0),
+    ("usersock", 2),
+    ("firewall", 3),
+    ("inet-diag", 4),
+    ("nflog", 5),
+    ("xfrm", 6),
+    ("selinux", 7),
+    ("iscsi", 8),
+    ("audit", 9),
+    ("fib-lookup", 10),
+    ("connector", 11),
+    ("netfilter", 12),
+    ("ip6-fw", 13),
+    ("dnrtmsg", 14),
+    ("kobject-uevent", 15),
+    ("generic", 16),
+    ("scsitransport", 18),
+    ("ecryptfs", 19),
+    ("rdma", 20),
+    ("crypto", 21),
+    ("smc", 22),
 ];
 
 fn netlink(text: &str) -> Result<SocketAddress, String> {
     let mut words = text.split_whitespace();
     let family = words.next().unwrap_or("");
     let group = words.next().map_or(Some(0), |group| group.parse().ok());
-    match (NETLINK_FAMILIES.iter().any(|(name, _)| *name == family) || family.parse::<u8>().is_ok(), group, words.next()) {
+    match (
+        NETLINK_FAMILIES.iter().any(|(name, _)| *name == family) || family.parse::<u8>().is_ok(),
+        group,
+        words.next(),
+    ) {
         (true, Some(group), None) => Ok(SocketAddress::Netlink { family: family.to_owned(), group }),
-        _ => Err(format!("'{}': expected a netlink family and a group, such as 'kobject-uevent 1'", crate::lexer::short(text))),
+        _ => Err(format!(
+            "'{}': expected a netlink family and a group, such as 'kobject-uevent 1'",
+            crate::lexer::short(text)
+        )),
     }
 }
 
@@ -205,8 +248,15 @@ mod tests {
     fn addresses_of_every_form() {
         let shown = |kind, text: &str| Listen::parse(kind, text).map(|listen| listen.address.to_string());
         for (text, want) in [
-            ("/run/x", "/run/x"), ("@x", "@x"), ("80", "[::]:80"), ("127.0.0.1:80", "127.0.0.1:80"), ("[::1]:80", "[::1]:80"),
-            ("[fe80::1]:80%eth0", "[fe80::1]:80%eth0"), ("[fe80::1%eth0]:80", "[fe80::1]:80%eth0"), ("vsock:2:1234", "vsock:2:1234"), ("vsock::1234", "vsock::1234"),
+            ("/run/x", "/run/x"),
+            ("@x", "@x"),
+            ("80", "[::]:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("[fe80::1]:80%eth0", "[fe80::1]:80%eth0"),
+            ("[fe80::1%eth0]:80", "[fe80::1]:80%eth0"),
+            ("vsock:2:1234", "vsock:2:1234"),
+            ("vsock::1234", "vsock::1234"),
         ] {
             assert_eq!(shown(ListenKind::Stream, text).as_deref(), Ok(want));
         }

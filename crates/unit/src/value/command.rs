@@ -39,7 +39,10 @@ pub struct ExecCommand {
 impl ExecCommand {
     /// Reads a line, which may hold several commands divided by a lone `;`. Specifiers are expanded word by word by
     /// `expand`, so that what they bring in is never split.
-    pub fn parse_line(line: &str, expand: &dyn Fn(&str) -> Result<String, String>) -> Result<Vec<ExecCommand>, String> {
+    pub fn parse_line(
+        line: &str,
+        expand: &dyn Fn(&str) -> Result<String, String>,
+    ) -> Result<Vec<ExecCommand>, String> {
         let words = split_raw(line)?;
         let mut commands = Vec::new();
         for part in words.split(|word| word.text == ";" && !word.quoted) {
@@ -51,7 +54,10 @@ impl ExecCommand {
         if commands.is_empty() { Err("expected a command line".to_owned()) } else { Ok(commands) }
     }
 
-    fn from_words(words: &[Word], expand: &dyn Fn(&str) -> Result<String, String>) -> Result<ExecCommand, String> {
+    fn from_words(
+        words: &[Word],
+        expand: &dyn Fn(&str) -> Result<String, String>,
+    ) -> Result<ExecCommand, String> {
         let mut command = ExecCommand::default();
         let mut words = words.iter();
         let Some(first) = words.next() else { return Err("expected a command".to_owned()) };
@@ -65,16 +71,26 @@ impl ExecCommand {
                 Some(':') => command.no_env_expand = true,
                 Some('|') => command.via_shell = true,
                 Some('+') if command.privilege == Privilege::Normal => command.privilege = Privilege::Full,
-                Some('!') if command.privilege == Privilege::Normal => command.privilege = Privilege::NoSetuid,
-                Some('!') if command.privilege == Privilege::NoSetuid => command.privilege = Privilege::NoSetuidIfAmbient,
+                Some('!') if command.privilege == Privilege::Normal => {
+                    command.privilege = Privilege::NoSetuid
+                }
+                Some('!') if command.privilege == Privilege::NoSetuid => {
+                    command.privilege = Privilege::NoSetuidIfAmbient
+                }
                 _ => break,
             }
             path = chars.as_str();
         }
         path = if path.is_empty() { words.next().map_or("", |word| word.text.as_str()) } else { path };
         command.path = expand(path)?;
-        if command.path.is_empty() || command.path.ends_with('/') || (!command.path.starts_with('/') && command.path.contains('/')) {
-            return Err(format!("'{}' is neither an absolute path nor a plain name of a program", crate::lexer::short(&command.path)));
+        if command.path.is_empty()
+            || command.path.ends_with('/')
+            || (!command.path.starts_with('/') && command.path.contains('/'))
+        {
+            return Err(format!(
+                "'{}' is neither an absolute path nor a plain name of a program",
+                crate::lexer::short(&command.path)
+            ));
         }
         if !own_name {
             command.argv.push(command.path.clone());
@@ -139,7 +155,11 @@ fn push(bytes: &mut Vec<u8>, c: char) {
 }
 
 /// A number of exactly `count` digits.
-fn digits(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, count: usize, radix: u32) -> Result<u32, String> {
+fn digits(
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    count: usize,
+    radix: u32,
+) -> Result<u32, String> {
     let mut value = 0_u32;
     for _ in 0..count {
         let digit = chars.next().and_then(|c| c.to_digit(radix)).ok_or("invalid escape in a word")?;
@@ -150,18 +170,22 @@ fn digits(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, count: usize, ra
 
 /// One escape after its backslash. An unknown one stays as it is, backslash included.
 fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, bytes: &mut Vec<u8>) -> Result<(), String> {
-    let simple = |c: char| Some(match c {
-        'a' => 7,
-        'b' => 8,
-        'f' => 12,
-        'n' => 10,
-        'r' => 13,
-        't' => 9,
-        'v' => 11,
-        's' => b' ',
-        _ => return None,
-    });
-    let unicode = |value: u32, bytes: &mut Vec<u8>| char::from_u32(value).map(|c| push(bytes, c)).ok_or("invalid character in an escape".to_owned());
+    let simple = |c: char| {
+        Some(match c {
+            'a' => 7,
+            'b' => 8,
+            'f' => 12,
+            'n' => 10,
+            'r' => 13,
+            't' => 9,
+            'v' => 11,
+            's' => b' ',
+            _ => return None,
+        })
+    };
+    let unicode = |value: u32, bytes: &mut Vec<u8>| {
+        char::from_u32(value).map(|c| push(bytes, c)).ok_or("invalid character in an escape".to_owned())
+    };
     match chars.clone().next() {
         None => return Err("a lone backslash at the end".to_owned()),
         Some('x') => {
@@ -225,6 +249,9 @@ mod tests {
 
     #[test]
     fn escapes() {
-        assert_eq!(split_words(r"a\x20b \101 \u00e4 \d '' x''y").unwrap(), ["a b", "A", "ä", "\\d", "", "xy"]);
+        assert_eq!(
+            split_words(r"a\x20b \101 \u00e4 \d '' x''y").unwrap(),
+            ["a b", "A", "ä", "\\d", "", "xy"]
+        );
     }
 }

@@ -38,8 +38,18 @@ impl ConditionKind {
         use ConditionKind::*;
         matches!(
             self,
-            PathExists | PathExistsGlob | PathIsDirectory | PathIsSymbolicLink | PathIsMountPoint | PathIsReadWrite | PathIsEncrypted
-                | PathIsSocket | DirectoryNotEmpty | FileNotEmpty | FileIsExecutable | NeedsUpdate
+            PathExists
+                | PathExistsGlob
+                | PathIsDirectory
+                | PathIsSymbolicLink
+                | PathIsMountPoint
+                | PathIsReadWrite
+                | PathIsEncrypted
+                | PathIsSocket
+                | DirectoryNotEmpty
+                | FileNotEmpty
+                | FileIsExecutable
+                | NeedsUpdate
         )
     }
 }
@@ -62,7 +72,8 @@ pub struct Condition {
 impl Condition {
     /// Reads the value of a directive.
     pub fn parse(kind: ConditionKind, assert: bool, value: &str) -> Result<Condition, String> {
-        let (trigger, rest) = value.strip_prefix('|').map_or((false, value), |rest| (true, rest.trim_start()));
+        let (trigger, rest) =
+            value.strip_prefix('|').map_or((false, value), |rest| (true, rest.trim_start()));
         let (negate, rest) = rest.strip_prefix('!').map_or((false, rest), |rest| (true, rest.trim_start()));
         if rest.is_empty() || (kind.is_path() && !rest.starts_with('/')) {
             let expected = if kind.is_path() { "an absolute path" } else { "a value" };

@@ -34,7 +34,9 @@ impl Signal {
             Some((_, name)) => (*name).to_owned(),
             None if self.0 == SIGRTMIN => "SIGRTMIN".to_owned(),
             None if self.0 == SIGRTMAX => "SIGRTMAX".to_owned(),
-            None if self.0 > SIGRTMIN && self.0 < SIGRTMAX => format!("SIGRTMIN+{}", self.0.saturating_sub(SIGRTMIN)),
+            None if self.0 > SIGRTMIN && self.0 < SIGRTMAX => {
+                format!("SIGRTMIN+{}", self.0.saturating_sub(SIGRTMIN))
+            }
             None => self.0.to_string(),
         }
     }
@@ -74,13 +76,19 @@ impl ExitStatusSet {
     /// Adds the words of a value.
     pub fn add(&mut self, value: &str) -> Result<(), String> {
         for word in value.split_whitespace() {
-            let named = EXIT_STATUSES.iter().find(|(_, name)| *name == word).and_then(|(code, _)| u8::try_from(*code).ok());
+            let named = EXIT_STATUSES
+                .iter()
+                .find(|(_, name)| *name == word)
+                .and_then(|(code, _)| u8::try_from(*code).ok());
             if let Some(code) = word.parse::<u8>().ok().or(named) {
                 self.codes.insert(code);
             } else if let Some(signal) = Signal::parse(word) {
                 self.signals.insert(signal);
             } else {
-                return Err(format!("'{}' is neither an exit status nor a signal", crate::lexer::short(word)));
+                return Err(format!(
+                    "'{}' is neither an exit status nor a signal",
+                    crate::lexer::short(word)
+                ));
             }
         }
         Ok(())
@@ -89,17 +97,73 @@ impl ExitStatusSet {
 
 /// Exit statuses with names (systemd.exec(5), "Process Exit Codes").
 const EXIT_STATUSES: &[(i32, &str)] = &[
-    (0, "SUCCESS"), (1, "FAILURE"), (2, "INVALIDARGUMENT"), (3, "NOTIMPLEMENTED"), (4, "NOPERMISSION"), (5, "NOTINSTALLED"),
-    (6, "NOTCONFIGURED"), (7, "NOTRUNNING"), (64, "USAGE"), (65, "DATAERR"), (66, "NOINPUT"), (67, "NOUSER"), (68, "NOHOST"),
-    (69, "UNAVAILABLE"), (70, "SOFTWARE"), (71, "OSERR"), (72, "OSFILE"), (73, "CANTCREAT"), (74, "IOERR"), (75, "TEMPFAIL"),
-    (76, "PROTOCOL"), (77, "NOPERM"), (78, "CONFIG"), (200, "CHDIR"), (201, "NICE"), (202, "FDS"), (203, "EXEC"), (204, "MEMORY"),
-    (205, "LIMITS"), (206, "OOM_ADJUST"), (207, "SIGNAL_MASK"), (208, "STDIN"), (209, "STDOUT"), (210, "CHROOT"), (211, "IOPRIO"),
-    (212, "TIMERSLACK"), (213, "SECUREBITS"), (214, "SETSCHEDULER"), (215, "CPUAFFINITY"), (216, "GROUP"), (217, "USER"),
-    (218, "CAPABILITIES"), (219, "CGROUP"), (220, "SETSID"), (221, "CONFIRM"), (222, "STDERR"), (224, "PAM"), (225, "NETWORK"),
-    (226, "NAMESPACE"), (227, "NO_NEW_PRIVILEGES"), (228, "SECCOMP"), (229, "SELINUX_CONTEXT"), (230, "PERSONALITY"),
-    (231, "APPARMOR_PROFILE"), (232, "ADDRESS_FAMILIES"), (233, "RUNTIME_DIRECTORY"), (235, "CHOWN"), (236, "SMACK_PROCESS_LABEL"),
-    (237, "KEYRING"), (238, "STATE_DIRECTORY"), (239, "CACHE_DIRECTORY"), (240, "LOGS_DIRECTORY"), (241, "CONFIGURATION_DIRECTORY"),
-    (242, "NUMA_POLICY"), (243, "CREDENTIALS"), (245, "BPF"), (255, "EXCEPTION"),
+    (0, "SUCCESS"),
+    (1, "FAILURE"),
+    (2, "INVALIDARGUMENT"),
+    (3, "NOTIMPLEMENTED"),
+    (4, "NOPERMISSION"),
+    (5, "NOTINSTALLED"),
+    (6, "NOTCONFIGURED"),
+    (7, "NOTRUNNING"),
+    (64, "USAGE"),
+    (65, "DATAERR"),
+    (66, "NOINPUT"),
+    (67, "NOUSER"),
+    (68, "NOHOST"),
+    (69, "UNAVAILABLE"),
+    (70, "SOFTWARE"),
+    (71, "OSERR"),
+    (72, "OSFILE"),
+    (73, "CANTCREAT"),
+    (74, "IOERR"),
+    (75, "TEMPFAIL"),
+    (76, "PROTOCOL"),
+    (77, "NOPERM"),
+    (78, "CONFIG"),
+    (200, "CHDIR"),
+    (201, "NICE"),
+    (202, "FDS"),
+    (203, "EXEC"),
+    (204, "MEMORY"),
+    (205, "LIMITS"),
+    (206, "OOM_ADJUST"),
+    (207, "SIGNAL_MASK"),
+    (208, "STDIN"),
+    (209, "STDOUT"),
+    (210, "CHROOT"),
+    (211, "IOPRIO"),
+    (212, "TIMERSLACK"),
+    (213, "SECUREBITS"),
+    (214, "SETSCHEDULER"),
+    (215, "CPUAFFINITY"),
+    (216, "GROUP"),
+    (217, "USER"),
+    (218, "CAPABILITIES"),
+    (219, "CGROUP"),
+    (220, "SETSID"),
+    (221, "CONFIRM"),
+    (222, "STDERR"),
+    (224, "PAM"),
+    (225, "NETWORK"),
+    (226, "NAMESPACE"),
+    (227, "NO_NEW_PRIVILEGES"),
+    (228, "SECCOMP"),
+    (229, "SELINUX_CONTEXT"),
+    (230, "PERSONALITY"),
+    (231, "APPARMOR_PROFILE"),
+    (232, "ADDRESS_FAMILIES"),
+    (233, "RUNTIME_DIRECTORY"),
+    (235, "CHOWN"),
+    (236, "SMACK_PROCESS_LABEL"),
+    (237, "KEYRING"),
+    (238, "STATE_DIRECTORY"),
+    (239, "CACHE_DIRECTORY"),
+    (240, "LOGS_DIRECTORY"),
+    (241, "CONFIGURATION_DIRECTORY"),
+    (242, "NUMA_POLICY"),
+    (243, "CREDENTIALS"),
+    (245, "BPF"),
+    (255, "EXCEPTION"),
 ];
 
 /// The name of an exit status.
@@ -118,12 +182,47 @@ impl CapabilitySet {
 
 /// Capabilities in the kernel's order.
 pub const CAPABILITIES: &[&str] = &[
-    "cap_chown", "cap_dac_override", "cap_dac_read_search", "cap_fowner", "cap_fsetid", "cap_kill", "cap_setgid", "cap_setuid",
-    "cap_setpcap", "cap_linux_immutable", "cap_net_bind_service", "cap_net_broadcast", "cap_net_admin", "cap_net_raw",
-    "cap_ipc_lock", "cap_ipc_owner", "cap_sys_module", "cap_sys_rawio", "cap_sys_chroot", "cap_sys_ptrace", "cap_sys_pacct",
-    "cap_sys_admin", "cap_sys_boot", "cap_sys_nice", "cap_sys_resource", "cap_sys_time", "cap_sys_tty_config", "cap_mknod",
-    "cap_lease", "cap_audit_write", "cap_audit_control", "cap_setfcap", "cap_mac_override", "cap_mac_admin", "cap_syslog",
-    "cap_wake_alarm", "cap_block_suspend", "cap_audit_read", "cap_perfmon", "cap_bpf", "cap_checkpoint_restore",
+    "cap_chown",
+    "cap_dac_override",
+    "cap_dac_read_search",
+    "cap_fowner",
+    "cap_fsetid",
+    "cap_kill",
+    "cap_setgid",
+    "cap_setuid",
+    "cap_setpcap",
+    "cap_linux_immutable",
+    "cap_net_bind_service",
+    "cap_net_broadcast",
+    "cap_net_admin",
+    "cap_net_raw",
+    "cap_ipc_lock",
+    "cap_ipc_owner",
+    "cap_sys_module",
+    "cap_sys_rawio",
+    "cap_sys_chroot",
+    "cap_sys_ptrace",
+    "cap_sys_pacct",
+    "cap_sys_admin",
+    "cap_sys_boot",
+    "cap_sys_nice",
+    "cap_sys_resource",
+    "cap_sys_time",
+    "cap_sys_tty_config",
+    "cap_mknod",
+    "cap_lease",
+    "cap_audit_write",
+    "cap_audit_control",
+    "cap_setfcap",
+    "cap_mac_override",
+    "cap_mac_admin",
+    "cap_syslog",
+    "cap_wake_alarm",
+    "cap_block_suspend",
+    "cap_audit_read",
+    "cap_perfmon",
+    "cap_bpf",
+    "cap_checkpoint_restore",
 ];
 
 /// The number of a capability's name, in any case.
@@ -200,7 +299,9 @@ pub fn parse_size(text: &str) -> Option<u64> {
     let mut sum = whole.parse::<u64>().ok()?.checked_mul(factor)?;
     if !fraction.is_empty() && fraction.len() <= 9 {
         let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-        let part = u128::from(fraction.parse::<u64>().ok()?).checked_mul(u128::from(factor))?.checked_div(u128::from(scale))?;
+        let part = u128::from(fraction.parse::<u64>().ok()?)
+            .checked_mul(u128::from(factor))?
+            .checked_div(u128::from(scale))?;
         sum = sum.checked_add(u64::try_from(part).ok()?)?;
     }
     Some(sum)
@@ -219,8 +320,14 @@ mod tests {
     fn small_values() {
         assert_eq!(Signal::parse("SIGRTMIN+3"), Some(Signal(37)));
         assert_eq!(Signal::parse("TERM").map(|s| s.name()), Some("SIGTERM".to_owned()));
-        assert_eq!((Signal::parse("SIGFOO"), Signal::parse("0"), Signal::parse("RTMIN+99")), (None, None, None));
-        assert_eq!((parse_size("1.5K"), parse_size("8M"), parse_size("x")), (Some(1536), Some(8 << 20), None));
+        assert_eq!(
+            (Signal::parse("SIGFOO"), Signal::parse("0"), Signal::parse("RTMIN+99")),
+            (None, None, None)
+        );
+        assert_eq!(
+            (parse_size("1.5K"), parse_size("8M"), parse_size("x")),
+            (Some(1536), Some(8 << 20), None)
+        );
         assert_eq!((parse_mode("0666"), parse_mode("8")), (Some(0o666), None));
         let mut set = ExitStatusSet::default();
         assert!(set.add("SIGKILL 3 TEMPFAIL").is_ok());

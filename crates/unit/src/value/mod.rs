@@ -8,13 +8,14 @@ mod name;
 mod time;
 mod words;
 
-pub use address::{NETLINK_FAMILIES, UNIX_PATH_MAX, Listen, ListenKind, SocketAddress, VsockKind};
+pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH_MAX, VsockKind};
 pub use command::{ExecCommand, Privilege, split_words, unescape};
 pub use condition::{Condition, ConditionKind};
 pub use misc::{
-    CAPABILITIES, CapabilitySet, Delegate, EnvironmentFile, ExecDirectory, ExitStatusSet, ResourceLimit, SIGNALS, Signal, exit_status_name,
-    SIGRTMAX, SIGRTMIN, capability_number, parse_bool, parse_mode, parse_size,
+    CAPABILITIES, CapabilitySet, Delegate, EnvironmentFile, ExecDirectory, ExitStatusSet, ResourceLimit,
+    SIGNALS, SIGRTMAX, SIGRTMIN, Signal, capability_number, exit_status_name, parse_bool, parse_mode,
+    parse_size,
 };
-pub use name::{NameError, UnitKind, UnitName, path_escape, path_unescape, escape, unescape_name};
+pub use name::{NameError, UnitKind, UnitName, escape, path_escape, path_unescape, unescape_name};
 pub use time::Timespan;
 pub use words::*;

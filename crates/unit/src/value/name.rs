@@ -56,8 +56,11 @@ impl FromStr for UnitName {
         let bad = || NameError(text.to_owned());
         let (stem, suffix) = text.rsplit_once('.').ok_or_else(bad)?;
         let legal = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-        let valid = !stem.is_empty() && text.len() <= NAME_MAX && UnitKind::from_suffix(suffix).is_some()
-            && stem.chars().all(legal) && !stem.starts_with('@');
+        let valid = !stem.is_empty()
+            && text.len() <= NAME_MAX
+            && UnitKind::from_suffix(suffix).is_some()
+            && stem.chars().all(legal)
+            && !stem.starts_with('@');
         if valid { Ok(UnitName(text.into())) } else { Err(bad()) }
     }
 }
@@ -75,7 +78,10 @@ impl UnitName {
 
     /// Its kind.
     pub fn kind(&self) -> UnitKind {
-        self.0.rsplit_once('.').and_then(|(_, suffix)| UnitKind::from_suffix(suffix)).unwrap_or(UnitKind::Service)
+        self.0
+            .rsplit_once('.')
+            .and_then(|(_, suffix)| UnitKind::from_suffix(suffix))
+            .unwrap_or(UnitKind::Service)
     }
 
     /// The name without its suffix.
@@ -148,7 +154,8 @@ impl<'de> Deserialize<'de> for UnitName {
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (index, byte) in text.bytes().enumerate() {
-        let plain = byte.is_ascii_alphanumeric() || byte == b':' || byte == b'_' || (byte == b'.' && index > 0);
+        let plain =
+            byte.is_ascii_alphanumeric() || byte == b':' || byte == b'_' || (byte == b'.' && index > 0);
         match byte {
             b'/' => out.push('-'),
             byte if plain => out.push(char::from(byte)),
@@ -163,7 +170,10 @@ pub fn unescape_name(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        let code = rest.strip_prefix("\\x").and_then(|tail| tail.get(..2)).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let code = rest
+            .strip_prefix("\\x")
+            .and_then(|tail| tail.get(..2))
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (first, code) {
             ('\\', Some(byte)) => {
                 out.push(byte);

@@ -25,7 +25,12 @@ impl Timespan {
 
     /// Reads a span; a number without a unit counts `default_unit` microseconds.
     pub fn parse(text: &str, default_unit: u64) -> Result<Timespan, String> {
-        let expected = || format!("'{}' is not a time span, expected for instance '5min 20s' or 'infinity'", crate::lexer::short(text));
+        let expected = || {
+            format!(
+                "'{}' is not a time span, expected for instance '5min 20s' or 'infinity'",
+                crate::lexer::short(text)
+            )
+        };
         let mut rest = text.trim();
         if rest == "infinity" {
             return Ok(Timespan::INFINITY);
@@ -38,7 +43,9 @@ impl Timespan {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
             let (whole, tail) = rest.split_at_checked(digits).ok_or_else(expected)?;
             let (fraction, tail) = match tail.strip_prefix('.') {
-                Some(tail) => tail.split_at_checked(tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len())).ok_or_else(expected)?,
+                Some(tail) => tail
+                    .split_at_checked(tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len()))
+                    .ok_or_else(expected)?,
                 None => ("", tail),
             };
             if whole.is_empty() && fraction.is_empty() {
@@ -53,7 +60,10 @@ impl Timespan {
             };
             let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| expected())? };
             let part = whole.checked_mul(factor).ok_or_else(expected)?;
-            total = total.checked_add(part).and_then(|sum| sum.checked_add(fraction_of(fraction, factor))).ok_or_else(expected)?;
+            total = total
+                .checked_add(part)
+                .and_then(|sum| sum.checked_add(fraction_of(fraction, factor)))
+                .ok_or_else(expected)?;
             rest = tail.trim_start();
         }
         Ok(Timespan(total))

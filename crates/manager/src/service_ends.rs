@@ -1,0 +1,323 @@
+//! Services, continued: what the end of a process means in each sub-state, and the emptiness of the cgroup.
+//!
+//! The table at the head of `service.rs` is the rule; here are its columns "control ends" and "main ends".
+
+use crate::effect::{Effect, Level, SpawnRole};
+use crate::event::Exit;
+use crate::manager::Manager;
+use crate::service::list_of;
+use crate::state::{CommandList, ExecStatus, Process, ServiceSub, UnitResult};
+use muster_graph::UnitId;
+use muster_unit::{KillMode, ServiceType, Signal};
+
+impl Manager {
+    /// `execve` worked.
+    pub(crate) fn service_exec_succeeded(&mut self, id: UnitId) {
+        if self.sub(id) == ServiceSub::Start && self.service_type(id) == ServiceType::Exec {
+            self.enter_start_post(id);
+        }
+    }
+
+    /// The control process ended.
+    pub(crate) fn service_control_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
+        let (list, index) = process.place.unwrap_or((CommandList::ExecStart, 0));
+        let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
+        let clean = is_clean(
+            exit,
+            self.clean_statuses(id),
+            list == CommandList::ExecStop || list == CommandList::ExecStopPost,
+        );
+        self.report_control_exit(id, list, exit, clean || ignore);
+        let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
+        if list == CommandList::ExecCondition && result != UnitResult::Success {
+            return self.condition_command_failed(id, exit, result);
+        }
+        let sub = self.sub(id);
+        if list == CommandList::ExecStart {
+            return self.forking_parent_exited(id, result);
+        }
+        if result == UnitResult::Success {
+            let next = index.saturating_add(1);
+            let more = usize::try_from(next).is_ok_and(|next| next < self.commands(id, list).len());
+            let still_here = list_of(sub) == Some(list);
+            if more && still_here {
+                return self.run_command(id, list, next, SpawnRole::Control);
+            }
+            if still_here {
+                return self.control_list_done(id, list);
+            }
+        }
+        self.control_failed_in(id, sub, result);
+    }
+
+    fn control_list_done(&mut self, id: UnitId, list: CommandList) {
+        if list == CommandList::ExecReload {
+            self.report_reloaded(id);
+        }
+        if list == CommandList::ExecStartPost
+            && self.service(id).is_some_and(|service| service.result != UnitResult::Success)
+        {
+            return self.enter_stop(id, UnitResult::Success);
+        }
+        self.list_done(id, list);
+    }
+
+    fn condition_command_failed(&mut self, id: UnitId, exit: Exit, result: UnitResult) {
+        // systemd.service(5): 1 to 254 skips the unit, anything else fails it.
+        let skip = matches!(exit, Exit::Exited(1..=254));
+        self.enter_signal(
+            id,
+            ServiceSub::FinalSigterm,
+            if skip { UnitResult::ExecCondition } else { result },
+        );
+    }
+
+    fn control_failed_in(&mut self, id: UnitId, sub: ServiceSub, result: UnitResult) {
+        match sub {
+            ServiceSub::Condition | ServiceSub::StartPre => {
+                self.enter_signal(id, ServiceSub::StopSigterm, result)
+            }
+            ServiceSub::StartPost => self.enter_stop(id, result),
+            ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
+                if let Some(service) = self.service_mut(id) {
+                    service.reload_result = result;
+                }
+                self.enter_running(id);
+            }
+            ServiceSub::Stop => self.enter_signal(id, ServiceSub::StopSigterm, result),
+            ServiceSub::StopPost => self.enter_signal(id, ServiceSub::FinalSigterm, result),
+            ServiceSub::StopSigterm
+            | ServiceSub::StopWatchdog
+            | ServiceSub::StopSigkill
+            | ServiceSub::FinalWatchdog
+            | ServiceSub::FinalSigterm
+            | ServiceSub::FinalSigkill => self.process_gone_while_stopping(id),
+            ServiceSub::Start => self.enter_signal(id, ServiceSub::StopSigterm, result),
+            ServiceSub::Running
+            | ServiceSub::Exited
+            | ServiceSub::Dead
+            | ServiceSub::Failed
+            | ServiceSub::AutoRestart
+            | ServiceSub::AutoRestartQueued
+            | ServiceSub::DeadBeforeAutoRestart
+            | ServiceSub::FailedBeforeAutoRestart
+            | ServiceSub::Cleaning => {}
+        }
+    }
+
+    /// The parent of a forking service is gone: find the daemon.
+    fn forking_parent_exited(&mut self, id: UnitId, result: UnitResult) {
+        if result != UnitResult::Success {
+            return self.control_failed_in(id, self.sub(id), result);
+        }
+        if self.sub(id) != ServiceSub::Start {
+            return self.process_gone_while_stopping(id);
+        }
+        let unit = self.name_of(id);
+        let Some((_, section)) = self.service_config(id) else { return };
+        let effect = match (&section.pid_file, section.guess_main_pid) {
+            (Some(path), _) => Effect::ReadPidFile { unit, path: path.clone() },
+            (None, true) => {
+                let cgroup =
+                    self.state.units.get(&id).and_then(|unit| unit.cgroup.clone()).unwrap_or_default();
+                Effect::GuessMainProcess { unit, cgroup }
+            }
+            (None, false) => return self.enter_start_post(id),
+        };
+        if let Some(service) = self.service_mut(id) {
+            service.reading_pid_file = true;
+        }
+        self.effects.push_back(effect);
+    }
+
+    /// The answer to the search for a forking service's main process.
+    pub(crate) fn service_main_found(
+        &mut self,
+        id: UnitId,
+        found: Result<crate::event::PidFileFound, String>,
+    ) {
+        let has_file = self.service_config(id).is_some_and(|(_, section)| section.pid_file.is_some());
+        let Some(service) = self.service_mut(id).filter(|service| service.reading_pid_file) else { return };
+        service.reading_pid_file = false;
+        if service.sub != ServiceSub::Start {
+            return;
+        }
+        match found {
+            Ok(found) => {
+                self.adopt_main(id, found.pid);
+                self.enter_start_post(id);
+            }
+            Err(why) if has_file => {
+                let text = format!("{}: Can't read the PID file: {why}", self.unit_name(id));
+                self.log(Level::Warning, Some(id), text);
+                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Protocol);
+            }
+            Err(_) => self.enter_start_post(id),
+        }
+    }
+
+    /// A process is the main one from now on.
+    pub(crate) fn adopt_main(&mut self, id: UnitId, pid: u32) {
+        let stamp = self.stamp();
+        let Some(service) = self.service_mut(id) else { return };
+        if service.main.as_ref().is_some_and(|main| main.pid == Some(pid)) {
+            return;
+        }
+        let old = service.main.replace(Process {
+            spawn: None,
+            pid: Some(pid),
+            command: None,
+            place: None,
+            alien: true,
+        });
+        service.main_status = ExecStatus { start: stamp, pid, ..ExecStatus::default() };
+        if let Some(old) = old.and_then(|old| old.pid) {
+            self.state.processes.remove(&old);
+        }
+        self.state.processes.insert(pid, id);
+        self.effects.push_back(Effect::WatchProcess { pid });
+        self.touch(id);
+    }
+
+    /// The main process ended.
+    pub(crate) fn service_main_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
+        let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
+        let kind = self.service_type(id);
+        let clean = is_clean(exit, self.clean_statuses(id), kind == ServiceType::Oneshot);
+        let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
+        let stamp = self.stamp();
+        if let Some(service) = self.service_mut(id) {
+            service.main_status.exit = stamp;
+            service.main_status.how = Some(exit);
+        }
+        self.report_main_exit(id, exit, result == UnitResult::Success);
+        let heard = self.service(id).is_some_and(|service| service.ready);
+        match self.sub(id) {
+            ServiceSub::Start if kind == ServiceType::Oneshot && result == UnitResult::Success => {
+                let next = process.place.map_or(0, |(_, index)| index.saturating_add(1));
+                let more = usize::try_from(next)
+                    .is_ok_and(|next| next < self.commands(id, CommandList::ExecStart).len());
+                if more {
+                    self.run_command(id, CommandList::ExecStart, next, SpawnRole::Main)
+                } else {
+                    self.enter_start_post(id)
+                }
+            }
+            ServiceSub::Start
+                if matches!(kind, ServiceType::Notify | ServiceType::NotifyReload | ServiceType::Dbus)
+                    && !heard =>
+            {
+                let result = if result == UnitResult::Success { UnitResult::Protocol } else { result };
+                self.enter_signal(id, ServiceSub::StopSigterm, result);
+            }
+            ServiceSub::Start if kind == ServiceType::Exec && result == UnitResult::Success => {
+                self.enter_start_post(id)
+            }
+            ServiceSub::Start => self.enter_signal(id, ServiceSub::StopSigterm, result),
+            ServiceSub::StartPost => self.note_result(id, result),
+            ServiceSub::Running
+            | ServiceSub::Reload
+            | ServiceSub::ReloadSignal
+            | ServiceSub::ReloadNotify => {
+                self.kill_control_now(id);
+                self.note_result(id, result);
+                if result == UnitResult::Success {
+                    self.enter_running(id)
+                } else {
+                    self.enter_stop(id, result)
+                }
+            }
+            ServiceSub::Stop => self.note_result(id, result),
+            ServiceSub::StopWatchdog
+            | ServiceSub::StopSigterm
+            | ServiceSub::StopSigkill
+            | ServiceSub::FinalWatchdog
+            | ServiceSub::FinalSigterm
+            | ServiceSub::FinalSigkill => {
+                self.note_result(id, result);
+                self.process_gone_while_stopping(id);
+            }
+            ServiceSub::Dead
+            | ServiceSub::Condition
+            | ServiceSub::StartPre
+            | ServiceSub::Exited
+            | ServiceSub::StopPost
+            | ServiceSub::Failed
+            | ServiceSub::DeadBeforeAutoRestart
+            | ServiceSub::FailedBeforeAutoRestart
+            | ServiceSub::AutoRestart
+            | ServiceSub::AutoRestartQueued
+            | ServiceSub::Cleaning => {}
+        }
+    }
+
+    /// In a phase that waits for the end of processes one ended, or the cgroup became empty.
+    fn process_gone_while_stopping(&mut self, id: UnitId) {
+        let Some(service) = self.service(id) else { return };
+        let known_left = service.main.is_some() || service.control.is_some();
+        let populated = self.state.populated.contains(&id);
+        match service.sub {
+            ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::StopWatchdog if !known_left => {
+                // With a known main process its end is the end of this phase; the rest is for the final wave.
+                if service.main_status.pid != 0 || !populated {
+                    self.enter_stop_post(id);
+                }
+            }
+            ServiceSub::FinalSigterm | ServiceSub::FinalSigkill | ServiceSub::FinalWatchdog
+                if !known_left
+                    && (!populated || matches!(self.kill_mode(id), KillMode::Process | KillMode::None)) =>
+            {
+                self.enter_dead(id, true);
+            }
+            _ => {}
+        }
+    }
+
+    /// No process is left in the cgroup.
+    pub(crate) fn service_cgroup_emptied(&mut self, id: UnitId) {
+        match self.sub(id) {
+            ServiceSub::StopSigterm
+            | ServiceSub::StopSigkill
+            | ServiceSub::StopWatchdog
+            | ServiceSub::FinalSigterm
+            | ServiceSub::FinalSigkill
+            | ServiceSub::FinalWatchdog => self.process_gone_while_stopping(id),
+            ServiceSub::Running if self.service(id).is_some_and(|service| service.main.is_none()) => {
+                self.enter_running(id)
+            }
+            _ => {}
+        }
+    }
+
+    fn clean_statuses(&self, id: UnitId) -> Option<&muster_unit::ExitStatusSet> {
+        let unit = self.state.units.get(&id)?;
+        match &unit.file.body {
+            muster_unit::Body::Service(section) => Some(&section.success_exit_status),
+            _ => None,
+        }
+    }
+}
+
+/// Whether an end counts as success: exit 0, what `SuccessExitStatus=` adds, and for daemons the signals of a clean stop.
+pub(crate) fn is_clean(exit: Exit, extra: Option<&muster_unit::ExitStatusSet>, command: bool) -> bool {
+    let listed_code =
+        |code: i32| extra.is_some_and(|set| u8::try_from(code).is_ok_and(|code| set.codes.contains(&code)));
+    let listed_signal = |signal: i32| extra.is_some_and(|set| set.signals.contains(&Signal(signal)));
+    match exit {
+        Exit::Exited(code) => code == 0 || listed_code(code),
+        Exit::Killed(signal) => {
+            let stop = [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE].contains(&Signal(signal));
+            (stop && !command) || listed_signal(signal)
+        }
+        Exit::Dumped(signal) => listed_signal(signal),
+    }
+}
+
+/// The result that an unclean end gives.
+pub(crate) fn result_of(exit: Exit) -> UnitResult {
+    match exit {
+        Exit::Exited(_) => UnitResult::ExitCode,
+        Exit::Killed(_) => UnitResult::Signal,
+        Exit::Dumped(_) => UnitResult::CoreDump,
+    }
+}
