@@ -32,8 +32,9 @@ pub struct Client {
 impl Client {
     /// Connects; only root is let in.
     pub fn connect() -> Result<Client, Failure> {
-        let stream = UnixStream::connect(ADDRESS)
-            .map_err(|error| Failure(format!("{ADDRESS}: {error}; is muster PID 1 here, and are you root?")))?;
+        let stream = UnixStream::connect(ADDRESS).map_err(|error| {
+            Failure(format!("{ADDRESS}: {error}; is muster PID 1 here, and are you root?"))
+        })?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Client { stream, peer: Peer::client(0) })
     }
@@ -47,18 +48,8 @@ impl Client {
 
     /// The names of loaded units that match.
     pub fn units_of(&mut self, pattern: &str) -> Result<Vec<String>, Failure> {
-        type Row = (
-            String,
-            String,
-            String,
-            String,
-            String,
-            String,
-            OwnedObjectPath,
-            u32,
-            String,
-            OwnedObjectPath,
-        );
+        type Row =
+            (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
         let call = Outgoing::method_call(DESTINATION, MANAGER_PATH, MANAGER, "ListUnitsByPatterns");
         let rows: Vec<Row> = self.call(&call.body("asas", |body| {
             body.write_strs::<&str>([]);
@@ -79,11 +70,13 @@ impl Client {
             body.write_str(interface);
             body.write_str(name);
         }))?;
-        T::try_from(value).map_err(|_| Failure(format!("{interface}.{name} is of another type than expected")))
+        T::try_from(value)
+            .map_err(|_| Failure(format!("{interface}.{name} is of another type than expected")))
     }
 
     fn call<T: DeserializeOwned + Type>(&mut self, call: &Outgoing) -> Result<T, Failure> {
-        let broken = |error: &dyn std::fmt::Display| Failure(format!("the connection to PID 1 broke: {error}"));
+        let broken =
+            |error: &dyn std::fmt::Display| Failure(format!("the connection to PID 1 broke: {error}"));
         let serial = self.peer.send(call).map_err(|error| broken(&error))?;
         loop {
             self.write()?;

@@ -7,7 +7,9 @@ use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Kind, Unit};
 use muster_graph::{Dependency, UnitId};
-use muster_unit::{Body, ExecSection, LoadState, Source, StdInput, StdOutput, UnitFile, UnitKind, UnitName};
+use muster_unit::{
+    Body, ExecSection, LoadState, SocketAddress, Source, StdInput, StdOutput, UnitFile, UnitKind, UnitName,
+};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -101,6 +103,7 @@ impl Manager {
         let Some(file) = self.state.units.get(&id).map(|unit| unit.file.clone()) else { return };
         let mut pairs = declared(&file);
         implied(&file, &mut pairs);
+        self.mount_pairs(&file, source, &mut pairs);
         for (kind, name) in pairs {
             if name.is_template() {
                 continue;
@@ -114,6 +117,30 @@ impl Manager {
                 }
             };
             self.state.graph.add(id, kind, other);
+        }
+    }
+
+    /// `RequiresMountsFor=` and its kin: after every mount on the way to a path that there is, and with those that have
+    /// a file, which can be mounted.
+    fn mount_pairs(&self, file: &UnitFile, source: &dyn Source, pairs: &mut Vec<Pair>) {
+        if file.load_state != LoadState::Loaded {
+            return;
+        }
+        let needed = mounts_needed(file);
+        for (kind, paths) in
+            [(Dependency::Requires, &needed), (Dependency::Wants, &file.unit.wants_mounts_for)]
+        {
+            for mount in
+                paths.iter().flat_map(|path| mounts_on(path)).filter_map(|name| name.parse::<UnitName>().ok())
+            {
+                let has_file = matches!(source.lookup(&mount), muster_unit::load::Lookup::File(_));
+                if has_file {
+                    pairs.push((kind, mount.clone()));
+                }
+                if has_file || self.state.names.contains_key(&mount) {
+                    pairs.push((Dependency::After, mount));
+                }
+            }
         }
     }
 
@@ -446,6 +473,28 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             add(Dependency::After, target);
         }
     }
+}
+
+/// The paths that a unit cannot do without: `RequiresMountsFor=`, and what its sockets and directories lie on.
+fn mounts_needed(file: &UnitFile) -> Vec<String> {
+    let mut paths = file.unit.requires_mounts_for.clone();
+    if let Body::Socket(section) = &file.body {
+        paths.extend(section.listen.iter().filter_map(|listen| match &listen.address {
+            SocketAddress::Path(path) | SocketAddress::FilePath(path) => Some(path.clone()),
+            _ => None,
+        }));
+    }
+    paths
+}
+
+/// The mount units of a path and of all above it.
+fn mounts_on(path: &str) -> Vec<String> {
+    let above = std::iter::successors(Some(path.trim_end_matches('/')), |path| {
+        path.rsplit_once('/').map(|(parent, _)| parent)
+    });
+    above
+        .map(|path| format!("{}.mount", muster_unit::path_escape(if path.is_empty() { "/" } else { path })))
+        .collect()
 }
 
 /// Ordering that an execution context implies (systemd.exec(5), "Implicit Dependencies").

@@ -243,6 +243,7 @@ impl Manager {
         match &unit.kind {
             Kind::Service(service) if late(service.deadline_usec) => self.service_deadline(id),
             Kind::Socket(socket) if late(socket.deadline_usec) => self.socket_deadline(id),
+            Kind::Socket(socket) if late(socket.paused_until_usec) => self.socket_resume(id),
             Kind::Simple(simple) if late(simple.stopping_deadline_usec) => self.scope_deadline(id),
             Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) | Kind::Mount(_) => {}
         }

@@ -58,7 +58,7 @@ impl Manager {
         }
     }
 
-    fn socket_config(&self, id: UnitId) -> Option<&SocketSection> {
+    pub(crate) fn socket_config(&self, id: UnitId) -> Option<&SocketSection> {
         match &self.state.units.get(&id)?.file.body {
             muster_unit::Body::Socket(section) => Some(section),
             _ => None,
@@ -107,6 +107,8 @@ impl Manager {
             socket.command_status.clear();
             socket.trigger_limit = Default::default();
             socket.paused_until_usec = None;
+            socket.resting.clear();
+            socket.poll_limits.clear();
             (socket.accepted, socket.refused) = (0, 0);
         }
         self.socket_list(id, SocketSub::StartPre, CommandList::ExecStartPre);
@@ -230,7 +232,9 @@ impl Manager {
             return;
         }
         socket.watched = watch;
-        let ports = socket.ports.clone();
+        let resting = &socket.resting;
+        let ports: Vec<Port> =
+            socket.ports.iter().filter(|port| !resting.contains_key(&port.fd)).cloned().collect();
         for Port { fd, connection_based, .. } in ports {
             self.effects.push_back(if watch {
                 Effect::WatchSocket { fd, accept: accept && connection_based }
@@ -251,7 +255,7 @@ impl Manager {
         if self.shutdown_is_queued() {
             return self.watch_ports(id, false);
         }
-        if !self.trigger_is_allowed(id) {
+        if !self.poll_is_allowed(id, fd) || !self.trigger_is_allowed(id, false) {
             return;
         }
         let Some(service) = self.state.graph.of(id, Dependency::Triggers).next() else {
@@ -270,15 +274,80 @@ impl Manager {
         }
     }
 
-    /// Counts an activation; when there are too many the socket fails, or pauses where `[X-Muster]` says so.
-    fn trigger_is_allowed(&mut self, id: UnitId) -> bool {
+    /// Counts a wake-up of a descriptor; with too many it rests until its window is over, and traffic waits in the
+    /// kernel's queue.
+    fn poll_is_allowed(&mut self, id: UnitId, fd: FdId) -> bool {
+        let now = self.now.monotonic_usec;
+        let Some(section) = self.socket_config(id) else { return false };
+        let interval = section.poll_limit_interval_sec.map_or(2_000_000, |span| span.0);
+        let burst = section.poll_limit_burst.unwrap_or(if section.accept { 150 } else { 15 });
+        let Some(socket) = self.socket_mut(id) else { return false };
+        let window = socket.poll_limits.entry(fd).or_default();
+        let admitted = crate::limit::admit(window, now, interval, burst);
+        let full = interval != 0 && burst != 0 && window.count >= burst;
+        let until = window.begin_usec.saturating_add(interval);
+        if full {
+            self.rest(id, &[fd], until);
+        }
+        admitted
+    }
+
+    /// Stops watching descriptors until a moment.
+    fn rest(&mut self, id: UnitId, fds: &[FdId], until: u64) {
+        let Some(socket) = self.socket_mut(id) else { return };
+        socket.resting.extend(fds.iter().map(|fd| (*fd, until)));
+        socket.paused_until_usec = socket.resting.values().min().copied();
+        self.effects.extend(fds.iter().map(|fd| Effect::UnwatchSocket { fd: *fd }));
+        self.touch(id);
+    }
+
+    /// Watches again what has rested long enough.
+    pub(crate) fn socket_resume(&mut self, id: UnitId) {
+        let now = self.now.monotonic_usec;
+        let accept = self.socket_config(id).is_some_and(|section| section.accept);
+        let Some(socket) = self.socket_mut(id) else { return };
+        let rested: Vec<FdId> =
+            socket.resting.iter().filter(|(_, until)| **until <= now).map(|(fd, _)| *fd).collect();
+        socket.resting.retain(|_, until| *until > now);
+        socket.paused_until_usec = socket.resting.values().min().copied();
+        let watched = socket.watched;
+        let ports: Vec<Port> =
+            socket.ports.iter().filter(|port| rested.contains(&port.fd)).cloned().collect();
+        for Port { fd, connection_based, .. } in ports.into_iter().filter(|_| watched) {
+            self.effects.push_back(Effect::WatchSocket { fd, accept: accept && connection_based });
+        }
+        self.touch(id);
+    }
+
+    /// `TriggerLimitAction=pause`: every descriptor rests until the window is over, and a little longer by chance, so
+    /// that many sockets do not wake at once.
+    fn pause(&mut self, id: UnitId, until: u64, interval: u64) {
+        let spread = interval.checked_div(10).unwrap_or(0).max(1);
+        let until = until.saturating_add(self.state.seed.checked_rem(spread).unwrap_or(0));
+        let Some(socket) = self.socket_mut(id) else { return };
+        socket.pauses = socket.pauses.saturating_add(1);
+        let fds: Vec<FdId> = socket.ports.iter().map(|port| port.fd).collect();
+        let text = format!("{}: Trigger limit hit, pausing.", self.unit_name(id));
+        self.log(Level::Warning, Some(id), text);
+        self.rest(id, &fds, until);
+    }
+
+    /// Counts an activation; when there are too many the socket fails, or pauses where `[X-Muster]` says so. What was
+    /// `taken` already is served even then.
+    fn trigger_is_allowed(&mut self, id: UnitId, taken: bool) -> bool {
         let now = self.now.monotonic_usec;
         let Some(section) = self.socket_config(id) else { return false };
         let interval = section.trigger_limit_interval_sec.map_or(2_000_000, |span| span.0);
         let burst = section.trigger_limit_burst.unwrap_or(if section.accept { 200 } else { 20 });
+        let pauses = section.trigger_limit_action == muster_unit::TriggerLimitAction::Pause;
         let Some(socket) = self.socket_mut(id) else { return false };
         if crate::limit::admit(&mut socket.trigger_limit, now, interval, burst) {
             return true;
+        }
+        if pauses {
+            let until = socket.trigger_limit.begin_usec.saturating_add(interval);
+            self.pause(id, until, interval);
+            return taken;
         }
         let text = format!("{}: Trigger limit hit, refusing further activation.", self.unit_name(id));
         self.log(Level::Error, Some(id), text);
@@ -298,7 +367,9 @@ impl Manager {
         if self.socket_sub(id) != SocketSub::Listening || self.shutdown_is_queued() {
             return self.refuse(fd);
         }
-        if !self.trigger_is_allowed(id) || !self.connection_fits(id, &peer) {
+        // One that was taken is served; a limit that it fills keeps the next one waiting.
+        self.poll_is_allowed(id, listener);
+        if !self.trigger_is_allowed(id, true) || !self.connection_fits(id, &peer) {
             return self.refuse(fd);
         }
         let Some(section) = self.socket_config(id) else { return self.refuse(fd) };

@@ -36,7 +36,7 @@ impl Manager {
             exec: Rc::new(exec),
             base_environment: self.base_environment(),
             own_environment: self.own_environment(id, list, main),
-            fds: if main { self.fds_for(id) } else { Vec::new() },
+            fds: if main { self.fds_for(id) } else { self.fds_for_command(id, list) },
             stdio_socket: self.stdio_socket(id),
             cgroup,
             invocation_id: unit.invocation_id.clone(),
@@ -144,6 +144,14 @@ impl Manager {
         }
         fds.extend(service.fd_store.iter().map(|stored| (stored.fd, stored.name.clone())));
         fds
+    }
+
+    /// `PassFileDescriptorsToExec=`: a socket's own descriptors for its commands once they are open.
+    fn fds_for_command(&self, id: UnitId, list: CommandList) -> Vec<(FdId, String)> {
+        let passes = self.socket_config(id).is_some_and(|section| section.pass_file_descriptors_to_exec);
+        let open =
+            matches!(list, CommandList::ExecStartPost | CommandList::ExecStopPre | CommandList::ExecStopPost);
+        if passes && open { self.socket_fds(id) } else { Vec::new() }
     }
 
     fn stdio_is_socket(&self, id: UnitId) -> bool {

@@ -368,9 +368,11 @@ pub struct Socket {
     pub by_source: BTreeMap<String, u32>,
     /// Activations for `TriggerLimitBurst=`.
     pub trigger_limit: RateWindow,
-    /// Wake-ups for `PollLimitBurst=`.
-    pub poll_limit: RateWindow,
-    /// Paused until then by a limit.
+    /// Wake-ups for `PollLimitBurst=`, by descriptor.
+    pub poll_limits: BTreeMap<FdId, RateWindow>,
+    /// Descriptors that rest, and until when.
+    pub resting: BTreeMap<FdId, u64>,
+    /// The first of those moments.
     pub paused_until_usec: Option<u64>,
     /// When the current phase times out.
     pub deadline_usec: Option<u64>,

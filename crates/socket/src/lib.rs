@@ -4,9 +4,8 @@
 //! another kind of file; an option that the kernel refuses is a warning, not a failure.
 #![forbid(unsafe_code)]
 
+mod labels;
 mod options;
-
-pub use options::apply as apply_connection_options;
 
 use muster_unit::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, SocketSection};
 use nix::errno::Errno;
@@ -41,6 +40,13 @@ pub struct Opened {
     pub warnings: Vec<String>,
 }
 
+/// Sets on an accepted connection what its socket unit says; gives what the kernel refused.
+pub fn apply_connection_options(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
+    let mut refused = options::apply(section, fd);
+    refused.extend(labels::accepted(section, fd));
+    refused
+}
+
 /// Opens every address. `keep` are descriptors that serve on, by listen index.
 pub fn open(section: &SocketSection, keep: &[(u32, BorrowedFd<'_>)]) -> Result<Opened, String> {
     let mut opened = Opened::default();
@@ -53,7 +59,17 @@ pub fn open(section: &SocketSection, keep: &[(u32, BorrowedFd<'_>)]) -> Result<O
                 None
             }
             None => match open_one(section, listen, &mut opened.warnings, &mut nodes) {
-                Ok(fd) => Some(fd),
+                Ok(fd) => {
+                    let node = match &listen.address {
+                        SocketAddress::Path(path) => Some(path.as_str()),
+                        SocketAddress::FilePath(path) if listen.kind == ListenKind::Fifo => {
+                            Some(path.as_str())
+                        }
+                        _ => None,
+                    };
+                    opened.warnings.extend(labels::listening(section, fd.as_fd(), node));
+                    Some(fd)
+                }
                 Err(error) => {
                     let message = format!("Listen{}={}: {error}", listen.kind.as_str(), listen.address);
                     if section.listen_error_action == muster_unit::ListenErrorAction::Continue {
@@ -169,7 +185,18 @@ fn open_socket(
         ListenKind::SequentialPacket => SockType::SeqPacket,
         _ => SockType::Stream,
     };
-    let make = |family| socket(family, kind, flags(), None).map_err(text);
+    let make = |family| match section.socket_protocol {
+        Some(protocol) if family != AddressFamily::Unix => {
+            let number = match protocol {
+                muster_unit::SocketProtocol::UdpLite => 136,
+                muster_unit::SocketProtocol::Sctp => 132,
+                muster_unit::SocketProtocol::Mptcp => 262,
+            };
+            let type_and_flags = kind as i32 | flags().bits();
+            muster_sys::open_socket(family as i32, type_and_flags, number).map_err(|error| error.to_string())
+        }
+        _ => socket(family, kind, flags(), None).map_err(text),
+    };
     let fd = match &wanted.address {
         SocketAddress::Path(path) => {
             let fd = make(AddressFamily::Unix)?;
@@ -193,15 +220,15 @@ fn open_socket(
         SocketAddress::Inet6(address, port, scope) => {
             bind6(section, make(AddressFamily::Inet6)?, *address, *port, scope.as_deref(), warnings)?
         }
-        SocketAddress::Port(port) => match socket(AddressFamily::Inet6, kind, flags(), None) {
+        SocketAddress::Port(port) => match make(AddressFamily::Inet6) {
             Ok(fd) => bind6(section, fd, Ipv6Addr::UNSPECIFIED, *port, None, warnings)?,
-            Err(Errno::EAFNOSUPPORT) => {
+            Err(error) if error == text(Errno::EAFNOSUPPORT) => {
                 let fd = make(AddressFamily::Inet)?;
                 warnings.extend(options::apply(section, fd.as_fd()));
                 bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, *port)).map_err(text)?;
                 fd
             }
-            Err(error) => return Err(text(error)),
+            Err(error) => return Err(error),
         },
         SocketAddress::Vsock { cid, port, .. } => {
             let fd = make(AddressFamily::Vsock)?;

@@ -153,6 +153,13 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     .map(drop)
 }
 
+/// socket(2) with a protocol by number.
+pub fn open_socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let fd = check(libc::c_long::from(unsafe { libc::socket(family, kind, protocol) }))?;
+    Ok(adopt_fd(fd as RawFd))
+}
+
 /// mq_unlink(3).
 pub fn message_queue_unlink(name: &std::ffi::CStr) -> io::Result<()> {
     // SAFETY: the name is a C string.
