@@ -212,6 +212,13 @@ impl Manager {
         self.emergency_action(action, code.or(status), &format!("unit {name} became {}", new.as_str()));
     }
 
+    /// `StartLimitAction=`.
+    pub(crate) fn start_limit_action(&mut self, id: UnitId) {
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let (action, name) = (unit.file.unit.start_limit_action, unit.name.to_string());
+        self.emergency_action(action, None, &format!("unit {name} was started too often"));
+    }
+
     /// `StopWhenUnneeded=` of what this unit needed.
     fn stop_unneeded_of(&mut self, id: UnitId) {
         let needed: Vec<UnitId> =

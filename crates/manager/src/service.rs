@@ -168,6 +168,7 @@ impl Manager {
             let text = format!("{}: Start request repeated too quickly.", self.unit_name(id));
             self.log(Level::Warning, Some(id), text);
             self.fail_with(id, UnitResult::StartLimitHit);
+            self.start_limit_action(id);
             return Started::Ended(JobResult::Failed);
         }
         let automatic = matches!(self.sub(id), ServiceSub::AutoRestartQueued);

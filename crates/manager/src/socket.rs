@@ -99,6 +99,7 @@ impl Manager {
             let text = format!("{}: Start request repeated too quickly.", self.unit_name(id));
             self.log(Level::Warning, Some(id), text);
             self.socket_dead(id, UnitResult::StartLimitHit);
+            self.start_limit_action(id);
             return Started::Ended(JobResult::Failed);
         }
         self.prepare_run(id);

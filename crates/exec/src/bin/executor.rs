@@ -392,6 +392,8 @@ fn scheduling(plan: &Plan) -> Step {
             .cpu_scheduling_priority
             .and_then(|priority| i32::try_from(priority).ok())
             .unwrap_or(i32::from(matches!(policy, Fifo | Rr)));
+        // SCHED_RESET_ON_FORK (sched(7)).
+        let number = if exec.cpu_scheduling_reset_on_fork { number | 0x4000_0000 } else { number };
         step(214, "CPUSchedulingPolicy=", muster_sys::set_scheduler(number, priority))?;
     }
     if let Some(class) = exec.io_scheduling_class {

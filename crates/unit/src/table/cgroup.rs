@@ -45,7 +45,7 @@ section! {
         "TasksAccounting" => tasks_accounting: Option<bool> = None, Stored Raw;
         "TasksMax" => tasks_max: Option<Amount> = None, Applied Raw;
         "Delegate" => delegate: Option<Delegate> = None, Applied Raw;
-        "DelegateSubgroup" => delegate_subgroup: Option<String> = None, Applied Raw;
+        "DelegateSubgroup" => delegate_subgroup: Option<String> = None, Stored Raw;
         "DisableControllers" => disable_controllers: Vec<String> = Default::default(), Stored Raw;
         "IPAccounting" => ip_accounting: Option<bool> = None, Stored Raw;
         "IPAddressAllow" => ip_address_allow: Vec<String> = Default::default(), Stored Raw;

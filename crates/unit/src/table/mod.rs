@@ -224,6 +224,8 @@ pub fn rows() -> Vec<Row> {
         let effect = if *kind == ListenKind::UsbFunction { Effect::Stored } else { Effect::Applied };
         Row { section: "Socket", name, effect }
     }));
+    let conditions = ConditionKind::DIRECTIVES.iter();
+    rows.extend(conditions.map(|name| Row { section: "Unit", name, effect: Effect::Applied }));
     rows.extend(REDIRECTED.iter().map(|(section, name, _, _)| Row {
         section,
         name,

@@ -33,7 +33,7 @@ section! {
         "ExitType" => exit_type: ExitType = Default::default(), Stored Raw;
         "Restart" => restart: Restart = Default::default(), Applied Raw;
         "RestartMode" => restart_mode: RestartMode = Default::default(), Stored Raw;
-        "PermissionsStartOnly" => permissions_start_only: bool = false, Applied Raw;
+        "PermissionsStartOnly" => permissions_start_only: bool = false, Stored Raw;
         "RootDirectoryStartOnly" => root_directory_start_only: bool = false, Stored Raw;
         "RemainAfterExit" => remain_after_exit: bool = false, Applied Raw;
         "GuessMainPID" => guess_main_pid: bool = true, Applied Raw;
@@ -43,7 +43,7 @@ section! {
         "NonBlocking" => non_blocking: bool = false, Applied Raw;
         "BusName" => bus_name: Option<String> = None, Stored Expand;
         "FileDescriptorStoreMax" => file_descriptor_store_max: u32 = 0, Applied Raw;
-        "FileDescriptorStorePreserve" => file_descriptor_store_preserve: FdStorePreserve = Default::default(), Applied Raw;
+        "FileDescriptorStorePreserve" => file_descriptor_store_preserve: FdStorePreserve = Default::default(), Stored Raw;
         "LUOSession" => luo_session: Vec<String> = Default::default(), Stored Raw;
         "NotifyAccess" => notify_access: Option<NotifyAccess> = None, Applied Raw;
         "Sockets" => sockets: Vec<UnitName> = Default::default(), Applied Expand;

@@ -61,15 +61,15 @@ section! {
         "TriggerLimitBurst" => trigger_limit_burst: Option<u32> = None, Applied Raw;
         "PollLimitIntervalSec" => poll_limit_interval_sec: Option<Timespan> = None, Applied Raw;
         "PollLimitBurst" => poll_limit_burst: Option<u32> = None, Applied Raw;
-        "DeferTrigger" => defer_trigger: DeferTrigger = Default::default(), Applied Raw;
-        "DeferTriggerMaxSec" => defer_trigger_max_sec: Option<Timespan> = None, Applied Raw;
+        "DeferTrigger" => defer_trigger: DeferTrigger = Default::default(), Stored Raw;
+        "DeferTriggerMaxSec" => defer_trigger_max_sec: Option<Timespan> = None, Stored Raw;
         "XAttrEntryPoint" => xattr_entry_point: Vec<String> = Default::default(), Applied Expand;
         "XAttrListen" => xattr_listen: Vec<String> = Default::default(), Applied Expand;
         "XAttrAccept" => xattr_accept: Vec<String> = Default::default(), Applied Expand;
         "SmackLabel" => smack_label: Option<String> = None, Applied Expand;
         "SmackLabelIPIn" => smack_label_ip_in: Option<String> = None, Applied Expand;
         "SmackLabelIPOut" => smack_label_ip_out: Option<String> = None, Applied Expand;
-        "SELinuxContextFromNet" => selinux_context_from_net: bool = false, Applied Raw;
+        "SELinuxContextFromNet" => selinux_context_from_net: bool = false, Stored Raw;
         "TriggerLimitAction" => trigger_limit_action: TriggerLimitAction = Default::default(), Applied Raw;
         "ListenErrorAction" => listen_error_action: ListenErrorAction = Default::default(), Applied Raw;
     }

@@ -13,6 +13,9 @@ macro_rules! condition_kinds {
         impl ConditionKind {
             /// All kinds.
             pub const ALL: &'static [ConditionKind] = &[$(ConditionKind::$name,)*];
+            /// The directives: each kind as `Condition…=` and as `Assert…=`.
+            pub const DIRECTIVES: &'static [&'static str] =
+                &[$(concat!("Condition", stringify!($name)), concat!("Assert", stringify!($name)),)*];
             /// The directive's name without `Condition`.
             pub fn name(self) -> &'static str {
                 match self { $(ConditionKind::$name => stringify!($name),)* }
