@@ -2,7 +2,6 @@
 //!
 //! The form is nobody's contract (org.freedesktop.systemd1(5)); it must only be bounded by the number of units.
 
-use crate::glob;
 use muster_manager::Manager;
 use muster_manager::state::Unit;
 use std::fmt::Write;
@@ -11,7 +10,8 @@ use std::fmt::Write;
 pub fn text(manager: &Manager, patterns: &[String]) -> String {
     let mut out = String::new();
     let named = |unit: &&Unit| {
-        patterns.is_empty() || patterns.iter().any(|pattern| glob::matches(pattern, unit.name.as_str()))
+        patterns.is_empty()
+            || patterns.iter().any(|pattern| muster_unit::glob::matches(pattern, unit.name.as_str()))
     };
     if patterns.is_empty() {
         let _ = writeln!(out, "Manager: {}", manager.system_state().as_str());

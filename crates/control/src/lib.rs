@@ -15,7 +15,6 @@ mod command;
 mod dump;
 pub mod error;
 mod exec;
-pub mod glob;
 pub mod interfaces;
 pub mod introspect;
 mod manager;

@@ -7,7 +7,7 @@ use crate::error::Refusal;
 use crate::table::methods;
 use crate::view::has_cgroup;
 use crate::wire::{Args, Out, Value};
-use crate::{Action, Call, dump, glob, manager, object::Object, path, transient};
+use crate::{Action, Call, dump, manager, object::Object, path, transient};
 use muster_graph::job::Job;
 use muster_graph::transaction::waits_for;
 use muster_graph::{JobId, JobMode, JobType, UnitId};
@@ -196,7 +196,9 @@ fn list_units(call: &Call<'_>, states: &[String], patterns: &[String]) -> Done {
         states.is_empty() || states.iter().any(|state| mine.contains(&state.as_str()))
     };
     let is_named = |unit: &Unit| {
-        let matches = |name: &UnitName| patterns.iter().any(|pattern| glob::matches(pattern, name.as_str()));
+        let matches = |name: &UnitName| {
+            patterns.iter().any(|pattern| muster_unit::glob::matches(pattern, name.as_str()))
+        };
         patterns.is_empty() || matches(&unit.name) || unit.file.names.iter().any(matches)
     };
     let units = call.manager.state().units.values().filter(|unit| has_state(unit) && is_named(unit));
@@ -326,7 +328,7 @@ fn processes(call: &Call<'_>, unit: &Unit) -> Done {
 
 fn attach(call: &Call<'_>, unit: &Unit, arguments: &mut Args<'_>) -> Done {
     let (subgroup, pids) = (arguments.str()?, arguments.numbers()?);
-    let delegated = unit.file.cgroup.as_ref().is_some_and(crate::cgroup::is_delegated);
+    let delegated = unit.file.cgroup.as_ref().is_some_and(|section| crate::cgroup::is_delegated(section));
     if !delegated {
         return Err(Refusal::invalid("Process migration not available on non-delegated units."));
     }

@@ -170,7 +170,7 @@ impl<'a> UnitView<'a> {
 
     /// The execution context.
     pub fn exec(&self) -> &ExecSection {
-        self.unit.file.exec.as_ref().unwrap_or_else(|| self.defaults.exec.get_or_init(Default::default))
+        self.unit.file.exec.as_deref().unwrap_or_else(|| self.defaults.exec.get_or_init(Default::default))
     }
 
     /// How processes are killed.
@@ -180,7 +180,7 @@ impl<'a> UnitView<'a> {
 
     /// The cgroup's settings.
     pub fn cgroup(&self) -> &CGroupSection {
-        self.unit.file.cgroup.as_ref().unwrap_or_else(|| self.defaults.cgroup.get_or_init(Default::default))
+        self.unit.file.cgroup.as_deref().unwrap_or_else(|| self.defaults.cgroup.get_or_init(Default::default))
     }
 
     /// The state of a service.

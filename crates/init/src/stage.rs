@@ -160,19 +160,7 @@ pub fn in_container() -> bool {
 /// A word for what we run in, as `systemd-detect-virt` says it; empty for the bare machine.
 pub fn virtualization() -> String {
     if let Some(word) = std::env::var("container").ok().filter(|word| !word.is_empty()) {
-        let known = [
-            "lxc",
-            "lxc-libvirt",
-            "systemd-nspawn",
-            "docker",
-            "podman",
-            "rkt",
-            "wsl",
-            "proot",
-            "pouch",
-            "openvz",
-            "oci",
-        ];
+        let known = muster_runtime::conditions::CONTAINERS;
         return if known.contains(&word.as_str()) { word } else { "container-other".to_owned() };
     }
     let dmi = |file: &str| std::fs::read_to_string(format!("/sys/class/dmi/id/{file}")).unwrap_or_default();

@@ -149,7 +149,8 @@ impl Manager {
         // Not at the end of the event before: what that one told of a unit must still be there to be looked at.
         self.collect_units();
         match event {
-            Event::Tick => {}
+            // Looked at once a turn of the loop, which ends with this.
+            Event::Tick => self.expire(),
             Event::Spawned { spawn, pid } => self.spawned(spawn, pid),
             Event::SpawnFailed { spawn, status, message } => self.spawn_failed(spawn, status, &message),
             Event::ExecSucceeded { spawn } => {
@@ -189,7 +190,6 @@ impl Manager {
             Event::Signalled { signal, origin } => self.signalled(source, signal, &origin),
             Event::BusNameChanged { name, owner } => self.bus_name_changed(&name, !owner.is_empty()),
         }
-        self.expire();
         self.settle();
         if !self.wanted_targets.is_empty() {
             self.start_wanted_targets(source);

@@ -257,11 +257,11 @@ impl Manager {
         let known_left = service.main.is_some() || service.control.is_some();
         let populated = self.state.populated.contains(&id);
         match service.sub {
-            ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::StopWatchdog if !known_left => {
-                // With a known main process its end is the end of this phase; the rest is for the final wave.
-                if service.main_status.pid != 0 || !populated {
-                    self.enter_stop_post(id);
-                }
+            // With a known main process its end is the end of this phase; the rest is for the final wave.
+            ServiceSub::StopSigterm | ServiceSub::StopSigkill | ServiceSub::StopWatchdog
+                if !known_left && (service.main_status.pid != 0 || !populated) =>
+            {
+                self.enter_stop_post(id);
             }
             ServiceSub::FinalSigterm | ServiceSub::FinalSigkill | ServiceSub::FinalWatchdog
                 if !known_left

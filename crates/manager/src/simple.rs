@@ -15,7 +15,6 @@ use crate::state::{ActiveState, Kind, MountPhase, MountState, Process, Simple};
 use muster_graph::{JobResult, UnitId};
 use muster_unit::{ExecCommand, MountSection, UnitKind, UnitName};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 impl Manager {
     fn simple_mut(&mut self, id: UnitId) -> Option<&mut Simple> {
@@ -165,7 +164,7 @@ impl Manager {
             unit: unit.name.clone(),
             role: SpawnRole::Control,
             command: command.clone(),
-            exec: Rc::new(unit.file.exec.clone().unwrap_or_default()),
+            exec: unit.file.exec.clone().unwrap_or_default(),
             base_environment,
             own_environment: vec![format!("INVOCATION_ID={}", unit.invocation_id)],
             fds: Vec::new(),

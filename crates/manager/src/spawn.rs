@@ -9,7 +9,6 @@ use crate::manager::Manager;
 use crate::state::{CommandList, ExecStatus, Kind, Process, ServiceSub};
 use muster_graph::{Dependency, UnitId};
 use muster_unit::{NotifyAccess, ServiceType, UnitKind};
-use std::rc::Rc;
 
 impl Manager {
     /// Starts one command of a list; gives what to remember of it.
@@ -33,7 +32,7 @@ impl Manager {
             unit: unit.name.clone(),
             role,
             command: command.clone(),
-            exec: Rc::new(exec),
+            exec,
             base_environment: self.base_environment(),
             own_environment: self.own_environment(id, list, main),
             fds: if main { self.fds_for(id) } else { self.fds_for_command(id, list) },
@@ -203,7 +202,7 @@ impl Manager {
         let effect = Effect::RealizeCgroup {
             path: path.clone(),
             unit: unit.name.clone(),
-            config: Rc::new(config),
+            config,
             invocation_id: unit.invocation_id.clone(),
             owner,
         };

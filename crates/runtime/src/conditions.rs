@@ -183,7 +183,7 @@ fn smbios(expression: &str) -> bool {
 }
 
 /// Words of containers, as systemd-detect-virt(1) has them.
-const CONTAINERS: &[&str] = &[
+pub const CONTAINERS: &[&str] = &[
     "openvz",
     "lxc",
     "lxc-libvirt",
@@ -194,6 +194,7 @@ const CONTAINERS: &[&str] = &[
     "wsl",
     "proot",
     "pouch",
+    "oci",
     "container-other",
 ];
 

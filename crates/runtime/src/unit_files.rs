@@ -56,7 +56,7 @@ fn change(change: Change) -> (String, String, String) {
 
 fn list(index: &Index, states: &[String], patterns: &[String]) -> Outcome {
     let matches = |name: &str| {
-        patterns.is_empty() || patterns.iter().any(|pattern| muster_control::glob::matches(pattern, name))
+        patterns.is_empty() || patterns.iter().any(|pattern| muster_unit::glob::matches(pattern, name))
     };
     let files = install::list(index).into_iter().filter(|(path, state)| {
         let name = path.rsplit('/').next().unwrap_or("");

@@ -7,6 +7,8 @@
 //! Programs are known by their last path component: `true` and `false` end at once, `ready` sends `READY=1` and stays,
 //! all others stay until a signal ends them.
 #![forbid(unsafe_code)]
+// Runs in tests, with numbers of its own making.
+#![allow(clippy::arithmetic_side_effects)]
 
 use muster_manager::Manager;
 use muster_manager::effect::{Effect, FdId, RequestId, Spawn};

@@ -1,6 +1,8 @@
 //! Scripted boots on the fake kernel: the state that is taken out and in again after every event goes on as if nothing
 //! had happened, and what must always hold holds for many seeds.
 
+#![allow(clippy::unwrap_used)]
+
 use muster_graph::{JobMode, JobType};
 use muster_manager::event::{Exit, Request};
 use muster_manager::state::ActiveState;

@@ -5,6 +5,7 @@ use crate::table::*;
 use crate::value::{UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// `LoadState` on D-Bus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,17 +110,23 @@ pub struct UnitFile {
     /// `[Install]`.
     pub install: InstallSection,
     /// Execution context, where the type has one.
-    pub exec: Option<ExecSection>,
+    pub exec: Option<Rc<ExecSection>>,
     /// Kill context, where the type has one.
     pub kill: Option<KillSection>,
     /// Resource control, where the type has it.
-    pub cgroup: Option<CGroupSection>,
+    pub cgroup: Option<Rc<CGroupSection>>,
     /// The type's own section.
     pub body: Body,
     /// Complaints, in order.
     pub diagnostics: Vec<Diagnostic>,
     /// Directives that were set and have no effect yet.
     pub not_applied: Vec<String>,
+}
+
+// Most units say little of these two large sections, and many nothing: those share one.
+thread_local! {
+    static DEFAULT_EXEC: Rc<ExecSection> = Rc::default();
+    static DEFAULT_CGROUP: Rc<CGroupSection> = Rc::default();
 }
 
 impl UnitFile {
@@ -139,9 +146,9 @@ impl UnitFile {
             stamps: Vec::new(),
             unit: UnitSection::default(),
             install: InstallSection::default(),
-            exec: runs.then(ExecSection::default),
+            exec: runs.then(|| DEFAULT_EXEC.with(Rc::clone)),
             kill: kills.then(KillSection::default),
-            cgroup: holds.then(CGroupSection::default),
+            cgroup: holds.then(|| DEFAULT_CGROUP.with(Rc::clone)),
             body: Body::new(kind),
             diagnostics: Vec::new(),
             not_applied: Vec::new(),

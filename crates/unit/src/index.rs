@@ -7,6 +7,7 @@ use crate::builtin;
 use crate::lexer::FILE_MAX;
 use crate::load::{Lookup, Source};
 use crate::value::UnitName;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -45,6 +46,9 @@ enum Entry {
     Masked(String),
 }
 
+/// A text, and when its file was last changed as it was read.
+type Stamped = (Option<u64>, Rc<str>);
+
 /// What the unit directories hold.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
@@ -58,6 +62,8 @@ pub struct Index {
     linked: BTreeMap<String, Vec<UnitName>>,
     /// The directories that were looked for, and when each had last been changed; nothing for one that was not there.
     directories: Vec<(String, Option<u64>)>,
+    /// The texts of templates and their drop-ins as they were read at that stamp, for the instances to come.
+    templates: RefCell<BTreeMap<String, Stamped>>,
 }
 
 impl Index {
@@ -230,7 +236,16 @@ impl Source for Index {
     }
 
     fn read(&self, path: &str) -> Result<Rc<str>, String> {
-        read_unit_file(path)
+        if !path.contains('@') {
+            return read_unit_file(path);
+        }
+        let stamp = modified(path);
+        if let Some((_, text)) = self.templates.borrow().get(path).filter(|(then, _)| *then == stamp) {
+            return Ok(text.clone());
+        }
+        let text = read_unit_file(path)?;
+        self.templates.borrow_mut().insert(path.to_owned(), (stamp, text.clone()));
+        Ok(text)
     }
 
     fn modified(&self, path: &str) -> Option<u64> {

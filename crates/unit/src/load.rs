@@ -365,11 +365,11 @@ fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_
         Body::Target | Body::Device => None,
     };
     if let (Some(exec), "StandardOutput") = (&mut file.exec, key) {
-        exec.more.output_is_set = !value.is_empty();
+        Rc::make_mut(exec).more.output_is_set = !value.is_empty();
     }
-    own.or_else(|| file.exec.as_mut().and_then(|exec| exec.assign(key, value, context)))
+    own.or_else(|| file.exec.as_mut().and_then(|exec| Rc::make_mut(exec).assign(key, value, context)))
         .or_else(|| file.kill.as_mut().and_then(|kill| kill.assign(key, value, context)))
-        .or_else(|| file.cgroup.as_mut().and_then(|cgroup| cgroup.assign(key, value, context)))
+        .or_else(|| file.cgroup.as_mut().and_then(|cgroup| Rc::make_mut(cgroup).assign(key, value, context)))
 }
 
 /// Defaults that depend on other settings, and zeros that mean infinity.
@@ -407,7 +407,7 @@ fn settle(file: &mut UnitFile) {
     }
     if let Some(cgroup) = &mut file.cgroup {
         if cgroup.delegate == Some(crate::value::Delegate::Controllers(vec!["-".to_owned()])) {
-            cgroup.delegate = None;
+            Rc::make_mut(cgroup).delegate = None;
         }
     }
     if let (Some(exec), Body::Service(_) | Body::Socket(_)) = (&mut file.exec, &file.body) {
@@ -418,7 +418,7 @@ fn settle(file: &mut UnitFile) {
             StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail | StdInput::Socket | StdInput::Fd(_)
         );
         if follows && exec.standard_output == StdOutput::Journal && !exec.output_is_set {
-            exec.standard_output = StdOutput::Inherit;
+            Rc::make_mut(exec).standard_output = StdOutput::Inherit;
         }
     }
 }

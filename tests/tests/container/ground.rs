@@ -38,12 +38,16 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Builds the programs that are needed and the Debian root directory where they are missing.
-    pub fn prepare(init: Init) -> Result<Self> {
+    /// Builds the programs that are needed.
+    pub fn build(init: Init) -> Result<()> {
         match init {
-            Init::Muster => image::build_programs()?,
-            Init::Systemd => image::build(&["muster-demo"])?,
+            Init::Muster => image::build_programs(),
+            Init::Systemd => image::build(&["muster-demo"]),
         }
+    }
+
+    /// Makes the Debian root directory where it is missing.
+    pub fn prepare(init: Init) -> Result<Self> {
         Ok(Self { init, debian: image::debian()? })
     }
 

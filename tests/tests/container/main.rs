@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod boot;
+mod docs;
 mod fixture;
 mod ground;
 
@@ -77,12 +78,15 @@ fn main() -> Result<()> {
     let options = Options::from_args(std::env::args().skip(1))?;
     let mut cases = boot::cases();
     cases.extend(bad_input::cases());
+    cases.extend(docs::cases());
     cases.extend(fixture::cases()?);
     cases.retain(|case| options.selects(case));
     if options.list {
         cases.iter().for_each(|case| println!("{}", case.name));
         return Ok(());
     }
+    // What does not compile is a failure, not a reason to skip.
+    Ground::build(options.init)?;
     let count = run_all(cases, &options);
     println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
     std::process::exit(i32::from(count.failed > 0))
