@@ -58,6 +58,7 @@ impl Runtime {
         };
         match muster_exec::start(&request, &self.executor) {
             Ok(started) => {
+                self.spawns = self.spawns.saturating_add(1);
                 let report = match self.register_raw(started.report.as_raw_fd(), Source::Report(spawn.id)) {
                     Ok(token) => Some((token, started.report)),
                     Err(_) => None,

@@ -32,6 +32,8 @@ const EXIT_BUDGET: usize = 1024;
 /// So many follow-up events are worked off in one turn.
 const FOLLOW_UP_BUDGET: usize = 65_536;
 
+/// Memory is given back after so many processes.
+const SPAWNS_A_TRIM: u32 = 1024;
 /// While records wait for the journal, it is tried again this often, in microseconds.
 const JOURNAL_RETRY_USEC: u64 = 100_000;
 
@@ -113,6 +115,8 @@ pub struct Runtime {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) next_request: u64,
     children_wait: bool,
+    /// Processes started since memory was last given back.
+    pub(crate) spawns: u32,
 }
 
 /// Signals that PID 1 hears (systemd(1), SIGNALS).
@@ -164,6 +168,7 @@ impl Runtime {
             outcome: None,
             next_request: 0,
             children_wait: true,
+            spawns: 0,
         };
         let fixed = [
             (runtime.notify.as_raw_fd(), Source::Notify),
@@ -198,6 +203,7 @@ impl Runtime {
                 self.clients.flush_all();
                 return outcome;
             }
+            self.give_back_memory();
             let timeout = self.timeout();
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => self.ready.extend(events.iter().map(mio::event::Event::token)),
@@ -205,6 +211,14 @@ impl Runtime {
                 Err(error) => self.note(Level::Error, &format!("Waiting for events failed: {error}")),
             }
             self.turn();
+        }
+    }
+
+    /// A flood of short-lived units leaves holes in the heap; what lies free at last goes back to the kernel.
+    fn give_back_memory(&mut self) {
+        if self.spawns >= SPAWNS_A_TRIM {
+            self.spawns = 0;
+            muster_sys::trim_heap();
         }
     }
 

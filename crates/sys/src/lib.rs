@@ -160,6 +160,15 @@ pub fn open_socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd>
     Ok(adopt_fd(fd as RawFd))
 }
 
+/// Gives memory that is free back to the kernel (malloc_trim(3)), where the C library can.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches glibc's own lists only, and there is one thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// mq_unlink(3).
 pub fn message_queue_unlink(name: &std::ffi::CStr) -> io::Result<()> {
     // SAFETY: the name is a C string.
