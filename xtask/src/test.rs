@@ -54,13 +54,44 @@ impl AddAssign for Tally {
 
 /// Runs everything; the exit status says whether something failed.
 pub fn all() -> Result<i32> {
-    let mut tally = cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
+    println!("house rules");
+    let mut tally = lint("fmt", &["fmt", "--all", "--check"]);
+    tally += lint(
+        "clippy",
+        &["clippy", "--release", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    );
+    tally += cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
     println!("\ncontainer tests");
     tally += cargo(&["test", "--release", "--quiet", "-p", "muster-tests", "--test", "container"])?;
     println!("\nvirtual machine tests");
     tally += vm::test();
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(i32::from(tally.failed > 0))
+}
+
+/// One of cargo's own checks, as one test; skipped where the toolchain came without it.
+fn lint(name: &str, args: &[&str]) -> Tally {
+    let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+    let cargo = |args: &[&str]| Command::new(&program).args(args).current_dir(paths::workspace()).output();
+    if !cargo(&[name, "--version"]).is_ok_and(|output| output.status.success()) {
+        println!("SKIP   rules/{name}: this toolchain has no cargo {name}");
+        return Tally::skipped();
+    }
+    match cargo(args) {
+        Ok(output) if output.status.success() => {
+            println!("ok     rules/{name}");
+            Tally::passed()
+        }
+        Ok(output) => {
+            let said = [output.stdout, output.stderr].concat();
+            println!("FAILED rules/{name}\n{}", String::from_utf8_lossy(&said));
+            Tally::failed()
+        }
+        Err(error) => {
+            println!("FAILED rules/{name}: {error}");
+            Tally::failed()
+        }
+    }
 }
 
 /// Runs cargo, showing its output, and adds up the counts in it. A failure without a count (it did not compile) is one failure.

@@ -7,9 +7,7 @@ use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Kind, Unit};
 use muster_graph::{Dependency, UnitId};
-use muster_unit::{
-    Body, ExecSection, LoadState, SocketAddress, Source, StdInput, StdOutput, UnitFile, UnitKind, UnitName,
-};
+use muster_unit::{Body, ExecSection, LoadState, Source, StdInput, StdOutput, UnitFile, UnitKind, UnitName};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -126,10 +124,10 @@ impl Manager {
         if file.load_state != LoadState::Loaded {
             return;
         }
-        let needed = mounts_needed(file);
-        for (kind, paths) in
-            [(Dependency::Requires, &needed), (Dependency::Wants, &file.unit.wants_mounts_for)]
-        {
+        for (kind, paths) in [
+            (Dependency::Requires, &file.unit.requires_mounts_for),
+            (Dependency::Wants, &file.unit.wants_mounts_for),
+        ] {
             for mount in
                 paths.iter().flat_map(|path| mounts_on(path)).filter_map(|name| name.parse::<UnitName>().ok())
             {
@@ -468,23 +466,13 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             }
         }
     }
-    if let Some(exec) = &file.exec {
+    // What is no service has no output of its own unless it says so.
+    let has_output = |exec: &ExecSection| matches!(file.body, Body::Service(_)) || exec.output_is_set;
+    if let Some(exec) = file.exec.as_deref().filter(|exec| has_output(exec)) {
         for target in exec_implies(exec) {
             add(Dependency::After, target);
         }
     }
-}
-
-/// The paths that a unit cannot do without: `RequiresMountsFor=`, and what its sockets and directories lie on.
-fn mounts_needed(file: &UnitFile) -> Vec<String> {
-    let mut paths = file.unit.requires_mounts_for.clone();
-    if let Body::Socket(section) = &file.body {
-        paths.extend(section.listen.iter().filter_map(|listen| match &listen.address {
-            SocketAddress::Path(path) | SocketAddress::FilePath(path) => Some(path.clone()),
-            _ => None,
-        }));
-    }
-    paths
 }
 
 /// The mount units of a path and of all above it.

@@ -73,6 +73,33 @@ impl Live for LiveView<'_> {
         }
     }
 
+    fn resource_limit(&self, name: &str, soft: bool) -> Option<u64> {
+        use nix::sys::resource::{Resource, getrlimit};
+        const TABLE: [(&str, Resource); 16] = [
+            ("LimitCPU", Resource::RLIMIT_CPU),
+            ("LimitFSIZE", Resource::RLIMIT_FSIZE),
+            ("LimitDATA", Resource::RLIMIT_DATA),
+            ("LimitSTACK", Resource::RLIMIT_STACK),
+            ("LimitCORE", Resource::RLIMIT_CORE),
+            ("LimitRSS", Resource::RLIMIT_RSS),
+            ("LimitNOFILE", Resource::RLIMIT_NOFILE),
+            ("LimitAS", Resource::RLIMIT_AS),
+            ("LimitNPROC", Resource::RLIMIT_NPROC),
+            ("LimitMEMLOCK", Resource::RLIMIT_MEMLOCK),
+            ("LimitLOCKS", Resource::RLIMIT_LOCKS),
+            ("LimitSIGPENDING", Resource::RLIMIT_SIGPENDING),
+            ("LimitMSGQUEUE", Resource::RLIMIT_MSGQUEUE),
+            ("LimitNICE", Resource::RLIMIT_NICE),
+            ("LimitRTPRIO", Resource::RLIMIT_RTPRIO),
+            ("LimitRTTIME", Resource::RLIMIT_RTTIME),
+        ];
+        let (_, resource) = *TABLE.iter().find(|(known, _)| *known == name)?;
+        let (low, high) = getrlimit(resource).ok()?;
+        // The executor gives services the usual soft limit (see its `limits`).
+        let low = if resource == Resource::RLIMIT_NOFILE { high.min(1024) } else { low };
+        Some(if soft { low } else { high })
+    }
+
     fn modified(&self, path: &str) -> Option<u64> {
         muster_unit::index::modified(path)
     }

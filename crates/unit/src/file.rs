@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::table::*;
-use crate::value::{UnitKind, UnitName};
+use crate::value::{KeyringMode, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -126,6 +126,9 @@ pub struct UnitFile {
 // Most units say little of these two large sections, and many nothing: those share one.
 thread_local! {
     static DEFAULT_EXEC: Rc<ExecSection> = Rc::default();
+    // What is no service shares its keyring with PID 1.
+    static OTHER_EXEC: Rc<ExecSection> =
+        Rc::new(ExecSection { keyring_mode: KeyringMode::Shared, ..ExecSection::default() });
     static DEFAULT_CGROUP: Rc<CGroupSection> = Rc::default();
 }
 
@@ -146,7 +149,9 @@ impl UnitFile {
             stamps: Vec::new(),
             unit: UnitSection::default(),
             install: InstallSection::default(),
-            exec: runs.then(|| DEFAULT_EXEC.with(Rc::clone)),
+            exec: runs.then(|| {
+                (if kind == UnitKind::Service { &DEFAULT_EXEC } else { &OTHER_EXEC }).with(Rc::clone)
+            }),
             kill: kills.then(KillSection::default),
             cgroup: holds.then(|| DEFAULT_CGROUP.with(Rc::clone)),
             body: Body::new(kind),

@@ -9,7 +9,7 @@ use crate::lexer::{Line, lines, short};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
-use crate::value::{ServiceType, Timespan, UnitKind, UnitName};
+use crate::value::{ExecDirectory, ServiceType, SocketAddress, Timespan, UnitKind, UnitName};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -373,6 +373,32 @@ fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_
 }
 
 /// Defaults that depend on other settings, and zeros that mean infinity.
+/// The paths that a unit cannot do without, beyond what it says by `RequiresMountsFor=`: where its sockets lie, and its
+/// directories (systemd.socket(5) and systemd.exec(5), "Implicit Dependencies").
+fn places(file: &UnitFile) -> Vec<String> {
+    let mut places = Vec::new();
+    if let Body::Socket(section) = &file.body {
+        places.extend(section.listen.iter().filter_map(|listen| match &listen.address {
+            SocketAddress::Path(path) | SocketAddress::FilePath(path) => Some(path.clone()),
+            _ => None,
+        }));
+    }
+    if let Some(exec) = &file.exec {
+        let below = |base: &str, directories: &[ExecDirectory]| -> Vec<String> {
+            directories.iter().map(|directory| format!("{base}/{}", directory.path)).collect()
+        };
+        let working = exec.working_directory.iter().filter(|path| path.starts_with('/'));
+        places.extend(working.chain(&exec.root_directory).cloned());
+        places.extend(below("/run", &exec.runtime_directory));
+        places.extend(below("/var/lib", &exec.state_directory));
+        places.extend(below("/var/cache", &exec.cache_directory));
+        places.extend(below("/var/log", &exec.logs_directory));
+        places.extend(below("/etc", &exec.configuration_directory));
+    }
+    places.retain(|place| !file.unit.requires_mounts_for.contains(place));
+    places
+}
+
 fn settle(file: &mut UnitFile) {
     let endless = |span: &mut Option<Timespan>| {
         if *span == Some(Timespan(0)) {
@@ -405,6 +431,8 @@ fn settle(file: &mut UnitFile) {
     for span in [&mut file.unit.job_timeout_sec, &mut file.unit.job_running_timeout_sec] {
         endless(span);
     }
+    let places = places(file);
+    file.unit.requires_mounts_for.extend(places);
     if let Some(cgroup) = &mut file.cgroup {
         if cgroup.delegate == Some(crate::value::Delegate::Controllers(vec!["-".to_owned()])) {
             Rc::make_mut(cgroup).delegate = None;
