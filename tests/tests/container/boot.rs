@@ -57,7 +57,8 @@ fn same_properties(ground: &Ground) -> Result<Outcome> {
     ];
     const PROPERTIES: &str = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,Type,Restart,KillMode,KillSignal,\
         TimeoutStartUSec,TimeoutStopUSec,RemainAfterExit,NotifyAccess,Result,Slice,ControlGroup,Listen,Accept,SocketMode,Triggers,\
-        TriggeredBy,CanStart,CanStop,CanReload,CanIsolate,DefaultDependencies,Conditions,ExecMainStatus,NRestarts,Backlog,FileDescriptorName";
+        TriggeredBy,CanStart,CanStop,CanReload,CanIsolate,DefaultDependencies,Conditions,ExecMainStatus,NRestarts,Backlog,FileDescriptorName,RequiresMountsFor,KeyringMode,Requires,Conflicts,LimitCORESoft,\
+        LimitNPROC,LimitMEMLOCK,UMask,User,Group,Environment,StandardInput,StandardOutput,StandardError,OOMScoreAdjust,Nice";
     let (oracle, subject) = (booted(ground.debian_under(Init::Systemd))?, booted(ground.debian())?);
     let mut faults = String::new();
     for unit in UNITS {
