@@ -133,6 +133,9 @@ impl Tree {
 
     /// Signals every process at and below a cgroup but those in `except`. False when it holds none.
     pub fn kill(&mut self, path: &str, signal: i32, except: &[u32], send_cont: bool, send_hup: bool) -> bool {
+        if !self.is_populated(path) {
+            return false;
+        }
         if signal == Signal::SIGKILL as i32
             && except.is_empty()
             && fs::write(format!("{}/cgroup.kill", self.directory(path)), "1").is_ok()

@@ -104,8 +104,20 @@ impl Manager {
             ));
         }
         self.check_mode(unit, kind, mode)?;
-        let made = transaction::build(&self.state.graph, self, unit, kind, mode)
-            .map_err(|error| self.refused_transaction(unit, kind, error))?;
+        let made = match transaction::build(&self.state.graph, self, unit, kind, mode) {
+            Ok(made) => made,
+            Err(error) => {
+                if let TransactionError::Cyclic(cycle) = &error {
+                    let names: Vec<String> = cycle.iter().map(|unit| self.unit_name(*unit)).collect();
+                    let text = format!(
+                        "Found ordering cycle {}, and every job in it is needed.",
+                        names.join(" -> ")
+                    );
+                    self.log(Level::Error, Some(unit), text);
+                }
+                return Err(self.refused_transaction(unit, kind, error));
+            }
+        };
         for note in &made.notes {
             self.log(Level::Warning, Some(unit), note.clone());
         }
@@ -178,7 +190,7 @@ impl Manager {
             ),
             TransactionError::Cyclic(_) => s1(
                 "TransactionOrderIsCyclic",
-                format!("Transaction order is cyclic. See system logs for details ({}).", name(anchor)),
+                "Transaction order is cyclic. See system logs for details.".to_owned(),
             ),
             TransactionError::Destructive(unit) => {
                 let queued = self.installed(unit).map_or("", |(kind, _)| kind.as_str());

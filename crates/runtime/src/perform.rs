@@ -131,6 +131,8 @@ impl Runtime {
     fn realize_cgroup(&mut self, path: &str, unit: &UnitName, config: &CGroupSection, owner: Option<&str>) {
         let owner = owner.and_then(numeric_owner);
         match self.cgroups.realize(path, config, owner) {
+            // A slice is never asked whether it is empty.
+            Ok(()) if unit.kind() == muster_unit::UnitKind::Slice => {}
             Ok(()) => self.cgroups.watch(path),
             Err(error) => {
                 self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}"))
@@ -238,8 +240,10 @@ fn numeric_owner(user: &str) -> Option<(u32, u32)> {
 /// What journald and sd-login read about a unit.
 fn publish_invocation(unit: &UnitName, invocation_id: Option<&str>) {
     let path = format!("/run/systemd/units/invocation:{unit}");
-    let _ = std::fs::remove_file(&path);
-    if let Some(id) = invocation_id {
+    let Some(id) = invocation_id else { return drop(std::fs::remove_file(&path)) };
+    // A link of the same name is there only when a run was not ended in order.
+    if symlink(id, &path).is_err() {
+        let _ = std::fs::remove_file(&path);
         let _ = symlink(id, path);
     }
 }
