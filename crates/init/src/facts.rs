@@ -16,11 +16,7 @@ pub fn read(options: &Options) -> Facts {
         |value: Option<&std::ffi::OsStr>| value.and_then(|value| value.to_str()).unwrap_or("").to_owned();
     let hostname = text(uname.as_ref().map(|uname| uname.nodename()));
     let os_release = assignments(&first_of(&["/etc/os-release", "/usr/lib/os-release"]));
-    let architecture = match text(uname.as_ref().map(|uname| uname.machine())).as_str() {
-        "x86_64" => "x86-64".to_owned(),
-        "aarch64" => "arm64".to_owned(),
-        other => other.to_owned(),
-    };
+    let architecture = architecture();
     let defaults = Facts::default();
     let span = |name: &str, default: u64| match options.spans.get(name) {
         Some(0) => u64::MAX,
@@ -61,6 +57,17 @@ pub fn read(options: &Options) -> Facts {
         architecture,
         hostname,
         cgroup_root: String::new(),
+    }
+}
+
+/// The machine's word in `ConditionArchitecture=`.
+pub fn architecture() -> String {
+    let machine =
+        nix::sys::utsname::uname().ok().and_then(|uname| uname.machine().to_str().map(str::to_owned));
+    match machine.as_deref() {
+        Some("x86_64") => "x86-64".to_owned(),
+        Some("aarch64") => "arm64".to_owned(),
+        other => other.unwrap_or("").to_owned(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ const DIRECTORIES: &[&str] = &[
 ];
 const OUTPUT: [&str; 3] =
     ["/run/systemd/generator", "/run/systemd/generator.early", "/run/systemd/generator.late"];
+const FIRST_BOOT: &str = "/run/systemd/first-boot";
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Starts the child at boot, before the loop runs and anything else can be waiting, and waits for it.
@@ -86,6 +88,8 @@ fn start(path: &str) -> Option<Child> {
         .stdin(Stdio::null())
         .env("SYSTEMD_SCOPE", "system")
         .env("SYSTEMD_IN_INITRD", "0")
+        .env("SYSTEMD_FIRST_BOOT", if Path::new(FIRST_BOOT).exists() { "1" } else { "0" })
+        .env("SYSTEMD_ARCHITECTURE", crate::facts::architecture())
         .current_dir("/");
     let container = std::env::var("container").unwrap_or_default();
     let word = crate::stage::virtualization();

@@ -90,9 +90,11 @@ impl Manager {
         for diagnostic in &file.diagnostics {
             self.log(Level::Warning, None, diagnostic.to_string());
         }
-        if !file.not_applied.is_empty() {
-            let text = format!("{}: not applied by this version: {}", file.id, file.not_applied.join(", "));
-            self.log(Level::Debug, None, text);
+        // Once for a unit; an instance says what its template says, and there may be one a connection.
+        if !file.not_applied.is_empty() && !file.id.is_instance() {
+            let text =
+                format!("{}: without effect in this version: {}", file.id, file.not_applied.join(", "));
+            self.log(Level::Info, None, text);
         }
     }
 
