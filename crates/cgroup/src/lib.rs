@@ -11,9 +11,9 @@ use muster_unit::CGroupSection;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// So many cgroups below one are looked at.
@@ -29,6 +29,8 @@ pub struct Tree {
     events: Inotify,
     watched: BTreeMap<WatchDescriptor, String>,
     by_path: BTreeMap<String, WatchDescriptor>,
+    /// To be removed as soon as they are empty.
+    condemned: BTreeSet<String>,
 }
 
 impl Tree {
@@ -45,7 +47,7 @@ impl Tree {
         let own = own_cgroup(&fs::read_to_string("/proc/self/cgroup")?).unwrap_or_default();
         let root = own.strip_suffix("/init.scope").unwrap_or(&own).trim_end_matches('/').to_owned();
         let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        Ok(Tree { mount, root, events, watched: BTreeMap::new(), by_path: BTreeMap::new() })
+        Ok(Tree { mount, root, events, watched: BTreeMap::new(), by_path: BTreeMap::new(), condemned: BTreeSet::new() })
     }
 
     /// Our root, as the kernel names it; "" for the top.
@@ -77,9 +79,15 @@ impl Tree {
         owner: Option<(u32, u32)>,
     ) -> Result<(), String> {
         let directory = self.directory(path);
-        if !std::path::Path::new(&directory).is_dir() {
-            fs::create_dir_all(&directory).map_err(|error| format!("{directory}: {error}"))?;
+        if self.condemned.remove(path) {
+            self.unwatch(path);
         }
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&directory),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        }
+        .map_err(|error| format!("{directory}: {error}"))?;
         let wanted = attributes::wanted(config);
         if !wanted.is_empty() || config.delegate.is_some() {
             self.enable_controllers(path);
@@ -161,8 +169,12 @@ impl Tree {
 
     /// Whether any process is at or below a cgroup.
     pub fn is_populated(&self, path: &str) -> bool {
-        fs::read_to_string(format!("{}/cgroup.events", self.directory(path)))
-            .is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
+        // Two short lines; one read gives them whole.
+        let mut text = [0_u8; 256];
+        let read = fs::File::open(format!("{}/cgroup.events", self.directory(path)))
+            .and_then(|mut file| file.read(&mut text));
+        let length = read.unwrap_or(0);
+        text.get(..length).is_some_and(|text| text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
     }
 
     /// (cgroup below our root, process) for all at and below a cgroup.
@@ -202,14 +214,31 @@ impl Tree {
         found
     }
 
-    /// Removes a cgroup and the empty ones below it. What holds processes stays.
-    pub fn remove(&self, path: &str) {
-        if path.is_empty() || fs::remove_dir(self.directory(path)).is_ok() {
-            return;
+    /// Removes a cgroup and all below it: at once, or when the last process in it ends.
+    pub fn remove(&mut self, path: &str) {
+        if path.is_empty() || self.try_to_remove(path) {
+            return self.unwatch(path);
         }
+        self.condemned.insert(path.to_owned());
+        self.watch(path);
+        // It may have become empty before it was watched.
+        if !self.is_populated(path) && self.try_to_remove(path) {
+            self.condemned.remove(path);
+            self.unwatch(path);
+        }
+    }
+
+    /// Removes a cgroup and the empty ones below it. What holds processes stays, and is false.
+    fn try_to_remove(&self, path: &str) -> bool {
+        let gone = |done: io::Result<()>| done.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true);
+        if gone(fs::remove_dir(self.directory(path))) {
+            return true;
+        }
+        let mut last = false;
         for at in self.walk(path).into_iter().rev() {
-            let _ = fs::remove_dir(self.directory(&at));
+            last = gone(fs::remove_dir(self.directory(&at)));
         }
+        last
     }
 
     /// Freezes or thaws.
@@ -261,7 +290,8 @@ impl Tree {
         }
     }
 
-    /// Cgroups whose events changed since the last call; whether they are empty is to be looked at then.
+    /// Cgroups whose events changed since the last call; whether they are empty is to be looked at then. What only waited
+    /// to be removed is not told of.
     pub fn drain(&mut self) -> Vec<String> {
         let mut changed = Vec::new();
         while let Ok(events) = self.events.read_events() {
@@ -273,7 +303,15 @@ impl Tree {
                 }
             }
         }
-        changed
+        let (condemned, told): (Vec<_>, Vec<_>) =
+            changed.into_iter().partition(|path| self.condemned.contains(path));
+        for path in condemned {
+            if !self.is_populated(&path) && self.try_to_remove(&path) {
+                self.condemned.remove(&path);
+                self.unwatch(&path);
+            }
+        }
+        told
     }
 }
 

@@ -1,9 +1,15 @@
 //! The execution context of a process, its way to the executor, and what comes back.
 //!
-//! PID 1 writes the plan into a memfd, starts `muster-executor` in the unit's cgroup and goes on; the executor carries
-//! the plan out and becomes the service. The report socket closes when it did; what it could not do comes over it first.
+//! There are two lanes. A plain context goes the direct one ([`direct`]): the child that PID 1 makes takes a few steps and
+//! executes the service. All others go by the executor: PID 1 writes the plan into a memfd, starts `muster-executor` in the
+//! unit's cgroup and goes on; the executor carries the plan out and becomes the service. The report socket closes when it
+//! did; what it could not do comes over it first.
 #![forbid(unsafe_code)]
 
+pub mod direct;
+pub mod environment;
+pub mod journal;
+pub mod limits;
 pub mod plan;
 
 pub use plan::Plan;
@@ -48,6 +54,8 @@ pub struct Request<'a> {
     pub make_directories: bool,
     /// `NonBlocking=`.
     pub non_blocking: bool,
+    /// Whether it is to be told when the program is executed.
+    pub report_exec: bool,
     /// Whether the process may run on PID 1's memory until it executes. Not where a memory limit could kill both.
     pub share_memory: bool,
 }
@@ -59,9 +67,9 @@ pub struct Started {
     pub pid: u32,
     /// Its pidfd.
     pub pidfd: OwnedFd,
-    /// Where the executor reports; see [`read_report`].
-    pub report: OwnedFd,
-    /// To be released when the report ended.
+    /// Where the executor reports; see [`read_report`]. Nothing in the direct lane.
+    pub report: Option<OwnedFd>,
+    /// Memory of ours that it may still use; see [`direct_failure`].
     pub shared: Option<muster_sys::Shared>,
 }
 
@@ -88,10 +96,30 @@ pub enum Report {
 
 /// Starts a process.
 pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnError> {
-    let fail = |what: &str, error: &dyn std::fmt::Display| SpawnError {
-        status: 219,
-        message: format!("{what}: {error}"),
-    };
+    match request.share_memory.then(|| direct::compile(request)).flatten() {
+        Some(program) => start_directly(request, program),
+        None => start_executor(request, executor),
+    }
+}
+
+fn fail(what: &str, error: &dyn std::fmt::Display) -> SpawnError {
+    SpawnError { status: 219, message: format!("{what}: {error}") }
+}
+
+fn start_directly(request: &Request<'_>, program: muster_sys::Program) -> Result<Started, SpawnError> {
+    let mut fds: Vec<BorrowedFd<'_>> = request.fds.iter().map(|(fd, _)| *fd).collect();
+    fds.extend(request.stdio_socket);
+    let made = muster_sys::spawn(program, &fds, request.cgroup_dir, true);
+    let made = made.map_err(|error| fail("clone", &error))?;
+    Ok(Started { pid: made.pid, pidfd: made.pidfd, report: None, shared: made.shared })
+}
+
+/// What stopped a child of the direct lane: exit status and message. To be asked when it ended.
+pub fn direct_failure(shared: &muster_sys::Shared, program: &str) -> Option<(i32, String)> {
+    shared.failure().map(|failure| direct::explain(&failure, program))
+}
+
+fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, SpawnError> {
     let plan = Plan::of(request);
     let memfd = memfd_create(c"muster-plan", MFdFlags::MFD_CLOEXEC).map_err(|error| fail("memfd", &error))?;
     let mut file = std::fs::File::from(memfd);
@@ -104,11 +132,15 @@ pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnErro
     let mut fds = vec![file.as_fd(), theirs.as_fd()];
     fds.extend(request.fds.iter().map(|(fd, _)| *fd));
     fds.extend(request.stdio_socket);
-    let program = CString::new(executor).map_err(|error| fail("executor", &error))?;
-    let made =
-        muster_sys::spawn(&program, &[c"muster-executor"], &fds, request.cgroup_dir, request.share_memory)
-            .map_err(|error| fail("clone", &error))?;
-    Ok(Started { pid: made.pid, pidfd: made.pidfd, report: ours, shared: made.shared })
+    let program = muster_sys::Program {
+        passed: fds.len(),
+        paths: vec![CString::new(executor).map_err(|error| fail("executor", &error))?],
+        argv: vec![c"muster-executor".to_owned()],
+        ..Default::default()
+    };
+    let made = muster_sys::spawn(program, &fds, request.cgroup_dir, request.share_memory);
+    let made = made.map_err(|error| fail("clone", &error))?;
+    Ok(Started { pid: made.pid, pidfd: made.pidfd, report: Some(ours), shared: made.shared })
 }
 
 /// Reads the report without waiting.

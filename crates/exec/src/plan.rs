@@ -3,7 +3,6 @@
 use crate::Request;
 use muster_unit::{ExecCommand, ExecSection};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// Everything for one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,57 +44,5 @@ impl Plan {
             make_directories: request.make_directories,
             non_blocking: request.non_blocking,
         }
-    }
-}
-
-/// Expands `$VAR` and `${VAR}` in arguments (systemd.service(5), "Command Lines"): a word that is `$VAR` alone is split
-/// at white space, within a word the value stands as it is; `$$` is a dollar.
-pub fn expand_arguments(argv: &[String], environment: &BTreeMap<String, String>) -> Vec<String> {
-    let mut out = Vec::new();
-    for word in argv {
-        let alone = word.strip_prefix('$').filter(|name| muster_unit::setting::is_variable(name));
-        match alone {
-            Some(name) => out.extend(
-                environment
-                    .get(name)
-                    .into_iter()
-                    .flat_map(|value| value.split_whitespace())
-                    .map(str::to_owned),
-            ),
-            None => out.push(expand_word(word, environment)),
-        }
-    }
-    out
-}
-
-fn expand_word(word: &str, environment: &BTreeMap<String, String>) -> String {
-    let mut out = String::new();
-    let mut rest = word;
-    while let Some((head, tail)) = rest.split_once('$') {
-        out.push_str(head);
-        if let Some(after) = tail.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-        } else if let Some((name, after)) = tail.strip_prefix('{').and_then(|inside| inside.split_once('}')) {
-            out.push_str(environment.get(name).map_or("", String::as_str));
-            rest = after;
-        } else {
-            out.push('$');
-            rest = tail;
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_in_arguments() {
-        let environment = BTreeMap::from([("A".to_owned(), "x y".to_owned())]);
-        let argv = ["$A", "${A}z", "$$A", "a$B", "$NONE"].map(str::to_owned);
-        assert_eq!(expand_arguments(&argv, &environment), ["x", "y", "x yz", "$A", "a$B"]);
     }
 }

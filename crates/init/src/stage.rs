@@ -52,6 +52,8 @@ const DIRECTORIES: &[&str] = &[
 pub fn set() -> Vec<String> {
     let mut complaints = Vec::new();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    // What we are started with is not passed on: services begin with the default actions, and SIGPIPE ignored.
+    muster_sys::reset_signals(&[nix::libc::SIGPIPE]);
     open_standard_streams();
     // What our parent left open is nobody's below us.
     if let Err(error) = muster_sys::close_on_exec_from(3) {

@@ -158,10 +158,10 @@ pub enum Effect {
     Spawn(Box<Spawn>),
     /// Signal one process that we started or watch.
     KillProcess { pid: u32, signal: i32, value: Option<i32> },
-    /// Signal every process in a cgroup and below, but for those named. Where it is empty then, `CgroupEmptied` follows
-    /// at once; the runtime reads `cgroup.events` at the moment it delivers that event, never earlier.
+    /// Signal every process in a cgroup and below, but for those named. `CgroupEmptied` follows when it is empty, at once
+    /// where it is so already; the runtime reads `cgroup.events` at the moment it delivers that event, never earlier.
     KillCgroup { path: String, signal: i32, except: Vec<u32>, send_cont: bool, send_hup: bool },
-    /// Make the cgroup of a unit and set its attributes; watch it for emptiness.
+    /// Make the cgroup of a unit and set its attributes.
     RealizeCgroup {
         path: String,
         unit: UnitName,
@@ -169,7 +169,9 @@ pub enum Effect {
         invocation_id: String,
         owner: Option<String>,
     },
-    /// Remove a cgroup that is empty.
+    /// Tell when a cgroup is empty (`CgroupEmptied`): for what lives by its cgroup alone.
+    WatchCgroup { path: String },
+    /// Remove a cgroup, as soon as it is empty.
     RemoveCgroup { path: String },
     /// Freeze or thaw.
     FreezeCgroup { path: String, freeze: bool },

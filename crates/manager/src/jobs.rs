@@ -289,6 +289,7 @@ impl Manager {
             cause: cause.clone(),
         };
         self.state.jobs.insert(id, job);
+        self.follow_job_deadline(id);
         self.state.n_installed_jobs = self.state.n_installed_jobs.saturating_add(1);
         if let Some(unit) = self.state.units.get_mut(&unit) {
             unit.job = Some(id);
@@ -322,6 +323,7 @@ impl Manager {
                 job.deadline_usec = job.deadline_usec.min(job.begun_usec.saturating_add(span.0));
             }
         }
+        self.follow_job_deadline(id);
         let outcome = match job.kind {
             JobType::Start => self.start_unit(job.unit),
             JobType::Stop => self.stop_unit(job.unit),
@@ -438,6 +440,7 @@ impl Manager {
         let mut ends = vec![(id, result)];
         while let Some((id, result)) = ends.pop() {
             let Some(job) = self.state.jobs.remove(&id) else { continue };
+            self.follow_job_deadline(id);
             self.state.run_queue.remove(&id);
             if let Some(unit) = self.state.units.get_mut(&job.unit).filter(|unit| unit.job == Some(id)) {
                 unit.job = None;
@@ -492,13 +495,8 @@ impl Manager {
         }
     }
 
-    /// Ends jobs whose time is up.
-    pub(crate) fn expire_jobs(&mut self) {
-        let now = self.now.monotonic_usec;
-        let late: Vec<JobId> =
-            self.state.jobs.values().filter(|job| job.deadline_usec <= now).map(|job| job.id).collect();
-        for id in late {
-            self.finish_job(id, JobResult::Timeout, true);
-        }
+    /// Ends a job whose time is up.
+    pub(crate) fn expire_job(&mut self, id: JobId) {
+        self.finish_job(id, JobResult::Timeout, true);
     }
 }

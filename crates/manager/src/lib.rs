@@ -25,6 +25,7 @@ pub mod manager;
 pub mod state;
 
 mod conditions;
+mod deadlines;
 mod jobs;
 mod kill;
 mod lifecycle;

@@ -51,6 +51,7 @@ impl Manager {
     /// Tells clients what changed since the last time, one signal a unit.
     pub(crate) fn flush_changes(&mut self) {
         for id in std::mem::take(&mut self.state.changed) {
+            self.follow_deadline(id);
             if !self.state.units.contains_key(&id) {
                 continue;
             }

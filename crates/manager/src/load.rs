@@ -271,6 +271,7 @@ impl Manager {
             .collect();
         self.state.graph.remove_unit(id);
         self.state.units.remove(&id);
+        self.follow_deadline(id);
         self.state.names.retain(|_, owner| *owner != id);
         self.state.changed.remove(&id);
         self.state.idle.remove(&id);

@@ -3,10 +3,11 @@
 //! Every event is worked off to the end before `handle` returns: the run queue is empty but for jobs that wait, changes
 //! are announced, what nobody needs is unloaded. No module reads a clock: `now` is set here, once an event.
 
+use crate::deadlines::{Deadlines, Owner};
 use crate::effect::{Effect, Level, Reply, RequestId};
 use crate::event::{Event, Now, ShutdownVerb};
 use crate::state::{Facts, Kind, Stamp, State, Unit};
-use muster_graph::{JobMode, JobType, UnitId};
+use muster_graph::{JobId, JobMode, JobType, UnitId};
 use muster_unit::{Source, UnitName};
 use std::collections::VecDeque;
 
@@ -20,6 +21,8 @@ pub struct Manager {
     pub(crate) booting: bool,
     /// Targets of `SuccessAction=` and its kin, with the reason; empty between events.
     pub(crate) wanted_targets: Vec<(&'static str, String)>,
+    /// When what is due; follows from the state.
+    pub(crate) deadlines: Deadlines,
 }
 
 /// A request that was refused, in D-Bus terms.
@@ -54,18 +57,14 @@ impl Manager {
             log_level: Level::Info as u8,
             ..State::default()
         };
-        Manager { state, effects: VecDeque::new(), now, booting: false, wanted_targets: Vec::new() }
+        Manager { state, now, ..Manager::default() }
     }
 
     /// A manager that goes on where another stopped.
     pub fn from_state(state: State) -> Manager {
-        Manager {
-            state,
-            effects: VecDeque::new(),
-            now: Now::default(),
-            booting: true,
-            wanted_targets: Vec::new(),
-        }
+        let mut manager = Manager { state, booting: true, ..Manager::default() };
+        manager.deadlines = manager.all_deadlines();
+        manager
     }
 
     /// Everything, to read.
@@ -204,33 +203,80 @@ impl Manager {
 
     /// When to come back with a `Tick` at the latest, on the monotonic clock in microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        let jobs = self.state.jobs.values().map(|job| job.deadline_usec).filter(|at| *at != u64::MAX);
-        let units = self.state.units.values().flat_map(|unit| self.unit_deadlines(unit)).flatten();
-        jobs.chain(units).min()
+        self.deadlines.first()
     }
 
-    fn unit_deadlines(&self, unit: &Unit) -> [Option<u64>; 2] {
-        match &unit.kind {
+    /// Whether a `Tick` at this moment finds something to do.
+    pub fn needs_tick(&self, now: Now) -> bool {
+        !self.state.gc_queue.is_empty() || self.next_deadline().is_some_and(|at| at <= now.monotonic_usec)
+    }
+
+    fn unit_deadline(&self, unit: &Unit) -> Option<u64> {
+        let all = match &unit.kind {
             Kind::Service(service) => [service.deadline_usec, self.watchdog_deadline(unit.id)],
             Kind::Socket(socket) => [socket.deadline_usec, socket.paused_until_usec],
             Kind::Simple(simple) => [simple.stopping_deadline_usec, None],
             Kind::Mount(_) => [None, None],
+        };
+        all.into_iter().flatten().min()
+    }
+
+    /// Takes a unit's deadline into the index; to be called when it may have changed.
+    pub(crate) fn follow_deadline(&mut self, id: UnitId) {
+        let at = self.state.units.get(&id).and_then(|unit| self.unit_deadline(unit));
+        self.deadlines.set(Owner::Unit(id), at);
+    }
+
+    /// The same for a job.
+    pub(crate) fn follow_job_deadline(&mut self, id: JobId) {
+        let at = self.state.jobs.get(&id).map(|job| job.deadline_usec);
+        self.deadlines.set(Owner::Job(id), at);
+    }
+
+    /// The index as it must be.
+    fn all_deadlines(&self) -> Deadlines {
+        let mut all = Deadlines::default();
+        for unit in self.state.units.values() {
+            all.set(Owner::Unit(unit.id), self.unit_deadline(unit));
         }
+        for job in self.state.jobs.values() {
+            all.set(Owner::Job(job.id), Some(job.deadline_usec));
+        }
+        all
+    }
+
+    /// What must hold between events, as the faults found; for tests and simulation.
+    pub fn check_invariants(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.all_deadlines() != self.deadlines {
+            faults.push("the index of deadlines does not follow the state".to_owned());
+        }
+        for (name, id) in &self.state.names {
+            if !self.state.units.contains_key(id) {
+                faults.push(format!("{name} names a unit that is not loaded"));
+            }
+        }
+        for unit in self.state.units.values() {
+            if unit.job.is_some_and(|job| self.state.jobs.get(&job).is_none_or(|job| job.unit != unit.id)) {
+                faults.push(format!("{} has a job that is not its own", unit.name));
+            }
+        }
+        for job in self.state.jobs.values() {
+            if self.state.units.get(&job.unit).is_none_or(|unit| unit.job != Some(job.id)) {
+                faults.push(format!("job {} belongs to a unit that does not know it", job.id.0));
+            }
+        }
+        faults
     }
 
     /// Fires what is due.
     fn expire(&mut self) {
-        self.expire_jobs();
         let now = self.now.monotonic_usec;
-        let due: Vec<UnitId> = self
-            .state
-            .units
-            .values()
-            .filter(|unit| self.unit_deadlines(unit).iter().flatten().any(|at| *at <= now))
-            .map(|unit| unit.id)
-            .collect();
-        for id in due {
-            self.unit_due(id, now);
+        for owner in self.deadlines.due(now) {
+            match owner {
+                Owner::Job(id) => self.expire_job(id),
+                Owner::Unit(id) => self.unit_due(id, now),
+            }
         }
     }
 

@@ -315,7 +315,11 @@ impl Manager {
             let deadline = self.stop_deadline(id);
             return self.set_sub(id, ServiceSub::StopSigterm, deadline);
         }
-        if service.main.is_some() || self.lives_by_its_cgroup(id) {
+        let by_cgroup = service.main.is_none() && self.lives_by_its_cgroup(id);
+        if service.main.is_some() || by_cgroup {
+            if let (true, Some(path)) = (by_cgroup, self.state.units.get(&id).and_then(|u| u.cgroup.clone())) {
+                self.effects.push_back(Effect::WatchCgroup { path });
+            }
             let deadline = self.after(runtime_max);
             self.set_sub(id, ServiceSub::Running, deadline);
         } else if remain {

@@ -44,7 +44,8 @@ impl Manager {
         if let (UnitKind::Scope, Some(pids)) = (kind, self.state.scope_pids.remove(&id)) {
             self.state.populated.insert(id);
             if let Some(path) = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone()) {
-                self.effects.push_back(Effect::AttachProcesses { path, pids });
+                self.effects.push_back(Effect::AttachProcesses { path: path.clone(), pids });
+                self.effects.push_back(Effect::WatchCgroup { path });
             }
         }
         self.set_simple(id, true);
@@ -76,6 +77,7 @@ impl Manager {
         if let Some(simple) = self.simple_mut(id) {
             simple.stopping_deadline_usec = Some(again);
         }
+        self.touch(id);
     }
 
     pub(crate) fn simple_cgroup_emptied(&mut self, id: UnitId) {

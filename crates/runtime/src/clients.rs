@@ -4,7 +4,8 @@
 
 use crate::live::LiveView;
 use crate::turn::{Runtime, Source};
-use mio::Token;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
 use muster_bus::{Credentials, Incoming, Outgoing, Peer};
 use muster_control::{Action, UnitFileOperation};
 use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
@@ -31,6 +32,8 @@ struct Client {
     fd: OwnedFd,
     peer: Peer,
     origin: Origin,
+    /// It did not take all that it is owed, and we are told when it takes more.
+    slow: bool,
 }
 
 #[derive(Debug)]
@@ -87,18 +90,18 @@ impl Clients {
     }
 
     pub(crate) fn add(&mut self, token: Token, fd: OwnedFd, peer: Peer, origin: Origin) {
-        self.clients.insert(token, Client { fd, peer, origin });
+        self.clients.insert(token, Client { fd, peer, origin, slow: false });
     }
 
     pub(crate) fn listener_fd(&self) -> i32 {
         self.listener.as_raw_fd()
     }
 
-    /// Writes what clients can take now.
-    pub fn flush_all(&mut self) -> Vec<Token> {
+    /// Writes what clients can take now; gives those that are gone.
+    pub fn flush_all(&mut self, registry: &mio::Registry) -> Vec<Token> {
         let mut broken = Vec::new();
         for (token, client) in &mut self.clients {
-            if write(client).is_err() {
+            if write(client).and_then(|done| client.listen_for_room(!done, *token, registry)).is_err() {
                 broken.push(*token);
             }
         }
@@ -106,13 +109,26 @@ impl Clients {
     }
 }
 
-/// Writes until the socket is full or nothing waits.
-fn write(client: &mut Client) -> nix::Result<()> {
+impl Client {
+    /// Asks to be told when the socket takes more, or no longer.
+    fn listen_for_room(&mut self, slow: bool, token: Token, registry: &mio::Registry) -> nix::Result<()> {
+        if slow == self.slow {
+            return Ok(());
+        }
+        self.slow = slow;
+        let interest = if slow { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let done = registry.reregister(&mut SourceFd(&self.fd.as_raw_fd()), token, interest);
+        done.map_err(|error| error.raw_os_error().map_or(nix::errno::Errno::EIO, nix::errno::Errno::from_raw))
+    }
+}
+
+/// Writes until nothing waits (true) or the socket is full.
+fn write(client: &mut Client) -> nix::Result<bool> {
     loop {
         let sent = {
             let (bytes, fds) = client.peer.output();
             if bytes.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
             let rights = [ControlMessage::ScmRights(&raw)];
@@ -125,7 +141,7 @@ fn write(client: &mut Client) -> nix::Result<()> {
                 None,
             ) {
                 Ok(sent) => sent,
-                Err(nix::errno::Errno::EAGAIN) => return Ok(()),
+                Err(nix::errno::Errno::EAGAIN) => return Ok(false),
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error),
             }
@@ -169,7 +185,7 @@ impl Runtime {
         let Ok(token) = self.register_raw(fd.as_raw_fd(), Source::Client) else { return };
         self.clients
             .clients
-            .insert(token, Client { fd, peer, origin: Origin { uid: found.uid(), pid, comm } });
+            .insert(token, Client { fd, peer, origin: Origin { uid: found.uid(), pid, comm }, slow: false });
         self.still_ready(token);
     }
 
@@ -377,7 +393,7 @@ impl Runtime {
 
     /// Writes to all who are owed something; closes who is gone.
     pub(crate) fn clients_write(&mut self) {
-        for token in self.clients.flush_all() {
+        for token in self.clients.flush_all(self.poll.registry()) {
             self.close_client(token);
         }
     }

@@ -94,9 +94,10 @@ impl Live for LiveView<'_> {
             ("LimitRTTIME", Resource::RLIMIT_RTTIME),
         ];
         let (_, resource) = *TABLE.iter().find(|(known, _)| *known == name)?;
-        let (low, high) = getrlimit(resource).ok()?;
-        // The executor gives services the usual soft limit (see its `limits`).
-        let low = if resource == Resource::RLIMIT_NOFILE { high.min(1024) } else { low };
+        let (low, high) = match resource {
+            Resource::RLIMIT_NOFILE => muster_exec::limits::default_nofile(),
+            _ => getrlimit(resource).ok()?,
+        };
         Some(if soft { low } else { high })
     }
 

@@ -14,17 +14,17 @@ impl Runtime {
             Effect::Spawn(spawn) => self.spawn(&spawn),
             Effect::KillProcess { pid, signal, value } => self.kill_process(pid, signal, value),
             Effect::KillCgroup { path, signal, except, send_cont, send_hup } => {
-                if !self.cgroups.kill(&path, signal, &except, send_cont, send_hup) {
+                if self.cgroups.kill(&path, signal, &except, send_cont, send_hup) {
+                    self.watch_cgroup(path);
+                } else {
                     self.follow_up.push_back(Event::CgroupEmptied { path });
                 }
             }
+            Effect::WatchCgroup { path } => self.watch_cgroup(path),
             Effect::RealizeCgroup { path, unit, config, owner, .. } => {
                 self.realize_cgroup(&path, &unit, &config, owner.as_deref())
             }
-            Effect::RemoveCgroup { path } => {
-                self.cgroups.unwatch(&path);
-                self.cgroups.remove(&path);
-            }
+            Effect::RemoveCgroup { path } => self.cgroups.remove(&path),
             Effect::FreezeCgroup { path, freeze } => {
                 self.complain("freezing", &path, |runtime| runtime.cgroups.freeze(&path, freeze))
             }
@@ -131,12 +131,18 @@ impl Runtime {
     fn realize_cgroup(&mut self, path: &str, unit: &UnitName, config: &CGroupSection, owner: Option<&str>) {
         let owner = owner.and_then(numeric_owner);
         match self.cgroups.realize(path, config, owner) {
-            // A slice is never asked whether it is empty.
-            Ok(()) if unit.kind() == muster_unit::UnitKind::Slice => {}
-            Ok(()) => self.cgroups.watch(path),
+            Ok(()) => {}
             Err(error) => {
                 self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}"))
             }
+        }
+    }
+
+    /// Watched first and looked at then, so that no end is missed.
+    fn watch_cgroup(&mut self, path: String) {
+        self.cgroups.watch(&path);
+        if !self.cgroups.is_populated(&path) {
+            self.follow_up.push_back(Event::CgroupEmptied { path });
         }
     }
 

@@ -12,8 +12,10 @@ use std::process::{Command, Stdio};
 #[derive(Debug)]
 struct Started {
     report: Option<(Token, OwnedFd)>,
-    /// Memory that it may run on until the report ends.
+    /// Memory of ours that it runs on until it executes.
     shared: Option<muster_sys::Shared>,
+    /// What it is to become, for the case that it cannot.
+    program: String,
     wants_exec: bool,
 }
 
@@ -34,6 +36,23 @@ pub struct Processes {
     pidfds: BTreeMap<u32, OwnedFd>,
     watched: BTreeMap<u32, (Token, OwnedFd)>,
     helpers: BTreeMap<u32, Helper>,
+    /// Spawns that may still run on our memory.
+    sharing: Vec<SpawnId>,
+}
+
+impl Processes {
+    /// Takes memory back that a child was started on and has left. A child that failed is asked why at its end.
+    pub fn take_memory_back(&mut self) {
+        let started = &mut self.started;
+        self.sharing.retain(|spawn| {
+            let Some(started) = started.get_mut(spawn) else { return false };
+            let done = started.shared.as_ref().is_none_or(|shared| shared.is_free() && shared.failure().is_none());
+            if done {
+                started.shared = None;
+            }
+            !done
+        });
+    }
 }
 
 impl Runtime {
@@ -54,20 +73,27 @@ impl Runtime {
             set_watchdog_pid: spawn.set_watchdog_pid,
             make_directories: spawn.make_directories,
             non_blocking: spawn.non_blocking,
+            report_exec: spawn.report_exec,
             share_memory: !self.has_memory_limit(&spawn.cgroup),
         };
         match muster_exec::start(&request, &self.executor) {
             Ok(started) => {
                 self.spawns = self.spawns.saturating_add(1);
-                let report = match self.register_raw(started.report.as_raw_fd(), Source::Report(spawn.id)) {
-                    Ok(token) => Some((token, started.report)),
-                    Err(_) => None,
-                };
+                let report = started.report.and_then(|report| {
+                    let token = self.register_raw(report.as_raw_fd(), Source::Report(spawn.id)).ok()?;
+                    Some((token, report))
+                });
+                self.processes.sharing.extend(started.shared.is_some().then_some(spawn.id));
                 self.processes.by_pid.insert(started.pid, spawn.id);
                 self.processes.pidfds.insert(started.pid, started.pidfd);
                 self.processes.started.insert(
                     spawn.id,
-                    Started { report, shared: started.shared, wants_exec: spawn.report_exec },
+                    Started {
+                        report,
+                        shared: started.shared,
+                        program: spawn.command.path.clone(),
+                        wants_exec: spawn.report_exec,
+                    },
                 );
                 self.follow_up.push_back(Event::Spawned { spawn: spawn.id, pid: started.pid });
             }
@@ -107,10 +133,6 @@ impl Runtime {
 
     fn close_report(&mut self, spawn: SpawnId) {
         let Some(started) = self.processes.started.get_mut(&spawn) else { return };
-        // Its end of the report is closed: it has executed, or it is no more.
-        if let Some(shared) = started.shared.take() {
-            shared.release();
-        }
         if let Some((token, fd)) = started.report.take() {
             self.deregister(token, fd.as_fd());
         }
@@ -132,7 +154,13 @@ impl Runtime {
                 self.read_report(token, spawn);
             }
             self.close_report(spawn);
-            self.processes.started.remove(&spawn);
+            let started = self.processes.started.remove(&spawn);
+            let failure = started.and_then(|started| {
+                muster_exec::direct_failure(started.shared.as_ref()?, &started.program)
+            });
+            if let Some((status, message)) = failure {
+                self.deliver(Event::ExecFailed { spawn, status, message });
+            }
         }
         self.processes.pidfds.remove(&pid);
         self.deliver(Event::ChildExited { pid, exit });

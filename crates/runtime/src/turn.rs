@@ -200,7 +200,7 @@ impl Runtime {
         let mut events = Events::with_capacity(256);
         loop {
             if let Some(outcome) = self.outcome.take() {
-                self.clients.flush_all();
+                self.clients.flush_all(self.poll.registry());
                 return outcome;
             }
             self.give_back_memory();
@@ -244,7 +244,9 @@ impl Runtime {
         if of(|source| *source == Source::Signals).next().is_some() {
             self.hear_signals();
         }
-        let silent = self.drain_notify();
+        // An end is handled only when no word of its sender can be waiting.
+        let asked = self.children_wait || of(|source| *source == Source::Notify).next().is_some();
+        let silent = !asked || self.drain_notify();
         if !silent {
             self.mark_ready(Source::Notify);
         }
@@ -276,7 +278,10 @@ impl Runtime {
         }
         self.retry_listeners();
         self.log.flush();
-        self.deliver(Event::Tick);
+        if self.manager.needs_tick(clock::now()) {
+            self.deliver(Event::Tick);
+        }
+        self.processes.take_memory_back();
         self.clients_write();
     }
 
@@ -302,7 +307,6 @@ impl Runtime {
         let token = Token(self.next_token);
         self.next_token = self.next_token.saturating_add(1);
         let interest = match source {
-            Source::Client => Interest::READABLE | Interest::WRITABLE,
             Source::Mounts => Interest::READABLE | Interest::PRIORITY,
             _ => Interest::READABLE,
         };

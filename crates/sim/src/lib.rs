@@ -162,6 +162,7 @@ impl World {
             self.now.monotonic_usec += 1;
             self.now.realtime_usec += 1;
             self.manager.handle(self.now, &self.files, event);
+            self.trace.extend(self.manager.check_invariants().into_iter().map(|fault| format!("FAULT {fault}")));
             if self.hand_over {
                 self.perform_all();
                 self.take_out_and_in();
@@ -193,6 +194,9 @@ impl World {
         match effect {
             Effect::Spawn(spawn) => self.spawn(&spawn),
             Effect::KillProcess { pid, signal, .. } => self.signal(&[pid], signal),
+            Effect::WatchCgroup { path } if self.of_cgroup(&path).next().is_none() => {
+                self.waiting.push(Event::CgroupEmptied { path });
+            }
             Effect::KillCgroup { path, signal, except, .. } => {
                 let doomed: Vec<u32> = self.of_cgroup(&path).filter(|pid| !except.contains(pid)).collect();
                 if doomed.is_empty() && self.of_cgroup(&path).next().is_none() {

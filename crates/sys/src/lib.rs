@@ -5,7 +5,7 @@
 
 mod spawn;
 
-pub use spawn::{Shared, Spawned, spawn};
+pub use spawn::{Failure, Program, Shared, Spawned, Step, Variable, spawn};
 
 use std::io;
 use std::mem::size_of;
@@ -248,6 +248,16 @@ pub fn reset_signals(ignored: &[i32]) {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
+}
+
+/// setrlimit(2) of this process, by the kernel's number of the resource.
+pub fn set_limit(resource: i32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the limit is read during the call; the old one is not asked for.
+    check(unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null::<libc::rlimit64>())
+    })
+    .map(drop)
 }
 
 /// setpriority(2) of this process.

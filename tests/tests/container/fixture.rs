@@ -18,6 +18,7 @@ use crate::{Case, Outcome};
 use anyhow::{Context, Result, bail};
 use muster_tests::{Container, Output, paths};
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,13 +50,23 @@ pub fn cases() -> Result<Vec<Case>> {
     files.sort();
     let mut cases = Vec::new();
     for file in files.iter().filter(|file| file.extension().is_some_and(|name| name == "txt")) {
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let texts = parse(&stem, &fs::read_to_string(file)?).with_context(|| file.display().to_string())?;
-        cases.extend(
-            texts.into_iter().map(|text| Case::new(&text.name.clone(), move |ground| text.run(ground))),
-        );
+        cases.extend(read(file)?.into_iter().map(|text| {
+            let name = text.name.clone();
+            Case::new(&name, move |ground| text.run(ground))
+        }));
     }
     Ok(cases)
+}
+
+/// The cases of one file, whose commands are run to be looked at: what each says is printed, and nothing is expected.
+pub fn shown(file: &Path) -> Result<Vec<Case>> {
+    let texts = read(file)?.into_iter();
+    Ok(texts.map(|text| Case::new(&text.name.clone(), move |ground| text.show(ground))).collect())
+}
+
+fn read(file: &Path) -> Result<Vec<Text>> {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    parse(&stem, &fs::read_to_string(file)?).with_context(|| file.display().to_string())
 }
 
 /// Where indented lines go.
@@ -122,6 +133,23 @@ impl Text {
         if self.ours && ground.init == Init::Systemd {
             return Ok(Outcome::Skipped("differs from systemd on purpose".to_string()));
         }
+        let container = self.boot(ground)?;
+        for step in &self.steps {
+            step.run(&container)?;
+        }
+        Ok(Outcome::Passed)
+    }
+
+    fn show(&self, ground: &Ground) -> Result<Outcome> {
+        let container = self.boot(ground)?;
+        for step in &self.steps {
+            let output = container.sh(&step.command)?;
+            println!("$ {}{}{}= {}", step.command, output.stdout, output.stderr, output.code);
+        }
+        Ok(Outcome::Passed)
+    }
+
+    fn boot(&self, ground: &Ground) -> Result<Container> {
         let mut builder = ground.debian();
         if !self.full {
             builder = basic(builder);
@@ -132,11 +160,7 @@ impl Text {
         for (path, target) in &self.links {
             builder = builder.link(path, target);
         }
-        let container = booted(builder)?;
-        for step in &self.steps {
-            step.run(&container)?;
-        }
-        Ok(Outcome::Passed)
+        booted(builder)
     }
 }
 

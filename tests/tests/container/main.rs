@@ -1,9 +1,11 @@
 //! The container tests: each case boots a container of its own and looks at it, with Debian's own tools.
 //!
-//!     cargo test --release -p muster-tests --test container -- [--init muster|systemd] [--jobs N] [--list] [NAME...]
+//!     cargo test --release -p muster-tests --test container -- [--init muster|systemd] [--jobs N] [--list] [--show FILE] [NAME...]
 //!
 //! A case runs when its name contains one of the given names. With `--init systemd` the same cases run under systemd, the
 //! oracle: a case that fails there is wrong. Most cases are text, below `tests/cases`; see `fixture.rs` for their language.
+//! With `--show` the cases of that file are run and what their commands say is printed: for looking at both, one after the
+//! other, before a case is written.
 //! A case that cannot run here is skipped, its reason printed; a skip is never a pass. The last line is the count.
 
 mod bad_input;
@@ -16,6 +18,7 @@ use anyhow::{Context, Result};
 use ground::{Ground, Init};
 use muster_tests::{Container, cgroup};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -44,16 +47,18 @@ struct Options {
     init: Init,
     jobs: usize,
     list: bool,
+    show: Option<PathBuf>,
     names: Vec<String>,
 }
 
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self { init: Init::Muster, jobs: 2, list: false, names: Vec::new() };
+        let mut options = Self { init: Init::Muster, jobs: 2, list: false, show: None, names: Vec::new() };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--init" => options.init = args.next().context("--init needs a name")?.parse()?,
                 "--jobs" => options.jobs = args.next().context("--jobs needs a number")?.parse()?,
+                "--show" => options.show = Some(args.next().context("--show needs a file")?.into()),
                 "--list" => options.list = true,
                 name => options.names.push(name.to_string()),
             }
@@ -76,10 +81,10 @@ struct Count {
 fn main() -> Result<()> {
     muster_tests::hook();
     let options = Options::from_args(std::env::args().skip(1))?;
-    let mut cases = boot::cases();
-    cases.extend(bad_input::cases());
-    cases.extend(docs::cases());
-    cases.extend(fixture::cases()?);
+    let mut cases = match &options.show {
+        Some(file) => fixture::shown(file)?,
+        None => all_cases()?,
+    };
     cases.retain(|case| options.selects(case));
     if options.list {
         cases.iter().for_each(|case| println!("{}", case.name));
@@ -90,6 +95,14 @@ fn main() -> Result<()> {
     let count = run_all(cases, &options);
     println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
     std::process::exit(i32::from(count.failed > 0))
+}
+
+fn all_cases() -> Result<Vec<Case>> {
+    let mut cases = boot::cases();
+    cases.extend(bad_input::cases());
+    cases.extend(docs::cases());
+    cases.extend(fixture::cases()?);
+    Ok(cases)
 }
 
 /// Runs the cases; one reason that holds for all (no root, no image) skips them all, each counted.

@@ -2,14 +2,14 @@
 //! block. Each step knows its exit status of systemd.exec(5); what fails is reported to PID 1 by name.
 #![forbid(unsafe_code)]
 
-use muster_exec::plan::expand_arguments;
+use muster_exec::direct::candidates;
+use muster_exec::environment::{Environment, assemble, expand_arguments};
 use muster_exec::{FIRST_FD, PLAN_FD, Plan, REPORT_FD};
 use muster_unit::{CapabilitySet, ExecDirectory, Privilege, StdInput, StdOutput};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -62,6 +62,9 @@ fn run(plan: &Plan) -> Step {
     let owner = (user.as_ref().map_or(0, |user| user.uid), gid.unwrap_or(0));
     let fds = passed(plan)?;
     let socket = if plan.has_socket { fds.last().cloned() } else { None };
+    if let Some(socket) = socket {
+        set_blocking(socket, true);
+    }
     let mut environment = environment(plan, user.as_ref())?;
     if plan.make_directories {
         make_directories(plan, owner, &mut environment)?;
@@ -120,18 +123,8 @@ fn find_group(wanted: &str) -> Step<u32> {
     entry.or_else(|| wanted.parse().ok()).ok_or((216, format!("Group={wanted}: there is no such group")))
 }
 
-fn environment(plan: &Plan, user: Option<&User>) -> Step<BTreeMap<String, String>> {
-    let exec = &plan.exec;
-    let mut all = BTreeMap::new();
-    let mut put = |text: &str| {
-        if let Some((name, value)) = text.split_once('=') {
-            all.insert(name.to_owned(), value.to_owned());
-        }
-    };
-    plan.base_environment.iter().for_each(|text| put(text));
-    if user.is_none() {
-        put("USER=root");
-    }
+fn environment(plan: &Plan, user: Option<&User>) -> Step<Environment> {
+    let mut login = Vec::new();
     if let Some(user) = user {
         // A user without a home or a shell of its own gets no variable that says so.
         let real = |value: &str| {
@@ -141,44 +134,43 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<BTreeMap<String, String
                 && !value.ends_with("/nologin")
                 && !value.ends_with("/false")
         };
-        for (name, value) in
-            [("HOME", &user.home), ("LOGNAME", &user.name), ("USER", &user.name), ("SHELL", &user.shell)]
-        {
-            if real(value) {
-                put(&format!("{name}={value}"));
-            }
-        }
+        let all = [("HOME", &user.home), ("LOGNAME", &user.name), ("USER", &user.name), ("SHELL", &user.shell)];
+        login.extend(all.into_iter().filter(|(_, value)| real(value)).map(|(name, value)| (name, value.as_str())));
+    } else {
+        login.push(("USER", "root"));
     }
-    exec.environment.iter().for_each(|(name, value)| put(&format!("{name}={value}")));
-    for file in &exec.environment_file {
+    let mut from_files = Vec::new();
+    for file in &plan.exec.environment_file {
         match std::fs::read_to_string(&file.path) {
-            Ok(text) => muster_unit::lexer::lines(&text).into_iter().for_each(|line| {
-                if let muster_unit::lexer::Line::Assignment { key, value, .. } = line {
-                    let words = muster_unit::split_words(&value).unwrap_or_else(|_| vec![value.clone()]);
-                    put(&format!("{key}={}", words.join(" ")));
-                }
-            }),
+            Ok(text) => from_files.extend(environment_file(&text)),
             Err(_) if file.optional => {}
             Err(error) => return Err((1, format!("EnvironmentFile={}: {error}", file.path))),
         }
     }
-    plan.own_environment.iter().for_each(|text| put(text));
-    put(&format!("SYSTEMD_EXEC_PID={}", std::process::id()));
+    let me = std::process::id().to_string();
+    let mut own = vec![("SYSTEMD_EXEC_PID", me.as_str())];
     if plan.set_watchdog_pid {
-        put(&format!("WATCHDOG_PID={}", std::process::id()));
+        own.push(("WATCHDOG_PID", me.as_str()));
     }
-    for name in &exec.unset_environment {
-        let (name, value) =
-            name.split_once('=').map_or((name.as_str(), None), |(name, value)| (name, Some(value)));
-        if value.is_none_or(|value| all.get(name).is_some_and(|known| known == value)) {
-            all.remove(name);
+    let (base, made) = (&plan.base_environment, &plan.own_environment);
+    Ok(assemble(base, &login, &plan.exec, &from_files, made, &own))
+}
+
+/// The assignments of an environment file.
+fn environment_file(text: &str) -> Vec<(String, String)> {
+    let lines = muster_unit::lexer::lines(text).into_iter();
+    let assignment = |line| match line {
+        muster_unit::lexer::Line::Assignment { key, value, .. } => {
+            let words = muster_unit::split_words(&value).unwrap_or_else(|_| vec![value.clone()]);
+            Some((key.to_string(), words.join(" ")))
         }
-    }
-    Ok(all)
+        _ => None,
+    };
+    lines.filter_map(assignment).collect()
 }
 
 /// `RuntimeDirectory=` and its kin.
-fn make_directories(plan: &Plan, (uid, gid): (u32, u32), environment: &mut BTreeMap<String, String>) -> Step {
+fn make_directories(plan: &Plan, (uid, gid): (u32, u32), environment: &mut Environment) -> Step {
     let exec = &plan.exec;
     let table: [(i32, &str, &str, &[ExecDirectory], u32); 5] = [
         (233, "RUNTIME_DIRECTORY", "/run", &exec.runtime_directory, exec.runtime_directory_mode),
@@ -228,7 +220,7 @@ fn open_at(path: &str, flags: OFlag, target: i32) -> Step {
     place(fd, target)
 }
 
-fn stdio(plan: &Plan, socket: Option<i32>, environment: &mut BTreeMap<String, String>) -> Step {
+fn stdio(plan: &Plan, socket: Option<i32>, environment: &mut Environment) -> Step {
     let exec = &plan.exec;
     let tty = exec.tty_path.clone().unwrap_or_else(|| "/dev/console".to_owned());
     let place_number = |number: i32, target: i32| place(borrow(number), target);
@@ -299,18 +291,15 @@ fn named_fd(plan: &Plan, name: &str) -> Option<i32> {
     i32::try_from(at).ok()?.checked_add(FIRST_FD)
 }
 
-/// The journal's stream protocol (systemd-journald.service(8)); null when there is no journal yet.
-fn journal(plan: &Plan, target: i32, environment: &mut BTreeMap<String, String>) -> Step {
-    let exec = &plan.exec;
+/// Output to the journal; null when there is no journal yet.
+fn journal(plan: &Plan, target: i32, environment: &mut Environment) -> Step {
+    let address = UnixAddr::new(muster_exec::journal::STREAM);
     let connected = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-        .and_then(|fd| connect(fd.as_raw_fd(), &UnixAddr::new("/run/systemd/journal/stdout")?).map(|()| fd));
+        .and_then(|fd| connect(fd.as_raw_fd(), &address?).map(|()| fd));
     let Ok(fd) = connected else { return open_at("/dev/null", OFlag::O_WRONLY, target) };
-    let name = plan.command.path.rsplit('/').next().unwrap_or("");
-    let identifier = exec.syslog_identifier.as_deref().unwrap_or(name);
-    let priority = (exec.syslog_facility as u8).saturating_mul(8).saturating_add(exec.syslog_level as u8);
-    let header =
-        format!("{identifier}\n{}\n{priority}\n{}\n0\n0\n0\n", plan.unit, u8::from(exec.syslog_level_prefix));
+    let header = muster_exec::journal::header(&plan.unit, &plan.command, &plan.exec);
     let mut stream = std::os::unix::net::UnixStream::from(fd);
+    let _ = stream.shutdown(std::net::Shutdown::Read);
     if stream.write_all(header.as_bytes()).is_err() {
         return open_at("/dev/null", OFlag::O_WRONLY, target);
     }
@@ -321,47 +310,9 @@ fn journal(plan: &Plan, target: i32, environment: &mut BTreeMap<String, String>)
 }
 
 fn limits(plan: &Plan) -> Step {
-    use nix::sys::resource::{Resource, setrlimit};
-    let exec = &plan.exec;
-    let table = [
-        (Resource::RLIMIT_CPU, exec.limit_cpu),
-        (Resource::RLIMIT_FSIZE, exec.limit_fsize),
-        (Resource::RLIMIT_DATA, exec.limit_data),
-        (Resource::RLIMIT_STACK, exec.limit_stack),
-        (Resource::RLIMIT_CORE, exec.limit_core),
-        (Resource::RLIMIT_RSS, exec.limit_rss),
-        (Resource::RLIMIT_NOFILE, exec.limit_nofile),
-        (Resource::RLIMIT_AS, exec.limit_as),
-        (Resource::RLIMIT_NPROC, exec.limit_nproc),
-        (Resource::RLIMIT_MEMLOCK, exec.limit_memlock),
-        (Resource::RLIMIT_LOCKS, exec.limit_locks),
-        (Resource::RLIMIT_SIGPENDING, exec.limit_sigpending),
-        (Resource::RLIMIT_MSGQUEUE, exec.limit_msgqueue),
-        (Resource::RLIMIT_NICE, exec.limit_nice),
-        (Resource::RLIMIT_RTPRIO, exec.limit_rtprio),
-        (Resource::RLIMIT_RTTIME, exec.limit_rttime),
-    ];
-    for (resource, limit) in table {
-        if let Some(limit) = limit {
-            // What the kernel does not let us raise is set as high as it does, as systemd does in containers.
-            let closest = |error| match nix::sys::resource::getrlimit(resource) {
-                Ok((_, hard)) if error == nix::errno::Errno::EPERM => {
-                    setrlimit(resource, limit.soft.min(hard), limit.hard.min(hard))
-                }
-                _ => Err(error),
-            };
-            step(
-                205,
-                &format!("{resource:?}"),
-                setrlimit(resource, limit.soft, limit.hard).or_else(closest),
-            )?;
-        }
-    }
-    if exec.limit_nofile.is_none() {
-        // PID 1 keeps many descriptors; what is not written for that expects the usual soft limit.
-        if let Ok((_, hard)) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE) {
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(1024), hard);
-        }
+    for (resource, soft, hard) in muster_exec::limits::of(&plan.exec) {
+        let set = muster_sys::set_limit(resource, soft, hard);
+        step(205, muster_exec::limits::name(resource), set)?;
     }
     Ok(())
 }
@@ -404,19 +355,12 @@ fn scheduling(plan: &Plan) -> Step {
 }
 
 /// Moves the passed descriptors down to 3 and names them (sd_listen_fds(3)).
-fn place_fds(plan: &Plan, fds: &[i32], environment: &mut BTreeMap<String, String>) -> Step {
+fn place_fds(plan: &Plan, fds: &[i32], environment: &mut Environment) -> Step {
     let count = plan.fd_names.len();
     for (target, fd) in (3_i32..).zip(fds.iter().take(count)) {
         let copy = borrow(*fd);
         step(202, "descriptors", muster_sys::place_fd(copy.as_fd(), target))?;
-        if plan.non_blocking {
-            let _ = fcntl(muster_sys::borrow_fd(target), FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-        } else if let Ok(flags) = fcntl(muster_sys::borrow_fd(target), FcntlArg::F_GETFL) {
-            let _ = fcntl(
-                muster_sys::borrow_fd(target),
-                FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) & !OFlag::O_NONBLOCK),
-            );
-        }
+        set_blocking(target, !plan.non_blocking);
     }
     let first_extra = i32::try_from(count).unwrap_or(0).saturating_add(3);
     for fd in first_extra..FIRST_FD.saturating_add(i32::try_from(fds.len()).unwrap_or(0)) {
@@ -428,6 +372,16 @@ fn place_fds(plan: &Plan, fds: &[i32], environment: &mut BTreeMap<String, String
         environment.insert("LISTEN_FDNAMES".to_owned(), plan.fd_names.join(":"));
     }
     Ok(())
+}
+
+/// Sets or clears O_NONBLOCK of an open file.
+fn set_blocking(fd: i32, blocking: bool) {
+    let fd = muster_sys::borrow_fd(fd);
+    if let Ok(flags) = fcntl(fd, FcntlArg::F_GETFL) {
+        let mut flags = OFlag::from_bits_retain(flags);
+        flags.set(OFlag::O_NONBLOCK, !blocking);
+        let _ = fcntl(fd, FcntlArg::F_SETFL(flags));
+    }
 }
 
 fn working_directory(plan: &Plan, user: Option<&User>) -> Step {
@@ -490,7 +444,7 @@ fn groups_of(name: &str) -> Vec<Gid> {
     listed.map(Gid::from_raw).collect()
 }
 
-fn become_program(plan: &Plan, environment: &BTreeMap<String, String>) -> Step {
+fn become_program(plan: &Plan, environment: &Environment) -> Step {
     let argv = if plan.command.no_env_expand {
         plan.command.argv.clone()
     } else {
@@ -503,19 +457,8 @@ fn become_program(plan: &Plan, environment: &BTreeMap<String, String>) -> Step {
         .map(|(name, value)| c_string(&format!("{name}={value}")))
         .collect::<Step<Vec<_>>>()?;
     let path = &plan.command.path;
-    let candidates: Vec<String> = if path.starts_with('/') {
-        vec![path.clone()]
-    } else {
-        let search = plan
-            .exec
-            .exec_search_path
-            .as_deref()
-            .or(environment.get("PATH").map(String::as_str))
-            .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
-        search.split(':').map(|directory| format!("{directory}/{path}")).collect()
-    };
     let mut last = nix::errno::Errno::ENOENT;
-    for candidate in candidates {
+    for candidate in candidates(&plan.command, &plan.exec, environment) {
         let Err(error) = nix::unistd::execve(&c_string(&candidate)?, &argv, &environment_block);
         last = if error == nix::errno::Errno::ENOENT { last } else { error };
     }

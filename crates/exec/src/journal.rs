@@ -1,0 +1,14 @@
+//! The journal's stream protocol (systemd-journald.service(8)): what a service's output begins with.
+
+use muster_unit::{ExecCommand, ExecSection};
+
+/// Where journald takes streams.
+pub const STREAM: &str = "/run/systemd/journal/stdout";
+
+/// The seven lines: identifier, unit, priority, level prefix, and no forwarding of its own.
+pub fn header(unit: &str, command: &ExecCommand, exec: &ExecSection) -> String {
+    let name = command.path.rsplit('/').next().unwrap_or("");
+    let identifier = exec.syslog_identifier.as_deref().unwrap_or(name);
+    let priority = (exec.syslog_facility as u8).saturating_mul(8).saturating_add(exec.syslog_level as u8);
+    format!("{identifier}\n{unit}\n{priority}\n{}\n0\n0\n0\n", u8::from(exec.syslog_level_prefix))
+}

@@ -1,0 +1,63 @@
+//! `Limit*=`: one row a directive, and what the kernel is told (getrlimit(2)).
+
+use muster_unit::{ExecSection, ResourceLimit};
+use nix::sys::resource::{Resource, getrlimit};
+
+type Row = (Resource, &'static str, fn(&ExecSection) -> Option<ResourceLimit>);
+
+const ROWS: [Row; 16] = [
+    (Resource::RLIMIT_CPU, "LimitCPU=", |exec| exec.limit_cpu),
+    (Resource::RLIMIT_FSIZE, "LimitFSIZE=", |exec| exec.limit_fsize),
+    (Resource::RLIMIT_DATA, "LimitDATA=", |exec| exec.limit_data),
+    (Resource::RLIMIT_STACK, "LimitSTACK=", |exec| exec.limit_stack),
+    (Resource::RLIMIT_CORE, "LimitCORE=", |exec| exec.limit_core),
+    (Resource::RLIMIT_RSS, "LimitRSS=", |exec| exec.limit_rss),
+    (Resource::RLIMIT_NOFILE, "LimitNOFILE=", |exec| exec.limit_nofile),
+    (Resource::RLIMIT_AS, "LimitAS=", |exec| exec.limit_as),
+    (Resource::RLIMIT_NPROC, "LimitNPROC=", |exec| exec.limit_nproc),
+    (Resource::RLIMIT_MEMLOCK, "LimitMEMLOCK=", |exec| exec.limit_memlock),
+    (Resource::RLIMIT_LOCKS, "LimitLOCKS=", |exec| exec.limit_locks),
+    (Resource::RLIMIT_SIGPENDING, "LimitSIGPENDING=", |exec| exec.limit_sigpending),
+    (Resource::RLIMIT_MSGQUEUE, "LimitMSGQUEUE=", |exec| exec.limit_msgqueue),
+    (Resource::RLIMIT_NICE, "LimitNICE=", |exec| exec.limit_nice),
+    (Resource::RLIMIT_RTPRIO, "LimitRTPRIO=", |exec| exec.limit_rtprio),
+    (Resource::RLIMIT_RTTIME, "LimitRTTIME=", |exec| exec.limit_rttime),
+];
+
+/// The directive of a resource.
+pub fn name(resource: i32) -> &'static str {
+    ROWS.iter().find(|(row, ..)| *row as i32 == resource).map_or("a limit", |(_, name, _)| name)
+}
+
+/// Resource, soft and hard limit of all that is to be set. What may not be raised here (containers without the right to)
+/// is set as high as it may, as systemd does.
+pub fn of(exec: &ExecSection) -> Vec<(i32, u64, u64)> {
+    let said = |(resource, _, get): &Row| {
+        let limit = get(exec)?;
+        let most = highest(*resource);
+        Some((*resource as i32, limit.soft.min(most), limit.hard.min(most)))
+    };
+    let mut all: Vec<_> = ROWS.iter().filter_map(said).collect();
+    if exec.limit_nofile.is_none() {
+        let (soft, hard) = default_nofile();
+        all.push((Resource::RLIMIT_NOFILE as i32, soft, hard));
+    }
+    all
+}
+
+/// `DefaultLimitNOFILE=` (systemd-system.conf(5)), soft and hard, as far as it may be had here. PID 1 itself keeps more
+/// descriptors, but what is not written for many expects the usual soft limit.
+pub fn default_nofile() -> (u64, u64) {
+    let hard = highest(Resource::RLIMIT_NOFILE).min(524_288);
+    (hard.min(1024), hard)
+}
+
+fn hard(resource: Resource) -> u64 {
+    getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard)
+}
+
+/// How high this process may raise a limit: without bound where it has the right (CAP_SYS_RESOURCE).
+fn highest(resource: Resource) -> u64 {
+    let free = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE);
+    if free.unwrap_or(false) { u64::MAX } else { hard(resource) }
+}
