@@ -175,7 +175,7 @@ impl<'a> UnitView<'a> {
 
     /// How processes are killed.
     pub fn kill(&self) -> &KillSection {
-        self.unit.file.kill.as_ref().unwrap_or_else(|| self.defaults.kill.get_or_init(Default::default))
+        self.unit.file.kill.as_deref().unwrap_or_else(|| self.defaults.kill.get_or_init(Default::default))
     }
 
     /// The cgroup's settings.

@@ -14,6 +14,9 @@ use std::rc::Rc;
 /// So many units are loaded at most.
 const UNITS_MAX: usize = 65_536;
 
+/// Templates of so many sockets are kept for their next instance.
+const TEMPLATES_MAX: usize = 256;
+
 type Pair = (Dependency, UnitName);
 
 impl Manager {
@@ -43,9 +46,35 @@ impl Manager {
         linked
     }
 
+    /// The same for an instance of a template that may come by the thousand: the template is read once.
+    pub(crate) fn load_instance(&mut self, name: &UnitName, source: &dyn Source) -> UnitId {
+        let file = self.further_instance(name, source);
+        let file = file.unwrap_or_else(|| self.read(name, source));
+        if let Some(template) = name.template().filter(|_| self.templates.len() < TEMPLATES_MAX) {
+            let first = || Rc::new(UnitFile { diagnostics: Vec::new(), ..file.clone() });
+            self.templates.entry(template).or_insert_with(first);
+        }
+        let id = self.add(name, file);
+        self.link_all(vec![id], source);
+        id
+    }
+
+    fn further_instance(&self, name: &UnitName, source: &dyn Source) -> Option<UnitFile> {
+        if self.state.names.contains_key(name) || self.state.transient.contains_key(name) {
+            return None;
+        }
+        let of = self.templates.get(&name.template()?)?;
+        muster_unit::further_instance(of, name, source, &self.state.facts.specifiers)
+    }
+
     /// Reads one unit, without following its references.
     fn load_one(&mut self, name: &UnitName, source: &dyn Source) -> UnitId {
         let file = self.read(name, source);
+        self.add(name, file)
+    }
+
+    /// Makes a unit of a file.
+    fn add(&mut self, name: &UnitName, file: UnitFile) -> UnitId {
         if let Some(&id) = self.state.names.get(&file.id) {
             // Another name of a unit that is here already.
             self.state.names.insert(name.clone(), id);
@@ -193,6 +222,7 @@ impl Manager {
 
     /// Reads everything anew after the source changed. States, jobs and processes stay.
     pub(crate) fn reload_all(&mut self, source: &dyn Source) {
+        self.templates.clear();
         let ids: Vec<UnitId> = self.state.units.keys().copied().collect();
         for id in &ids {
             self.state.graph.remove_from(*id);
@@ -244,7 +274,7 @@ impl Manager {
         }
     }
 
-    fn may_unload(&self, id: UnitId) -> bool {
+    pub(crate) fn may_unload(&self, id: UnitId) -> bool {
         let Some(unit) = self.state.units.get(&id) else { return false };
         let state = unit.active_state();
         let idle =

@@ -8,8 +8,9 @@ use crate::effect::{Effect, Level, Reply, RequestId};
 use crate::event::{Event, Now, ShutdownVerb};
 use crate::state::{Facts, Kind, Stamp, State, Unit};
 use muster_graph::{JobId, JobMode, JobType, UnitId};
-use muster_unit::{Source, UnitName};
-use std::collections::VecDeque;
+use muster_unit::{Source, UnitFile, UnitName};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 /// PID 1's mind.
 #[derive(Debug, Default)]
@@ -21,6 +22,9 @@ pub struct Manager {
     pub(crate) booting: bool,
     /// Targets of `SuccessAction=` and its kin, with the reason; empty between events.
     pub(crate) wanted_targets: Vec<(&'static str, String)>,
+    /// A loaded instance of each template whose instances come with connections: what the next is made from. Kept until
+    /// the next reload; losing it costs a reading.
+    pub(crate) templates: BTreeMap<UnitName, Rc<UnitFile>>,
     /// When what is due; follows from the state.
     pub(crate) deadlines: Deadlines,
 }
@@ -206,9 +210,14 @@ impl Manager {
         self.deadlines.first()
     }
 
+    /// Whether the next event may begin with unloading units: what is to be said of them is said before.
+    pub fn may_unload_units(&self) -> bool {
+        self.state.gc_queue.iter().any(|id| self.may_unload(*id))
+    }
+
     /// Whether a `Tick` at this moment finds something to do.
     pub fn needs_tick(&self, now: Now) -> bool {
-        !self.state.gc_queue.is_empty() || self.next_deadline().is_some_and(|at| at <= now.monotonic_usec)
+        self.may_unload_units() || self.next_deadline().is_some_and(|at| at <= now.monotonic_usec)
     }
 
     fn unit_deadline(&self, unit: &Unit) -> Option<u64> {

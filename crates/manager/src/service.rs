@@ -78,7 +78,7 @@ impl Manager {
     }
 
     pub(crate) fn kill_section(&self, id: UnitId) -> Option<&muster_unit::KillSection> {
-        self.state.units.get(&id)?.file.kill.as_ref()
+        self.state.units.get(&id)?.file.kill.as_deref()
     }
 
     /// The commands of one list.

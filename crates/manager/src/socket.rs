@@ -65,6 +65,14 @@ impl Manager {
         }
     }
 
+    /// The configuration, shared: for effects.
+    fn socket_section(&self, id: UnitId) -> Option<Rc<SocketSection>> {
+        match &self.state.units.get(&id)?.file.body {
+            muster_unit::Body::Socket(section) => Some(section.clone()),
+            _ => None,
+        }
+    }
+
     fn socket_sub(&self, id: UnitId) -> SocketSub {
         self.socket(id).map_or(SocketSub::Dead, |socket| socket.sub)
     }
@@ -173,12 +181,12 @@ impl Manager {
 
     fn open_sockets(&mut self, id: UnitId) {
         self.set_socket_sub(id, SocketSub::StartChown);
-        let Some(config) = self.socket_config(id).cloned() else { return };
+        let Some(config) = self.socket_section(id) else { return };
         let keep = self.socket(id).map_or_else(Vec::new, |socket| {
             socket.ports.iter().map(|port| (port.listen_index, port.fd)).collect()
         });
         let unit = self.name_of(id);
-        self.effects.push_back(Effect::OpenSockets { unit, config: Rc::new(config), keep });
+        self.effects.push_back(Effect::OpenSockets { unit, config, keep });
     }
 
     /// The runtime opened what it could, or says what stood in the way.
@@ -373,12 +381,11 @@ impl Manager {
         if !self.trigger_is_allowed(id, true) || !self.connection_fits(id, &peer) {
             return self.refuse(fd);
         }
-        let Some(section) = self.socket_config(id) else { return self.refuse(fd) };
-        let config = Rc::new(section.clone());
+        let Some(config) = self.socket_section(id) else { return self.refuse(fd) };
         let number = self.socket(id).map_or(0, |socket| socket.accepted);
         let instance = format!("{number}-{}", peer.instance_tail);
         let Some(name) = self.instance_name(id, &instance) else { return self.refuse(fd) };
-        let service = self.load(&name, source);
+        let service = self.load_instance(&name, source);
         if let Some(socket) = self.socket_mut(id) {
             socket.accepted = socket.accepted.saturating_add(1);
             socket.connections = socket.connections.saturating_add(1);
@@ -556,8 +563,8 @@ impl Manager {
             self.state.ports.remove(fd);
         }
         let unit = self.name_of(id);
-        if let Some(config) = self.socket_config(id).cloned() {
-            self.effects.push_back(Effect::RemoveSocketNodes { unit, config: Rc::new(config) });
+        if let Some(config) = self.socket_section(id) {
+            self.effects.push_back(Effect::RemoveSocketNodes { unit, config });
         }
         self.effects.push_back(Effect::CloseFds { fds });
     }

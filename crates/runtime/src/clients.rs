@@ -15,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
     accept4, bind, getsockopt, listen, recvmsg, sendmsg, socket, sockopt,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -54,6 +54,10 @@ pub struct Clients {
     pub(crate) bus: crate::system_bus::SystemBus,
     /// Who keeps which units loaded: a client of ours, or a name on the bus.
     references: Vec<(String, UnitName)>,
+    /// Units that changed in this turn and were not told of yet.
+    changed_units: BTreeSet<UnitName>,
+    /// Units announced in this turn.
+    new_units: BTreeSet<UnitName>,
 }
 
 impl Clients {
@@ -86,6 +90,8 @@ impl Clients {
             pending: BTreeMap::new(),
             bus: Default::default(),
             references: Vec::new(),
+            changed_units: BTreeSet::new(),
+            new_units: BTreeSet::new(),
         })
     }
 
@@ -357,23 +363,55 @@ impl Runtime {
         }
     }
 
-    /// Tells every client.
+    /// Tells every client. Changes of one unit within a turn are told once, at its end; before that only where a client
+    /// acts on the news of a job, or the unit goes.
     pub(crate) fn announce(&mut self, signal: &BusSignal) {
         self.follow_bus_service(signal);
-        if self.clients.clients.is_empty() {
+        match signal {
+            BusSignal::UnitChanged { unit } => {
+                // Who hears of a new unit looks at it after this turn.
+                if !self.clients.new_units.contains(unit) {
+                    self.clients.changed_units.insert(unit.clone());
+                }
+                return;
+            }
+            BusSignal::UnitNew { unit } => {
+                self.clients.new_units.insert(unit.clone());
+            }
+            BusSignal::JobRemoved { unit, .. } => {
+                if let Some(unit) = self.clients.changed_units.take(unit) {
+                    self.tell(&BusSignal::UnitChanged { unit });
+                }
+            }
+            _ => {}
+        }
+        self.tell(signal);
+    }
+
+    /// Tells what changed since the last time. Comes before units may be unloaded.
+    pub(crate) fn announce_changes(&mut self) {
+        for unit in std::mem::take(&mut self.clients.changed_units) {
+            self.tell(&BusSignal::UnitChanged { unit });
+        }
+    }
+
+    /// The end of a turn, for announcements.
+    pub(crate) fn end_announcements(&mut self) {
+        self.announce_changes();
+        self.clients.new_units.clear();
+    }
+
+    fn tell(&mut self, signal: &BusSignal) {
+        let silent = self.clients.bus.token.filter(|_| !self.clients.bus.wants_signals());
+        let listens = |token: Token, client: &Client| client.peer.is_ready() && silent != Some(token);
+        let clients = self.clients.clients.iter();
+        let tokens: Vec<Token> =
+            clients.filter(|(token, client)| listens(**token, client)).map(|(token, _)| *token).collect();
+        if tokens.is_empty() {
             return;
         }
         let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
         let messages = muster_control::signals(&self.manager, &live, signal);
-        let silent = self.clients.bus.token.filter(|_| !self.clients.bus.wants_signals());
-        let listens = |token: Token, client: &Client| client.peer.is_ready() && silent != Some(token);
-        let tokens: Vec<Token> = self
-            .clients
-            .clients
-            .iter()
-            .filter(|(token, client)| listens(**token, client))
-            .map(|(token, _)| *token)
-            .collect();
         for token in tokens {
             for message in &messages {
                 self.send(token, message);

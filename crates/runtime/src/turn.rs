@@ -278,15 +278,20 @@ impl Runtime {
         }
         self.retry_listeners();
         self.log.flush();
+        self.announce_changes();
         if self.manager.needs_tick(clock::now()) {
             self.deliver(Event::Tick);
         }
+        self.end_announcements();
         self.processes.take_memory_back();
         self.clients_write();
     }
 
     /// Hands one event over, and does what follows from it.
     pub(crate) fn deliver(&mut self, event: Event) {
+        if self.manager.may_unload_units() {
+            self.announce_changes();
+        }
         self.manager.handle(clock::now(), &self.index, event);
         self.work_off();
     }
@@ -298,6 +303,9 @@ impl Runtime {
                 self.perform(effect);
             }
             let Some(event) = self.follow_up.pop_front() else { return };
+            if self.manager.may_unload_units() {
+                self.announce_changes();
+            }
             self.manager.handle(clock::now(), &self.index, event);
         }
     }

@@ -40,8 +40,8 @@ impl LoadState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // each variant is its type
 pub enum Body {
-    Service(Box<ServiceSection>),
-    Socket(Box<SocketSection>),
+    Service(Rc<ServiceSection>),
+    Socket(Rc<SocketSection>),
     Target,
     Slice(SliceSection),
     Timer(Box<TimerSection>),
@@ -57,8 +57,8 @@ impl Body {
     /// The empty body of a type.
     pub fn new(kind: UnitKind) -> Body {
         match kind {
-            UnitKind::Service => Body::Service(Box::default()),
-            UnitKind::Socket => Body::Socket(Box::default()),
+            UnitKind::Service => Body::Service(Rc::default()),
+            UnitKind::Socket => Body::Socket(Rc::default()),
             UnitKind::Target => Body::Target,
             UnitKind::Slice => Body::Slice(SliceSection::default()),
             UnitKind::Timer => Body::Timer(Box::default()),
@@ -106,13 +106,13 @@ pub struct UnitFile {
     /// When each of these files was last changed as it was read, in microseconds since 1970.
     pub stamps: Vec<(String, u64)>,
     /// `[Unit]`, with what `.wants` and its kin add.
-    pub unit: UnitSection,
+    pub unit: Rc<UnitSection>,
     /// `[Install]`.
-    pub install: InstallSection,
+    pub install: Rc<InstallSection>,
     /// Execution context, where the type has one.
     pub exec: Option<Rc<ExecSection>>,
     /// Kill context, where the type has one.
-    pub kill: Option<KillSection>,
+    pub kill: Option<Rc<KillSection>>,
     /// Resource control, where the type has it.
     pub cgroup: Option<Rc<CGroupSection>>,
     /// The type's own section.
@@ -121,6 +121,34 @@ pub struct UnitFile {
     pub diagnostics: Vec<Diagnostic>,
     /// Directives that were set and have no effect yet.
     pub not_applied: Vec<String>,
+    /// How the settings depend on the instance's name.
+    #[serde(default)]
+    pub instance_use: InstanceUse,
+}
+
+/// What in a template's settings differs from instance to instance, beside the name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InstanceUse {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// `Description=`, with this text before expansion.
+    Description(String),
+    /// Something else.
+    More,
+}
+
+impl InstanceUse {
+    /// After one more assignment: of a text that names the instance, or of one that does not.
+    pub(crate) fn after(&self, section: &str, key: &str, naming: Option<&str>) -> InstanceUse {
+        match (self, section, key, naming) {
+            (InstanceUse::More, ..) => InstanceUse::More,
+            (_, "Unit", "Description", Some(text)) => InstanceUse::Description(text.to_owned()),
+            (_, "Unit", "Description", None) => InstanceUse::Nothing,
+            (_, _, _, Some(_)) => InstanceUse::More,
+            (_, _, _, None) => self.clone(),
+        }
+    }
 }
 
 // Most units say little of these two large sections, and many nothing: those share one.
@@ -147,16 +175,17 @@ impl UnitFile {
             fragment_path: None,
             drop_in_paths: Vec::new(),
             stamps: Vec::new(),
-            unit: UnitSection::default(),
-            install: InstallSection::default(),
+            unit: Rc::default(),
+            install: Rc::default(),
             exec: runs.then(|| {
                 (if kind == UnitKind::Service { &DEFAULT_EXEC } else { &OTHER_EXEC }).with(Rc::clone)
             }),
-            kill: kills.then(KillSection::default),
+            kill: kills.then(Rc::default),
             cgroup: holds.then(|| DEFAULT_CGROUP.with(Rc::clone)),
             body: Body::new(kind),
             diagnostics: Vec::new(),
             not_applied: Vec::new(),
+            instance_use: InstanceUse::Nothing,
         }
     }
 

@@ -4,7 +4,7 @@
 
 use crate::builtin;
 use crate::diagnostic::Diagnostic;
-use crate::file::{Body, LoadState, UnitFile};
+use crate::file::{Body, InstanceUse, LoadState, UnitFile};
 use crate::lexer::{Line, lines, short};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
@@ -90,6 +90,36 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
     file
 }
 
+/// A further instance of a template, from one that was loaded before: nothing is read and nothing parsed anew. `None` where
+/// this instance has files of its own, or the settings depend on its name in more than the description.
+pub fn further_instance(
+    of: &UnitFile,
+    name: &UnitName,
+    source: &dyn Source,
+    machine: &SpecifierContext,
+) -> Option<UnitFile> {
+    let has_own = source.lookup(name) != Lookup::NotFound
+        || !source.drop_ins(&format!("{name}.d")).is_empty()
+        || LINKS.iter().any(|suffix| !source.linked(&format!("{name}.{suffix}")).is_empty());
+    if has_own || of.load_state != LoadState::Loaded || of.names.len() != 1 {
+        return None;
+    }
+    let mut file = of.clone();
+    file.names = [name.clone()].into();
+    file.id = name.clone();
+    file.diagnostics.clear();
+    match &of.instance_use {
+        InstanceUse::Nothing => {}
+        InstanceUse::Description(text) => {
+            let fragment = of.fragment_path.clone().unwrap_or_default();
+            let text = expand(text, &UnitFacts::new(name, &fragment, machine)).ok()?;
+            Rc::make_mut(&mut file.unit).description = Some(text);
+        }
+        InstanceUse::More => return None,
+    }
+    Some(file)
+}
+
 /// A unit given by a client rather than by a file. Drop-ins apply to it too.
 pub fn load_text(name: &UnitName, text: &str, source: &dyn Source, machine: &SpecifierContext) -> UnitFile {
     let mut file = UnitFile::not_found(name.clone());
@@ -107,7 +137,7 @@ pub fn assign(
     machine: &SpecifierContext,
 ) -> Result<(), String> {
     let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
-    let facts = UnitFacts { name: &id, fragment: &fragment, machine };
+    let facts = UnitFacts::new(&id, &fragment, machine);
     match assign_one(file, section, key, value, &facts) {
         Some(done) => done.map(|effect| note_effect(file, key, effect)),
         None => Err(format!("unknown directive {key}= in [{section}]")),
@@ -145,7 +175,7 @@ fn resolve(name: &UnitName, source: &dyn Source) -> (UnitName, Lookup) {
 fn finish(file: &mut UnitFile, text: &str, source: &dyn Source, machine: &SpecifierContext) {
     file.load_state = LoadState::Loaded;
     let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
-    let facts = UnitFacts { name: &id, fragment: &fragment, machine };
+    let facts = UnitFacts::new(&id, &fragment, machine);
     let shown = if fragment.is_empty() { id.to_string() } else { fragment.clone() };
     apply(file, &shown, text, &facts);
     for path in drop_ins(file, source) {
@@ -200,30 +230,25 @@ fn drop_in_directories(file: &UnitFile) -> Vec<String> {
 
 fn add_links(file: &mut UnitFile, source: &dyn Source) {
     let names: Vec<UnitName> = file.names.iter().cloned().chain(file.id.template()).collect();
+    let instance = file.id.instance().unwrap_or("").to_owned();
     for name in names {
-        let instance = file.id.instance().unwrap_or("").to_owned();
-        let linked =
-            |suffix: &str| -> Vec<UnitName> {
-                let names = source.linked(&format!("{name}.{suffix}")).into_iter();
-                names
-                    .filter_map(|linked| {
-                        if linked.is_template() { linked.with_instance(&instance) } else { Some(linked) }
-                    })
-                    .collect()
-            };
-        for (suffix, list) in [
-            ("wants", &mut file.unit.wants),
-            ("requires", &mut file.unit.requires),
-            ("upholds", &mut file.unit.upholds),
-        ] {
-            for other in linked(suffix) {
-                if !list.contains(&other) && other != file.id {
-                    list.push(other);
-                }
+        for suffix in LINKS {
+            for linked in source.linked(&format!("{name}.{suffix}")) {
+                let other = if linked.is_template() { linked.with_instance(&instance) } else { Some(linked) };
+                let unit = Rc::make_mut(&mut file.unit);
+                let list = match suffix {
+                    "wants" => &mut unit.wants,
+                    "requires" => &mut unit.requires,
+                    _ => &mut unit.upholds,
+                };
+                list.extend(other.filter(|other| *other != file.id && !list.contains(other)));
             }
         }
     }
 }
+
+/// Directories of links that are dependencies.
+const LINKS: [&str; 3] = ["wants", "requires", "upholds"];
 
 fn complain(file: &mut UnitFile, line: u32, message: &str) {
     let shown = file.fragment_path.clone().unwrap_or_else(|| file.id.to_string());
@@ -266,7 +291,12 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
                     }
                     continue;
                 };
-                match assign_one(file, section, &key, &value, facts) {
+                let assigned = assign_one(file, section, &key, &value, facts);
+                let named = facts.take_named_instance();
+                if named || key == "Description" {
+                    file.instance_use = file.instance_use.after(section, &key, named.then_some(&value));
+                }
+                match assigned {
                     Some(Ok(effect)) => {
                         if !value.is_empty() {
                             note_effect(file, &key, effect);
@@ -326,8 +356,8 @@ fn assign_one(
     let context = Context { expand: &expander, expands: true };
     match section {
         "Unit" if IGNORED.contains(&("Unit", key)) => return Some(Ok(Effect::Ignored)),
-        "Unit" => return file.unit.assign(key, value, &context),
-        "Install" => return file.install.assign(key, value, &context),
+        "Unit" => return Rc::make_mut(&mut file.unit).assign(key, value, &context),
+        "Install" => return Rc::make_mut(&mut file.install).assign(key, value, &context),
         _ => {}
     }
     let mine = MUSTER_KEYS.contains(&key);
@@ -341,7 +371,7 @@ fn assign_one(
         let mut last = Ok(Effect::Applied);
         for key in *keys {
             last = if *target == "Unit" {
-                file.unit.assign(key, value, &context)?
+                Rc::make_mut(&mut file.unit).assign(key, value, &context)?
             } else {
                 assign_body(file, key, value, &context)?
             };
@@ -353,8 +383,8 @@ fn assign_one(
 
 fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_>) -> Option<Assigned> {
     let own = match &mut file.body {
-        Body::Service(section) => section.assign(key, value, context),
-        Body::Socket(section) => section.assign(key, value, context),
+        Body::Service(section) => Rc::make_mut(section).assign(key, value, context),
+        Body::Socket(section) => Rc::make_mut(section).assign(key, value, context),
         Body::Slice(section) => section.assign(key, value, context),
         Body::Timer(section) => section.assign(key, value, context),
         Body::Path(section) => section.assign(key, value, context),
@@ -368,11 +398,10 @@ fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_
         Rc::make_mut(exec).more.output_is_set = !value.is_empty();
     }
     own.or_else(|| file.exec.as_mut().and_then(|exec| Rc::make_mut(exec).assign(key, value, context)))
-        .or_else(|| file.kill.as_mut().and_then(|kill| kill.assign(key, value, context)))
+        .or_else(|| file.kill.as_mut().and_then(|kill| Rc::make_mut(kill).assign(key, value, context)))
         .or_else(|| file.cgroup.as_mut().and_then(|cgroup| Rc::make_mut(cgroup).assign(key, value, context)))
 }
 
-/// Defaults that depend on other settings, and zeros that mean infinity.
 /// The paths that a unit cannot do without, beyond what it says by `RequiresMountsFor=`: where its sockets lie, and its
 /// directories (systemd.socket(5) and systemd.exec(5), "Implicit Dependencies").
 fn places(file: &UnitFile) -> Vec<String> {
@@ -399,6 +428,7 @@ fn places(file: &UnitFile) -> Vec<String> {
     places
 }
 
+/// Defaults that depend on other settings, and zeros that mean infinity.
 fn settle(file: &mut UnitFile) {
     let endless = |span: &mut Option<Timespan>| {
         if *span == Some(Timespan(0)) {
@@ -407,6 +437,7 @@ fn settle(file: &mut UnitFile) {
     };
     match &mut file.body {
         Body::Service(section) => {
+            let section = Rc::make_mut(section);
             endless(&mut section.timeout_start_sec);
             endless(&mut section.timeout_stop_sec);
             endless(&mut section.runtime_max_sec);
@@ -414,7 +445,7 @@ fn settle(file: &mut UnitFile) {
                 section.timeout_start_sec = Some(Timespan::INFINITY);
             }
         }
-        Body::Socket(section) => endless(&mut section.timeout_sec),
+        Body::Socket(section) => endless(&mut Rc::make_mut(section).timeout_sec),
         Body::Mount(section) => endless(&mut section.timeout_sec),
         Body::Swap(section) => endless(&mut section.timeout_sec),
         Body::Scope(section) => {
@@ -428,11 +459,11 @@ fn settle(file: &mut UnitFile) {
         | Body::Automount(_)
         | Body::Device => {}
     }
-    for span in [&mut file.unit.job_timeout_sec, &mut file.unit.job_running_timeout_sec] {
-        endless(span);
-    }
     let places = places(file);
-    file.unit.requires_mounts_for.extend(places);
+    let unit = Rc::make_mut(&mut file.unit);
+    endless(&mut unit.job_timeout_sec);
+    endless(&mut unit.job_running_timeout_sec);
+    unit.requires_mounts_for.extend(places);
     if let Some(cgroup) = &mut file.cgroup {
         if cgroup.delegate == Some(crate::value::Delegate::Controllers(vec!["-".to_owned()])) {
             Rc::make_mut(cgroup).delegate = None;

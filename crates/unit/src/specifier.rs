@@ -2,6 +2,7 @@
 
 use crate::value::{UnitName, path_unescape, unescape_name};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// The longest text that expansion may give, in bytes.
@@ -36,6 +37,20 @@ pub struct UnitFacts<'a> {
     pub fragment: &'a str,
     /// The machine.
     pub machine: &'a SpecifierContext,
+    /// A specifier was expanded that says something of the instance.
+    named_instance: Cell<bool>,
+}
+
+impl<'a> UnitFacts<'a> {
+    /// Of a unit.
+    pub fn new(name: &'a UnitName, fragment: &'a str, machine: &'a SpecifierContext) -> UnitFacts<'a> {
+        UnitFacts { name, fragment, machine, named_instance: Cell::new(false) }
+    }
+
+    /// Whether the instance was named since this was last asked.
+    pub fn take_named_instance(&self) -> bool {
+        self.named_instance.take()
+    }
 }
 
 /// Expands every specifier of a text. An unknown one is an error that names it.
@@ -66,6 +81,9 @@ pub fn expand(text: &str, facts: &UnitFacts<'_>) -> Result<String, String> {
 
 fn value(letter: char, facts: &UnitFacts<'_>) -> Option<String> {
     let (name, machine) = (facts.name, facts.machine);
+    if "nNiIfd".contains(letter) {
+        facts.named_instance.set(true);
+    }
     let instance = name.instance().unwrap_or("");
     let last = name.prefix().rsplit('-').next().unwrap_or("");
     let os = |key: &str| machine.os_release.get(key).cloned().unwrap_or_default();
@@ -123,7 +141,7 @@ mod tests {
     fn names_and_machine() {
         let name: UnitName = "a-foo@dev-sd\\x2da.service".parse().unwrap();
         let machine = SpecifierContext { hostname: "h.example".into(), ..SpecifierContext::default() };
-        let facts = UnitFacts { name: &name, fragment: "/etc/systemd/system/a.service", machine: &machine };
+        let facts = UnitFacts::new(&name, "/etc/systemd/system/a.service", &machine);
         assert_eq!(
             expand("%n|%p|%i|%I|%f|%j|%l|%Y|100%%", &facts).unwrap(),
             "a-foo@dev-sd\\x2da.service|a-foo|dev-sd\\x2da|dev/sd-a|/dev/sd-a|foo|h|/etc/systemd/system|100%"
