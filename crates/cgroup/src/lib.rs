@@ -228,6 +228,15 @@ impl Tree {
         }
     }
 
+    /// Removes a cgroup that holds nothing, by one call that also tells whether it does.
+    pub fn remove_if_empty(&mut self, path: &str) -> bool {
+        let gone = !path.is_empty() && fs::remove_dir(self.directory(path)).is_ok();
+        if gone {
+            self.unwatch(path);
+        }
+        gone
+    }
+
     /// Removes a cgroup and the empty ones below it. What holds processes stays, and is false.
     fn try_to_remove(&self, path: &str) -> bool {
         let gone = |done: io::Result<()>| done.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true);

@@ -2,6 +2,7 @@
 
 use muster_unit::{ExecSection, ResourceLimit};
 use nix::sys::resource::{Resource, getrlimit};
+use std::sync::OnceLock;
 
 type Row = (Resource, &'static str, fn(&ExecSection) -> Option<ResourceLimit>);
 
@@ -48,7 +49,8 @@ pub fn of(exec: &ExecSection) -> Vec<(i32, u64, u64)> {
 /// `DefaultLimitNOFILE=` (systemd-system.conf(5)), soft and hard, as far as it may be had here. PID 1 itself keeps more
 /// descriptors, but what is not written for many expects the usual soft limit.
 pub fn default_nofile() -> (u64, u64) {
-    let hard = highest(Resource::RLIMIT_NOFILE).min(524_288);
+    static HARD: OnceLock<u64> = OnceLock::new();
+    let hard = *HARD.get_or_init(|| highest(Resource::RLIMIT_NOFILE).min(524_288));
     (hard.min(1024), hard)
 }
 

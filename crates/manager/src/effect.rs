@@ -159,8 +159,9 @@ pub enum Effect {
     /// Signal one process that we started or watch.
     KillProcess { pid: u32, signal: i32, value: Option<i32> },
     /// Signal every process in a cgroup and below, but for those named. `CgroupEmptied` follows when it is empty, at once
-    /// where it is so already; the runtime reads `cgroup.events` at the moment it delivers that event, never earlier.
-    KillCgroup { path: String, signal: i32, except: Vec<u32>, send_cont: bool, send_hup: bool },
+    /// where it is so already; the runtime reads `cgroup.events` at the moment it delivers that event, never earlier. With
+    /// `last` nothing will run in it any more, and what is found empty may be removed.
+    KillCgroup { path: String, signal: i32, except: Vec<u32>, send_cont: bool, send_hup: bool, last: bool },
     /// Make the cgroup of a unit and set its attributes.
     RealizeCgroup {
         path: String,

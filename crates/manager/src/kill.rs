@@ -9,7 +9,7 @@
 
 use crate::effect::Effect;
 use crate::manager::Manager;
-use crate::state::{Kind, ServiceSub, SocketSub};
+use crate::state::{CommandList, Kind, ServiceSub, SocketSub};
 use muster_graph::UnitId;
 use muster_unit::{KillMode, Signal};
 
@@ -59,6 +59,7 @@ impl Manager {
             }
         }
         let send_cont = wave == Wave::Polite;
+        let last = self.commands(id, CommandList::ExecStopPost).is_empty();
         match cgroup {
             Some(path) if whole => {
                 self.effects.push_back(Effect::KillCgroup {
@@ -67,6 +68,7 @@ impl Manager {
                     except: known,
                     send_cont,
                     send_hup: hup,
+                    last,
                 });
                 true
             }

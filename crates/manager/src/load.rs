@@ -78,6 +78,9 @@ impl Manager {
         if let Some(&id) = self.state.names.get(&file.id) {
             // Another name of a unit that is here already.
             self.state.names.insert(name.clone(), id);
+            if let Some(unit) = self.state.units.get_mut(&id).filter(|unit| !unit.file.names.contains(name)) {
+                Rc::make_mut(&mut unit.file).names.insert(name.clone());
+            }
             return id;
         }
         self.state.next_unit = self.state.next_unit.saturating_add(1);
@@ -294,7 +297,7 @@ impl Manager {
 
     fn unload(&mut self, id: UnitId) {
         let Some(unit) = self.state.units.get(&id) else { return };
-        let name = unit.name.clone();
+        let (name, file) = (unit.name.clone(), unit.file.clone());
         let refers: Vec<UnitId> = Dependency::ALL
             .iter()
             .flat_map(|kind| self.state.graph.of(id, *kind).collect::<Vec<_>>())
@@ -302,7 +305,11 @@ impl Manager {
         self.state.graph.remove_unit(id);
         self.state.units.remove(&id);
         self.follow_deadline(id);
-        self.state.names.retain(|_, owner| *owner != id);
+        for alias in file.names.iter().chain([&name]) {
+            if self.state.names.get(alias) == Some(&id) {
+                self.state.names.remove(alias);
+            }
+        }
         self.state.changed.remove(&id);
         self.state.idle.remove(&id);
         self.state.transient.remove(&name);

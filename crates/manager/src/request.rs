@@ -232,6 +232,7 @@ impl Manager {
                 except: targets,
                 send_cont: false,
                 send_hup: false,
+                last: false,
             });
         }
         Ok(Reply::Done)

@@ -232,8 +232,27 @@ impl Manager {
         let spawn = self.spawn_command(id, list, index, role);
         let Some(service) = self.service_mut(id) else { return };
         match role {
-            SpawnRole::Main => service.main = spawn,
+            SpawnRole::Main => {
+                service.main = spawn;
+                self.give_connection_away(id);
+            }
             SpawnRole::Control => service.control = spawn,
+        }
+    }
+
+    /// A connection that only the main process needs is its own from here on: its end is seen at the far end at once.
+    fn give_connection_away(&mut self, id: UnitId) {
+        let needed_later = [
+            CommandList::ExecStartPost,
+            CommandList::ExecReload,
+            CommandList::ExecStop,
+            CommandList::ExecStopPost,
+        ];
+        let alone = self.commands(id, CommandList::ExecStart).len() == 1
+            && needed_later.iter().all(|list| self.commands(id, *list).is_empty());
+        let service = self.service_mut(id).filter(|_| alone);
+        if let Some(fd) = service.and_then(|service| service.connection.take()) {
+            self.effects.push_back(Effect::CloseFds { fds: vec![fd] });
         }
     }
 

@@ -13,8 +13,10 @@ impl Runtime {
         match effect {
             Effect::Spawn(spawn) => self.spawn(&spawn),
             Effect::KillProcess { pid, signal, value } => self.kill_process(pid, signal, value),
-            Effect::KillCgroup { path, signal, except, send_cont, send_hup } => {
-                if self.cgroups.kill(&path, signal, &except, send_cont, send_hup) {
+            Effect::KillCgroup { path, signal, except, send_cont, send_hup, last } => {
+                if last && self.cgroups.remove_if_empty(&path) {
+                    self.follow_up.push_back(Event::CgroupEmptied { path });
+                } else if self.cgroups.kill(&path, signal, &except, send_cont, send_hup) {
                     self.watch_cgroup(path);
                 } else {
                     self.follow_up.push_back(Event::CgroupEmptied { path });
@@ -191,22 +193,18 @@ impl Runtime {
     fn watch_stored(&mut self, id: FdId) {
         // Regular files cannot be polled, and never hang up.
         if let Some(raw) = self.fds.get(id).map(|fd| fd.as_raw_fd()) {
-            let _ = self.register_raw(raw, Source::Stored(id));
+            if let Ok(token) = self.register_raw(raw, Source::Stored(id)) {
+                self.stored.insert(id, token);
+            }
         }
     }
 
     fn close_fds(&mut self, fds: &[FdId]) {
         for id in fds {
             self.unwatch_socket(*id);
-            let token = self
-                .sources
-                .iter()
-                .find(|(_, source)| **source == Source::Stored(*id))
-                .map(|(token, _)| *token);
-            if let Some(fd) = self.fds.remove(*id) {
-                if let Some(token) = token {
-                    self.deregister(token, std::os::fd::AsFd::as_fd(&fd));
-                }
+            let token = self.stored.remove(id);
+            if let (Some(fd), Some(token)) = (self.fds.remove(*id), token) {
+                self.deregister(token, std::os::fd::AsFd::as_fd(&fd));
             }
         }
     }

@@ -102,6 +102,8 @@ pub struct Runtime {
     signals: Signals,
     notify: OwnedFd,
     pub(crate) fds: FdTable,
+    /// Stored descriptors that are watched.
+    pub(crate) stored: BTreeMap<FdId, Token>,
     pub(crate) cgroups: Tree,
     pub(crate) mounts: muster_watch::MountTable,
     pub(crate) clients: Clients,
@@ -155,6 +157,7 @@ impl Runtime {
             signals,
             notify,
             fds: setup.fds,
+            stored: BTreeMap::new(),
             cgroups: setup.cgroups,
             mounts,
             clients,

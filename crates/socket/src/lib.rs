@@ -55,7 +55,7 @@ pub fn open(section: &SocketSection, keep: &[(u32, BorrowedFd<'_>)]) -> Result<O
         let kept = keep.iter().find(|(at, _)| *at == index).map(|(_, fd)| *fd);
         let fd = match kept {
             Some(fd) => {
-                opened.warnings.extend(options::apply(section, fd));
+                opened.warnings.extend(options::apply_to_listener(section, fd));
                 None
             }
             None => match open_one(section, listen, &mut opened.warnings, &mut nodes) {
@@ -165,7 +165,7 @@ fn open_netlink(
         _ => return Err(format!("netlink family {family} is not supported by this version")),
     };
     let fd = socket(AddressFamily::Netlink, SockType::Raw, flags(), protocol).map_err(text)?;
-    warnings.extend(options::apply(section, fd.as_fd()));
+    warnings.extend(options::apply_to_listener(section, fd.as_fd()));
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, group)).map_err(text)?;
     Ok(fd)
 }
@@ -200,19 +200,19 @@ fn open_socket(
     let fd = match &wanted.address {
         SocketAddress::Path(path) => {
             let fd = make(AddressFamily::Unix)?;
-            warnings.extend(options::apply(section, fd.as_fd()));
+            warnings.extend(options::apply_to_listener(section, fd.as_fd()));
             bind_path(section, &fd, path, nodes)?;
             fd
         }
         SocketAddress::Abstract(name) => {
             let fd = make(AddressFamily::Unix)?;
-            warnings.extend(options::apply(section, fd.as_fd()));
+            warnings.extend(options::apply_to_listener(section, fd.as_fd()));
             bind(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes()).map_err(text)?).map_err(text)?;
             fd
         }
         SocketAddress::Inet(address, port) => {
             let fd = make(AddressFamily::Inet)?;
-            warnings.extend(options::apply(section, fd.as_fd()));
+            warnings.extend(options::apply_to_listener(section, fd.as_fd()));
             bind(fd.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(*address, *port)))
                 .map_err(text)?;
             fd
@@ -224,7 +224,7 @@ fn open_socket(
             Ok(fd) => bind6(section, fd, Ipv6Addr::UNSPECIFIED, *port, None, warnings)?,
             Err(error) if error == text(Errno::EAFNOSUPPORT) => {
                 let fd = make(AddressFamily::Inet)?;
-                warnings.extend(options::apply(section, fd.as_fd()));
+                warnings.extend(options::apply_to_listener(section, fd.as_fd()));
                 bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, *port)).map_err(text)?;
                 fd
             }
@@ -253,7 +253,7 @@ fn bind6(
     warnings: &mut Vec<String>,
 ) -> Result2<OwnedFd> {
     use muster_unit::BindIpv6Only::{Both, Default, Ipv6Only};
-    warnings.extend(options::apply(section, fd.as_fd()));
+    warnings.extend(options::apply_to_listener(section, fd.as_fd()));
     let only = match section.bind_ipv6_only {
         Default => None,
         Both => Some(false),
