@@ -113,6 +113,11 @@ impl Peer {
         done.map_err(|error| self.fail(error))
     }
 
+    /// Whether a message waits to be taken.
+    pub fn has_message(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     /// The next message, in the order of their arrival.
     pub fn next_message(&mut self) -> Option<Incoming> {
         self.incoming.pop_front()

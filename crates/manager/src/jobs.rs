@@ -21,6 +21,8 @@ pub(crate) enum Started {
     Ended(JobResult),
 }
 
+/// So many jobs are looked at in one event; the rest in the next, so that a large transaction keeps nobody waiting.
+const JOBS_AN_EVENT: usize = 32;
 /// At most so many jobs wait at a time.
 const JOBS_MAX: usize = 100_000;
 
@@ -302,9 +304,10 @@ impl Manager {
         id
     }
 
-    /// Works the run queue off; what cannot run yet is put back by the event that frees it.
+    /// Works the run queue off, as far as one event may go; what cannot run yet is put back by the event that frees it.
     pub(crate) fn run_jobs(&mut self) {
-        while let Some(id) = self.state.run_queue.pop_first() {
+        for _ in 0..JOBS_AN_EVENT {
+            let Some(id) = self.state.run_queue.pop_first() else { return };
             self.run_job(id);
         }
     }

@@ -217,7 +217,9 @@ impl Manager {
 
     /// Whether a `Tick` at this moment finds something to do.
     pub fn needs_tick(&self, now: Now) -> bool {
-        self.may_unload_units() || self.next_deadline().is_some_and(|at| at <= now.monotonic_usec)
+        self.may_unload_units()
+            || !self.state.run_queue.is_empty()
+            || self.next_deadline().is_some_and(|at| at <= now.monotonic_usec)
     }
 
     fn unit_deadline(&self, unit: &Unit) -> Option<u64> {

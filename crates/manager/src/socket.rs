@@ -410,13 +410,23 @@ impl Manager {
         self.effects.push_back(Effect::CloseFds { fds: vec![fd] });
     }
 
-    fn connection_fits(&mut self, id: UnitId, peer: &Peer) -> bool {
-        let Some(section) = self.socket_config(id) else { return false };
+    /// Whether a connection of this peer would be refused for want of room. Whoever asks may see first whether room was
+    /// made: ends of processes that were not told yet.
+    pub fn would_refuse(&self, listener: FdId, peer: &Peer) -> bool {
+        self.state.ports.get(&listener).is_some_and(|id| !self.has_room(*id, peer))
+    }
+
+    /// `MaxConnections=` and `MaxConnectionsPerSource=`.
+    fn has_room(&self, id: UnitId, peer: &Peer) -> bool {
+        let (Some(section), Some(socket)) = (self.socket_config(id), self.socket(id)) else { return false };
         let (max, per_source) = (section.max_connections, section.max_connections_per_source);
-        let Some(socket) = self.socket_mut(id) else { return false };
         let mine = socket.by_source.get(&peer.source).copied().unwrap_or(0);
-        let fits = socket.connections < max && (per_source == 0 || mine < per_source);
-        if !fits {
+        socket.connections < max && (per_source == 0 || mine < per_source)
+    }
+
+    fn connection_fits(&mut self, id: UnitId, peer: &Peer) -> bool {
+        let fits = self.has_room(id, peer);
+        if let Some(socket) = self.socket_mut(id).filter(|_| !fits) {
             socket.refused = socket.refused.saturating_add(1);
             let text = format!(
                 "{}: Too many incoming connections ({}), dropping connection.",

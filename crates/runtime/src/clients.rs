@@ -2,6 +2,7 @@
 //!
 //! Only root gets in, by SO_PEERCRED. A client that breaks the protocol or does not read is closed; the rest goes on.
 
+use crate::clock::{self, Budget};
 use crate::live::LiveView;
 use crate::turn::{Runtime, Source};
 use mio::unix::SourceFd;
@@ -23,10 +24,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 pub const PRIVATE: &str = "/run/systemd/private";
 /// So many clients at most.
 const CLIENTS_MAX: usize = 4096;
-/// So many bytes of one client are read in one turn.
-const READ_BUDGET: usize = 1 << 20;
-/// So many messages of one client are handled in one turn.
-const MESSAGE_BUDGET: usize = 256;
+/// So many bytes are read at once.
+const READ_SIZE: usize = 64 * 1024;
+/// Time for what a client asked before it went.
+const LAST_WORDS_USEC: u64 = 2000;
+/// After a shortage, clients are accepted again after so many microseconds.
+const REST_USEC: u64 = 100_000;
 
 struct Client {
     fd: OwnedFd,
@@ -54,6 +57,10 @@ pub struct Clients {
     pub(crate) bus: crate::system_bus::SystemBus,
     /// Who keeps which units loaded: a client of ours, or a name on the bus.
     references: Vec<(String, UnitName)>,
+    /// What is read goes through here.
+    buffer: Vec<u8>,
+    /// After a shortage, when clients are accepted again.
+    pub(crate) retry_usec: Option<u64>,
     /// Units that changed in this turn and were not told of yet.
     changed_units: BTreeSet<UnitName>,
     /// Units announced in this turn.
@@ -90,6 +97,8 @@ impl Clients {
             pending: BTreeMap::new(),
             bus: Default::default(),
             references: Vec::new(),
+            buffer: Vec::new(),
+            retry_usec: None,
             changed_units: BTreeSet::new(),
             new_units: BTreeSet::new(),
         })
@@ -158,6 +167,7 @@ fn write(client: &mut Client) -> nix::Result<bool> {
 
 impl Runtime {
     pub(crate) fn accept_clients(&mut self) {
+        self.clients.retry_usec = None;
         for _ in 0..CLIENTS_MAX {
             let raw = match accept4(
                 self.clients.listener.as_raw_fd(),
@@ -167,7 +177,8 @@ impl Runtime {
                 Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => continue,
                 Err(nix::errno::Errno::EAGAIN) => return,
                 Err(error) => {
-                    return self.note(Level::Warning, &format!("A client could not be accepted: {error}"));
+                    self.clients.retry_usec = Some(clock::now().monotonic_usec.saturating_add(REST_USEC));
+                    return self.note(Level::Warning, &format!("Accepting clients rests for a moment: {error}"));
                 }
             };
             let fd = muster_sys::adopt_fd(raw);
@@ -196,17 +207,26 @@ impl Runtime {
     }
 
     /// Reads what a client sent, and answers.
-    pub(crate) fn client_ready(&mut self, token: Token) {
-        let mut buffer = vec![0_u8; 64 * 1024];
-        let mut read = 0_usize;
+    pub(crate) fn client_ready(&mut self, token: Token, budget: Budget) {
+        let mut buffer = std::mem::take(&mut self.clients.buffer);
+        buffer.resize(READ_SIZE, 0);
+        let more = self.read_client(token, &mut buffer, budget);
+        self.clients.buffer = buffer;
+        if more {
+            self.still_ready(token);
+        }
+    }
+
+    /// Reads and answers until nothing is left, the client is gone, or the budget is spent, which is true.
+    fn read_client(&mut self, token: Token, buffer: &mut [u8], budget: Budget) -> bool {
         loop {
-            if read >= READ_BUDGET {
-                self.still_ready(token);
-                break;
+            // What came before is answered before more is read.
+            if !self.client_messages(token, budget) {
+                return true;
             }
-            let Some(client) = self.clients.clients.get_mut(&token) else { return };
+            let Some(client) = self.clients.clients.get_mut(&token) else { return false };
             let mut control = nix::cmsg_space!([std::os::fd::RawFd; 253]);
-            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let mut parts = [IoSliceMut::new(buffer)];
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
             let (length, fds) =
                 match recvmsg::<()>(client.fd.as_raw_fd(), &mut parts, Some(&mut control), flags) {
@@ -219,33 +239,35 @@ impl Runtime {
                         }
                         (message.bytes, fds)
                     }
-                    Err(nix::errno::Errno::EAGAIN) => break,
+                    Err(nix::errno::Errno::EAGAIN) => return false,
                     Err(nix::errno::Errno::EINTR) => continue,
-                    Err(_) => return self.close_client(token),
+                    Err(_) => {
+                        self.close_client(token);
+                        return false;
+                    }
                 };
-            if length == 0 {
-                // What it asked before it closed still counts.
-                self.client_messages(token);
-                return self.close_client(token);
-            }
-            read = read.saturating_add(length);
             let bytes = buffer.get(..length).unwrap_or(&[]);
             let fed = client.peer.receive(bytes, fds);
-            self.client_messages(token);
-            if fed.is_err() {
-                if let Some(client) = self.clients.clients.get_mut(&token) {
-                    let _ = write(client);
-                }
-                return self.close_client(token);
+            if length == 0 || fed.is_err() {
+                // What it asked before it closed still counts.
+                self.client_messages(token, Budget::new(LAST_WORDS_USEC));
+                self.close_client(token);
+                return false;
             }
         }
-        self.client_messages(token);
     }
 
-    fn client_messages(&mut self, token: Token) {
-        for _ in 0..MESSAGE_BUDGET {
-            let Some(client) = self.clients.clients.get_mut(&token) else { return };
-            let Some(message) = client.peer.next_message() else { return };
+    /// Answers what was read; false when the budget was spent before the end.
+    fn client_messages(&mut self, token: Token, budget: Budget) -> bool {
+        loop {
+            let Some(client) = self.clients.clients.get_mut(&token) else { return true };
+            if !client.peer.has_message() {
+                return true;
+            }
+            if budget.is_spent() {
+                return false;
+            }
+            let Some(message) = client.peer.next_message() else { return true };
             if self.clients.bus.token == Some(token) {
                 self.bus_message(token, message);
             } else {
@@ -253,7 +275,6 @@ impl Runtime {
                 self.handle_message(token, &origin, message);
             }
         }
-        self.still_ready(token);
     }
 
     pub(crate) fn handle_message(&mut self, token: Token, origin: &Origin, message: Incoming) {

@@ -2,7 +2,7 @@
 //!
 //! Shortage (EMFILE, ENFILE, ENOMEM, ENOBUFS) never fails a unit: the descriptor rests for a moment and is tried again.
 
-use crate::clock;
+use crate::clock::{self, Budget};
 use crate::turn::{Runtime, Source};
 use mio::Token;
 use muster_manager::effect::{FdId, Level};
@@ -10,8 +10,10 @@ use muster_manager::event::{Event, Peer};
 use muster_socket::Accept;
 use std::collections::BTreeMap;
 
-/// So many connections of one descriptor are accepted in one turn.
-const ACCEPT_BUDGET: usize = 64;
+/// So many connections of one descriptor are accepted before another has its turn.
+const ACCEPT_BATCH: usize = 16;
+/// Time for descriptors that rested, in microseconds.
+const RETRY_USEC: u64 = 500;
 /// How long a descriptor rests after a shortage, in microseconds.
 const REST_USEC: u64 = 100_000;
 
@@ -63,12 +65,15 @@ impl Runtime {
         self.forget(watched.token);
     }
 
-    pub(crate) fn listener_ready(&mut self, token: Token, id: FdId) {
+    pub(crate) fn listener_ready(&mut self, token: Token, id: FdId, budget: Budget) {
         let Some(watched) = self.listeners.watched.get(&id) else { return };
         if !watched.accept {
             return self.deliver(Event::SocketReadable { fd: id });
         }
-        for _ in 0..ACCEPT_BUDGET {
+        for _ in 0..ACCEPT_BATCH {
+            if budget.is_spent() {
+                break;
+            }
             // The manager may stop watching at any connection (a limit, a stop).
             if !self.listeners.watched.contains_key(&id) {
                 return;
@@ -84,6 +89,10 @@ impl Runtime {
                         cookie: peer.cookie,
                         source: peer.source,
                     };
+                    // Clients may come again before the end of their last connection was heard of.
+                    if self.manager.would_refuse(id, &peer) {
+                        self.catch_up_with_exits();
+                    }
                     self.deliver(Event::Accepted { listener: id, fd, peer });
                 }
                 Accept::WouldBlock => return,
@@ -119,7 +128,7 @@ impl Runtime {
             })
             .collect();
         for (token, id) in due {
-            self.listener_ready(token, id);
+            self.listener_ready(token, id, Budget::new(RETRY_USEC));
         }
     }
 }

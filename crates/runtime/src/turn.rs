@@ -1,11 +1,12 @@
-//! The loop. One turn: wait, then drain what is ready in a fixed order with a budget each — notifications, child exits,
-//! emptiness of cgroups, kernel tables, socket traffic, D-Bus, timers — and write out what clients are owed.
+//! The loop. One turn: wait, then drain what is ready in a fixed order with a budget of time each — notifications, child
+//! exits, emptiness of cgroups, kernel tables, socket traffic, D-Bus, timers — and write out what clients are owed. Under
+//! whatever load, a client of D-Bus waits for about the sum of these budgets, not for the load to end.
 //!
 //! mio is edge-triggered: a source leaves the ready set only when it was read to its end, and while the set is not
 //! empty the wait is zero.
 
 use crate::clients::Clients;
-use crate::clock;
+use crate::clock::{self, Budget};
 use crate::listeners::Listeners;
 use crate::log::Log;
 use crate::notify::{self, Received};
@@ -25,10 +26,14 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// So many notifications are read in one turn.
-const NOTIFY_BUDGET: usize = 2048;
-/// So many exits are handled in one turn.
-const EXIT_BUDGET: usize = 1024;
+/// Time for notifications in one turn, in microseconds.
+const NOTIFY_USEC: u64 = 1000;
+/// For ends of processes.
+const EXIT_USEC: u64 = 1000;
+/// For traffic on sockets of units.
+const TRAFFIC_USEC: u64 = 1000;
+/// For what clients of D-Bus ask.
+const CLIENTS_USEC: u64 = 2000;
 /// So many follow-up events are worked off in one turn.
 const FOLLOW_UP_BUDGET: usize = 65_536;
 
@@ -117,6 +122,7 @@ pub struct Runtime {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) next_request: u64,
     children_wait: bool,
+    turns: usize,
     /// Processes started since memory was last given back.
     pub(crate) spawns: u32,
 }
@@ -171,6 +177,7 @@ impl Runtime {
             outcome: None,
             next_request: 0,
             children_wait: true,
+            turns: 0,
             spawns: 0,
         };
         let fixed = [
@@ -226,13 +233,18 @@ impl Runtime {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || self.children_wait || !self.follow_up.is_empty() {
+        let now = clock::now();
+        if !self.ready.is_empty()
+            || self.children_wait
+            || !self.follow_up.is_empty()
+            || self.manager.needs_tick(now)
+        {
             return Some(Duration::ZERO);
         }
-        let now = clock::now().monotonic_usec;
+        let now = now.monotonic_usec;
         // The journal does not say when it takes records again, nor when it is there.
         let journal = self.log.waits().then(|| now.saturating_add(JOURNAL_RETRY_USEC));
-        let own = self.listeners.next_retry().into_iter().chain(journal).min();
+        let own = self.listeners.next_retry().into_iter().chain(self.clients.retry_usec).chain(journal).min();
         let deadline = self.manager.next_deadline().into_iter().chain(own).min()?;
         // Rounded up, so that a deadline is never met a moment too early.
         Some(Duration::from_millis(deadline.saturating_sub(now).div_ceil(1000)))
@@ -269,17 +281,32 @@ impl Runtime {
         if of(|source| *source == Source::Mounts).next().is_some() {
             self.read_mounts();
         }
+        let traffic = Budget::new(TRAFFIC_USEC);
+        for (token, source) in self.in_turns(of(|source| matches!(source, Source::Listener(_))).collect()) {
+            if let Source::Listener(fd) = source {
+                self.listener_ready(token, fd, traffic);
+            }
+        }
+        let asked = Budget::new(CLIENTS_USEC);
         for (token, source) in ready {
             match source {
-                Source::Listener(fd) => self.listener_ready(token, fd),
                 Source::Process(pid) => self.watched_process_ended(token, pid),
                 Source::Stored(fd) => self.deliver(Event::StoredFdHungUp { fd }),
                 Source::Private => self.accept_clients(),
-                Source::Client => self.client_ready(token),
-                Source::Signals | Source::Notify | Source::Cgroups | Source::Mounts | Source::Report(_) => {}
+                Source::Client if asked.is_spent() => self.still_ready(token),
+                Source::Client => self.client_ready(token, asked),
+                Source::Signals
+                | Source::Notify
+                | Source::Cgroups
+                | Source::Mounts
+                | Source::Report(_)
+                | Source::Listener(_) => {}
             }
         }
         self.retry_listeners();
+        if self.clients.retry_usec.is_some_and(|at| at <= clock::now().monotonic_usec) {
+            self.accept_clients();
+        }
         self.log.flush();
         self.announce_changes();
         if self.manager.needs_tick(clock::now()) {
@@ -288,6 +315,15 @@ impl Runtime {
         self.end_announcements();
         self.processes.take_memory_back();
         self.clients_write();
+    }
+
+    /// Puts sources in an order in which another one is the first each turn, so that none is served only after the others.
+    fn in_turns(&mut self, mut sources: Vec<(Token, Source)>) -> Vec<(Token, Source)> {
+        self.turns = self.turns.wrapping_add(1);
+        if let Some(first) = self.turns.checked_rem(sources.len()) {
+            sources.rotate_left(first);
+        }
+        sources
     }
 
     /// Hands one event over, and does what follows from it.
@@ -360,7 +396,8 @@ impl Runtime {
 
     /// True when the notify socket was read empty.
     fn drain_notify(&mut self) -> bool {
-        for _ in 0..NOTIFY_BUDGET {
+        let budget = Budget::new(NOTIFY_USEC);
+        while !budget.is_spent() {
             match notify::receive(&self.notify) {
                 Received::Empty => return true,
                 Received::Dropped(reason) => {
@@ -383,13 +420,22 @@ impl Runtime {
     }
 
     fn reap_children(&mut self) {
-        for _ in 0..EXIT_BUDGET {
+        let budget = Budget::new(EXIT_USEC);
+        while !budget.is_spent() {
             let Some((pid, exit)) = reap::next() else {
                 self.children_wait = false;
                 return;
             };
             self.child_ended(pid, exit);
             reap::reap(pid);
+        }
+    }
+
+    /// Handles the ends of processes that came within this turn.
+    pub(crate) fn catch_up_with_exits(&mut self) {
+        self.children_wait = true;
+        if self.drain_notify() {
+            self.reap_children();
         }
     }
 

@@ -154,6 +154,9 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..EVENTS_MAX {
             self.perform_all();
+            if self.waiting.is_empty() && self.manager.needs_tick(self.now) {
+                self.waiting.push(Event::Tick);
+            }
             if self.waiting.is_empty() {
                 return;
             }
