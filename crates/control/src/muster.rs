@@ -20,20 +20,10 @@ fn diagnostics(u: &UnitView<'_>) -> Vec<String> {
     u.unit.file.diagnostics.iter().map(ToString::to_string).collect()
 }
 
-/// What waits on each listening descriptor: the address, and connections or bytes.
+/// What waits on each listening descriptor: the address, and connections, messages or bytes.
 fn queues(u: &UnitView<'_>) -> Vec<(String, u64)> {
-    let listen = &u.socket().listen;
-    let address = |index: u32| usize::try_from(index).ok().and_then(|index| listen.get(index));
     let queue = |fd: FdId| u.live.queue_length(fd).unwrap_or(u64::MAX);
-    let ports = u.socket_state().ports.iter();
-    ports
-        .map(|port| {
-            (
-                address(port.listen_index).map_or_else(String::new, |listen| listen.address.to_string()),
-                queue(port.fd),
-            )
-        })
-        .collect()
+    u.socket_state().ports.iter().map(|port| (port.listen.address.to_string(), queue(port.fd))).collect()
 }
 
 fn queue(item: (String, u64), out: &mut Out<'_>) {

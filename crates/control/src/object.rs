@@ -114,7 +114,7 @@ impl Object<'_> {
             Object::Unit(view) => {
                 let kind = view.unit.name.kind();
                 let socket = (kind == UnitKind::Socket).then_some(&interfaces::MUSTER_SOCKET);
-                let mut list = vec![&interfaces::UNIT, interfaces::of_kind(kind), &interfaces::MUSTER_UNIT];
+                let mut list = vec![interfaces::of_kind(kind), &interfaces::UNIT, &interfaces::MUSTER_UNIT];
                 list.extend(socket);
                 list
             }

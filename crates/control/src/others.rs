@@ -86,7 +86,7 @@ properties! {
         Type "s" Change = mounted(u).map_or_else(|| u.mount().type_.clone().unwrap_or_default(), |mount| mount.fs_type.clone());
         TimeoutUSec "t" Const = or(&u.mount().timeout_sec, i128::from(u.manager.state().facts.default_timeout_start_usec));
         ControlPID "u" Change = mount_control(u);
-        DirectoryMode "u" Const = u.mount().directory_mode;
+        DirectoryMode "u" Const = u.mount().directory_mode.0;
         SloppyOptions "b" Const = u.mount().sloppy_options;
         LazyUnmount "b" Const = u.mount().lazy_unmount;
         ForceUnmount "b" Const = u.mount().force_unmount;
@@ -145,7 +145,7 @@ properties! {
         Unit "s" Const = u.triggered();
         Paths "a(ss)" Const = Each(path_specs(u), spec);
         MakeDirectory "b" Const = u.path().make_directory;
-        DirectoryMode "u" Const = u.path().directory_mode;
+        DirectoryMode "u" Const = u.path().directory_mode.0;
         Result "s" Change = crate::unit::result(u);
         TriggerLimitIntervalUSec "t" Const = or(&u.path().trigger_limit_interval_sec, 2_000_000);
         TriggerLimitBurst "u" Const = or(&u.path().trigger_limit_burst, 200);
@@ -157,7 +157,7 @@ properties! {
     AUTOMOUNT: Unit(u) {
         Where "s" Const = u.automount().where_;
         ExtraOptions "s" Const = u.automount().extra_options;
-        DirectoryMode "u" Const = u.automount().directory_mode;
+        DirectoryMode "u" Const = u.automount().directory_mode.0;
         Result "s" Change = crate::unit::result(u);
         TimeoutIdleUSec "t" Const = or(&u.automount().timeout_idle_sec, 0);
     }

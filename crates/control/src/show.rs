@@ -106,6 +106,7 @@ impl Number for muster_unit::Timespan {
 }
 
 words!(ActiveState Freezer ServiceSub SocketSub UnitResult muster_unit::UnitName);
+words!(muster_unit::setting::Account muster_unit::setting::AbsolutePath muster_unit::setting::InterfaceName);
 
 /// A text, or the row's default where it is empty.
 pub fn word<'a, T: Text + ?Sized>(value: &'a T, default: &'static str) -> Cow<'a, str> {

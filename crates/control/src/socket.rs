@@ -60,8 +60,8 @@ properties! {
         BindToDevice "s" Const = u.socket().bind_to_device;
         SocketUser "s" Const = u.socket().socket_user;
         SocketGroup "s" Const = u.socket().socket_group;
-        SocketMode "u" Const = u.socket().socket_mode;
-        DirectoryMode "u" Const = u.socket().directory_mode;
+        SocketMode "u" Const = u.socket().socket_mode.0;
+        DirectoryMode "u" Const = u.socket().directory_mode.0;
         Accept "b" Const = u.socket().accept;
         FlushPending "b" Const = u.socket().flush_pending;
         Writable "b" Const = u.socket().writable;

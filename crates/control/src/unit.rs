@@ -102,15 +102,18 @@ fn conditions(u: &UnitView<'_>, asserts: bool, out: &mut Out<'_>) {
 /// Why a unit is not loaded, as a D-Bus error.
 fn load_error(u: &UnitView<'_>, out: &mut Out<'_>) {
     let unit = &u.unit.name;
-    let detail = u.unit.file.load_error.clone();
+    // The reason itself is in the log, and in `Diagnostics` of org.muster1.Unit.
     let (name, text) = match u.unit.file.load_state.as_str() {
         "not-found" => ("org.freedesktop.systemd1.NoSuchUnit", format!("Unit {unit} not found.")),
         "masked" => ("org.freedesktop.systemd1.UnitMasked", format!("Unit {unit} is masked.")),
         "bad-setting" => (
             "org.freedesktop.systemd1.BadUnitSetting",
-            detail.unwrap_or_else(|| format!("Unit {unit} has a bad unit file setting.")),
+            format!("Unit {unit} has a bad unit file setting."),
         ),
-        "error" => ("org.freedesktop.systemd1.LoadFailed", detail.unwrap_or_default()),
+        "error" => (
+            "org.freedesktop.systemd1.LoadFailed",
+            format!("Unit {unit} failed to load properly, please adjust/correct and reload service manager."),
+        ),
         _ => ("", String::new()),
     };
     out.structure(|out| {

@@ -27,7 +27,7 @@ const NO_NEW_PRIVILEGES: u8 = 227;
 
 /// The steps of a request, if its context is plain.
 pub(crate) fn compile(request: &Request<'_>) -> Option<Program> {
-    if !is_plain(request.exec, request.command) || request.report_exec {
+    if !is_plain(request.exec, request.command) || request.report_exec || request.context_from_peer {
         return None;
     }
     let mut steps = beginning(request.exec)?;
@@ -102,7 +102,7 @@ fn is_plain(exec: &ExecSection, command: &ExecCommand) -> bool {
 
 /// Session, file mode, signals, limits, directory.
 fn beginning(exec: &ExecSection) -> Option<Vec<(Step, u8)>> {
-    let mut steps = vec![(Step::NewSession, SETSID), (Step::FileMode(exec.umask), SETSID)];
+    let mut steps = vec![(Step::NewSession, SETSID), (Step::FileMode(exec.umask.0), SETSID)];
     // PID 1 ignores SIGPIPE and nothing else; handlers are gone already.
     if !exec.ignore_sigpipe {
         steps.push((Step::Signal { number: 13, ignore: false }, SIGNALS));
@@ -140,7 +140,11 @@ fn streams(request: &Request<'_>, steps: &mut Vec<(Step, u8)>) -> Option<bool> {
         [(1, &exec.standard_output, STDOUT), (2, &exec.standard_error, STDERR)]
     {
         let step = match output {
+            // One file for both is opened once, so that neither overwrites the other.
             StdOutput::Inherit if target == 2 => Step::Copy { from: 1, target },
+            same if target == 2 && same.is_file() && *same == exec.standard_output => {
+                Step::Copy { from: 1, target }
+            }
             StdOutput::Inherit if exec.standard_input != StdInput::Null => Step::Copy { from: 0, target },
             StdOutput::Inherit | StdOutput::Journal | StdOutput::JournalConsole => {
                 journal = true;

@@ -11,6 +11,7 @@ pub mod environment;
 pub mod journal;
 pub mod limits;
 pub mod plan;
+pub mod selinux;
 
 pub use plan::Plan;
 
@@ -54,6 +55,8 @@ pub struct Request<'a> {
     pub make_directories: bool,
     /// `NonBlocking=`.
     pub non_blocking: bool,
+    /// `SELinuxContextFromNet=`.
+    pub context_from_peer: bool,
     /// Whether it is to be told when the program is executed.
     pub report_exec: bool,
     /// Whether the process may run on PID 1's memory until it executes. Not where a memory limit could kill both.

@@ -25,6 +25,8 @@ pub struct Plan {
     pub set_watchdog_pid: bool,
     /// Make directories.
     pub make_directories: bool,
+    /// The context follows the peer of the one socket.
+    pub context_from_peer: bool,
     /// Passed descriptors become non-blocking.
     pub non_blocking: bool,
 }
@@ -42,6 +44,7 @@ impl Plan {
             has_socket: request.stdio_socket.is_some(),
             set_watchdog_pid: request.set_watchdog_pid,
             make_directories: request.make_directories,
+            context_from_peer: request.context_from_peer,
             non_blocking: request.non_blocking,
         }
     }

@@ -436,6 +436,15 @@ impl<F: Facts> Builder<'_, F> {
     }
 
     fn check_destruction(&self, mode: JobMode) -> Result<(), TransactionError> {
+        // A lenient transaction disturbs nobody: what is up stays up.
+        let disturbs = |unit: UnitId, kinds: &BTreeSet<JobType>| {
+            unit != self.anchor.0 && merged(kinds) == Some(JobType::Stop) && self.facts.is_active(unit)
+        };
+        if mode == JobMode::Lenient {
+            if let Some((unit, _)) = self.jobs.iter().find(|(unit, kinds)| disturbs(**unit, kinds)) {
+                return Err(TransactionError::Destructive(*unit));
+            }
+        }
         for (unit, kinds) in &self.jobs {
             let (Some(kind), Some((installed, irreversible))) = (merged(kinds), self.facts.installed(*unit))
             else {

@@ -4,7 +4,7 @@
 
 use crate::event::{Request, ShutdownVerb};
 use muster_graph::{JobId, JobResult};
-use muster_unit::{CGroupSection, Condition, ExecSection, SocketSection, UnitName};
+use muster_unit::{CGroupSection, Condition, ExecSection, Listen, SocketSection, UnitName};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -68,6 +68,8 @@ pub struct Spawn {
     pub make_directories: bool,
     /// `NonBlocking=`: passed descriptors are set non-blocking.
     pub non_blocking: bool,
+    /// `SELinuxContextFromNet=`: the security context follows the peer of the one socket.
+    pub context_from_peer: bool,
 }
 
 /// Severity as in syslog(3).
@@ -193,10 +195,16 @@ pub enum Effect {
     GuessMainProcess { unit: UnitName, cgroup: String },
     /// Remove a file (a PID file after its service ended).
     RemoveFile { path: String },
-    /// Open every address of a socket unit; `keep` are descriptors of before, by listen index. Answer: `SocketsOpened`.
-    OpenSockets { unit: UnitName, config: Rc<SocketSection>, keep: Vec<(u32, FdId)> },
-    /// Remove what `RemoveOnStop=` and `Symlinks=` left behind.
-    RemoveSocketNodes { unit: UnitName, config: Rc<SocketSection> },
+    /// Open every address of a socket unit; `keep` are descriptors that serve on, by listen index. `function` are the files
+    /// that describe the USB function of its service. Answer: `SocketsOpened`.
+    OpenSockets {
+        unit: UnitName,
+        config: Rc<SocketSection>,
+        keep: Vec<(u32, FdId)>,
+        function: Option<(String, String)>,
+    },
+    /// Remove the nodes of these addresses, where `RemoveOnStop=` says so.
+    RemoveSocketNodes { config: Rc<SocketSection>, listen: Vec<Listen> },
     /// Tell of traffic: with `accept`, take connections and send `Accepted` for each; without, `SocketReadable` once.
     WatchSocket { fd: FdId, accept: bool },
     /// Stop telling.

@@ -50,6 +50,8 @@ pub struct OpenedSocket {
     pub listen_index: u32,
     /// Whether connections are accepted on it (stream and seqpacket sockets), rather than data read.
     pub connection_based: bool,
+    /// Whether it is only passed along with another (endpoints of a USB function), and never watched.
+    pub companion: bool,
 }
 
 /// The far end of an accepted connection.

@@ -195,17 +195,20 @@ impl Manager {
                 "Transaction order is cyclic. See system logs for details.".to_owned(),
             ),
             TransactionError::Destructive(unit) => {
-                let queued = self.installed(unit).map_or("", |(kind, _)| kind.as_str());
-                s1(
-                    "TransactionIsDestructive",
-                    format!(
-                        "Transaction for {}/{} is destructive ({} has '{queued}' job queued, but '{}' is included in transaction).",
-                        name(anchor),
-                        kind.as_str(),
-                        name(unit),
-                        if queued == "stop" { "start" } else { "stop" }
+                let (anchor, kind, unit_name) = (name(anchor), kind.as_str(), name(unit));
+                let text = match self.installed(unit) {
+                    Some((queued, _)) => {
+                        let planned = if queued == JobType::Stop { "start" } else { "stop" };
+                        let queued = queued.as_str();
+                        format!(
+                            "Transaction for {anchor}/{kind} is destructive ({unit_name} has '{queued}' job queued, but '{planned}' is included in transaction)."
+                        )
+                    }
+                    None => format!(
+                        "Transaction for {anchor}/{kind} is destructive ({unit_name} is active, but 'stop' is included in transaction)."
                     ),
-                )
+                };
+                s1("TransactionIsDestructive", text)
             }
         }
     }
@@ -465,6 +468,7 @@ impl Manager {
             if propagate && failed && job.kind == JobType::Start && result == JobResult::Dependency {
                 self.trigger_on_failure(job.unit, "a dependency failed");
             }
+            self.forget_kept_ports(job.unit);
             self.wake_ordered(job.unit);
             self.state.gc_queue.insert(job.unit);
         }

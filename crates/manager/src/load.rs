@@ -88,13 +88,14 @@ impl Manager {
         for alias in file.names.iter().chain([name, &file.id]) {
             self.state.names.entry(alias.clone()).or_insert(id);
         }
-        self.report_diagnostics(&file);
-        let unit = new_unit(id, Rc::new(file));
+        let file = Rc::new(file);
+        let unit = new_unit(id, file.clone());
         if matches!(&unit.file.body, Body::Service(section) if section.effective_type() == muster_unit::ServiceType::Idle)
         {
             self.state.idle.insert(id);
         }
         self.state.units.insert(id, unit);
+        self.report_diagnostics(id, &file);
         self.touch(id);
         id
     }
@@ -118,15 +119,16 @@ impl Manager {
         }
     }
 
-    fn report_diagnostics(&mut self, file: &UnitFile) {
+    /// Complaints go to the log of the unit, so that its status shows them.
+    fn report_diagnostics(&mut self, id: UnitId, file: &UnitFile) {
         for diagnostic in &file.diagnostics {
-            self.log(Level::Warning, None, diagnostic.to_string());
+            self.log(Level::Warning, Some(id), diagnostic.to_string());
         }
         // Once for a unit; an instance says what its template says, and there may be one a connection.
         if !file.not_applied.is_empty() && !file.id.is_instance() {
             let text =
                 format!("{}: without effect in this version: {}", file.id, file.not_applied.join(", "));
-            self.log(Level::Info, None, text);
+            self.log(Level::Info, Some(id), text);
         }
     }
 
@@ -234,7 +236,7 @@ impl Manager {
         for id in &ids {
             let Some(name) = self.state.units.get(id).map(|unit| unit.name.clone()) else { continue };
             let file = self.read(&name, source);
-            self.report_diagnostics(&file);
+            self.report_diagnostics(*id, &file);
             for alias in &file.names {
                 self.state.names.entry(alias.clone()).or_insert(*id);
             }
@@ -253,6 +255,7 @@ impl Manager {
             }
         }
         for id in self.link_all(ids, source) {
+            self.socket_reloaded(id);
             self.touch(id);
             self.state.gc_queue.insert(id);
         }

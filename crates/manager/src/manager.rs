@@ -310,6 +310,7 @@ impl Manager {
     fn settle(&mut self) {
         self.run_jobs();
         self.start_idle_services();
+        self.trigger_deferred();
         self.run_jobs();
         self.flush_changes();
         self.check_startup_finished();

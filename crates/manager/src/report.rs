@@ -209,6 +209,12 @@ impl Manager {
             UnitKind::Service if oneshot => "Finished",
             _ => "Started",
         };
+        let fail = match kind {
+            UnitKind::Socket => "Failed to listen on",
+            UnitKind::Mount => "Failed to mount",
+            UnitKind::Swap => "Failed to activate swap",
+            _ => "Failed to start",
+        };
         let down = match kind {
             UnitKind::Target => "Stopped target",
             UnitKind::Socket => "Closed",
@@ -223,7 +229,7 @@ impl Manager {
                 (StatusMark::Ok, Level::Info, format!("{up} {title}."), id::STARTED)
             }
             (JobType::Start, JobResult::Failed) => {
-                (StatusMark::Failed, Level::Error, format!("Failed to start {title}."), id::FAILED)
+                (StatusMark::Failed, Level::Error, format!("{fail} {title}."), id::FAILED)
             }
             (JobType::Start, JobResult::Timeout) => {
                 (StatusMark::Time, Level::Error, format!("Timed out waiting for {title}."), id::FAILED)

@@ -16,7 +16,9 @@ impl Manager {
                 self.request_job(source, origin, &unit, kind, mode, reload_if_possible)
             }
             Request::LoadUnit { unit } => {
-                self.load(&unit, source);
+                // Looked at once; it goes again when nothing else needs it.
+                let id = self.load(&unit, source);
+                self.state.gc_queue.insert(id);
                 Ok(Reply::Unit(unit))
             }
             Request::StartTransient { units, mode } => self.start_transient(source, origin, units, mode),

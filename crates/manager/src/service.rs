@@ -168,6 +168,7 @@ impl Manager {
             let text = format!("{}: Start request repeated too quickly.", self.unit_name(id));
             self.log(Level::Warning, Some(id), text);
             self.fail_with(id, UnitResult::StartLimitHit);
+            self.sockets_of_start_limit(id);
             self.start_limit_action(id);
             return Started::Ended(JobResult::Failed);
         }

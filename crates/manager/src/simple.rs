@@ -138,7 +138,7 @@ impl Manager {
             return Started::Ended(JobResult::Invalid);
         };
         let argv = mount_command(section);
-        let (path, mode) = (section.where_.clone().unwrap_or_default(), section.directory_mode);
+        let (path, mode) = (section.where_.clone().unwrap_or_default(), section.directory_mode.0);
         self.effects.push_back(Effect::MakeDirectory { path, mode });
         self.prepare_run(id);
         self.run_mount_command(id, argv, true)
@@ -177,6 +177,7 @@ impl Manager {
             set_watchdog_pid: false,
             make_directories: false,
             non_blocking: false,
+            context_from_peer: false,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);

@@ -4,7 +4,8 @@
 //! |---|---|---|---|---|---|---|
 //! | start-pre | next, then open | start-post, or fail | – | – | fail `timeout` | stop-pre-sigterm |
 //! | start-post | next, then listening | – | – | – | stop-pre, `timeout` | stop-pre |
-//! | listening | – | – | running (no), instance (yes) | – | – | stop-pre |
+//! | listening | – | – | running (no), instance (yes), deferred (conflict) | – | – | stop-pre |
+//! | deferred | – | – | – | – | stop-pre, `timeout` | stop-pre |
 //! | running | – | – | – | listening | – | stop-pre |
 //! | stop-pre | next, then stop-pre-sigterm | – | – | – | stop-pre-sigterm | – |
 //! | stop-pre-sigterm, -sigkill | close, stop-post | – | – | – | -sigkill, then stop-post | – |
@@ -12,7 +13,8 @@
 //! | final-sigterm, -sigkill | dead | – | – | – | final-sigkill, then dead | – |
 //!
 //! Descriptors are closed when a run ends, and not before; a limit that is hit ends the run with its own result, or with
-//! `TriggerLimitAction=pause` ([X-Muster]) closes the ear for a while.
+//! `TriggerLimitAction=pause` ([X-Muster]) closes the ear for a while. A restart keeps the descriptors of addresses that did
+//! not change, with all that is queued on them: they wait in `kept` between its two halves, and never longer.
 
 use crate::effect::{Effect, FdId, Level, SpawnRole};
 use crate::event::{Exit, OpenedSocket, Peer};
@@ -24,7 +26,7 @@ use crate::state::{
     ActiveState, CommandList, Kind, Port, Process, ServiceSub, Socket, SocketSub, UnitResult,
 };
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
-use muster_unit::{KillMode, SocketSection};
+use muster_unit::{DeferTrigger, KillMode, LoadState, SocketSection};
 use std::rc::Rc;
 
 impl SocketSub {
@@ -35,7 +37,7 @@ impl SocketSub {
             Dead => ActiveState::Inactive,
             Failed => ActiveState::Failed,
             StartPre | StartChown | StartPost => ActiveState::Activating,
-            Listening | Running => ActiveState::Active,
+            Listening | Deferred | Running => ActiveState::Active,
             StopPre | StopPreSigterm | StopPreSigkill | StopPost | FinalSigterm | FinalSigkill => {
                 ActiveState::Deactivating
             }
@@ -83,10 +85,21 @@ impl Manager {
             .socket_config(id)
             .and_then(|section| section.timeout_sec)
             .map_or(self.state.facts.default_timeout_start_usec, |span| span.0);
-        let timed =
-            !matches!(sub, SocketSub::Dead | SocketSub::Failed | SocketSub::Listening | SocketSub::Running);
-        let deadline =
-            (timed && span != 0 && span != u64::MAX).then(|| self.now.monotonic_usec.saturating_add(span));
+        let deferred = self
+            .socket_config(id)
+            .and_then(|section| section.defer_trigger_max_sec)
+            .map_or(u64::MAX, |span| span.0);
+        let span = match sub {
+            SocketSub::Dead | SocketSub::Failed | SocketSub::Listening | SocketSub::Running => u64::MAX,
+            SocketSub::Deferred => deferred,
+            _ => span,
+        };
+        let deadline = self.after(span);
+        if sub == SocketSub::Deferred {
+            self.state.deferred.insert(id);
+        } else {
+            self.state.deferred.remove(&id);
+        }
         let Some(socket) = self.socket_mut(id) else { return };
         socket.sub = sub;
         socket.deadline_usec = deadline;
@@ -124,12 +137,16 @@ impl Manager {
         Started::Working
     }
 
-    /// A socket cannot be put in front of a service that already runs without it.
+    /// A socket cannot be put in front of a service that is not there, or that already runs without it.
     fn service_stands_in_the_way(&self, id: UnitId) -> Option<String> {
         if self.socket_config(id)?.accept {
             return None;
         }
         let service = self.state.graph.of(id, Dependency::Triggers).next()?;
+        if self.state.units.get(&service)?.file.load_state != LoadState::Loaded {
+            let (me, other) = (self.unit_name(id), self.unit_name(service));
+            return Some(format!("{me}: Socket service {other} not loaded, refusing."));
+        }
         let sub = self.service(service)?.sub;
         let busy = !matches!(
             sub,
@@ -182,11 +199,32 @@ impl Manager {
     fn open_sockets(&mut self, id: UnitId) {
         self.set_socket_sub(id, SocketSub::StartChown);
         let Some(config) = self.socket_section(id) else { return };
-        let keep = self.socket(id).map_or_else(Vec::new, |socket| {
-            socket.ports.iter().map(|port| (port.listen_index, port.fd)).collect()
-        });
+        let keep = self.match_kept(id, &config);
         let unit = self.name_of(id);
-        self.effects.push_back(Effect::OpenSockets { unit, config, keep });
+        let function = self.usb_function(id);
+        self.effects.push_back(Effect::OpenSockets { unit, config, keep, function });
+    }
+
+    /// The descriptors of a restarted socket that serve on, by the place of their address. The others go, first of all, so
+    /// that nothing of ours stands in the way of what is to be opened.
+    fn match_kept(&mut self, id: UnitId, config: &Rc<SocketSection>) -> Vec<(u32, FdId)> {
+        let Some(socket) = self.socket_mut(id) else { return Vec::new() };
+        let place = |port: &Port| {
+            let at = config.listen.iter().position(|listen| *listen == port.listen)?;
+            u32::try_from(at).ok()
+        };
+        let (same, gone): (Vec<Port>, Vec<Port>) =
+            std::mem::take(&mut socket.kept).into_iter().partition(|port| place(port).is_some());
+        let keep = same.iter().filter_map(|port| Some((place(port)?, port.fd))).collect();
+        self.release_ports(id, gone);
+        keep
+    }
+
+    /// What the service says of its USB function, for `ListenUSBFunction=`.
+    fn usb_function(&self, id: UnitId) -> Option<(String, String)> {
+        let service = self.state.graph.of(id, Dependency::Triggers).next()?;
+        let (_, section) = self.service_config(service)?;
+        section.usb_function_descriptors.clone().zip(section.usb_function_strings.clone())
     }
 
     /// The runtime opened what it could, or says what stood in the way.
@@ -196,25 +234,25 @@ impl Manager {
             Err(why) => {
                 let text = format!("{}: {why}", self.unit_name(id));
                 self.log(Level::Error, Some(id), text);
-                if let Some(socket) = self.socket_mut(id) {
-                    socket.ports.clear();
-                }
                 return self.socket_dead(id, UnitResult::Resources);
             }
         };
+        let Some(config) = self.socket_section(id) else { return };
+        let address = |index: u32| usize::try_from(index).ok().and_then(|index| config.listen.get(index));
         let ports: Vec<Port> = opened
             .into_iter()
-            .map(|port| Port {
-                fd: port.fd,
-                listen_index: port.listen_index,
-                connection_based: port.connection_based,
+            .filter_map(|port| {
+                Some(Port {
+                    fd: port.fd,
+                    listen: address(port.listen_index)?.clone(),
+                    connection_based: port.connection_based,
+                    companion: port.companion,
+                })
             })
             .collect();
         if self.socket_sub(id) != SocketSub::StartChown {
             // Stopped meanwhile: nobody wants them.
-            return self
-                .effects
-                .push_back(Effect::CloseFds { fds: ports.into_iter().map(|port| port.fd).collect() });
+            return self.release_ports(id, ports);
         }
         self.state.ports.extend(ports.iter().map(|port| (port.fd, id)));
         if let Some(socket) = self.socket_mut(id) {
@@ -235,15 +273,22 @@ impl Manager {
     }
 
     fn watch_ports(&mut self, id: UnitId, watch: bool) {
-        let accept = self.socket_config(id).is_some_and(|section| section.accept);
+        let Some(section) = self.socket_config(id) else { return };
+        let accept = section.accept;
+        let forgets = section.poll_limit_interval_sec.is_none() && section.poll_limit_burst.is_none();
         let Some(socket) = self.socket_mut(id) else { return };
         if socket.watched == watch {
             return;
         }
         socket.watched = watch;
+        // As systemd 257 does: a limit that nobody set counts from here, so that it slows down what is watched all the time
+        // (`Accept=yes`), and what starts one service at a time is left to the trigger limit. One that is set is kept.
+        if forgets {
+            socket.poll_limits.clear();
+        }
         let resting = &socket.resting;
-        let ports: Vec<Port> =
-            socket.ports.iter().filter(|port| !resting.contains_key(&port.fd)).cloned().collect();
+        let is_watched = |port: &&Port| !port.companion && !resting.contains_key(&port.fd);
+        let ports: Vec<Port> = socket.ports.iter().filter(is_watched).cloned().collect();
         for Port { fd, connection_based, .. } in ports {
             self.effects.push_back(if watch {
                 Effect::WatchSocket { fd, accept: accept && connection_based }
@@ -275,11 +320,56 @@ impl Manager {
             self.active_state(service),
             ActiveState::Active | ActiveState::Activating | ActiveState::Reloading
         );
-        let cause = format!("traffic on {}", self.unit_name(id));
         self.watch_ports(id, false);
-        self.set_socket_sub(id, SocketSub::Running);
-        if !waiting && !self.request_quietly(service, JobType::Start, JobMode::Replace, &cause) {
-            self.socket_stop_with(id, UnitResult::Resources);
+        if waiting {
+            return self.set_socket_sub(id, SocketSub::Running);
+        }
+        self.trigger_service(id, service);
+    }
+
+    /// Starts the service, or puts that off (`DeferTrigger=`) while it would bring down another one.
+    fn trigger_service(&mut self, id: UnitId, service: UnitId) {
+        let defer = self.socket_config(id).map_or(DeferTrigger::No, |section| section.defer_trigger);
+        let mode = if defer == DeferTrigger::No { JobMode::Replace } else { JobMode::Lenient };
+        let cause = format!("traffic on {}", self.unit_name(id));
+        let was_deferred = self.socket_sub(id) == SocketSub::Deferred;
+        if !was_deferred {
+            self.set_socket_sub(id, SocketSub::Running);
+        }
+        match self.enqueue(service, JobType::Start, mode, &cause) {
+            Ok(_) if was_deferred => self.set_socket_sub(id, SocketSub::Running),
+            Ok(_) => {}
+            Err(refused) if mode == JobMode::Lenient && refused.name.ends_with(".TransactionIsDestructive") => {
+                let patient = defer == DeferTrigger::Patient;
+                if patient || !self.state.jobs.is_empty() {
+                    if !was_deferred {
+                        self.note_cause(id, format!("trigger deferred: {}", refused.message));
+                        self.set_socket_sub(id, SocketSub::Deferred);
+                    }
+                    return;
+                }
+                self.trigger_failed(id, &refused.message);
+            }
+            Err(refused) => self.trigger_failed(id, &refused.message),
+        }
+    }
+
+    fn trigger_failed(&mut self, id: UnitId, why: &str) {
+        let text = format!("{}: Failed to queue service startup job: {why}", self.unit_name(id));
+        self.log(Level::Warning, Some(id), text);
+        self.socket_stop_with(id, UnitResult::Resources);
+    }
+
+    /// When all jobs are done, sockets whose trigger was put off try again.
+    pub(crate) fn trigger_deferred(&mut self) {
+        if self.state.deferred.is_empty() || !self.state.jobs.is_empty() || self.shutdown_is_queued() {
+            return;
+        }
+        for id in self.state.deferred.clone() {
+            let service = self.state.graph.of(id, Dependency::Triggers).next();
+            if let Some(service) = service {
+                self.trigger_service(id, service);
+            }
         }
     }
 
@@ -483,11 +573,7 @@ impl Manager {
         if self.socket_sub(id) != SocketSub::Running {
             return;
         }
-        let result = self.service(service).map_or(UnitResult::Success, |service| service.result);
         match sub {
-            ServiceSub::Failed if result == UnitResult::StartLimitHit => {
-                self.socket_stop_with(id, UnitResult::ServiceStartLimitHit);
-            }
             ServiceSub::Dead | ServiceSub::Failed if self.job_kind(service) != Some(JobType::Start) => {
                 self.socket_listen(id)
             }
@@ -495,7 +581,17 @@ impl Manager {
         }
     }
 
-    /// The service's conditions did not hold: the traffic would wake it again and again.
+    /// The service was started too often: traffic must not go on trying.
+    pub(crate) fn sockets_of_start_limit(&mut self, service: UnitId) {
+        let sockets: Vec<UnitId> = self.state.graph.of(service, Dependency::TriggeredBy).collect();
+        for id in sockets {
+            if matches!(self.socket_sub(id), SocketSub::Running | SocketSub::Listening) {
+                self.socket_stop_with(id, UnitResult::ServiceStartLimitHit);
+            }
+        }
+    }
+
+    /// The service's conditions did not hold: the traffic wakes it again and again, until the trigger limit ends that.
     pub(crate) fn socket_condition_failed(&mut self, service: UnitId) {
         let sockets: Vec<UnitId> = self.state.graph.of(service, Dependency::TriggeredBy).collect();
         for id in sockets {
@@ -521,7 +617,9 @@ impl Manager {
             SocketSub::StartPre | SocketSub::StartChown | SocketSub::StartPost => {
                 self.socket_signal(id, SocketSub::StopPreSigterm, UnitResult::Success);
             }
-            SocketSub::Listening | SocketSub::Running => self.socket_stop_with(id, UnitResult::Success),
+            SocketSub::Listening | SocketSub::Deferred | SocketSub::Running => {
+                self.socket_stop_with(id, UnitResult::Success)
+            }
             SocketSub::StopPre
             | SocketSub::StopPreSigterm
             | SocketSub::StopPreSigkill
@@ -556,27 +654,77 @@ impl Manager {
         }
     }
 
-    /// Descriptors go before `ExecStopPost=`.
+    /// Descriptors go before `ExecStopPost=`; where its commands are given them, their nodes go first and they themselves
+    /// when the commands are done.
     fn socket_close(&mut self, id: UnitId) {
-        self.close_ports(id);
+        self.watch_ports(id, false);
+        let passes = self.socket_config(id).is_some_and(|section| section.pass_file_descriptors_to_exec);
+        if passes && !self.commands(id, CommandList::ExecStopPost).is_empty() {
+            let ports = self.socket(id).map_or(&[][..], |socket| &socket.ports);
+            let listen = ports.iter().map(|port| port.listen.clone()).collect();
+            let config = self.socket_section(id).filter(|_| self.job_kind(id) != Some(JobType::Restart));
+            self.effects.extend(config.map(|config| Effect::RemoveSocketNodes { config, listen }));
+        } else {
+            self.close_ports(id);
+        }
         self.socket_list(id, SocketSub::StopPost, CommandList::ExecStopPost);
     }
 
     fn close_ports(&mut self, id: UnitId) {
         self.watch_ports(id, false);
-        let ports = self.socket_mut(id).map(|socket| std::mem::take(&mut socket.ports)).unwrap_or_default();
+        let restarts = self.job_kind(id) == Some(JobType::Restart);
+        let Some(socket) = self.socket_mut(id) else { return };
+        let ports = std::mem::take(&mut socket.ports);
+        if restarts && socket.result == UnitResult::Success {
+            for port in &ports {
+                self.state.ports.remove(&port.fd);
+            }
+            if let Some(socket) = self.socket_mut(id) {
+                socket.kept.extend(ports);
+            }
+        } else {
+            let ports = std::mem::take(&mut socket.kept).into_iter().chain(ports).collect();
+            self.release_ports(id, ports);
+        }
+    }
+
+    /// A restart came to nothing: what waited for its second half goes.
+    pub(crate) fn forget_kept_ports(&mut self, id: UnitId) {
+        let down = matches!(self.socket_sub(id), SocketSub::Dead | SocketSub::Failed);
+        if let Some(socket) = self.socket_mut(id).filter(|socket| down && !socket.kept.is_empty()) {
+            let ports = std::mem::take(&mut socket.kept);
+            self.release_ports(id, ports);
+        }
+    }
+
+    /// Closes descriptors, with their nodes where the unit says so.
+    fn release_ports(&mut self, id: UnitId, ports: Vec<Port>) {
         if ports.is_empty() {
             return;
         }
-        let fds: Vec<FdId> = ports.into_iter().map(|port| port.fd).collect();
-        for fd in &fds {
-            self.state.ports.remove(fd);
+        for port in &ports {
+            self.state.ports.remove(&port.fd);
         }
-        let unit = self.name_of(id);
         if let Some(config) = self.socket_section(id) {
-            self.effects.push_back(Effect::RemoveSocketNodes { unit, config });
+            let listen = ports.iter().map(|port| port.listen.clone()).collect();
+            self.effects.push_back(Effect::RemoveSocketNodes { config, listen });
         }
-        self.effects.push_back(Effect::CloseFds { fds });
+        self.effects.push_back(Effect::CloseFds { fds: ports.into_iter().map(|port| port.fd).collect() });
+    }
+
+    /// After a reload: descriptors of addresses that the unit no longer has are closed, all others serve on.
+    pub(crate) fn socket_reloaded(&mut self, id: UnitId) {
+        let Some(config) = self.socket_section(id) else { return };
+        let Some(socket) = self.socket_mut(id) else { return };
+        let (stay, gone): (Vec<Port>, Vec<Port>) = std::mem::take(&mut socket.ports)
+            .into_iter()
+            .partition(|port| config.listen.contains(&port.listen));
+        socket.ports = stay;
+        for port in &gone {
+            let text = format!("{}: {} is no longer listened on.", self.unit_name(id), port.listen.address);
+            self.log(Level::Info, Some(id), text);
+        }
+        self.release_ports(id, gone);
     }
 
     fn socket_dead(&mut self, id: UnitId, result: UnitResult) {
@@ -618,6 +766,7 @@ impl Manager {
             SocketSub::Dead
             | SocketSub::StartChown
             | SocketSub::Listening
+            | SocketSub::Deferred
             | SocketSub::Running
             | SocketSub::Failed => {}
         }
@@ -629,7 +778,7 @@ impl Manager {
         match self.socket_sub(id) {
             SocketSub::StartPre => self.socket_signal(id, SocketSub::FinalSigterm, UnitResult::Timeout),
             SocketSub::StartChown => self.socket_dead(id, UnitResult::Timeout),
-            SocketSub::StartPost => self.socket_stop_with(id, UnitResult::Timeout),
+            SocketSub::StartPost | SocketSub::Deferred => self.socket_stop_with(id, UnitResult::Timeout),
             SocketSub::StopPre => self.socket_signal(id, SocketSub::StopPreSigterm, UnitResult::Timeout),
             SocketSub::StopPreSigterm if group => {
                 self.socket_signal(id, SocketSub::StopPreSigkill, UnitResult::Timeout)

@@ -43,6 +43,7 @@ impl Manager {
             set_watchdog_pid: main && self.watchdog_usec(id).is_some(),
             make_directories: true,
             non_blocking: self.service_config(id).is_some_and(|(_, section)| section.non_blocking),
+            context_from_peer: main && self.context_from_peer(id),
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);
@@ -135,7 +136,9 @@ impl Manager {
             // Its socket is its standard stream, and not passed a second time.
         } else if let Some(connection) = service.connection {
             // With Accept=yes a process gets its connection and nothing else.
-            fds.push((connection, "connection".to_owned()));
+            let socket = service.accepted_from.and_then(|socket| self.socket_config(socket));
+            let name = socket.and_then(|section| section.file_descriptor_name.clone());
+            fds.push((connection, name.map_or_else(|| "connection".to_owned(), |name| name.0)));
         } else {
             for socket in self.state.graph.of(id, Dependency::TriggeredBy) {
                 fds.extend(self.socket_fds(socket));
@@ -143,6 +146,15 @@ impl Manager {
         }
         fds.extend(service.fd_store.iter().map(|stored| (stored.fd, stored.name.clone())));
         fds
+    }
+
+    /// `SELinuxContextFromNet=` of the one socket that the service is for.
+    fn context_from_peer(&self, id: UnitId) -> bool {
+        let accepted = self.service(id).and_then(|service| service.accepted_from);
+        let mut sockets = self.state.graph.of(id, Dependency::TriggeredBy);
+        let single = accepted.or_else(|| sockets.next().filter(|_| sockets.next().is_none()));
+        let section = single.and_then(|socket| self.socket_config(socket));
+        section.is_some_and(|section| section.selinux_context_from_net)
     }
 
     /// `PassFileDescriptorsToExec=`: a socket's own descriptors for its commands once they are open.
@@ -197,8 +209,8 @@ impl Manager {
         let Some(unit) = self.state.units.get_mut(&id) else { return };
         unit.cgroup = Some(path.clone());
         let config = unit.file.cgroup.clone().unwrap_or_default();
-        let owner =
-            unit.file.exec.as_ref().and_then(|exec| exec.user.clone()).filter(|_| config.delegate.is_some());
+        let user = unit.file.exec.as_ref().and_then(|exec| exec.user.as_ref());
+        let owner = user.filter(|_| config.delegate.is_some()).map(|user| user.0.clone());
         let effect = Effect::RealizeCgroup {
             path: path.clone(),
             unit: unit.name.clone(),

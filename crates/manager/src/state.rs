@@ -8,7 +8,7 @@ use crate::effect::{FdId, QueryId, SpawnId};
 use crate::event::{Exit, MountPoint, Peer, ShutdownVerb};
 use muster_graph::job::Job;
 use muster_graph::{Graph, JobId, UnitId};
-use muster_unit::{ExecCommand, UnitFile, UnitName};
+use muster_unit::{ExecCommand, Listen, UnitFile, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -51,7 +51,7 @@ words! {
     /// `SubState` of a socket.
     SocketSub {
         Dead = "dead", StartPre = "start-pre", StartChown = "start-chown", StartPost = "start-post",
-        Listening = "listening", Running = "running", StopPre = "stop-pre", StopPreSigterm = "stop-pre-sigterm",
+        Listening = "listening", Deferred = "deferred", Running = "running", StopPre = "stop-pre", StopPreSigterm = "stop-pre-sigterm",
         StopPreSigkill = "stop-pre-sigkill", StopPost = "stop-post", FinalSigterm = "final-sigterm",
         FinalSigkill = "final-sigkill", Failed = "failed",
     }
@@ -337,10 +337,13 @@ pub struct Service {
 pub struct Port {
     /// The descriptor.
     pub fd: FdId,
-    /// Which entry of `listen`.
-    pub listen_index: u32,
+    /// The address it was opened for.
+    pub listen: Listen,
     /// Whether connections are accepted on it.
     pub connection_based: bool,
+    /// Whether it is only passed along with another, and never watched.
+    #[serde(default)]
+    pub companion: bool,
 }
 
 /// A socket.
@@ -352,6 +355,10 @@ pub struct Socket {
     pub result: UnitResult,
     /// Open descriptors in listen order.
     pub ports: Vec<Port>,
+    /// Descriptors of the last run that the next one takes over where its addresses are the same: only between the two
+    /// halves of a restart.
+    #[serde(default)]
+    pub kept: Vec<Port>,
     /// Whether the runtime watches them.
     pub watched: bool,
     /// The control process.
@@ -409,6 +416,9 @@ pub struct State {
     pub cgroups: BTreeMap<String, UnitId>,
     /// Socket units by descriptor.
     pub ports: BTreeMap<FdId, UnitId>,
+    /// Socket units whose trigger was put off.
+    #[serde(default)]
+    pub deferred: BTreeSet<UnitId>,
     /// Jobs that may be able to run.
     pub run_queue: BTreeSet<JobId>,
     /// Units that changed and are not announced yet.

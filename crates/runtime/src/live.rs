@@ -114,6 +114,6 @@ impl Live for LiveView<'_> {
     }
 
     fn queue_length(&self, fd: FdId) -> Option<u64> {
-        muster_socket::queue_length(self.fds.get(fd)?)
+        muster_socket::waiting(self.fds.get(fd)?).map(muster_socket::Waiting::number)
     }
 }

@@ -1,10 +1,11 @@
 //! One arm an effect: the manager's imperatives as system calls. What goes wrong becomes an event or a log line.
 
+use crate::opening::Opening;
 use crate::processes::Helper;
 use crate::turn::{Outcome, Runtime, Source};
 use muster_manager::effect::{Effect, FdId, Level, LogRecord, Reply, RequestId};
-use muster_manager::event::{Event, OpenedSocket, Request};
-use muster_unit::{CGroupSection, SocketSection, UnitName};
+use muster_manager::event::{Event, Request};
+use muster_unit::{CGroupSection, UnitName};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 
@@ -63,8 +64,10 @@ impl Runtime {
             Effect::RemoveFile { path } => {
                 let _ = std::fs::remove_file(path);
             }
-            Effect::OpenSockets { unit, config, keep } => self.open_sockets(unit, &config, &keep),
-            Effect::RemoveSocketNodes { config, .. } => muster_socket::remove_nodes(&config),
+            Effect::OpenSockets { unit, config, keep, function } => {
+                self.open_sockets(Opening { unit, config, keep, function })
+            }
+            Effect::RemoveSocketNodes { config, listen } => muster_socket::remove_nodes(&config, &listen),
             Effect::WatchSocket { fd, accept } => self.watch_socket(fd, accept),
             Effect::UnwatchSocket { fd } => self.unwatch_socket(fd),
             Effect::FlushSocket { fd } => {
@@ -154,40 +157,6 @@ impl Runtime {
             let mounts = entries.into_iter().filter_map(crate::turn::mount_point).collect();
             self.follow_up.push_back(Event::MountTableRead { mounts });
         }
-    }
-
-    fn open_sockets(&mut self, unit: UnitName, config: &SocketSection, keep: &[(u32, FdId)]) {
-        let kept: Vec<_> = keep.iter().filter_map(|(index, id)| Some((*index, self.fds.get(*id)?))).collect();
-        let result = muster_socket::open(config, &kept);
-        let result = match result {
-            Err(error) => Err(error.to_string()),
-            Ok(opened) => {
-                for warning in opened.warnings {
-                    let record = LogRecord {
-                        level: Level::Warning,
-                        unit: Some(unit.clone()),
-                        message: format!("{unit}: {warning}"),
-                        fields: Vec::new(),
-                    };
-                    self.write_log(&record);
-                }
-                let ports = opened.sockets.into_iter().filter_map(|socket| {
-                    let fd = match socket.fd {
-                        Some(fd) => self.fds.insert(fd),
-                        None => {
-                            keep.iter().find(|(index, _)| *index == socket.listen_index).map(|(_, id)| *id)?
-                        }
-                    };
-                    Some(OpenedSocket {
-                        fd,
-                        listen_index: socket.listen_index,
-                        connection_based: socket.connection_based,
-                    })
-                });
-                Ok(ports.collect())
-            }
-        };
-        self.follow_up.push_back(Event::SocketsOpened { unit, result });
     }
 
     fn watch_stored(&mut self, id: FdId) {

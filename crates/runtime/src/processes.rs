@@ -20,13 +20,23 @@ struct Started {
 }
 
 /// What a helper of ours is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Helper {
     /// Generators run; then unit files are read anew.
     Generators,
+    /// Who is to own the nodes of a socket unit; it writes its answer to a pipe.
+    Owner {
+        /// What goes on with the answer.
+        opening: crate::opening::Opening,
+        /// The pipe.
+        answer: std::io::PipeReader,
+    },
     /// Nobody waits for it.
     Errand,
 }
+
+/// So many bytes of a helper's answer are read.
+const ANSWER_MAX: u64 = 1024;
 
 /// What runs.
 #[derive(Debug, Default)]
@@ -73,6 +83,7 @@ impl Runtime {
             set_watchdog_pid: spawn.set_watchdog_pid,
             make_directories: spawn.make_directories,
             non_blocking: spawn.non_blocking,
+            context_from_peer: spawn.context_from_peer,
             report_exec: spawn.report_exec,
             share_memory: !self.has_memory_limit(&spawn.cgroup),
         };
@@ -227,9 +238,31 @@ impl Runtime {
         }
     }
 
+    /// Runs a program that writes a short answer to its standard output.
+    pub(crate) fn run_asking_helper(
+        &mut self,
+        program: &str,
+        arguments: &[&str],
+        helper: impl FnOnce(std::io::PipeReader) -> Helper,
+    ) -> bool {
+        let Ok((answer, output)) = std::io::pipe() else { return false };
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(output).current_dir("/");
+        let Ok(child) = command.spawn() else { return false };
+        self.processes.helpers.insert(child.id(), helper(answer));
+        true
+    }
+
     fn helper_ended(&mut self, helper: Helper, _: Exit) {
         match helper {
             Helper::Generators => self.rescan(),
+            Helper::Owner { opening, answer } => {
+                let mut text = String::new();
+                // It has ended, so what it wrote is all there; what else may hold the pipe open is not waited for.
+                let _ = nix::fcntl::fcntl(&answer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
+                let _ = std::io::Read::read_to_string(&mut std::io::Read::take(answer, ANSWER_MAX), &mut text);
+                self.owner_found(opening, &text);
+            }
             Helper::Errand => {}
         }
     }

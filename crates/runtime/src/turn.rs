@@ -45,6 +45,8 @@ const JOURNAL_RETRY_USEC: u64 = 100_000;
 /// What stands behind a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
+    /// A trial: see `can_be_watched`.
+    Nothing,
     /// Signals, SIGCHLD among them.
     Signals,
     /// The notify socket.
@@ -295,7 +297,8 @@ impl Runtime {
                 Source::Private => self.accept_clients(),
                 Source::Client if asked.is_spent() => self.still_ready(token),
                 Source::Client => self.client_ready(token, asked),
-                Source::Signals
+                Source::Nothing
+                | Source::Signals
                 | Source::Notify
                 | Source::Cgroups
                 | Source::Mounts

@@ -215,7 +215,7 @@ impl World {
             Effect::OpenSockets { unit, config, .. } => {
                 let opened = (0_u32..).zip(&config.listen).map(|(listen_index, _)| {
                     self.next_number += 1;
-                    OpenedSocket { fd: FdId(self.next_number), listen_index, connection_based: true }
+                    OpenedSocket { fd: FdId(self.next_number), listen_index, connection_based: true, companion: false }
                 });
                 let result = Ok(opened.collect());
                 self.waiting.push(Event::SocketsOpened { unit, result });

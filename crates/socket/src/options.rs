@@ -141,6 +141,33 @@ pub fn apply_to_listener(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<Str
     apply(section, fd)
 }
 
+/// Directive and value of every option of a socket that is not at zero.
+pub fn read(fd: BorrowedFd<'_>) -> Vec<(&'static str, String)> {
+    let (kind, nothing) = (Kind::of(fd), SocketSection::default());
+    let mut found = Vec::new();
+    let mut add = |name, value: String| {
+        if value != "0" && !value.is_empty() && !found.iter().any(|(known, _)| *known == name) {
+            found.push((name, value));
+        }
+    };
+    for (name, sockets, level, option, _) in rows(&nothing) {
+        if let (true, Ok(value)) = (kind.fits(sockets), muster_sys::get_option(fd, level, option)) {
+            add(name, value.to_string());
+        }
+    }
+    for (name, sockets, level, option, _) in words(&nothing) {
+        if let (true, Ok(bytes)) = (kind.fits(sockets), muster_sys::get_option_bytes(fd, level, option, 64)) {
+            add(name, String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned());
+        }
+    }
+    for (name, option) in [("ReceiveBuffer", libc::SO_RCVBUF), ("SendBuffer", libc::SO_SNDBUF)] {
+        if let Ok(value) = muster_sys::get_option(fd, libc::SOL_SOCKET, option) {
+            add(name, value.to_string());
+        }
+    }
+    found
+}
+
 fn complaint(name: &str, value: &dyn std::fmt::Display, done: std::io::Result<()>) -> Option<String> {
     done.err().map(|error| format!("{name}={value} was refused: {error}"))
 }

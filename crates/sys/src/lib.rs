@@ -120,8 +120,12 @@ pub struct QueueSize {
     pub message_size: i64,
 }
 
-/// mq_open(3) for reading, made when it is missing. `size` is for a new queue only.
-pub fn message_queue(name: &std::ffi::CStr, mode: u32, size: Option<QueueSize>) -> io::Result<OwnedFd> {
+/// mq_open(3) for reading, made when it is missing; whether it was. `size` is for a new queue only.
+pub fn message_queue(
+    name: &std::ffi::CStr,
+    mode: u32,
+    size: Option<QueueSize>,
+) -> io::Result<(OwnedFd, bool)> {
     // SAFETY: mq_attr is plain numbers, for which zero is valid.
     let mut attributes: libc::mq_attr = unsafe { std::mem::zeroed() };
     let pointer = match size {
@@ -132,10 +136,22 @@ pub fn message_queue(name: &std::ffi::CStr, mode: u32, size: Option<QueueSize>) 
         }
         None => std::ptr::null_mut(),
     };
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_CREAT;
-    // SAFETY: the name is a C string, the attributes are read only during the call.
-    let fd = check(libc::c_long::from(unsafe { libc::mq_open(name.as_ptr(), flags, mode, pointer) }))?;
-    Ok(adopt_fd(fd as RawFd))
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let open = |flags| {
+        // SAFETY: the name is a C string, the attributes are read only during the call.
+        check(libc::c_long::from(unsafe { libc::mq_open(name.as_ptr(), flags, mode, pointer) }))
+    };
+    let (fd, is_new) = match open(flags | libc::O_CREAT | libc::O_EXCL) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => (open(flags)?, false),
+        made => (made?, true),
+    };
+    Ok((adopt_fd(fd as RawFd), is_new))
+}
+
+/// listen(2).
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: numbers only.
+    check(libc::c_long::from(unsafe { libc::listen(fd.as_raw_fd(), backlog) })).map(drop)
 }
 
 /// Marks every descriptor from `first` on as close-on-exec (close_range(2)).
@@ -210,6 +226,29 @@ pub fn set_xattr_path(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]
     // SAFETY: as above; both names are C strings.
     check(libc::c_long::from(unsafe {
         libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    }))
+    .map(drop)
+}
+
+/// getxattr(2) of a path; at most `max` bytes.
+pub fn get_xattr_path(path: &std::ffi::CStr, name: &std::ffi::CStr, max: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0_u8; max];
+    // SAFETY: both names are C strings; the kernel writes at most `max` bytes into the buffer of that size.
+    let length = check(unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), max)
+    } as libc::c_long)?;
+    value.truncate(usize::try_from(length).unwrap_or(0));
+    Ok(value)
+}
+
+/// mq_send(3), for clients of queues.
+pub fn message_queue_send(name: &std::ffi::CStr, message: &[u8]) -> io::Result<()> {
+    // SAFETY: the name is a C string.
+    let fd = check(libc::c_long::from(unsafe { libc::mq_open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) }))?;
+    let fd = adopt_fd(fd as RawFd);
+    // SAFETY: pointer and length are those of one slice.
+    check(libc::c_long::from(unsafe {
+        libc::mq_send(fd.as_raw_fd(), message.as_ptr().cast(), message.len(), 0)
     }))
     .map(drop)
 }

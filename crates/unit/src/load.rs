@@ -188,7 +188,8 @@ fn finish(file: &mut UnitFile, text: &str, source: &dyn Source, machine: &Specif
     }
     add_links(file, source);
     settle(file);
-    if let Err(message) = check(file) {
+    let fatal = file.load_error.take().map_or(Ok(()), Err);
+    if let Err(message) = fatal.and_then(|()| check(file)) {
         file.load_state = LoadState::BadSetting;
         complain(file, 0, &format!("{message} Refusing."));
         file.load_error = Some(message);
@@ -302,6 +303,10 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
                             note_effect(file, &key, effect);
                         }
                     }
+                    Some(Err(message)) if FATAL_KEYS.contains(&&*key) => {
+                        complain_in(file, path, line, &format!("{key}=: {message}"));
+                        file.load_error.get_or_insert("Unit configuration has a fatal error.".to_owned());
+                    }
                     Some(Err(message)) => {
                         complain_in(file, path, line, &format!("{key}=: {message}; ignored"))
                     }
@@ -340,6 +345,9 @@ impl Section {
         }
     }
 }
+
+/// What decides with whose rights something is done: a value that cannot be read refuses the unit.
+const FATAL_KEYS: &[&str] = &["User", "Group", "SocketUser", "SocketGroup"];
 
 /// What muster adds to a socket.
 const MUSTER_KEYS: &[&str] = &["TriggerLimitAction", "ListenErrorAction"];
@@ -524,13 +532,16 @@ fn check(file: &UnitFile) -> Result<(), String> {
                     "Unit is configured for accepting sockets, but sockets are non-accepting.".to_owned()
                 );
             }
-            if socket.accept && socket.max_connections == 0 {
+            if socket.max_connections == 0 {
                 return Err("MaxConnection= setting too small.".to_owned());
             }
             if socket.accept && socket.service.is_some() {
                 return Err(
                     "Explicit service configuration for accepting socket units not supported.".to_owned()
                 );
+            }
+            if !socket.symlinks.is_empty() && socket.listen.iter().filter(|listen| listen.is_node()).count() != 1 {
+                return Err("Unit has symlinks set but none or more than one node in the file system.".to_owned());
             }
             Ok(())
         }

@@ -82,6 +82,9 @@ scalars! {
     u32 => |text| number(text), "a number that is not negative";
     i32 => |text| number(text), "a number";
     i64 => |text| number(text), "a number";
+    FileMode => |text| parse_mode(text).filter(|mode| *mode <= 0o7777).map(FileMode), "an octal file mode up to 7777";
+    InterfaceName => |text| interface_name(text), "the name of a network interface, of at most 15 characters";
+    Account => |text| account(text), "the name or number of a user or group";
     UnitName => |text| text.parse().ok(), "a unit name";
     String => |text| Some(text.to_owned()), "a text";
     Size => |text| parse_size(text).map(Size), "a size in bytes, K, M, G or T allowed";
@@ -105,6 +108,8 @@ macro_rules! plain_settings {
 }
 plain_settings!(
     bool,
+    u32,
+    FileMode,
     Signal,
     RestartMode,
     ExitType,
@@ -134,18 +139,39 @@ plain_settings!(
     DevicePolicy
 );
 
-/// Modes are the only bare `u32` with leading zero digits: octal when the text begins with `0`.
-impl Setting for u32 {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
-        let text = context.expand(value)?;
-        let octal = text.starts_with('0') && text.len() > 1;
-        let read = if octal { parse_mode(&text) } else { number(&text) };
-        *self = read.ok_or_else(|| {
-            format!("'{}': expected a number that is not negative, or an octal mode", short(&text))
-        })?;
-        Ok(())
-    }
+macro_rules! texts {
+    ($($(#[$meta:meta])* $type:ident;)*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub struct $type(pub String);
+        impl $type {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl std::ops::Deref for $type {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+    )*};
 }
+texts! {
+    /// `BindToDevice=`: a network interface, or `*` for any.
+    InterfaceName;
+    /// A user or group by name or number, well-formed; whether it exists is another matter.
+    Account;
+    /// A path that begins at the root.
+    AbsolutePath;
+    /// `FileDescriptorName=`.
+    FdName;
+}
+
+/// `SocketMode=` and its kin: always octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMode(pub u32);
 
 /// Bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,10 +195,6 @@ pub enum Amount {
 /// `IPTOS=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpTos(pub i32);
-
-/// `FileDescriptorName=`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FdName(pub String);
 
 /// A list with one entry an assignment, not split into words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,11 +246,21 @@ fn fd_name(text: &str) -> Option<FdName> {
     valid.then(|| FdName(text.to_owned()))
 }
 
-impl std::ops::Deref for FdName {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
+/// Interface names as the kernel takes them (netdevice(7)).
+fn interface_name(text: &str) -> Option<InterfaceName> {
+    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && !"/:%".contains(c);
+    let valid = (1..=15).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != "..";
+    valid.then(|| InterfaceName(text.to_owned()))
+}
+
+/// Names that no file of users could hold are refused.
+fn account(text: &str) -> Option<Account> {
+    let allowed = |c: char| !c.is_control() && !":/".contains(c);
+    let valid = (1..=255).contains(&text.len())
+        && text.chars().all(allowed)
+        && !text.starts_with('-')
+        && text.trim() == text;
+    valid.then(|| Account(text.to_owned()))
 }
 
 fn delegate(text: &str) -> Delegate {
@@ -268,6 +300,16 @@ fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), String> {
 impl Setting for Vec<String> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
         append(self, words(value, context)?)
+    }
+}
+
+/// Paths that are not absolute are named and skipped.
+impl Setting for Vec<AbsolutePath> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        let (good, bad): (Vec<_>, Vec<_>) =
+            words(value, context)?.into_iter().partition(|path| path.starts_with('/'));
+        append(self, good.into_iter().map(AbsolutePath).collect())?;
+        bad.first().map_or(Ok(()), |path| Err(format!("'{}': expected an absolute path", short(path))))
     }
 }
 

@@ -25,13 +25,13 @@ fn no_directive_has_two_rows() {
     assert!(twice.is_empty(), "{twice:?}");
 }
 
-/// The centre of the mission: what of [Socket] has no effect yet is named here, and nowhere else.
+/// The centre of the mission: every row of [Socket] has its effect.
 #[test]
-fn socket_rows_without_effect_are_these() {
+fn every_socket_row_has_an_effect() {
     let without: Vec<&str> = rows()
         .into_iter()
         .filter(|row| row.section == "Socket" && row.effect == Effect::Stored)
         .map(|row| row.name)
         .collect();
-    assert_eq!(without, ["DeferTrigger", "DeferTriggerMaxSec", "SELinuxContextFromNet", "ListenUSBFunction"]);
+    assert!(without.is_empty(), "{without:?}");
 }

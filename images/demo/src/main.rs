@@ -17,6 +17,8 @@ const USAGE: &str = "muster-demo MODE
   inetd                 answers on the connection on standard input
   accepted              answers on the connected descriptor 3
   ask ADDRESS           connects to a path, @abstract name or host:port, prints the answer
+  connect ADDRESS       connects (vsock:CID:PORT too), and leaves
+  mq-send NAME TEXT     sends a message to a queue
   options               prints what the kernel says about each of LISTEN_FDS
   facts                 prints LISTEN_*, cgroup, identity and the like
   notify [--wait] LINE  sends lines to NOTIFY_SOCKET, then waits for a signal
@@ -39,6 +41,8 @@ fn main() -> Result<()> {
         ["inetd"] => serve::connection(0),
         ["accepted"] => serve::connection(3),
         ["ask", address] => serve::ask(address),
+        ["connect", address] => serve::connect(address).map(drop),
+        ["mq-send", name, text] => probe::message(name, text.as_bytes()),
         ["options"] => serve::print(&options::report()?),
         ["facts"] => serve::print(&facts::gather()),
         ["notify", "--wait", lines @ ..] => notify::send(lines).and_then(|()| notify::wait()),

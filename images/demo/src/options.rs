@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::socket::{SockaddrStorage, getsockname};
 use std::fmt::Write;
 use std::os::fd::BorrowedFd;
 
@@ -57,6 +58,9 @@ pub fn report() -> Result<String> {
 fn describe(text: &mut String, name: &str, number: i32) -> Result<()> {
     let fd = muster_sys::borrow_fd(number);
     writeln!(text, "{name} FD={number}")?;
+    if let Some(address) = address(number) {
+        writeln!(text, "{name} ADDRESS={address}")?;
+    }
     for (option, level, code) in NUMBERS {
         if let Ok(value) = muster_sys::get_option(fd, level, code) {
             writeln!(text, "{name} {option}={value}")?;
@@ -68,6 +72,24 @@ fn describe(text: &mut String, name: &str, number: i32) -> Result<()> {
         }
     }
     file(text, name, fd)
+}
+
+/// What getsockname(2) says.
+fn address(number: i32) -> Option<String> {
+    let address = getsockname::<SockaddrStorage>(number).ok()?;
+    if let Some(unix) = address.as_unix_addr() {
+        let path = unix.path().map(|path| path.display().to_string());
+        return path.or_else(|| Some(format!("@{}", String::from_utf8_lossy(unix.as_abstract()?))));
+    }
+    if let Some(netlink) = address.as_netlink_addr() {
+        // The groups are a mask, and the kernel tells of the first 32 only.
+        return Some(format!("netlink:{}", netlink.groups()));
+    }
+    let vsock = address.as_vsock_addr().map(|vsock| format!("vsock:{}:{}", vsock.cid(), vsock.port()));
+    vsock.or_else(|| Some(address.as_sockaddr_in()?.to_string())).or_else(|| {
+        let inet = address.as_sockaddr_in6()?;
+        Some(format!("[{}]:{}", inet.ip(), inet.port()))
+    })
 }
 
 /// What fcntl(2) and mq_getattr(3) say.

@@ -18,6 +18,11 @@ pub fn datagram(path: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// One message to a POSIX queue.
+pub fn message(name: &str, bytes: &[u8]) -> Result<()> {
+    Ok(muster_sys::message_queue_send(&std::ffi::CString::new(name)?, bytes)?)
+}
+
 /// Idle connections, held for some seconds; prints how many could be made.
 pub fn peers(path: &str, count: usize, seconds: u64) -> Result<()> {
     let held: Vec<UnixStream> = (0..count).map_while(|_| UnixStream::connect(path).ok()).collect();

@@ -8,7 +8,7 @@ use nix::unistd::close;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
@@ -110,12 +110,27 @@ pub enum Stream {
 pub fn connect(address: &str) -> Result<Stream> {
     let result = if let Some(name) = address.strip_prefix('@') {
         UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?).map(Stream::Unix)
+    } else if let Some(rest) = address.strip_prefix("vsock:") {
+        vsock(rest).map(|fd| Stream::Unix(fd.into()))
     } else if address.starts_with('/') {
         UnixStream::connect(address).map(Stream::Unix)
     } else {
         TcpStream::connect(address).map(Stream::Tcp)
     };
     result.with_context(|| format!("connecting to {address}"))
+}
+
+/// Connects to `CID:PORT` of AF_VSOCK, by stream or sequential packets, whichever answers.
+fn vsock(address: &str) -> std::io::Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+    let numbers: Vec<u32> = address.split(':').filter_map(|word| word.parse().ok()).collect();
+    let [cid, port] = numbers[..] else { return Err(std::io::Error::other("expected vsock:CID:PORT")) };
+    let try_one = |kind| {
+        let fd = socket(AddressFamily::Vsock, kind, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(fd.as_raw_fd(), &VsockAddr::new(cid, port))?;
+        Ok::<OwnedFd, nix::Error>(fd)
+    };
+    Ok(try_one(SockType::Stream).or_else(|_| try_one(SockType::SeqPacket))?)
 }
 
 impl Stream {

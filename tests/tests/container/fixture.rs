@@ -3,10 +3,14 @@
 //!     === name                     begins a case; its full name is FILE/name
 //!     @ full                       boots to the image's own default target instead of basic.target
 //!     @ muster                     holds under muster only: where it differs from systemd on purpose
+//!     @ newer                      holds under muster only: what it is about is newer than the systemd of the oracle
+//!     @ report                     adds r.service, which writes what the kernel says of its descriptors to /run/report
 //!     + path                       adds a file to the image; its text follows, indented by four spaces
 //!     + path -> target             adds a symbolic link
 //!     $ command                    runs a shell command; more lines may follow, indented by four spaces
 //!     $~ command                   the same, repeated for 10 s at most until all that is expected is true
+//!     $% calls command             runs a program (no shell) while these system calls of process 1 and its children are
+//!                                  traced; what was traced counts as output too
 //!     = code                       its exit status must be this (0 if nothing is said)
 //!     > text                       its output, standard error included, must contain this
 //!     ! text                       its output must not contain this
@@ -14,12 +18,18 @@
 //! Lines that begin with `#` are comments.
 
 use crate::ground::{Ground, Init, basic, booted};
-use crate::{Case, Outcome};
+use crate::{Case, Outcome, trace};
 use anyhow::{Context, Result, bail};
 use muster_tests::{Container, Output, paths};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// The service of a row.
+const REPORT: (&str, &str) = (
+    "etc/systemd/system/r.service",
+    "[Service]\nType=oneshot\nRemainAfterExit=yes\nStandardOutput=truncate:/run/report\nExecStart=/usr/lib/muster-demo options\n",
+);
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Text {
     name: String,
     full: bool,
-    ours: bool,
+    /// Why the oracle cannot be asked.
+    ours: Option<&'static str>,
     files: Vec<(String, String)>,
     links: Vec<(String, String)>,
     steps: Vec<Step>,
@@ -38,6 +49,8 @@ struct Step {
     line: usize,
     command: String,
     patient: bool,
+    /// System calls to be traced meanwhile.
+    trace: Option<String>,
     code: i32,
     says: Vec<String>,
     silent: Vec<String>,
@@ -109,7 +122,9 @@ impl Text {
         match mark {
             "@" => match rest {
                 "full" => self.full = true,
-                "muster" => self.ours = true,
+                "muster" => self.ours = Some("differs from systemd on purpose"),
+                "newer" => self.ours = Some("is newer than this systemd"),
+                "report" => self.files.push((REPORT.0.to_string(), REPORT.1.to_string())),
                 _ => bail!("not understood"),
             },
             "+" => {
@@ -124,14 +139,20 @@ impl Text {
                 let command = format!("{rest}\n");
                 self.steps.push(Step { line: number, command, patient: mark == "$~", ..Step::default() });
             }
+            "$%" => {
+                *open = Open::Command;
+                let (calls, command) = rest.split_once(' ').context("system calls and a command")?;
+                let (command, trace) = (format!("{command}\n"), Some(calls.to_string()));
+                self.steps.push(Step { line: number, command, trace, ..Step::default() });
+            }
             _ => self.steps.last_mut().context("no command yet")?.expect(mark, rest)?,
         }
         Ok(())
     }
 
     fn run(&self, ground: &Ground) -> Result<Outcome> {
-        if self.ours && ground.init == Init::Systemd {
-            return Ok(Outcome::Skipped("differs from systemd on purpose".to_string()));
+        if let (Some(reason), Init::Systemd) = (self.ours, ground.init) {
+            return Ok(Outcome::Skipped(reason.to_string()));
         }
         let container = self.boot(ground)?;
         for step in &self.steps {
@@ -143,7 +164,7 @@ impl Text {
     fn show(&self, ground: &Ground) -> Result<Outcome> {
         let container = self.boot(ground)?;
         for step in &self.steps {
-            let output = container.sh(&step.command)?;
+            let output = step.output(&container)?;
             println!("$ {}{}{}= {}", step.command, output.stdout, output.stderr, output.code);
         }
         Ok(Outcome::Passed)
@@ -178,7 +199,7 @@ impl Step {
     fn run(&self, container: &Container) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let output = container.sh(&self.command)?;
+            let output = self.output(container)?;
             let Some(fault) = self.fault(&output) else { return Ok(()) };
             if !self.patient || Instant::now() > deadline {
                 bail!(
@@ -191,6 +212,13 @@ impl Step {
                 );
             }
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn output(&self, container: &Container) -> Result<Output> {
+        match &self.trace {
+            None => container.sh(&self.command),
+            Some(calls) => trace::during(container, calls, || container.sh(&self.command)),
         }
     }
 

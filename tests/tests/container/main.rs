@@ -13,6 +13,7 @@ mod boot;
 mod docs;
 mod fixture;
 mod ground;
+mod trace;
 
 use anyhow::{Context, Result};
 use ground::{Ground, Init};

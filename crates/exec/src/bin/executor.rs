@@ -19,6 +19,10 @@ use std::process::ExitCode;
 type Step<T = ()> = Result<T, (i32, String)>;
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, user, group] = arguments.as_slice() {
+        return if mode == "--lookup" { look_up(user, group) } else { ExitCode::FAILURE };
+    }
     let (plan, report) = (muster_sys::adopt_fd(PLAN_FD), muster_sys::adopt_fd(REPORT_FD));
     // Out of the way of the descriptors that the service gets.
     let report = fcntl(&report, FcntlArg::F_DUPFD_CLOEXEC(512)).map_or(report, muster_sys::adopt_fd);
@@ -26,6 +30,21 @@ fn main() -> ExitCode {
     let Err((status, message)) = outcome else { return ExitCode::SUCCESS };
     let _ = send(report.as_raw_fd(), format!("{status} {message}").as_bytes(), MsgFlags::MSG_NOSIGNAL);
     ExitCode::from(u8::try_from(status).unwrap_or(203))
+}
+
+/// Prints the numbers of a user and a group, which may be empty, or what is wrong.
+fn look_up(user: &str, group: &str) -> ExitCode {
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let found = given(user).map(|name| find_user(&name)).transpose().and_then(|user| {
+        let group = given(group).map(|name| find_group(&name)).transpose()?;
+        Ok((user.as_ref().map(|user| user.uid), group.or(user.map(|user| user.gid))))
+    });
+    let shown = |id: Option<u32>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    match found {
+        Ok((uid, gid)) => println!("owner {} {}", shown(uid), shown(gid)),
+        Err((_, message)) => println!("{message}"),
+    }
+    ExitCode::SUCCESS
 }
 
 fn step<T>(status: i32, what: &str, result: Result<T, impl std::fmt::Display>) -> Step<T> {
@@ -55,7 +74,7 @@ fn run(plan: &Plan) -> Step {
         plan.command.privilege == Privilege::Normal || plan.command.privilege == Privilege::NoSetuidIfAmbient;
     let _ = setsid();
     muster_sys::reset_signals(if exec.ignore_sigpipe { &[13] } else { &[] });
-    umask(Mode::from_bits_truncate(exec.umask));
+    umask(Mode::from_bits_truncate(exec.umask.0));
     let user = exec.user.as_deref().map(find_user).transpose()?;
     let group = exec.group.as_deref().map(find_group).transpose()?;
     let gid = group.or(user.as_ref().map(|user| user.gid));
@@ -79,6 +98,12 @@ fn run(plan: &Plan) -> Step {
     working_directory(plan, user.as_ref())?;
     if !full {
         identity(plan, user.as_ref().filter(|_| unprivileged), gid.filter(|_| unprivileged))?;
+    }
+    if plan.context_from_peer {
+        // The connection is a standard stream, or the one passed descriptor.
+        let connection = muster_sys::borrow_fd(if plan.has_socket { 0 } else { 3 });
+        let program = plan.command.path.as_str();
+        step(229, "SELinuxContextFromNet=", muster_exec::selinux::follow_peer(connection, program))?;
     }
     become_program(plan, &environment)
 }
@@ -114,13 +139,13 @@ fn find_user(wanted: &str) -> Step<User> {
             return Ok(User { name: text(0), uid, gid, home: text(5), shell: text(6) });
         }
     }
-    let uid = wanted.parse::<u32>().map_err(|_| (217, format!("User={wanted}: there is no such user")))?;
+    let uid = wanted.parse::<u32>().map_err(|_| (217, format!("user {wanted}: there is no such user")))?;
     Ok(User { name: wanted.to_owned(), uid, gid: uid, home: "/".to_owned(), shell: "/bin/sh".to_owned() })
 }
 
 fn find_group(wanted: &str) -> Step<u32> {
     let entry = database("/etc/group", wanted, "group").and_then(|fields| fields.get(2)?.parse().ok());
-    entry.or_else(|| wanted.parse().ok()).ok_or((216, format!("Group={wanted}: there is no such group")))
+    entry.or_else(|| wanted.parse().ok()).ok_or((216, format!("group {wanted}: there is no such group")))
 }
 
 fn environment(plan: &Plan, user: Option<&User>) -> Step<Environment> {
@@ -173,16 +198,16 @@ fn environment_file(text: &str) -> Vec<(String, String)> {
 fn make_directories(plan: &Plan, (uid, gid): (u32, u32), environment: &mut Environment) -> Step {
     let exec = &plan.exec;
     let table: [(i32, &str, &str, &[ExecDirectory], u32); 5] = [
-        (233, "RUNTIME_DIRECTORY", "/run", &exec.runtime_directory, exec.runtime_directory_mode),
-        (238, "STATE_DIRECTORY", "/var/lib", &exec.state_directory, exec.state_directory_mode),
-        (239, "CACHE_DIRECTORY", "/var/cache", &exec.cache_directory, exec.cache_directory_mode),
-        (240, "LOGS_DIRECTORY", "/var/log", &exec.logs_directory, exec.logs_directory_mode),
+        (233, "RUNTIME_DIRECTORY", "/run", &exec.runtime_directory, exec.runtime_directory_mode.0),
+        (238, "STATE_DIRECTORY", "/var/lib", &exec.state_directory, exec.state_directory_mode.0),
+        (239, "CACHE_DIRECTORY", "/var/cache", &exec.cache_directory, exec.cache_directory_mode.0),
+        (240, "LOGS_DIRECTORY", "/var/log", &exec.logs_directory, exec.logs_directory_mode.0),
         (
             241,
             "CONFIGURATION_DIRECTORY",
             "/etc",
             &exec.configuration_directory,
-            exec.configuration_directory_mode,
+            exec.configuration_directory_mode.0,
         ),
     ];
     for (status, variable, base, directories, mode) in table {
@@ -248,7 +273,11 @@ fn stdio(plan: &Plan, socket: Option<i32>, environment: &mut Environment) -> Ste
     }
     for (target, output) in [(1, &exec.standard_output), (2, &exec.standard_error)] {
         match output {
+            // One file for both is opened once, so that neither overwrites the other.
             StdOutput::Inherit if target == 2 => place(std::io::stdout(), 2)?,
+            same if target == 2 && same.is_file() && *same == exec.standard_output => {
+                place(std::io::stdout(), 2)?
+            }
             StdOutput::Inherit if exec.standard_input == StdInput::Null => {
                 journal(plan, target, environment)?
             }

@@ -220,10 +220,8 @@ pub fn rows() -> Vec<Row> {
         CGroupSection::ROWS,
     ];
     let mut rows: Vec<Row> = tables.concat();
-    rows.extend(LISTEN.iter().map(|(name, kind)| {
-        let effect = if *kind == ListenKind::UsbFunction { Effect::Stored } else { Effect::Applied };
-        Row { section: "Socket", name, effect }
-    }));
+    let listen = LISTEN.iter();
+    rows.extend(listen.map(|(name, _)| Row { section: "Socket", name, effect: Effect::Applied }));
     let conditions = ConditionKind::DIRECTIVES.iter();
     rows.extend(conditions.map(|name| Row { section: "Unit", name, effect: Effect::Applied }));
     rows.extend(REDIRECTED.iter().map(|(section, name, _, _)| Row {

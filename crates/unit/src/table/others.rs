@@ -38,7 +38,7 @@ section! {
         "DirectoryNotEmpty" => directory_not_empty: Vec<String> = Default::default(), Stored Expand;
         "Unit" => unit: Option<UnitName> = None, Stored Expand;
         "MakeDirectory" => make_directory: bool = false, Stored Raw;
-        "DirectoryMode" => directory_mode: u32 = 0o755, Stored Raw;
+        "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Stored Raw;
         "TriggerLimitIntervalSec" => trigger_limit_interval_sec: Option<Timespan> = None, Stored Raw;
         "TriggerLimitBurst" => trigger_limit_burst: Option<u32> = None, Stored Raw;
     }
@@ -52,7 +52,7 @@ section! {
         "Options" => options: Option<String> = None, Applied Expand;
         "Type" => type_: Option<String> = None, Applied Expand;
         "TimeoutSec" => timeout_sec: Option<Timespan> = None, Stored Raw;
-        "DirectoryMode" => directory_mode: u32 = 0o755, Applied Raw;
+        "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Applied Raw;
         "SloppyOptions" => sloppy_options: bool = false, Stored Raw;
         "LazyUnmount" => lazy_unmount: bool = false, Stored Raw;
         "ForceUnmount" => force_unmount: bool = false, Stored Raw;
@@ -65,7 +65,7 @@ section! {
     AutomountSection "Automount" {
         "Where" => where_: Option<String> = None, Stored Expand;
         "ExtraOptions" => extra_options: Option<String> = None, Stored Expand;
-        "DirectoryMode" => directory_mode: u32 = 0o755, Stored Raw;
+        "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Stored Raw;
         "TimeoutIdleSec" => timeout_idle_sec: Option<Timespan> = None, Stored Raw;
     }
 }

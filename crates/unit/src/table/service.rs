@@ -47,8 +47,8 @@ section! {
         "LUOSession" => luo_session: Vec<String> = Default::default(), Stored Raw;
         "NotifyAccess" => notify_access: Option<NotifyAccess> = None, Applied Raw;
         "Sockets" => sockets: Vec<UnitName> = Default::default(), Applied Expand;
-        "USBFunctionDescriptors" => usb_function_descriptors: Option<String> = None, Stored Expand;
-        "USBFunctionStrings" => usb_function_strings: Option<String> = None, Stored Expand;
+        "USBFunctionDescriptors" => usb_function_descriptors: Option<String> = None, Applied Expand;
+        "USBFunctionStrings" => usb_function_strings: Option<String> = None, Applied Expand;
         "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Stored Raw;
         "OpenFile" => open_file: Lines = Default::default(), Stored Raw;
         "ReloadSignal" => reload_signal: Option<Signal> = None, Applied Raw;

@@ -78,6 +78,14 @@ pub struct Listen {
 }
 
 impl Listen {
+    /// Whether it lies in the file system: a socket with a path, or a FIFO.
+    pub fn is_node(&self) -> bool {
+        matches!(
+            (&self.address, self.kind),
+            (SocketAddress::Path(_), _) | (SocketAddress::FilePath(_), ListenKind::Fifo)
+        )
+    }
+
     /// Reads the value of a directive.
     pub fn parse(kind: ListenKind, text: &str) -> Result<Listen, String> {
         let address = match kind {
@@ -116,6 +124,9 @@ fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, String>
                 "path '{shown}' is {} bytes long, a socket's path may have {UNIX_PATH_MAX}",
                 text.len()
             ));
+        }
+        if text.split('/').any(|part| part == "..") {
+            return Err(format!("path '{shown}' leads through '..'"));
         }
         return Ok(SocketAddress::Path(text.trim_end_matches('/').to_owned()));
     }
@@ -208,7 +219,12 @@ fn netlink(text: &str) -> Result<SocketAddress, String> {
         group,
         words.next(),
     ) {
-        (true, Some(group), None) => Ok(SocketAddress::Netlink { family: family.to_owned(), group }),
+        (true, Some(group), None) => {
+            // A number that has a name is shown by it.
+            let named = NETLINK_FAMILIES.iter().find(|(_, number)| family.parse() == Ok(*number));
+            let family = named.map_or(family, |(name, _)| *name).to_owned();
+            Ok(SocketAddress::Netlink { family, group })
+        }
         _ => Err(format!(
             "'{}': expected a netlink family and a group, such as 'kobject-uevent 1'",
             crate::lexer::short(text)
@@ -225,16 +241,8 @@ impl fmt::Display for SocketAddress {
             SocketAddress::Inet6(address, port, None) => write!(out, "[{address}]:{port}"),
             SocketAddress::Inet6(address, port, Some(scope)) => write!(out, "[{address}]:{port}%{scope}"),
             SocketAddress::Port(port) => write!(out, "[::]:{port}"),
-            SocketAddress::Vsock { cid, port, kind } => {
-                let prefix = match kind {
-                    None => "vsock",
-                    Some(VsockKind::Stream) => "vsock-stream",
-                    Some(VsockKind::Datagram) => "vsock-dgram",
-                    Some(VsockKind::SequentialPacket) => "vsock-seqpacket",
-                };
-                let cid = if *cid == u32::MAX { String::new() } else { cid.to_string() };
-                write!(out, "{prefix}:{cid}:{port}")
-            }
+            SocketAddress::Vsock { cid: u32::MAX, port, .. } => write!(out, "vsock::{port}"),
+            SocketAddress::Vsock { cid, port, .. } => write!(out, "vsock:{cid}:{port}"),
             SocketAddress::Netlink { family, group } => write!(out, "{family} {group}"),
         }
     }

@@ -152,6 +152,13 @@ pub enum StdOutput {
     Fd(String),
 }
 
+impl StdOutput {
+    /// Whether a file of the file system takes it.
+    pub fn is_file(&self) -> bool {
+        matches!(self, StdOutput::File(_) | StdOutput::Append(_) | StdOutput::Truncate(_))
+    }
+}
+
 impl std::fmt::Display for StdInput {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
