@@ -1,12 +1,12 @@
 //! Directives of systemd.resource-control(5) as files of a cgroup: one row each.
 
+use crate::Machine;
 use muster_unit::CGroupSection;
 use muster_unit::setting::{Amount, Weight};
 
 /// (file, value) for every directive that is set.
-pub fn wanted(config: &CGroupSection) -> Vec<(&'static str, String)> {
-    let memory = || total_memory();
-    let tasks = || read_number("/proc/sys/kernel/threads-max");
+pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, String)> {
+    let (memory, tasks) = (machine.memory_bytes, machine.tasks);
     let rows = [
         ("cpu.weight", config.cpu_weight.map(weight)),
         ("cpu.idle", config.cpu_weight.filter(|weight| weight.0 == 0).map(|_| "1".to_owned())),
@@ -38,15 +38,10 @@ fn weight(weight: Weight) -> String {
     if weight.0 == 0 { "1".to_owned() } else { weight.0.to_string() }
 }
 
-fn amount(amount: Amount, total: impl Fn() -> u64) -> String {
-    match amount {
-        Amount::Infinity => "max".to_owned(),
-        Amount::Absolute(value) => value.to_string(),
-        Amount::Fraction(hundredths) => {
-            let part =
-                u128::from(total()).saturating_mul(u128::from(hundredths)).checked_div(10_000).unwrap_or(0);
-            part.to_string()
-        }
+fn amount(amount: Amount, total: u64) -> String {
+    match amount.of(total) {
+        u64::MAX => "max".to_owned(),
+        value => value.to_string(),
     }
 }
 
@@ -54,18 +49,6 @@ fn amount(amount: Amount, total: impl Fn() -> u64) -> String {
 fn cpu_max(quota: &str, period: u64) -> Option<String> {
     let percent: u64 = quota.strip_suffix('%')?.split('.').next()?.parse().ok()?;
     Some(format!("{} {period}", percent.saturating_mul(period).checked_div(100)?.max(1000)))
-}
-
-fn total_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .unwrap_or(0)
-        .saturating_mul(1024)
-}
-
-fn read_number(path: &str) -> u64 {
-    std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -81,7 +64,7 @@ mod tests {
             ..CGroupSection::default()
         };
         let want = [("cpu.max", "150000 100000"), ("memory.high", "max"), ("pids.max", "7")];
-        let got = wanted(&config);
+        let got = wanted(&config, Machine::default());
         assert_eq!(got.iter().map(|(file, value)| (*file, value.as_str())).collect::<Vec<_>>(), want);
     }
 }

@@ -19,6 +19,28 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// So many cgroups below one are looked at.
 const WALK_MAX: usize = 65_536;
 
+/// What limits are fractions of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub tasks: u64,
+}
+
+impl Machine {
+    /// Looks at the machine.
+    pub fn look() -> Machine {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let number = |path: &str| read(path).trim().parse::<u64>().unwrap_or(u64::MAX);
+        let meminfo = read("/proc/meminfo");
+        let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+        let tasks = number("/proc/sys/kernel/threads-max").min(number("/proc/sys/kernel/pid_max"));
+        Machine { memory_bytes: kib.saturating_mul(1024), tasks }
+    }
+}
+
 /// The tree.
 #[derive(Debug)]
 pub struct Tree {
@@ -29,6 +51,12 @@ pub struct Tree {
     events: Inotify,
     watched: BTreeMap<WatchDescriptor, String>,
     by_path: BTreeMap<String, WatchDescriptor>,
+    /// What the machine has.
+    machine: Machine,
+    /// Controllers that our root was given.
+    controllers: Vec<String>,
+    /// Cgroups that gave their controllers on.
+    giving: BTreeSet<String>,
     /// To be removed as soon as they are empty.
     condemned: BTreeSet<String>,
 }
@@ -47,7 +75,19 @@ impl Tree {
         let own = own_cgroup(&fs::read_to_string("/proc/self/cgroup")?).unwrap_or_default();
         let root = own.strip_suffix("/init.scope").unwrap_or(&own).trim_end_matches('/').to_owned();
         let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        Ok(Tree { mount, root, events, watched: BTreeMap::new(), by_path: BTreeMap::new(), condemned: BTreeSet::new() })
+        let given = fs::read_to_string(format!("{mount}{root}/cgroup.controllers")).unwrap_or_default();
+        let ours = |name: &&str| ["cpu", "cpuset", "io", "memory", "pids"].contains(name);
+        Ok(Tree {
+            mount,
+            root,
+            events,
+            watched: BTreeMap::new(),
+            by_path: BTreeMap::new(),
+            machine: Machine::look(),
+            controllers: given.split_whitespace().filter(ours).map(str::to_owned).collect(),
+            giving: BTreeSet::new(),
+            condemned: BTreeSet::new(),
+        })
     }
 
     /// Our root, as the kernel names it; "" for the top.
@@ -71,12 +111,14 @@ impl Tree {
         fs::write(format!("{directory}/cgroup.procs"), "0").map_err(|error| error.to_string())
     }
 
-    /// Makes a cgroup with all above it, gives controllers on, and sets its attributes.
+    /// Makes a cgroup with all above it, gives controllers on, and sets its attributes. `default_tasks_max` is for units
+    /// that say nothing of `TasksMax=`.
     pub fn realize(
         &mut self,
         path: &str,
         config: &CGroupSection,
         owner: Option<(u32, u32)>,
+        default_tasks_max: Option<u64>,
     ) -> Result<(), String> {
         let directory = self.directory(path);
         if self.condemned.remove(path) {
@@ -88,7 +130,12 @@ impl Tree {
             done => done,
         }
         .map_err(|error| format!("{directory}: {error}"))?;
-        let wanted = attributes::wanted(config);
+        let mut wanted = attributes::wanted(config, self.machine);
+        if let Some(tasks) = default_tasks_max.filter(|_| config.tasks_max.is_none()) {
+            wanted.push(("pids.max", tasks.to_string()));
+        }
+        let given = |file: &str| file.split_once('.').is_some_and(|(name, _)| self.controllers.iter().any(|c| c == name));
+        wanted.retain(|(file, _)| given(file));
         if !wanted.is_empty() || config.delegate.is_some() {
             self.enable_controllers(path);
         }
@@ -111,20 +158,17 @@ impl Tree {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Gives every controller that is there on from our root down to the parent of `path`.
-    fn enable_controllers(&self, path: &str) {
-        let mut at = String::new();
-        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-        for part in parts {
-            let directory = self.directory(&at);
-            let have = fs::read_to_string(format!("{directory}/cgroup.controllers")).unwrap_or_default();
-            for controller in have
-                .split_whitespace()
-                .filter(|name| ["cpu", "cpuset", "io", "memory", "pids"].contains(name))
-            {
-                let _ = fs::write(format!("{directory}/cgroup.subtree_control"), format!("+{controller}"));
+    /// Gives every controller that we have on, from our root down to the parent of `path`, once each.
+    fn enable_controllers(&mut self, path: &str) {
+        let parents: Vec<&str> = path.match_indices('/').filter_map(|(at, _)| path.get(..at)).collect();
+        for parent in parents {
+            if !self.giving.insert(parent.to_owned()) {
+                continue;
             }
-            at = format!("{at}/{part}");
+            let file = format!("{}/cgroup.subtree_control", self.directory(parent));
+            for controller in &self.controllers {
+                let _ = fs::write(&file, format!("+{controller}"));
+            }
         }
     }
 
@@ -230,6 +274,7 @@ impl Tree {
 
     /// Removes a cgroup that holds nothing, by one call that also tells whether it does.
     pub fn remove_if_empty(&mut self, path: &str) -> bool {
+        self.giving.remove(path);
         let gone = !path.is_empty() && fs::remove_dir(self.directory(path)).is_ok();
         if gone {
             self.unwatch(path);
@@ -238,7 +283,8 @@ impl Tree {
     }
 
     /// Removes a cgroup and the empty ones below it. What holds processes stays, and is false.
-    fn try_to_remove(&self, path: &str) -> bool {
+    fn try_to_remove(&mut self, path: &str) -> bool {
+        self.giving.remove(path);
         let gone = |done: io::Result<()>| done.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true);
         if gone(fs::remove_dir(self.directory(path))) {
             return true;

@@ -40,9 +40,37 @@ fn delegated(u: &UnitView<'_>) -> Vec<String> {
 /// The path that the kernel knows; empty for a unit without a cgroup.
 pub fn control_group(u: &UnitView<'_>) -> String {
     match u.unit.cgroup.as_deref() {
+        Some("") => match u.manager.state().facts.cgroup_root.as_str() {
+            "" => "/".to_owned(),
+            root => root.to_owned(),
+        },
         Some(path) => format!("{}{path}", u.manager.state().facts.cgroup_root),
         None => String::new(),
     }
+}
+
+/// A limit as it comes to together with those of all slices above.
+fn effective(u: &UnitView<'_>, total: u64, own: u64, get: impl Fn(&CGroupSection) -> Option<Amount>) -> u64 {
+    let slices = std::iter::successors(u.parent_slice(), UnitView::parent_slice);
+    let limits = slices.filter_map(|slice| get(slice.cgroup()).map(|limit| limit.of(total)));
+    limits.chain([total, own]).min().unwrap_or(total)
+}
+
+fn effective_memory(u: &UnitView<'_>, get: fn(&CGroupSection) -> Option<Amount>) -> u64 {
+    let total = u.manager.state().facts.memory_total;
+    effective(u, total, get(u.cgroup()).map_or(u64::MAX, |limit| limit.of(total)), get)
+}
+
+fn effective_tasks(u: &UnitView<'_>) -> u64 {
+    effective(u, u.manager.state().facts.tasks_total, tasks_max(u), |cgroup| cgroup.tasks_max)
+}
+
+/// `TasksMax=`, or the default, which slices do not have.
+fn tasks_max(u: &UnitView<'_>) -> u64 {
+    let facts = &u.manager.state().facts;
+    let default =
+        if u.unit.name.kind() == muster_unit::UnitKind::Slice { u64::MAX } else { facts.default_tasks_max };
+    u.cgroup().tasks_max.map_or(default, |limit| limit.of(facts.tasks_total))
 }
 
 fn weight(weight: Option<Weight>) -> u64 {
@@ -95,13 +123,13 @@ properties! {
         MemorySwapPeak "t" Never [live] = or(&u.live_number(LiveValue::MemorySwapPeak), UNSET);
         MemoryZSwapCurrent "t" Never [live] = or(&u.live_number(LiveValue::MemoryZSwapCurrent), UNSET);
         MemoryAvailable "t" Never [live] = or(&u.live_number(LiveValue::MemoryAvailable), UNSET);
-        EffectiveMemoryMax "t" Never [live] = or(&u.live_number(LiveValue::EffectiveMemoryMax), UNSET);
-        EffectiveMemoryHigh "t" Never [live] = or(&u.live_number(LiveValue::EffectiveMemoryHigh), UNSET);
+        EffectiveMemoryMax "t" Never = effective_memory(u, |cgroup| cgroup.memory_max);
+        EffectiveMemoryHigh "t" Never = effective_memory(u, |cgroup| cgroup.memory_high);
         CPUUsageNSec "t" Never [live] = or(&u.live_number(LiveValue::CPUUsageNSec), UNSET);
         EffectiveCPUs "ay" Never = Empty;
         EffectiveMemoryNodes "ay" Never = Empty;
         TasksCurrent "t" Never [live] = or(&u.live_number(LiveValue::TasksCurrent), UNSET);
-        EffectiveTasksMax "t" Never [live] = or(&u.live_number(LiveValue::EffectiveTasksMax), UNSET);
+        EffectiveTasksMax "t" Never = effective_tasks(u);
         IPIngressBytes "t" Never = UNSET;
         IPIngressPackets "t" Never = UNSET;
         IPEgressBytes "t" Never = UNSET;
@@ -159,7 +187,7 @@ properties! {
         DevicePolicy "s" Never = u.cgroup().device_policy.as_str();
         DeviceAllow "a(ss)" Never = Each(u.cgroup().device_allow.chunks(2), word_pair);
         TasksAccounting "b" Never = u.cgroup().tasks_accounting.unwrap_or(true);
-        TasksMax "t" Never = amount(u.cgroup().tasks_max, u64::MAX);
+        TasksMax "t" Never = tasks_max(u);
         IPAccounting "b" Never = u.cgroup().ip_accounting.unwrap_or(false);
         IPAddressAllow "a(iayu)" Never = Empty;
         IPAddressDeny "a(iayu)" Never = Empty;

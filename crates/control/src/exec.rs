@@ -40,10 +40,13 @@ fn paths(directories: &[ExecDirectory]) -> Vec<String> {
     directories.iter().map(|directory| directory.path.clone()).collect()
 }
 
+/// Each directory with its links; one without any has an empty one.
 fn links(directories: &[ExecDirectory]) -> impl Iterator<Item = (&str, &str)> {
-    directories
-        .iter()
-        .flat_map(|directory| directory.symlinks.iter().map(|link| (directory.path.as_str(), link.as_str())))
+    directories.iter().flat_map(|directory| {
+        let links = directory.symlinks.iter().map(String::as_str);
+        let none = directory.symlinks.is_empty().then_some("");
+        links.chain(none).map(|link| (directory.path.as_str(), link))
+    })
 }
 
 fn link((path, link): (&str, &str), out: &mut Out<'_>) {
@@ -402,7 +405,7 @@ properties! {
         PrivatePIDs "s" Const = yes_no(u.exec().private_pids);
         ProtectHome "s" Const = u.exec().protect_home.as_str();
         ProtectSystem "s" Const = u.exec().protect_system.as_str();
-        SameProcessGroup "b" Const = false;
+        SameProcessGroup "b" Const = u.unit.name.kind() == muster_unit::UnitKind::Mount;
         UtmpIdentifier "s" Const = u.exec().utmp_identifier;
         UtmpMode "s" Const = u.exec().utmp_mode.as_str();
         SELinuxContext "(bs)" Const = Optional(u.exec().selinux_context.as_deref());

@@ -11,8 +11,6 @@ use muster_manager::event::Request;
 use muster_manager::state::{Stamp, State, Unit};
 use std::collections::BTreeMap;
 
-/// What systemd's `Version` says of itself in the release whose userland we serve; clients only show it.
-const SYSTEMD_VERSION: &str = "257";
 
 /// The words of `LogLevel`, by number.
 const LEVELS: &[&str] = &["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
@@ -22,7 +20,7 @@ fn state<'a>(view: &ManagerView<'a>) -> &'a State {
 }
 
 fn version(view: &ManagerView<'_>) -> String {
-    format!("{SYSTEMD_VERSION} (muster {})", state(view).facts.version)
+    state(view).facts.version.clone()
 }
 
 /// The word of `LogLevel`.
@@ -88,8 +86,8 @@ properties! { MANAGER: Manager(s) {
     UnitsLoadStartTimestampMonotonic "t" Const = state(s).units_load_start.monotonic_usec;
     UnitsLoadFinishTimestamp "t" Const = state(s).units_load_finish.realtime_usec;
     UnitsLoadFinishTimestampMonotonic "t" Const = state(s).units_load_finish.monotonic_usec;
-    UnitsLoadTimestamp "t" Const = state(s).units_load_start.realtime_usec;
-    UnitsLoadTimestampMonotonic "t" Const = state(s).units_load_start.monotonic_usec;
+    UnitsLoadTimestamp "t" Const = NEVER.realtime_usec;
+    UnitsLoadTimestampMonotonic "t" Const = NEVER.monotonic_usec;
     InitRDSecurityStartTimestamp "t" Const = NEVER.realtime_usec;
     InitRDSecurityStartTimestampMonotonic "t" Const = NEVER.monotonic_usec;
     InitRDSecurityFinishTimestamp "t" Const = NEVER.realtime_usec;
@@ -142,7 +140,7 @@ properties! { MANAGER: Manager(s) {
     DefaultIPAccounting "b" Const = false;
     DefaultMemoryAccounting "b" Const = true;
     DefaultTasksAccounting "b" Const = true;
-    DefaultTasksMax "t" Never = UNSET;
+    DefaultTasksMax "t" Never = state(s).facts.default_tasks_max;
     DefaultMemoryPressureThresholdUSec "t" Never = 200_000_u64;
     DefaultMemoryPressureWatch "s" Never = "auto";
     TimerSlackNSec "t" Const = 50_000_u64;

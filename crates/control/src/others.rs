@@ -92,8 +92,8 @@ properties! {
         ForceUnmount "b" Const = u.mount().force_unmount;
         ReadWriteOnly "b" Const = u.mount().read_write_only;
         Result "s" Change = crate::unit::result(u);
-        UID "u" Change = u32::MAX;
-        GID "u" Change = u32::MAX;
+        UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
+        GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         ExecMount "a(sasbttttuii)" Invalidates = Empty;
         ExecUnmount "a(sasbttttuii)" Invalidates = Empty;
         ExecRemount "a(sasbttttuii)" Invalidates = Empty;
@@ -109,8 +109,8 @@ properties! {
         TimeoutUSec "t" Const = or(&u.swap().timeout_sec, i128::from(u.manager.state().facts.default_timeout_start_usec));
         ControlPID "u" Change = 0_u32;
         Result "s" Change = crate::unit::result(u);
-        UID "u" Change = u32::MAX;
-        GID "u" Change = u32::MAX;
+        UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
+        GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         ExecActivate "a(sasbttttuii)" Invalidates = Empty;
         ExecDeactivate "a(sasbttttuii)" Invalidates = Empty;
     }

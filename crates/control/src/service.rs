@@ -135,8 +135,8 @@ properties! {
         LiveMountResult "s" Change = "success";
         USBFunctionDescriptors "s" Const = u.service().usb_function_descriptors;
         USBFunctionStrings "s" Const = u.service().usb_function_strings;
-        UID "u" Change = u32::MAX;
-        GID "u" Change = u32::MAX;
+        UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
+        GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         NRestarts "u" Change = u.service_state().restarts;
         OOMPolicy "s" Const = oom_policy(u);
         OpenFile "a(sst)" Const = Each(strs(&u.service().open_file.0), open_file);

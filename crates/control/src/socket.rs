@@ -109,8 +109,8 @@ properties! {
         TriggerLimitBurst "u" Const = or(&u.socket().trigger_limit_burst, if u.socket().accept { 200 } else { 20 });
         PollLimitIntervalUSec "t" Const = or(&u.socket().poll_limit_interval_sec, 2_000_000);
         PollLimitBurst "u" Const = or(&u.socket().poll_limit_burst, if u.socket().accept { 150 } else { 15 });
-        UID "u" Change = u32::MAX;
-        GID "u" Change = u32::MAX;
+        UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
+        GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         ExecStartPre "a(sasbttttuii)" Invalidates = Commands::plain(&u.socket().exec_start_pre, &u.socket_state().command_status, CommandList::ExecStartPre);
         ExecStartPost "a(sasbttttuii)" Invalidates = Commands::plain(&u.socket().exec_start_post, &u.socket_state().command_status, CommandList::ExecStartPost);
         ExecStopPre "a(sasbttttuii)" Invalidates = Commands::plain(&u.socket().exec_stop_pre, &u.socket_state().command_status, CommandList::ExecStopPre);

@@ -40,7 +40,8 @@ fn is_loaded(u: &UnitView<'_>) -> bool {
 }
 
 fn can_start(u: &UnitView<'_>) -> bool {
-    is_loaded(u) && u.unit.name.kind() != UnitKind::Device && !u.unit.file.unit.refuse_manual_start
+    let by_kind = !matches!(u.unit.name.kind(), UnitKind::Device | UnitKind::Scope);
+    is_loaded(u) && by_kind && !u.unit.file.unit.refuse_manual_start
 }
 
 fn can_stop(u: &UnitView<'_>) -> bool {
@@ -67,11 +68,14 @@ fn can_clean(u: &UnitView<'_>) -> Vec<String> {
         ("logs", &exec.logs_directory),
         ("configuration", &exec.configuration_directory),
     ];
-    directories.into_iter().filter(|(_, list)| !list.is_empty()).map(|(word, _)| word.to_owned()).collect()
+    let stores = matches!(&u.unit.file.body, Body::Service(service) if service.file_descriptor_store_max > 0);
+    let words = directories.into_iter().filter(|(_, list)| !list.is_empty()).map(|(word, _)| word);
+    words.chain(stores.then_some("fdstore")).map(str::to_owned).collect()
 }
 
 fn can_freeze(u: &UnitView<'_>) -> bool {
-    matches!(u.unit.name.kind(), UnitKind::Service | UnitKind::Slice | UnitKind::Scope)
+    // Who would thaw the root, or us?
+    matches!(u.unit.name.kind(), UnitKind::Service | UnitKind::Slice | UnitKind::Scope) && !u.unit.perpetual
 }
 
 fn job(u: &UnitView<'_>, out: &mut Out<'_>) {
@@ -278,7 +282,7 @@ properties! {
         Conditions "a(sbbsi)" Invalidates = With(|out: &mut Out<'_>| conditions(u, false, out));
         Asserts "a(sbbsi)" Invalidates = With(|out: &mut Out<'_>| conditions(u, true, out));
         LoadError "(ss)" Const = With(|out: &mut Out<'_>| load_error(u, out));
-        Transient "b" Const = u.unit.transient;
+        Transient "b" Const = u.unit.transient || u.unit.name.as_str() == "init.scope";
         Perpetual "b" Const = u.unit.perpetual;
         StartLimitIntervalUSec "t" Const = or(&u.unit.file.unit.start_limit_interval_sec, i128::from(u.manager.state().facts.default_start_limit_interval_usec));
         StartLimitBurst "u" Const = u.unit.file.unit.start_limit_burst.unwrap_or(u.manager.state().facts.default_start_limit_burst);

@@ -69,11 +69,8 @@ pub enum LiveValue {
     MemorySwapPeak,
     MemoryZSwapCurrent,
     MemoryAvailable,
-    EffectiveMemoryMax,
-    EffectiveMemoryHigh,
     CPUUsageNSec,
     TasksCurrent,
-    EffectiveTasksMax,
     IOReadBytes,
     IOReadOperations,
     IOWriteBytes,
@@ -211,6 +208,12 @@ impl<'a> UnitView<'a> {
     pub fn related(&self, kind: Dependency) -> Vec<&'a UnitName> {
         let name = |id: UnitId| self.manager.unit_by_id(id).map(|unit| &unit.name);
         self.manager.state().graph.of(self.unit.id, kind).filter_map(name).collect()
+    }
+
+    /// The view of the slice it is in.
+    pub fn parent_slice(&self) -> Option<UnitView<'a>> {
+        let slice = self.manager.state().graph.of(self.unit.id, Dependency::InSlice).next()?;
+        Some(UnitView::new(self.manager, self.live, self.manager.unit_by_id(slice)?))
     }
 
     /// The slice it is in; empty when it is in none.

@@ -85,6 +85,9 @@ pub struct SpawnError {
     pub message: String,
 }
 
+/// What begins a report of user and group.
+pub const RUNS_AS: &str = "as ";
+
 /// What the executor said so far.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // status and message are those of the step
@@ -93,6 +96,8 @@ pub enum Report {
     Executed,
     /// A step failed.
     Failed { status: i32, message: String },
+    /// Who it runs as; more may follow.
+    RunsAs { uid: u32, gid: u32 },
     /// Nothing yet.
     NotYet,
 }
@@ -154,6 +159,10 @@ pub fn read_report(report: &OwnedFd) -> Report {
         Ok(0) | Err(_) => Report::Executed,
         Ok(length) => {
             let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or(&[])).into_owned();
+            if let Some((uid, gid)) = text.strip_prefix(RUNS_AS).and_then(|ids| ids.split_once(' ')) {
+                let number = |text: &str| text.parse().unwrap_or(u32::MAX);
+                return Report::RunsAs { uid: number(uid), gid: number(gid) };
+            }
             let (status, message) = text.split_once(' ').unwrap_or(("203", ""));
             Report::Failed { status: status.parse().unwrap_or(203), message: message.to_owned() }
         }

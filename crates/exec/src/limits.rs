@@ -46,12 +46,15 @@ pub fn of(exec: &ExecSection) -> Vec<(i32, u64, u64)> {
     all
 }
 
-/// `DefaultLimitNOFILE=` (systemd-system.conf(5)), soft and hard, as far as it may be had here. PID 1 itself keeps more
-/// descriptors, but what is not written for many expects the usual soft limit.
-pub fn default_nofile() -> (u64, u64) {
-    static HARD: OnceLock<u64> = OnceLock::new();
-    let hard = *HARD.get_or_init(|| highest(Resource::RLIMIT_NOFILE).min(524_288));
-    (hard.min(1024), hard)
+/// `DefaultLimitNOFILE=` (systemd-system.conf(5)), soft and hard. PID 1 itself keeps more descriptors, but what is not
+/// written for many expects the usual soft limit.
+pub const DEFAULT_NOFILE: (u64, u64) = (1024, 524_288);
+
+/// The same as far as it may be had here.
+fn default_nofile() -> (u64, u64) {
+    static HIGHEST: OnceLock<u64> = OnceLock::new();
+    let highest = *HIGHEST.get_or_init(|| highest(Resource::RLIMIT_NOFILE));
+    (DEFAULT_NOFILE.0.min(highest), DEFAULT_NOFILE.1.min(highest))
 }
 
 fn hard(resource: Resource) -> u64 {

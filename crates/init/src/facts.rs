@@ -34,6 +34,7 @@ pub fn read(options: &Options) -> Facts {
         architecture: architecture.clone(),
         os_release,
     };
+    let machine = muster_cgroup::Machine::look();
     let mut base_environment = vec![format!("PATH={PATH}")];
     base_environment.extend(locale());
     base_environment.extend(options.environment.iter().cloned());
@@ -52,6 +53,10 @@ pub fn read(options: &Options) -> Facts {
         boot_target: options.unit.clone().unwrap_or(defaults.boot_target),
         masked: options.mask.clone(),
         wanted: options.wants.clone(),
+        memory_total: machine.memory_bytes,
+        tasks_total: machine.tasks,
+        // systemd-system.conf(5), DefaultTasksMax=: 15% of what there can be.
+        default_tasks_max: muster_unit::setting::Amount::Fraction(1500).of(machine.tasks),
         strict: options.strict,
         version: format!("257 (muster {})", env!("CARGO_PKG_VERSION")),
         architecture,

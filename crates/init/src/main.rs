@@ -65,7 +65,9 @@ fn boot() -> ExitCode {
         .unwrap_or_default();
     let mut manager = Manager::new(facts, facts::seed(), clock::now());
     manager.set_show_status(options.show_status.unwrap_or(true));
+    let begun = clock::now();
     generate::run_and_wait(&program);
+    manager.note_generators(begun, clock::now());
     for complaint in complaints {
         let record = muster_manager::effect::LogRecord {
             level: muster_manager::effect::Level::Warning,

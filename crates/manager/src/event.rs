@@ -98,6 +98,8 @@ pub enum Event {
     ExecSucceeded { spawn: SpawnId },
     /// The executor could not carry out a step; its exit follows as [`Event::ChildExited`].
     ExecFailed { spawn: SpawnId, status: i32, message: String },
+    /// The executor found out who the program is to run as.
+    RunsAs { spawn: SpawnId, uid: u32, gid: u32 },
     /// A child ended and was reaped.
     ChildExited { pid: u32, exit: Exit },
     /// A process that we watch by pidfd, and that is not our child, ended.

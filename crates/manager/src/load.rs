@@ -164,9 +164,8 @@ impl Manager {
             (Dependency::Requires, &file.unit.requires_mounts_for),
             (Dependency::Wants, &file.unit.wants_mounts_for),
         ] {
-            for mount in
-                paths.iter().flat_map(|path| mounts_on(path)).filter_map(|name| name.parse::<UnitName>().ok())
-            {
+            let names = paths.iter().flat_map(|path| mounts_on(path));
+            for mount in names.filter_map(|name| name.parse::<UnitName>().ok()).filter(|name| *name != file.id) {
                 let has_file = matches!(source.lookup(&mount), muster_unit::load::Lookup::File(_));
                 if has_file {
                     pairs.push((kind, mount.clone()));
@@ -271,6 +270,12 @@ impl Manager {
         self.link_all(vec![id], source);
     }
 
+    /// Makes the edges of a unit anew, after its settings changed.
+    pub(crate) fn relink(&mut self, id: UnitId, source: &dyn Source) {
+        self.state.graph.remove_from(id);
+        self.link_all(vec![id], source);
+    }
+
     /// Unloads what nobody needs.
     pub(crate) fn collect_units(&mut self) {
         while let Some(id) = self.state.gc_queue.pop_first() {
@@ -354,6 +359,7 @@ fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
         condition_each: Vec::new(),
         assert_stamp: Default::default(),
         assert_result: false,
+        runs_as: None,
         pending_conditions: None,
         state_change: Default::default(),
         inactive_exit: Default::default(),
@@ -509,9 +515,9 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             }
         }
     }
-    // What is no service has no output of its own unless it says so.
-    let has_output = |exec: &ExecSection| matches!(file.body, Body::Service(_)) || exec.output_is_set;
-    if let Some(exec) = file.exec.as_deref().filter(|exec| has_output(exec)) {
+    // The root is there before any of us.
+    let runs = file.executes() && file.id.as_str() != "-.mount";
+    if let Some(exec) = file.exec.as_deref().filter(|_| runs) {
         for target in exec_implies(exec) {
             add(Dependency::After, target);
         }
@@ -531,18 +537,15 @@ fn mounts_on(path: &str) -> Vec<String> {
 /// Ordering that an execution context implies (systemd.exec(5), "Implicit Dependencies").
 fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
     let mut after = Vec::new();
-    let logs = |output: &StdOutput| {
-        matches!(
-            output,
-            StdOutput::Journal
-                | StdOutput::JournalConsole
-                | StdOutput::Kmsg
-                | StdOutput::KmsgConsole
-                | StdOutput::Inherit
-        )
+    // What is inherited goes where standard input comes from.
+    let logs = |output: &StdOutput| match output {
+        StdOutput::Journal | StdOutput::JournalConsole | StdOutput::Kmsg | StdOutput::KmsgConsole => true,
+        StdOutput::Inherit => {
+            exec.standard_input == StdInput::Null && exec.standard_output == StdOutput::Inherit
+        }
+        _ => false,
     };
-    if exec.standard_input != StdInput::Socket && (logs(&exec.standard_output) || logs(&exec.standard_error))
-    {
+    if logs(&exec.standard_output) || logs(&exec.standard_error) {
         after.push("systemd-journald.socket");
     }
     if exec.private_tmp_is_set() {
@@ -570,7 +573,11 @@ fn slice_of(file: &UnitFile) -> Option<String> {
     if let Some(slice) = file.cgroup.as_ref().and_then(|cgroup| cgroup.slice.as_ref()) {
         return Some(slice.to_string());
     }
-    if file.id.as_str() == "init.scope" {
+    let extrinsic = match &file.body {
+        Body::Mount(_) => crate::simple::is_extrinsic(&muster_unit::path_unescape(file.id.stem())),
+        _ => false,
+    };
+    if file.id.as_str() == "init.scope" || extrinsic {
         return Some("-.slice".to_owned());
     }
     if file.id.is_instance() && file.id.kind() == UnitKind::Service {

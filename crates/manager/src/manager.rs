@@ -81,6 +81,12 @@ impl Manager {
         self.state.show_status = show;
     }
 
+    /// When generators ran, before anything else.
+    pub fn note_generators(&mut self, begun: Now, done: Now) {
+        let stamp = |now: Now| Stamp { realtime_usec: now.realtime_usec, monotonic_usec: now.monotonic_usec };
+        (self.state.generators_start, self.state.generators_finish) = (stamp(begun), stamp(done));
+    }
+
     /// Loads the units that are always there. Comes before all events.
     pub fn begin(&mut self, now: Now, source: &dyn Source) {
         self.now = now;
@@ -164,6 +170,15 @@ impl Manager {
             Event::ExecFailed { spawn, status, message } => {
                 if let Some(id) = self.state.spawns.get(&spawn).copied() {
                     self.report_exec_failure(id, status, &message);
+                }
+            }
+            Event::RunsAs { spawn, uid, gid } => {
+                let unit = self.state.spawns.get(&spawn).and_then(|id| self.state.units.get_mut(id));
+                if let Some(id) = unit.map(|unit| {
+                    unit.runs_as = Some((uid, gid));
+                    unit.id
+                }) {
+                    self.touch(id);
                 }
             }
             Event::ChildExited { pid, exit } => self.child_exited(pid, exit),

@@ -344,6 +344,9 @@ impl Manager {
             self.set_sub(id, ServiceSub::Running, deadline);
         } else if remain {
             self.set_sub(id, ServiceSub::Exited, None);
+            // Its cgroup goes with the last process that it left.
+            let path = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone());
+            self.effects.extend(path.map(|path| Effect::WatchCgroup { path }));
         } else {
             self.enter_stop(id, UnitResult::Success);
         }

@@ -282,6 +282,7 @@ impl Manager {
             | ServiceSub::FinalSigterm
             | ServiceSub::FinalSigkill
             | ServiceSub::FinalWatchdog => self.process_gone_while_stopping(id),
+            ServiceSub::Exited => self.release_cgroup(id),
             ServiceSub::Running if self.service(id).is_some_and(|service| service.main.is_none()) => {
                 self.enter_running(id)
             }

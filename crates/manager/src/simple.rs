@@ -13,8 +13,9 @@ use crate::jobs::Started;
 use crate::manager::Manager;
 use crate::state::{ActiveState, Kind, MountPhase, MountState, Process, Simple};
 use muster_graph::{JobResult, UnitId};
-use muster_unit::{ExecCommand, MountSection, UnitKind, UnitName};
+use muster_unit::{ExecCommand, LoadState, MountSection, UnitKind, UnitName};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 impl Manager {
     fn simple_mut(&mut self, id: UnitId) -> Option<&mut Simple> {
@@ -92,12 +93,11 @@ impl Manager {
     /// The kernel's mount table, whole: what appeared is active, what vanished is not.
     pub(crate) fn mount_table(&mut self, source: &dyn muster_unit::Source, mounts: Vec<MountPoint>) {
         let mut seen: BTreeMap<UnitName, MountPoint> = BTreeMap::new();
-        for mount in mounts {
+        for mount in mounts.into_iter().filter(|mount| !is_of_the_system(&mount.place)) {
             seen.insert(mount.unit.clone(), mount);
         }
-        let names: Vec<UnitName> = seen.keys().cloned().collect();
-        for name in names {
-            self.load(&name, source);
+        for mount in seen.values() {
+            self.load_mount(mount, source);
         }
         let units: Vec<(UnitId, UnitName)> = self
             .state
@@ -109,6 +109,27 @@ impl Manager {
         for (id, name) in units {
             self.set_mounted(id, seen.remove(&name));
         }
+    }
+
+    /// The unit of a mount. Without a file of its own it is what the kernel says of it.
+    fn load_mount(&mut self, mount: &MountPoint, source: &dyn muster_unit::Source) {
+        let id = self.load(&mount.unit, source);
+        let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.file.load_state == LoadState::NotFound)
+        else {
+            return;
+        };
+        let file = Rc::make_mut(&mut unit.file);
+        file.load_state = LoadState::Loaded;
+        let section = Rc::make_mut(&mut file.unit);
+        section.source_path = Some("/proc/self/mountinfo".to_owned());
+        section.default_dependencies &= !is_extrinsic(&mount.place);
+        if let muster_unit::Body::Mount(section) = &mut file.body {
+            section.what = Some(mount.what.clone());
+            section.where_ = Some(mount.place.clone());
+            section.type_ = Some(mount.fs_type.clone());
+            section.options = Some(mount.options.clone());
+        }
+        self.relink(id, source);
     }
 
     fn set_mounted(&mut self, id: UnitId, mounted: Option<MountPoint>) {
@@ -216,6 +237,35 @@ impl Manager {
         self.effects.push_back(Effect::ReadMountTable);
         self.state_changed(id, old);
     }
+}
+
+/// Mounts that make the system what it is, and are no unit's: PID 1 or its container's manager made them.
+fn is_of_the_system(place: &str) -> bool {
+    const PLACES: [&str; 16] = [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/dev/shm",
+        "/dev/pts",
+        "/dev/console",
+        "/run",
+        "/sys/fs/cgroup",
+        "/sys/kernel/security",
+        "/sys/fs/smackfs",
+        "/sys/fs/selinux",
+        "/sys/fs/pstore",
+        "/sys/fs/bpf",
+        "/sys/firmware/efi/efivars",
+        "/proc/sys",
+        "/proc/kmsg",
+    ];
+    PLACES.contains(&place) || place.starts_with("/sys/fs/cgroup/") || place.starts_with("/proc/sys/kernel/random/")
+}
+
+/// Mounts that are there before us and after us, or that belong to the kernel's own file systems.
+pub(crate) fn is_extrinsic(place: &str) -> bool {
+    let below = |top: &str| place.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    place == "/" || place == "/usr" || ["/proc", "/sys", "/dev", "/run/initramfs"].into_iter().any(below)
 }
 
 fn mount_command(section: &MountSection) -> Vec<String> {

@@ -275,11 +275,7 @@ impl Manager {
                 close.extend(service.fd_store.drain(..).map(|stored| stored.fd));
             }
         }
-        if let Some(path) = unit.cgroup.take() {
-            self.state.cgroups.remove(&path);
-            self.effects.push_back(Effect::RemoveCgroup { path });
-        }
-        self.state.populated.remove(&id);
+        self.release_cgroup(id);
         if !close.is_empty() {
             self.effects.push_back(Effect::CloseFds { fds: close });
         }
@@ -288,6 +284,17 @@ impl Manager {
         }
         if !waiting {
             self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: None });
+        }
+    }
+
+    /// A unit that holds no process has no cgroup.
+    pub(crate) fn release_cgroup(&mut self, id: UnitId) {
+        self.state.populated.remove(&id);
+        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        if let Some(path) = unit.cgroup.take() {
+            self.state.cgroups.remove(&path);
+            self.effects.push_back(Effect::RemoveCgroup { path });
+            self.touch(id);
         }
     }
 

@@ -120,6 +120,9 @@ pub struct Unit {
     pub assert_stamp: Stamp,
     /// Their result.
     pub assert_result: bool,
+    /// User and group of its last process that had some of its own.
+    #[serde(default)]
+    pub runs_as: Option<(u32, u32)>,
     /// A pending check of conditions, and the job that waits for it.
     pub pending_conditions: Option<QueryId>,
     /// Last change of state of any kind.
@@ -498,6 +501,15 @@ pub struct Facts {
     pub masked: Vec<String>,
     /// Names wanted by `systemd.wants=`.
     pub wanted: Vec<String>,
+    /// Memory of the machine, in bytes.
+    #[serde(default)]
+    pub memory_total: u64,
+    /// How many processes and threads it can have.
+    #[serde(default)]
+    pub tasks_total: u64,
+    /// `DefaultTasksMax=`.
+    #[serde(default)]
+    pub default_tasks_max: u64,
     /// `muster.strict=1`.
     pub strict: bool,
     /// Version text shown on D-Bus.
@@ -523,6 +535,9 @@ impl Default for Facts {
             boot_target: "default.target".to_owned(),
             masked: Vec::new(),
             wanted: Vec::new(),
+            memory_total: u64::MAX,
+            tasks_total: u64::MAX,
+            default_tasks_max: u64::MAX,
             strict: false,
             version: String::new(),
             architecture: String::new(),

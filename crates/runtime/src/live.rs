@@ -24,10 +24,7 @@ impl Live for LiveView<'_> {
             LiveValue::MemorySwapCurrent => "memory.swap.current",
             LiveValue::MemorySwapPeak => "memory.swap.peak",
             LiveValue::MemoryZSwapCurrent => "memory.zswap.current",
-            LiveValue::EffectiveMemoryMax => "memory.max",
-            LiveValue::EffectiveMemoryHigh => "memory.high",
             LiveValue::TasksCurrent => "pids.current",
-            LiveValue::EffectiveTasksMax => "pids.max",
             LiveValue::CPUUsageNSec => {
                 return self
                     .cgroups
@@ -95,7 +92,7 @@ impl Live for LiveView<'_> {
         ];
         let (_, resource) = *TABLE.iter().find(|(known, _)| *known == name)?;
         let (low, high) = match resource {
-            Resource::RLIMIT_NOFILE => muster_exec::limits::default_nofile(),
+            Resource::RLIMIT_NOFILE => muster_exec::limits::DEFAULT_NOFILE,
             _ => getrlimit(resource).ok()?,
         };
         Some(if soft { low } else { high })

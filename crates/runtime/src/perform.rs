@@ -135,7 +135,10 @@ impl Runtime {
 
     fn realize_cgroup(&mut self, path: &str, unit: &UnitName, config: &CGroupSection, owner: Option<&str>) {
         let owner = owner.and_then(numeric_owner);
-        match self.cgroups.realize(path, config, owner) {
+        // A slice holds many units, each with a limit of its own.
+        let tasks = Some(self.manager.state().facts.default_tasks_max);
+        let tasks = tasks.filter(|_| unit.kind() != muster_unit::UnitKind::Slice);
+        match self.cgroups.realize(path, config, owner, tasks) {
             Ok(()) => {}
             Err(error) => {
                 self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}"))

@@ -135,6 +135,10 @@ impl Runtime {
             Report::NotYet => return,
             Report::Executed => started.wants_exec.then_some(Event::ExecSucceeded { spawn }),
             Report::Failed { status, message } => Some(Event::ExecFailed { spawn, status, message }),
+            Report::RunsAs { uid, gid } => {
+                self.deliver(Event::RunsAs { spawn, uid, gid });
+                return self.read_report(token, spawn);
+            }
         };
         self.close_report(spawn);
         if let Some(event) = event {

@@ -192,6 +192,7 @@ impl Opening<'_> {
     fn socket(&mut self, family: i32, kind: i32, protocol: i32) -> Outcome<OwnedFd> {
         let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let fd = muster_sys::open_socket(family, kind, protocol).map_err(|error| describe(&error))?;
+        options::bind_to_device(self.section, fd.as_fd())?;
         self.warnings.extend(options::apply_to_listener(self.section, fd.as_fd()));
         Ok(fd)
     }

@@ -98,11 +98,19 @@ fn rows(section: &SocketSection) -> [Row; 26] {
 
 /// The options that are words.
 fn words(section: &SocketSection) -> [(&'static str, Fits, i32, i32, Option<&str>); 2] {
-    let (device, congestion) = (section.bind_to_device.as_deref(), section.tcp_congestion.as_deref());
+    let congestion = section.tcp_congestion.as_deref();
     [
-        ("BindToDevice", Fits::Inet, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device.filter(|name| *name != "*")),
+        ("BindToDevice", Fits::Inet, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, None),
         ("TCPCongestion", Fits::Tcp, libc::IPPROTO_TCP, libc::TCP_CONGESTION, congestion),
     ]
+}
+
+/// `BindToDevice=`. Unlike the others this one must hold: a socket that was meant for one network is not opened to all.
+pub fn bind_to_device(section: &SocketSection, fd: BorrowedFd<'_>) -> Result<(), String> {
+    let device = section.bind_to_device.as_deref().filter(|name| *name != "*");
+    let Some(device) = device.filter(|_| Kind::of(fd).fits(Fits::Inet)) else { return Ok(()) };
+    muster_sys::set_option_bytes(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device.as_bytes())
+        .map_err(|error| format!("BindToDevice={device} was refused: {error}"))
 }
 
 /// Sets every option of the unit that fits the socket, be it listening or a connection; gives those that were refused.

@@ -189,6 +189,29 @@ impl UnitFile {
         }
     }
 
+    /// Whether it runs commands of its own, so that its execution context matters.
+    pub fn executes(&self) -> bool {
+        match &self.body {
+            Body::Service(_) | Body::Mount(_) | Body::Swap(_) => true,
+            Body::Socket(socket) => {
+                let lists = [
+                    &socket.exec_start_pre,
+                    &socket.exec_start_post,
+                    &socket.exec_stop_pre,
+                    &socket.exec_stop_post,
+                ];
+                lists.into_iter().any(|list| !list.is_empty())
+            }
+            Body::Target
+            | Body::Slice(_)
+            | Body::Timer(_)
+            | Body::Path(_)
+            | Body::Automount(_)
+            | Body::Scope(_)
+            | Body::Device => false,
+        }
+    }
+
     /// `SourcePath=`.
     pub fn source_path(&self) -> Option<&str> {
         self.unit.source_path.as_deref()

@@ -397,8 +397,15 @@ pub fn preset(index: &Index, name: &str) -> Option<bool> {
 
 /// `UnitFileState`: `None` when there is no such file.
 pub fn state(index: &Index, name: &str) -> Option<&'static str> {
-    let links = (links_below(PERSISTENT), links_below(RUNTIME));
-    state_with(index, &name.parse().ok()?, &links)
+    state_with(index, &name.parse().ok()?, &all_links())
+}
+
+/// Links of the administrator and of packages, and those that are gone with this boot: of commands and generators.
+fn all_links() -> Links {
+    let generated =
+        ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
+    let runtime = [RUNTIME].into_iter().chain(generated).flat_map(links_below).collect();
+    (links_below(PERSISTENT), runtime)
 }
 
 type Links = (Vec<(String, String)>, Vec<(String, String)>);
@@ -433,7 +440,11 @@ fn state_with(index: &Index, name: &UnitName, links: &Links) -> Option<&'static 
         return Some("enabled");
     }
     if enabled(&links.1) {
-        return Some("enabled-runtime");
+        // Another name that a generator gave it enables that name, and not this one.
+        let generated = |path: &str| path.starts_with("/run/systemd/generator");
+        let by_name = links.1.iter().filter(|(path, target)| enables(path, target, name));
+        let only_named = by_name.clone().all(|(path, _)| generated(path) && path.matches('/').count() == 4);
+        return Some(if only_named && by_name.count() > 0 { "indirect" } else { "enabled-runtime" });
     }
     if !index.path().iter().any(|directory| path.starts_with(&format!("{directory}/"))) {
         return Some("linked");
@@ -449,7 +460,7 @@ fn state_with(index: &Index, name: &UnitName, links: &Links) -> Option<&'static 
 
 /// (path, state) of every unit file.
 pub fn list(index: &Index) -> Vec<(String, &'static str)> {
-    let links = (links_below(PERSISTENT), links_below(RUNTIME));
+    let links = all_links();
     let names: Vec<UnitName> = index.names().filter_map(|name| name.parse().ok()).collect();
     names
         .into_iter()

@@ -9,7 +9,9 @@ use crate::lexer::{Line, lines, short};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
-use crate::value::{ExecDirectory, ServiceType, SocketAddress, Timespan, UnitKind, UnitName};
+use crate::value::{
+    ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName,
+};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -415,12 +417,18 @@ fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_
 fn places(file: &UnitFile) -> Vec<String> {
     let mut places = Vec::new();
     if let Body::Socket(section) = &file.body {
-        places.extend(section.listen.iter().filter_map(|listen| match &listen.address {
-            SocketAddress::Path(path) | SocketAddress::FilePath(path) => Some(path.clone()),
+        places.extend(section.listen.iter().filter_map(|listen| match (&listen.address, listen.kind) {
+            (SocketAddress::FilePath(_), ListenKind::MessageQueue) => None,
+            (SocketAddress::Path(path) | SocketAddress::FilePath(path), _) => Some(path.clone()),
             _ => None,
         }));
     }
-    if let Some(exec) = &file.exec {
+    if let Body::Mount(_) = &file.body {
+        let place = crate::value::path_unescape(file.id.stem());
+        let parent = place.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty());
+        places.extend(parent.map(str::to_owned));
+    }
+    if let Some(exec) = file.exec.as_ref().filter(|_| file.executes()) {
         let below = |base: &str, directories: &[ExecDirectory]| -> Vec<String> {
             directories.iter().map(|directory| format!("{base}/{}", directory.path)).collect()
         };
@@ -438,6 +446,10 @@ fn places(file: &UnitFile) -> Vec<String> {
 
 /// Defaults that depend on other settings, and zeros that mean infinity.
 fn settle(file: &mut UnitFile) {
+    if file.id.kind() == UnitKind::Slice && file.unit.description.is_none() {
+        let path = crate::value::path_unescape(file.id.stem());
+        Rc::make_mut(&mut file.unit).description = Some(format!("Slice {path}"));
+    }
     let endless = |span: &mut Option<Timespan>| {
         if *span == Some(Timespan(0)) {
             *span = Some(Timespan::INFINITY);
@@ -468,7 +480,11 @@ fn settle(file: &mut UnitFile) {
         | Body::Device => {}
     }
     let places = places(file);
+    let private_tmp = file.exec.as_ref().is_some_and(|exec| exec.private_tmp_is_set());
     let unit = Rc::make_mut(&mut file.unit);
+    if private_tmp {
+        unit.wants_mounts_for.extend(["/tmp", "/var/tmp"].map(str::to_owned));
+    }
     endless(&mut unit.job_timeout_sec);
     endless(&mut unit.job_running_timeout_sec);
     unit.requires_mounts_for.extend(places);

@@ -192,6 +192,20 @@ pub enum Amount {
     Infinity,
 }
 
+impl Amount {
+    /// As a number, where a whole is `total`; no limit is `u64::MAX`.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Amount::Infinity => u64::MAX,
+            Amount::Absolute(value) => value,
+            Amount::Fraction(hundredths) => {
+                let part = u128::from(total).saturating_mul(u128::from(hundredths)).checked_div(10_000);
+                part.and_then(|part| u64::try_from(part).ok()).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
 /// `IPTOS=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpTos(pub i32);

@@ -60,8 +60,17 @@ fn parse(line: &str) -> Option<Mount> {
         what: unescape(what),
         place: unescape(place),
         fs_type: unescape(fs_type),
-        options: format!("{own},{}", unescape(rest)),
+        options: join_options(own, &unescape(rest)),
     })
+}
+
+/// The options of the mount and of its file system as one list; what the mount says of writing counts.
+fn join_options(own: &str, of_file_system: &str) -> String {
+    match of_file_system.split_once(',') {
+        Some(("rw" | "ro", rest)) => format!("{own},{rest}"),
+        None if matches!(of_file_system, "rw" | "ro" | "") => own.to_owned(),
+        _ => format!("{own},{of_file_system}"),
+    }
 }
 
 /// Undoes the kernel's octal escapes.
@@ -99,7 +108,7 @@ mod tests {
             what: "/dev/root".into(),
             place: "/mnt 2".into(),
             fs_type: "ext3".into(),
-            options: "rw,noatime,rw,errors=continue".into(),
+            options: "rw,noatime,errors=continue".into(),
         };
         assert_eq!(got, Some(want));
         assert_eq!((parse(""), parse("a b c - d")), (None, None));

@@ -26,9 +26,13 @@ fn main() -> ExitCode {
     let (plan, report) = (muster_sys::adopt_fd(PLAN_FD), muster_sys::adopt_fd(REPORT_FD));
     // Out of the way of the descriptors that the service gets.
     let report = fcntl(&report, FcntlArg::F_DUPFD_CLOEXEC(512)).map_or(report, muster_sys::adopt_fd);
-    let outcome = read_plan(plan).and_then(|plan| run(&plan));
+    let tell = |text: String| {
+        // Nobody to tell is no reason not to go on.
+        let _ = send(report.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL);
+    };
+    let outcome = read_plan(plan).and_then(|plan| run(&plan, &tell));
     let Err((status, message)) = outcome else { return ExitCode::SUCCESS };
-    let _ = send(report.as_raw_fd(), format!("{status} {message}").as_bytes(), MsgFlags::MSG_NOSIGNAL);
+    tell(format!("{status} {message}"));
     ExitCode::from(u8::try_from(status).unwrap_or(203))
 }
 
@@ -67,7 +71,7 @@ struct User {
     shell: String,
 }
 
-fn run(plan: &Plan) -> Step {
+fn run(plan: &Plan, tell: &dyn Fn(String)) -> Step {
     let exec = &plan.exec;
     let full = plan.command.privilege == Privilege::Full;
     let unprivileged =
@@ -79,6 +83,9 @@ fn run(plan: &Plan) -> Step {
     let group = exec.group.as_deref().map(find_group).transpose()?;
     let gid = group.or(user.as_ref().map(|user| user.gid));
     let owner = (user.as_ref().map_or(0, |user| user.uid), gid.unwrap_or(0));
+    if gid.is_some() {
+        tell(format!("{}{} {}", muster_exec::RUNS_AS, owner.0, owner.1));
+    }
     let fds = passed(plan)?;
     let socket = if plan.has_socket { fds.last().cloned() } else { None };
     if let Some(socket) = socket {
