@@ -272,6 +272,11 @@ impl Tree {
         }
     }
 
+    /// What waits to be removed.
+    pub fn condemned(&self) -> Vec<String> {
+        self.condemned.iter().cloned().collect()
+    }
+
     /// Removes a cgroup that holds nothing, by one call that also tells whether it does.
     pub fn remove_if_empty(&mut self, path: &str) -> bool {
         self.giving.remove(path);

@@ -16,7 +16,7 @@ use muster_cgroup::Tree;
 use muster_manager::Manager;
 use muster_manager::event::ShutdownVerb;
 use muster_runtime::log::Log;
-use muster_runtime::table::FdTable;
+use muster_runtime::hand_over::{self, HandOver};
 use muster_runtime::{Outcome, Runtime, Setup, clock};
 use muster_unit::Index;
 use std::process::ExitCode;
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["--generators"] => generate::run(),
+        [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
         ["--remove-directories", paths @ ..] => remove_directories(paths),
         _ if std::process::id() == 1 => boot(),
         _ => {
@@ -59,10 +60,7 @@ fn boot() -> ExitCode {
     }
     let mut facts = facts;
     facts.cgroup_root = cgroups.root_path().to_owned();
-    let program = std::fs::read_link("/proc/self/exe")
-        .ok()
-        .and_then(|path| path.to_str().map(str::to_owned))
-        .unwrap_or_default();
+    let program = program();
     let mut manager = Manager::new(facts, facts::seed(), clock::now());
     manager.set_show_status(options.show_status.unwrap_or(true));
     let begun = clock::now();
@@ -77,19 +75,59 @@ fn boot() -> ExitCode {
         };
         log.write(&record, None);
     }
-    let index = Index::scan(Index::search_path(std::env::var("SYSTEMD_UNIT_PATH").ok().as_deref()));
     let executor = executor_beside(&program);
-    let setup = Setup { manager, index, cgroups, log, executor, program, fds: FdTable::default() };
+    let setup = Setup { manager, index: index(), cgroups, log, executor, program, handed: None };
     let mut runtime = match Runtime::new(setup) {
         Ok(runtime) => runtime,
         Err(error) => return give_up(&format!("The event loop could not be set up: {error}")),
     };
     stage::welcome(&options);
     runtime.start_default();
+    run(runtime)
+}
+
+fn index() -> Index {
+    Index::scan(Index::search_path(std::env::var("SYSTEMD_UNIT_PATH").ok().as_deref()))
+}
+
+fn run(mut runtime: Runtime) -> ExitCode {
     match runtime.run() {
         Outcome::Shutdown { verb, exit_code } => finish::leave(verb, exit_code),
         Outcome::Reexecute => finish::leave(ShutdownVerb::Exit, 1),
     }
+}
+
+/// Goes on where the program before this one stopped (re-execution). The stage is set, and stays.
+fn go_on(number: &str) -> ExitCode {
+    let mut handed = match HandOver::receive(number) {
+        Ok(handed) => handed,
+        Err(error) => return give_up(&format!("What was handed over cannot be read: {error}")),
+    };
+    let cgroups = match Tree::discover() {
+        Ok(tree) => tree,
+        Err(error) => return give_up(&format!("No cgroup2 tree: {error}")),
+    };
+    let program = program();
+    let setup = Setup {
+        manager: handed.manager(),
+        index: index(),
+        cgroups,
+        log: Log::open(!stage::in_container()),
+        executor: executor_beside(&program),
+        program,
+        handed: Some(handed),
+    };
+    match Runtime::new(setup) {
+        Ok(runtime) => run(runtime),
+        Err(error) => give_up(&format!("The event loop could not be set up: {error}")),
+    }
+}
+
+/// Where this program was installed; a newer one may be there by now.
+fn program() -> String {
+    let path = std::fs::read_link("/proc/self/exe").ok();
+    let path = path.as_ref().and_then(|path| path.to_str()).unwrap_or_default();
+    path.strip_suffix(" (deleted)").unwrap_or(path).to_owned()
 }
 
 /// The executor is installed beside the program.

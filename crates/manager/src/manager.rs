@@ -71,6 +71,31 @@ impl Manager {
         manager
     }
 
+    /// Goes on after a re-execution: asks again for all that was being watched, and reads unit files anew.
+    pub fn resume(&mut self, now: Now) {
+        self.now = now;
+        // Who asked for a reload is no longer connected.
+        self.state.reloading.clear();
+        let ids: Vec<UnitId> = self.state.units.keys().copied().collect();
+        for id in ids {
+            match self.state.units.get(&id).map(|unit| &unit.kind) {
+                Some(Kind::Service(_)) => self.service_resumed(id),
+                Some(Kind::Socket(_)) => self.socket_resumed(id),
+                Some(Kind::Simple(_)) => self.watch_cgroup_again(id),
+                Some(Kind::Mount(_)) | None => {}
+            }
+        }
+        self.effects.push_back(Effect::ReloadSource);
+    }
+
+    /// Emptiness is told to whoever still waits for it.
+    pub(crate) fn watch_cgroup_again(&mut self, id: UnitId) {
+        let path = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone());
+        if let Some(path) = path.filter(|_| self.state.populated.contains(&id)) {
+            self.effects.push_back(Effect::WatchCgroup { path });
+        }
+    }
+
     /// Everything, to read.
     pub fn state(&self) -> &State {
         &self.state

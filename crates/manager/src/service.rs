@@ -359,6 +359,19 @@ impl Manager {
             && self.state.populated.contains(&id)
     }
 
+    /// After a re-execution: what this service's next step waits for.
+    pub(crate) fn service_resumed(&mut self, id: UnitId) {
+        let Some(service) = self.service(id) else { return };
+        let alien = service.main.as_ref().filter(|main| main.alien).and_then(|main| main.pid);
+        let stored: Vec<_> = service.fd_store.iter().filter(|stored| stored.poll).map(|stored| stored.fd).collect();
+        let waits_for_cgroup = service.main.is_none() || service.sub.active_state(false) == ActiveState::Deactivating;
+        self.effects.extend(alien.map(|pid| Effect::WatchProcess { pid }));
+        self.effects.extend(stored.into_iter().map(|fd| Effect::WatchStoredFd { fd }));
+        if waits_for_cgroup {
+            self.watch_cgroup_again(id);
+        }
+    }
+
     // ---- stop ---------------------------------------------------------------------------------------------------
 
     pub(crate) fn service_stop(&mut self, id: UnitId) -> Started {

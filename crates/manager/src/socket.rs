@@ -712,6 +712,17 @@ impl Manager {
         self.effects.push_back(Effect::CloseFds { fds: ports.into_iter().map(|port| port.fd).collect() });
     }
 
+    /// After a re-execution: the descriptors are there and not watched; an opening that was under way begins anew.
+    pub(crate) fn socket_resumed(&mut self, id: UnitId) {
+        let Some(socket) = self.socket_mut(id) else { return };
+        let watched = std::mem::take(&mut socket.watched);
+        if socket.sub == SocketSub::StartChown {
+            self.open_sockets(id);
+        } else if watched {
+            self.watch_ports(id, true);
+        }
+    }
+
     /// After a reload: descriptors of addresses that the unit no longer has are closed, all others serve on.
     pub(crate) fn socket_reloaded(&mut self, id: UnitId) {
         let Some(config) = self.socket_section(id) else { return };

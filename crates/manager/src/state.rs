@@ -181,6 +181,7 @@ pub enum Kind {
 
 /// A unit with two states.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Simple {
     /// Whether it is active.
     pub active: bool,
@@ -194,6 +195,7 @@ pub struct Simple {
 
 /// A mount unit as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MountState {
     /// The kernel's entry, when mounted.
     pub mounted: Option<MountPoint>,
@@ -276,6 +278,7 @@ pub struct StoredFd {
 
 /// A service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Service {
     /// Where it is in its life.
     pub sub: ServiceSub,
@@ -351,6 +354,7 @@ pub struct Port {
 
 /// A socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Socket {
     /// Where it is in its life.
     pub sub: SocketSub,
@@ -392,6 +396,7 @@ pub struct Socket {
 
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct State {
     /// Loaded units by number.
     pub units: BTreeMap<UnitId, Unit>,
@@ -476,6 +481,7 @@ pub struct State {
 
 /// What the manager is told once, at start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Facts {
     /// Facts for specifiers.
     pub specifiers: muster_unit::SpecifierContext,

@@ -56,7 +56,7 @@ pub struct Clients {
     pending: BTreeMap<RequestId, Pending>,
     pub(crate) bus: crate::system_bus::SystemBus,
     /// Who keeps which units loaded: a client of ours, or a name on the bus.
-    references: Vec<(String, UnitName)>,
+    pub(crate) references: Vec<(String, UnitName)>,
     /// What is read goes through here.
     buffer: Vec<u8>,
     /// After a shortage, when clients are accepted again.
@@ -68,6 +68,25 @@ pub struct Clients {
 }
 
 impl Clients {
+    /// Goes on listening on a socket from before a re-execution.
+    pub fn go_on(listener: OwnedFd) -> Clients {
+        let mut guid = [0_u8; 16];
+        let _ = std::fs::File::open("/dev/urandom")
+            .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut guid));
+        Clients {
+            listener,
+            guid,
+            clients: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            bus: Default::default(),
+            references: Vec::new(),
+            buffer: Vec::new(),
+            retry_usec: None,
+            changed_units: BTreeSet::new(),
+            new_units: BTreeSet::new(),
+        }
+    }
+
     /// Listens.
     pub fn listen(path: &str) -> std::io::Result<Clients> {
         let fd = socket(
@@ -87,21 +106,7 @@ impl Clients {
         listen(&fd, Backlog::MAXCONN)?;
         // Who waits for the socket with inotify waits for this.
         let _ = std::fs::File::open(path);
-        let mut guid = [0_u8; 16];
-        let _ = std::fs::File::open("/dev/urandom")
-            .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut guid));
-        Ok(Clients {
-            listener: fd,
-            guid,
-            clients: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            bus: Default::default(),
-            references: Vec::new(),
-            buffer: Vec::new(),
-            retry_usec: None,
-            changed_units: BTreeSet::new(),
-            new_units: BTreeSet::new(),
-        })
+        Ok(Clients::go_on(fd))
     }
 
     pub(crate) fn add(&mut self, token: Token, fd: OwnedFd, peer: Peer, origin: Origin) {

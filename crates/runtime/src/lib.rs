@@ -15,6 +15,7 @@ pub mod listeners;
 pub mod live;
 pub mod log;
 pub mod notify;
+pub mod hand_over;
 mod opening;
 pub mod perform;
 pub mod processes;

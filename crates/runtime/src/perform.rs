@@ -115,11 +115,10 @@ impl Runtime {
                     );
                 }
             }
-            // Handing over is later work; a reload is the part of it that is there.
-            Effect::Reexecute => self.note(
-                Level::Error,
-                "Re-execution is not supported by this version; everything stays as it is.",
-            ),
+            // When this turn is over.
+            Effect::Reexecute => {
+                self.outcome.get_or_insert(Outcome::Reexecute);
+            }
             Effect::Shutdown { verb, exit_code } => {
                 self.outcome = Some(Outcome::Shutdown { verb, exit_code })
             }

@@ -6,7 +6,8 @@ use muster_exec::Report;
 use muster_manager::effect::{Level, Spawn, SpawnId};
 use muster_manager::event::{Event, Exit, PidFileFound};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process::{Command, Stdio};
 
 #[derive(Debug)]
@@ -50,7 +51,50 @@ pub struct Processes {
     sharing: Vec<SpawnId>,
 }
 
+/// A process that outlives a re-execution of PID 1.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedProcess {
+    pub(crate) spawn: SpawnId,
+    pid: u32,
+    pidfd: Option<RawFd>,
+    /// Where the executor still reports.
+    pub(crate) report: Option<RawFd>,
+    program: String,
+    wants_exec: bool,
+}
+
+impl HandedProcess {
+    /// Its descriptors.
+    pub fn fds(&self) -> Vec<RawFd> {
+        self.pidfd.into_iter().chain(self.report).collect()
+    }
+}
+
 impl Processes {
+    /// All that runs, for the next program.
+    pub(crate) fn handed(&self) -> Vec<HandedProcess> {
+        let one = |(pid, spawn): (&u32, &SpawnId)| {
+            let started = self.started.get(spawn)?;
+            Some(HandedProcess {
+                spawn: *spawn,
+                pid: *pid,
+                pidfd: self.pidfds.get(pid).map(AsRawFd::as_raw_fd),
+                report: started.report.as_ref().map(|(_, fd)| fd.as_raw_fd()),
+                program: started.program.clone(),
+                wants_exec: started.wants_exec,
+            })
+        };
+        self.by_pid.iter().filter_map(one).collect()
+    }
+
+    /// One of them, in the next program.
+    pub(crate) fn take_in(&mut self, process: HandedProcess, report: Option<(Token, OwnedFd)>) {
+        let HandedProcess { spawn, pid, pidfd, program, wants_exec, .. } = process;
+        self.by_pid.insert(pid, spawn);
+        self.pidfds.extend(pidfd.map(|fd| (pid, crate::hand_over::adopt(fd))));
+        self.started.insert(spawn, Started { report, shared: None, program, wants_exec });
+    }
+
     /// Takes memory back that a child was started on and has left. A child that failed is asked why at its end.
     pub fn take_memory_back(&mut self) {
         let started = &mut self.started;

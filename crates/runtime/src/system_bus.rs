@@ -58,6 +58,18 @@ impl SystemBus {
         !self.callers.is_empty()
     }
 
+    /// Callers whose identity is known.
+    pub(crate) fn known_callers(&self) -> Vec<(String, Origin)> {
+        let known = self.callers.iter();
+        known.filter_map(|(name, caller)| Some((name.clone(), caller.origin.clone()?))).collect()
+    }
+
+    /// Callers of before a re-execution, which wait for our signals as they did.
+    pub(crate) fn expect_callers(&mut self, callers: Vec<(String, Origin)>) {
+        let known = |(name, origin)| (name, Caller { origin: Some(origin), ..Caller::default() });
+        self.callers.extend(callers.into_iter().map(known));
+    }
+
     /// The connection is gone, and with it all that was known through it.
     pub(crate) fn forget(&mut self) {
         *self = SystemBus { activations: std::mem::take(&mut self.activations), ..SystemBus::default() };
@@ -93,6 +105,13 @@ impl Runtime {
             .is_some_and(|service| service.name == *unit && service.sub_state() == "running");
         if running {
             self.connect_bus();
+        }
+    }
+
+    /// After a re-execution: joins the bus again, if it runs.
+    pub(crate) fn rejoin_bus(&mut self) {
+        if let Ok(unit) = "dbus.service".parse::<UnitName>() {
+            self.follow_bus_service(&BusSignal::UnitChanged { unit });
         }
     }
 
@@ -215,7 +234,9 @@ impl Runtime {
         };
         match asked {
             Asked::Names => {
-                for name in message.body::<(Vec<String>,)>().map(|names| names.0).unwrap_or_default() {
+                let names = message.body::<(Vec<String>,)>().map(|names| names.0).unwrap_or_default();
+                self.forget_callers_but(&names);
+                for name in names {
                     if !name.starts_with(':') {
                         self.deliver(Event::BusNameChanged { owner: name.clone(), name });
                     }
@@ -227,6 +248,16 @@ impl Runtime {
             Asked::Process(name) => self.caller_known(&name, |caller| {
                 caller.pid = Some(message.body::<(u32,)>().map_or(0, |pid| pid.0))
             }),
+        }
+    }
+
+    /// Callers that left while we were not on the bus.
+    fn forget_callers_but(&mut self, present: &[String]) {
+        let gone: Vec<String> =
+            self.clients.bus.callers.keys().filter(|name| !present.contains(name)).cloned().collect();
+        for name in gone {
+            self.clients.bus.callers.remove(&name);
+            self.release_references(|holder| holder == name);
         }
     }
 

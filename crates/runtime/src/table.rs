@@ -14,9 +14,9 @@ pub struct FdTable {
 }
 
 impl FdTable {
-    /// A table whose next id is `next`.
-    pub fn starting_at(next: u64) -> FdTable {
-        FdTable { next, fds: BTreeMap::new() }
+    /// Gives out ids after this one only.
+    pub fn continue_after(&mut self, last: u64) {
+        self.next = self.next.max(last);
     }
 
     /// Takes a descriptor.

@@ -6,6 +6,7 @@
 //! empty the wait is zero.
 
 use crate::clients::Clients;
+use crate::hand_over::{self, HandOver};
 use crate::clock::{self, Budget};
 use crate::listeners::Listeners;
 use crate::log::Log;
@@ -94,8 +95,8 @@ pub struct Setup {
     pub executor: String,
     /// Path of this program, for helpers.
     pub program: String,
-    /// Descriptors kept from before a re-execution.
-    pub fds: FdTable,
+    /// What a program before this one handed over.
+    pub handed: Option<HandOver<'static>>,
 }
 
 /// The loop's state.
@@ -107,7 +108,7 @@ pub struct Runtime {
     ready: BTreeSet<Token>,
     next_token: usize,
     signals: Signals,
-    notify: OwnedFd,
+    pub(crate) notify: OwnedFd,
     pub(crate) fds: FdTable,
     /// Stored descriptors that are watched.
     pub(crate) stored: BTreeMap<FdId, Token>,
@@ -151,9 +152,13 @@ impl Runtime {
     pub fn new(setup: Setup) -> io::Result<Runtime> {
         let poll = Poll::new()?;
         let mut signals = Signals::new(heard_signals())?;
-        let notify = notify::open(notify::PATH)?;
+        let (notify, clients) = match &setup.handed {
+            Some(handed) => {
+                (hand_over::adopt(handed.notify), Clients::go_on(hand_over::adopt(handed.private)))
+            }
+            None => (notify::open(notify::PATH)?, Clients::listen(crate::clients::PRIVATE)?),
+        };
         let mounts = muster_watch::MountTable::open()?;
-        let clients = Clients::listen(crate::clients::PRIVATE)?;
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         let mut runtime = Runtime {
             manager: setup.manager,
@@ -164,7 +169,7 @@ impl Runtime {
             next_token: 1,
             signals,
             notify,
-            fds: setup.fds,
+            fds: FdTable::default(),
             stored: BTreeMap::new(),
             cgroups: setup.cgroups,
             mounts,
@@ -189,7 +194,12 @@ impl Runtime {
             (runtime.clients.listener_fd(), Source::Private),
         ];
         for (fd, source) in fixed {
-            runtime.register_raw(fd, source)?;
+            let token = runtime.register_raw(fd, source)?;
+            // What came before it was watched is there already.
+            runtime.still_ready(token);
+        }
+        if let Some(handed) = setup.handed {
+            runtime.resume(handed);
         }
         Ok(runtime)
     }
@@ -213,7 +223,13 @@ impl Runtime {
         loop {
             if let Some(outcome) = self.outcome.take() {
                 self.clients.flush_all(self.poll.registry());
-                return outcome;
+                match outcome {
+                    Outcome::Shutdown { .. } => return outcome,
+                    Outcome::Reexecute => {
+                        let error = self.reexecute();
+                        self.note(Level::Error, &format!("Re-execution failed, going on as before: {error}"));
+                    }
+                }
             }
             self.give_back_memory();
             let timeout = self.timeout();

@@ -1,0 +1,165 @@
+//! Re-execution: everything that PID 1 knows goes out as one value in a memfd, the program is executed anew, and goes on
+//! from it (DESIGN rule 8).
+//!
+//! The value is CBOR with named fields, unknown ones skipped and missing ones defaulted, so that an older and a newer
+//! program may hand over to each other. Descriptors are named in it by number and stay open: listening sockets with all that
+//! is queued on them, stored descriptors, the notify socket, pidfds and reports. What must stay true: nothing is given up
+//! before the new program runs, so that a failure leaves everything as it was.
+
+use crate::processes::HandedProcess;
+use crate::turn::{Runtime, Source};
+use muster_manager::effect::{FdId, Level};
+use muster_manager::event::Origin;
+use muster_manager::{Manager, State};
+use muster_unit::UnitName;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::SigSet;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// The argument that says where the value is, before the number of its descriptor.
+pub const ARGUMENT: &str = "--deserialize";
+/// The largest value that is taken in, in bytes.
+const VALUE_MAX: u64 = 1 << 30;
+
+/// The value.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandOver<'a> {
+    state: Cow<'a, State>,
+    /// Descriptors that the manager names.
+    fds: Vec<(FdId, RawFd)>,
+    last_fd_id: u64,
+    pub(crate) notify: RawFd,
+    pub(crate) private: RawFd,
+    processes: Vec<HandedProcess>,
+    condemned_cgroups: Vec<String>,
+    /// Peers on the system bus that called us, and which units they keep loaded.
+    callers: Vec<(String, Origin)>,
+    references: Vec<(String, UnitName)>,
+    next_request: u64,
+}
+
+impl HandOver<'static> {
+    /// Takes the value in from the descriptor that the argument names.
+    pub fn receive(number: &str) -> Result<HandOver<'static>, String> {
+        let number: RawFd = number.parse().map_err(|_| format!("'{number}' is no descriptor"))?;
+        let file = File::from(muster_sys::adopt_fd(number));
+        let mut bytes = Vec::new();
+        file.take(VALUE_MAX).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        ciborium::from_reader(bytes.as_slice()).map_err(|error| error.to_string())
+    }
+
+    /// The mind that goes on.
+    pub fn manager(&mut self) -> Manager {
+        Manager::from_state(std::mem::take(&mut self.state).into_owned())
+    }
+}
+
+impl Runtime {
+    /// Executes the program anew with all that is known. Returns only when that failed, with everything as before.
+    pub(crate) fn reexecute(&mut self) -> io::Error {
+        self.log.flush();
+        let failed = match self.try_to_reexecute() {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        for fd in self.handed_fds() {
+            set_inherited(fd, false);
+        }
+        let _ = SigSet::empty().thread_set_mask();
+        failed
+    }
+
+    fn try_to_reexecute(&mut self) -> io::Result<Infallible> {
+        let memfd = memfd_create(c"muster-state", MFdFlags::empty())?;
+        let mut file = File::from(memfd);
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&self.hand_over(), &mut bytes).map_err(io::Error::other)?;
+        file.write_all(&bytes)?;
+        file.rewind()?;
+        for fd in self.handed_fds() {
+            set_inherited(fd, true);
+        }
+        let c_string = |text: String| CString::new(text).map_err(io::Error::other);
+        let program = c_string(self.program.clone())?;
+        let arguments = [program.clone(), c_string(ARGUMENT.to_owned())?, c_string(file.as_raw_fd().to_string())?];
+        let environment: Vec<CString> = std::env::vars_os()
+            .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
+            .collect();
+        // A signal that comes now waits for the new program's handlers.
+        SigSet::all().thread_set_mask()?;
+        Ok(nix::unistd::execve(&program, &arguments, &environment)?)
+    }
+
+    fn hand_over(&self) -> HandOver<'_> {
+        let bus_names = |(holder, _): &&(String, UnitName)| holder.starts_with(':');
+        HandOver {
+            state: Cow::Borrowed(self.manager.state()),
+            fds: self.fds.iter().map(|(id, fd)| (id, fd.as_raw_fd())).collect(),
+            last_fd_id: self.fds.last_id(),
+            notify: self.notify.as_raw_fd(),
+            private: self.clients.listener_fd(),
+            processes: self.processes.handed(),
+            condemned_cgroups: self.cgroups.condemned(),
+            callers: self.clients.bus.known_callers(),
+            references: self.clients.references.iter().filter(bus_names).cloned().collect(),
+            next_request: self.next_request,
+        }
+    }
+
+    /// Every descriptor that the new program is to have.
+    fn handed_fds(&self) -> Vec<RawFd> {
+        let mut all = vec![self.notify.as_raw_fd(), self.clients.listener_fd()];
+        all.extend(self.fds.iter().map(|(_, fd)| fd.as_raw_fd()));
+        all.extend(self.processes.handed().iter().flat_map(HandedProcess::fds));
+        all
+    }
+
+    /// Takes over what belongs to the runtime, and has the manager ask again for what was being watched.
+    pub fn resume(&mut self, handed: HandOver<'static>) {
+        self.fds.continue_after(handed.last_fd_id);
+        for (id, fd) in handed.fds {
+            self.fds.restore(id, adopt(fd));
+        }
+        for process in handed.processes {
+            let spawn = process.spawn;
+            let report = process.report.map(adopt).and_then(|report| {
+                let token = self.register_raw(report.as_raw_fd(), Source::Report(spawn)).ok()?;
+                self.still_ready(token);
+                Some((token, report))
+            });
+            self.processes.take_in(process, report);
+        }
+        for path in handed.condemned_cgroups {
+            self.cgroups.remove(&path);
+        }
+        self.next_request = handed.next_request;
+        self.clients.references = handed.references;
+        self.clients.bus.expect_callers(handed.callers);
+        let _ = SigSet::empty().thread_set_mask();
+        self.note(Level::Info, "Reexecuted.");
+        self.manager.resume(crate::clock::now());
+        self.work_off();
+        self.rejoin_bus();
+        self.read_mounts();
+    }
+}
+
+/// Owns a descriptor again that came through the execution, and keeps it from others.
+pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
+    set_inherited(fd, false);
+    muster_sys::adopt_fd(fd)
+}
+
+fn set_inherited(fd: RawFd, inherited: bool) {
+    let flags = if inherited { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+    let _ = fcntl(muster_sys::borrow_fd(fd), FcntlArg::F_SETFD(flags));
+}
