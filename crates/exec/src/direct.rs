@@ -224,3 +224,7 @@ pub fn candidates(command: &ExecCommand, exec: &ExecSection, environment: &Envir
     let search = search.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
     search.split(':').map(|directory| format!("{directory}/{path}")).collect()
 }
+
+#[cfg(test)]
+#[path = "direct_tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+//! Each directive of the execution table that has an effect, by the direct lane: carried out, or left to the executor. A
+//! directive that is new in the table fails here until somebody says which.
+
+use super::compile;
+use crate::Request;
+use muster_sys::Program;
+use muster_unit::setting::Context;
+use muster_unit::table::Effect;
+use muster_unit::{ExecCommand, ExecSection};
+
+/// The steps or the environment differ.
+const DIRECT: &[(&str, &str)] = &[
+    ("WorkingDirectory", "/usr"),
+    ("UMask", "0077"),
+    ("Environment", "A=b"),
+    ("StandardOutput", "null"),
+    ("StandardError", "file:/run/error"),
+    ("SyslogIdentifier", "someone"),
+    ("SyslogFacility", "local0"),
+    ("SyslogLevel", "debug"),
+    ("SyslogLevelPrefix", "no"),
+    ("NoNewPrivileges", "yes"),
+    ("LimitCPU", "10"),
+    ("LimitFSIZE", "1M"),
+    ("LimitDATA", "1M"),
+    ("LimitSTACK", "1M"),
+    ("LimitCORE", "0"),
+    ("LimitRSS", "1M"),
+    ("LimitNOFILE", "100"),
+    ("LimitAS", "1G"),
+    ("LimitNPROC", "100"),
+    ("LimitMEMLOCK", "1M"),
+    ("LimitLOCKS", "10"),
+    ("LimitSIGPENDING", "10"),
+    ("LimitMSGQUEUE", "10"),
+    ("LimitNICE", "10"),
+    ("LimitRTPRIO", "10"),
+    ("LimitRTTIME", "10"),
+    ("ExecSearchPath", "/opt/bin"),
+    ("IgnoreSIGPIPE", "no"),
+];
+
+/// No plain context.
+const EXECUTOR: &[(&str, &str)] = &[
+    ("RootDirectory", "/srv"),
+    ("User", "daemon"),
+    ("Group", "daemon"),
+    ("SupplementaryGroups", "daemon"),
+    ("Nice", "5"),
+    ("OOMScoreAdjust", "5"),
+    ("IOSchedulingClass", "idle"),
+    ("IOSchedulingPriority", "5"),
+    ("CPUSchedulingPolicy", "batch"),
+    ("CPUSchedulingPriority", "5"),
+    ("CPUSchedulingResetOnFork", "yes"),
+    ("EnvironmentFile", "/etc/environment"),
+    ("UnsetEnvironment", "A"),
+    ("StandardInput", "tty"),
+    ("TTYPath", "/dev/tty9"),
+    ("CapabilityBoundingSet", "CAP_CHOWN"),
+    ("AmbientCapabilities", "CAP_CHOWN"),
+    ("RuntimeDirectory", "a"),
+    ("StateDirectory", "a"),
+    ("CacheDirectory", "a"),
+    ("LogsDirectory", "a"),
+    ("ConfigurationDirectory", "a"),
+];
+
+/// They qualify a directive of the list above, and say nothing alone.
+const QUALIFY: &[&str] = &[
+    "RuntimeDirectoryPreserve",
+    "RuntimeDirectoryMode",
+    "StateDirectoryMode",
+    "CacheDirectoryMode",
+    "LogsDirectoryMode",
+    "ConfigurationDirectoryMode",
+];
+
+fn with(settings: &[(&str, &str)]) -> Option<Program> {
+    let expand = |text: &str| Ok(text.to_owned());
+    let context = Context { expand: &expand, expands: false };
+    let mut exec = ExecSection::default();
+    for (key, value) in settings {
+        exec.assign(key, value, &context).unwrap().unwrap();
+    }
+    let command: ExecCommand = ExecCommand { path: "true".into(), argv: vec!["true".into()], ..Default::default() };
+    compile(&Request {
+        unit: "a.service",
+        command: &command,
+        exec: &exec,
+        base_environment: &[],
+        own_environment: &[],
+        fds: Vec::new(),
+        stdio_socket: None,
+        cgroup_dir: None,
+        invocation_id: "",
+        set_watchdog_pid: false,
+        make_directories: true,
+        non_blocking: false,
+        context_from_peer: false,
+        report_exec: false,
+        share_memory: true,
+    })
+}
+
+#[test]
+fn every_directive_with_an_effect_is_direct_or_not_plain() {
+    let bare = with(&[]).expect("a bare context is plain");
+    for (name, value) in DIRECT {
+        let program = with(&[(name, value)]).unwrap_or_else(|| panic!("{name}={value} is direct"));
+        assert_ne!(program, bare, "{name}={value} has an effect");
+    }
+    for (name, value) in EXECUTOR {
+        assert_eq!(with(&[(name, value)]), None, "{name}={value} is the executor's");
+    }
+    let known = |name: &str| {
+        let listed = DIRECT.iter().chain(EXECUTOR).any(|(listed, _)| *listed == name);
+        listed || QUALIFY.contains(&name)
+    };
+    for row in ExecSection::ROWS.iter().filter(|row| row.effect == Effect::Applied) {
+        assert!(known(row.name), "{}= has an effect: say whether the direct lane carries it out", row.name);
+    }
+}
