@@ -1,4 +1,5 @@
-//! Boots real things and looks at them: containers in fresh namespaces, the images they boot, and the programs under test.
+//! Boots real things and looks at them: containers in fresh namespaces, machines in QEMU, the images they boot, and the
+//! programs under test.
 //!
 //! What must stay true: no `unsafe`; whatever a test started is gone when its [`Container`] is dropped, and what a killed
 //! test left behind is swept by the next one. The same container runs muster and systemd, which is our oracle.
@@ -9,9 +10,12 @@
 pub mod cgroup;
 pub mod console;
 pub mod container;
+pub mod cpio;
 pub mod enter;
 pub mod image;
+pub mod kernel;
 pub mod launch;
+pub mod machine;
 pub mod paths;
 
 pub use container::{Builder, Container, Exit};

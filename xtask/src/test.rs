@@ -61,8 +61,11 @@ pub fn all() -> Result<i32> {
         &["clippy", "--release", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
     );
     tally += cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
-    println!("\ncontainer tests");
-    tally += cargo(&["test", "--release", "--quiet", "-p", "muster-tests", "--test", "container"])?;
+    println!("\nsystem tests");
+    let system = ["test", "--release", "--quiet", "-p", "muster-tests", "--test", "system", "--"];
+    tally += cargo(&system)?;
+    println!("\nsocket directives under systemd, the oracle");
+    tally += cargo(&[&system[..], &["--init", "systemd", "rows/", "machine/"]].concat())?;
     println!("\nvirtual machine tests");
     tally += vm::test();
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);

@@ -62,7 +62,7 @@ pub struct Peer {
     /// `REMOTE_ADDR`, where the address family has one.
     pub remote_addr: Option<String>,
     /// `REMOTE_PORT`.
-    pub remote_port: Option<u16>,
+    pub remote_port: Option<u32>,
     /// `SO_COOKIE` of the connection.
     pub cookie: u64,
     /// What connections are counted by for `MaxConnectionsPerSource=`: an address, or a uid; empty when unknown.

@@ -14,7 +14,7 @@ pub struct PeerInfo {
     /// `REMOTE_ADDR`.
     pub remote_addr: Option<String>,
     /// `REMOTE_PORT`.
-    pub remote_port: Option<u16>,
+    pub remote_port: Option<u32>,
     /// `SO_COOKIE`; zero where there is none.
     pub cookie: u64,
     /// What connections are counted by: an address, a context, a user. Empty when unknown.
@@ -85,7 +85,7 @@ fn by_inet(here: Option<&SockaddrStorage>, there: Option<&SockaddrStorage>) -> O
     Some(PeerInfo {
         instance_tail,
         remote_addr: Some(there.clone()),
-        remote_port: Some(port),
+        remote_port: Some(port.into()),
         cookie: 0,
         source: there,
     })
@@ -95,8 +95,10 @@ fn by_vsock(here: Option<&SockaddrStorage>, there: Option<&SockaddrStorage>) -> 
     let (here, there) = (here?.as_vsock_addr()?, there?.as_vsock_addr()?);
     Some(PeerInfo {
         instance_tail: format!("{}:{}-{}:{}", here.cid(), here.port(), there.cid(), there.port()),
+        remote_addr: Some(format!("vsock:{}", there.cid())),
+        remote_port: Some(there.port()),
+        cookie: 0,
         source: format!("cid {}", there.cid()),
-        ..PeerInfo::default()
     })
 }
 

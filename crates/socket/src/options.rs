@@ -143,9 +143,7 @@ pub fn apply(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
 
 /// The same for a listening socket, which can also be bound again at once after its restart.
 pub fn apply_to_listener(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
-    if Kind::of(fd).fits(Fits::Inet) {
-        let _ = muster_sys::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
-    }
+    let _ = muster_sys::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
     apply(section, fd)
 }
 

@@ -3,6 +3,7 @@
 //! Everything it answers is read from what it was given (descriptors, environment, cgroup), so that a client sees the
 //! activation as the service saw it.
 
+mod agent;
 mod bench;
 mod facts;
 mod notify;
@@ -30,6 +31,8 @@ const USAGE: &str = "muster-demo MODE
                         connects, reads to the end, prints microseconds (median, 90%) and connections a second
   repeat COUNT COMMAND  runs a command again and again, prints microseconds (median, 90%)
   fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
+  agent DEVICE          runs scripts that come over a serial line
+  load-modules FILE...  loads kernel modules
   spin-exit CODE        exits at once";
 
 fn main() -> Result<()> {
@@ -57,6 +60,8 @@ fn main() -> Result<()> {
         }
         ["repeat", count, command @ ..] => bench::repeat(count.parse()?, command),
         ["fork-floor", address] => bench::floor(address),
+        ["agent", device] => agent::serve(device),
+        ["load-modules", paths @ ..] => agent::load_modules(paths),
         ["spin-exit", code] => std::process::exit(code.parse()?),
         _ => bail!("{USAGE}"),
     }

@@ -138,7 +138,9 @@ fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, String>
         }
         return Ok(SocketAddress::Abstract(name.to_owned()));
     }
-    let seqpacket = kind == ListenKind::SequentialPacket;
+    if kind == ListenKind::SequentialPacket {
+        return Err(format!("'{shown}': expected /path or @abstract, ListenSequentialPacket= is for unix sockets only"));
+    }
     let vsock = [
         ("vsock:", None),
         ("vsock-stream:", Some(VsockKind::Stream)),
@@ -151,13 +153,9 @@ fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, String>
                 .ok_or_else(|| format!("'{shown}': expected vsock:CID:PORT"));
         }
     }
-    let inet = inet_address(text).ok_or_else(|| {
+    inet_address(text).ok_or_else(|| {
         format!("'{shown}' is not an address, expected /path, @abstract, port, v.w.x.y:port, [v6]:port or vsock:cid:port")
-    })?;
-    if seqpacket {
-        return Err(format!("'{shown}': sequential packets are for unix sockets and vsock only"));
-    }
-    Ok(inet)
+    })
 }
 
 fn vsock_address(rest: &str, kind: Option<VsockKind>) -> Option<SocketAddress> {

@@ -1,8 +1,9 @@
 //! Cases as text: the files of `tests/cases`. A case is a name, files to add to the image, and commands with what is expected.
 //!
 //!     === name                     begins a case; its full name is FILE/name
+//!     @ machine                    runs in the machine (Debian's kernel in QEMU), where the files are added to what runs
 //!     @ full                       boots to the image's own default target instead of basic.target
-//!     @ muster                     holds under muster only: where it differs from systemd on purpose
+//!     @ muster: reason             holds under muster only
 //!     @ newer                      holds under muster only: what it is about is newer than the systemd of the oracle
 //!     @ report                     adds r.service, which writes what the kernel says of its descriptors to /run/report
 //!     + path                       adds a file to the image; its text follows, indented by four spaces
@@ -19,10 +20,11 @@
 
 use crate::ground::{Ground, Init, basic, booted};
 use crate::{Case, Outcome, trace};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use muster_tests::machine::Hands;
 use muster_tests::{Container, Output, paths};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The service of a row.
@@ -37,8 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Text {
     name: String,
     full: bool,
+    machine: bool,
     /// Why the oracle cannot be asked.
-    ours: Option<&'static str>,
+    ours: Option<String>,
     files: Vec<(String, String)>,
     links: Vec<(String, String)>,
     steps: Vec<Step>,
@@ -69,6 +72,23 @@ pub fn cases() -> Result<Vec<Case>> {
         }));
     }
     Ok(cases)
+}
+
+/// Every row of the reference table of `[Socket]` has a case of its name.
+pub fn every_row() -> Case {
+    Case::new("rows/every-directive-has-a-case", |_| {
+        let table = fs::read_to_string(paths::workspace().join("crates/unit/tests/data/directives.tsv"))?;
+        let wanted = table.lines().filter_map(|line| line.strip_prefix("Socket\t"));
+        let cases = [read(&file("rows"))?, read(&file("machine"))?].concat();
+        let has = |name: &str| cases.iter().any(|case| case.name.rsplit('/').next() == Some(name));
+        let missing: Vec<_> = wanted.filter(|name| !has(name)).collect();
+        ensure!(missing.is_empty(), "no case for {missing:?}");
+        Ok(Outcome::Passed)
+    })
+}
+
+fn file(stem: &str) -> PathBuf {
+    paths::workspace().join(format!("tests/cases/{stem}.txt"))
 }
 
 /// The cases of one file, whose commands are run to be looked at: what each says is printed, and nothing is expected.
@@ -122,10 +142,10 @@ impl Text {
         match mark {
             "@" => match rest {
                 "full" => self.full = true,
-                "muster" => self.ours = Some("differs from systemd on purpose"),
-                "newer" => self.ours = Some("is newer than this systemd"),
+                "machine" => self.machine = true,
+                "newer" => self.ours = Some("it is newer than this systemd".to_string()),
                 "report" => self.files.push((REPORT.0.to_string(), REPORT.1.to_string())),
-                _ => bail!("not understood"),
+                _ => self.ours = Some(rest.strip_prefix("muster: ").context("not understood")?.to_string()),
             },
             "+" => {
                 *open = Open::File;
@@ -151,23 +171,53 @@ impl Text {
     }
 
     fn run(&self, ground: &Ground) -> Result<Outcome> {
-        if let (Some(reason), Init::Systemd) = (self.ours, ground.init) {
-            return Ok(Outcome::Skipped(reason.to_string()));
+        if let (Some(reason), Init::Systemd) = (&self.ours, ground.init) {
+            return Ok(Outcome::Skipped(reason.clone()));
         }
-        let container = self.boot(ground)?;
-        for step in &self.steps {
-            step.run(&container)?;
-        }
-        Ok(Outcome::Passed)
+        self.at(ground, |place| self.steps.iter().try_for_each(|step| step.run(place)))
     }
 
     fn show(&self, ground: &Ground) -> Result<Outcome> {
-        let container = self.boot(ground)?;
-        for step in &self.steps {
-            let output = step.output(&container)?;
-            println!("$ {}{}{}= {}", step.command, output.stdout, output.stderr, output.code);
+        self.at(ground, |place| {
+            for step in &self.steps {
+                let output = step.output(place)?;
+                println!("$ {}{}{}= {}", step.command, output.stdout, output.stderr, output.code);
+            }
+            Ok(())
+        })
+    }
+
+    /// Does something where the case is at home.
+    fn at(&self, ground: &Ground, act: impl FnOnce(&Place<'_>) -> Result<()>) -> Result<Outcome> {
+        if !self.machine {
+            act(&Place::Container(self.boot(ground)?))?;
+            return Ok(Outcome::Passed);
         }
-        Ok(Outcome::Passed)
+        let hands = match ground.machine() {
+            Ok(hands) => hands,
+            Err(reason) => return Ok(Outcome::Skipped(format!("no machine: {reason}"))),
+        };
+        hands.sh(&self.move_in())?.ok()?;
+        let done = act(&Place::Machine(&hands));
+        hands.sh(&self.move_out())?.ok()?;
+        done.map(|()| Outcome::Passed)
+    }
+
+    /// A script that adds the files to the machine.
+    fn move_in(&self) -> String {
+        let add = |(path, content): &(String, String)| {
+            format!("mkdir -p $(dirname /{path}); cat > /{path} <<'MUSTER-EOF'\n{content}MUSTER-EOF\n")
+        };
+        self.files.iter().map(add).collect::<String>() + "systemctl daemon-reload\n"
+    }
+
+    /// A script that ends the units of the case and removes its files.
+    fn move_out(&self) -> String {
+        let name = |(path, _): &(String, String)| path.rsplit('/').next().map(str::to_string);
+        let units: Vec<String> = self.files.iter().filter_map(name).filter(|name| !name.contains('@')).collect();
+        let files: String = self.files.iter().map(|(path, _)| format!(" /{path}")).collect();
+        let units = units.join(" ");
+        format!("systemctl stop {units} 2>/dev/null; rm -f{files}; systemctl daemon-reload; systemctl reset-failed")
     }
 
     fn boot(&self, ground: &Ground) -> Result<Container> {
@@ -185,6 +235,21 @@ impl Text {
     }
 }
 
+/// Where commands run.
+enum Place<'a> {
+    Container(Container),
+    Machine(&'a Hands),
+}
+
+impl Place<'_> {
+    fn sh(&self, script: &str) -> Result<Output> {
+        match self {
+            Self::Container(container) => container.sh(script),
+            Self::Machine(hands) => hands.sh(script),
+        }
+    }
+}
+
 impl Step {
     fn expect(&mut self, mark: &str, rest: &str) -> Result<()> {
         match mark {
@@ -196,10 +261,10 @@ impl Step {
         Ok(())
     }
 
-    fn run(&self, container: &Container) -> Result<()> {
+    fn run(&self, place: &Place<'_>) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let output = self.output(container)?;
+            let output = self.output(place)?;
             let Some(fault) = self.fault(&output) else { return Ok(()) };
             if !self.patient || Instant::now() > deadline {
                 bail!(
@@ -215,10 +280,13 @@ impl Step {
         }
     }
 
-    fn output(&self, container: &Container) -> Result<Output> {
-        match &self.trace {
-            None => container.sh(&self.command),
-            Some(calls) => trace::during(container, calls, || container.sh(&self.command)),
+    fn output(&self, place: &Place<'_>) -> Result<Output> {
+        match (&self.trace, place) {
+            (None, place) => place.sh(&self.command),
+            (Some(calls), Place::Container(container)) => {
+                trace::during(container, calls, || container.sh(&self.command))
+            }
+            (Some(_), Place::Machine(_)) => bail!("nothing is traced in a machine"),
         }
     }
 

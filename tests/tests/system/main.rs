@@ -1,6 +1,7 @@
-//! The container tests: each case boots a container of its own and looks at it, with Debian's own tools.
+//! The tests of whole systems: each case boots a container of its own (some share a machine) and looks at it, with Debian's
+//! own tools.
 //!
-//!     cargo test --release -p muster-tests --test container -- [--init muster|systemd] [--jobs N] [--list] [--show FILE] [NAME...]
+//!     cargo test --release -p muster-tests --test system -- [--init muster|systemd] [--jobs N] [--list] [--show FILE] [NAME...]
 //!
 //! A case runs when its name contains one of the given names. With `--init systemd` the same cases run under systemd, the
 //! oracle: a case that fails there is wrong. Most cases are text, below `tests/cases`; see `fixture.rs` for their language.
@@ -102,6 +103,7 @@ fn all_cases() -> Result<Vec<Case>> {
     let mut cases = boot::cases();
     cases.extend(bad_input::cases());
     cases.extend(docs::cases());
+    cases.push(fixture::every_row());
     cases.extend(fixture::cases()?);
     Ok(cases)
 }

@@ -1,0 +1,192 @@
+//! A machine: QEMU with Debian's kernel and a root file system in memory.
+//!
+//! KVM is used where a trial shows that it runs this kernel; elsewhere QEMU translates, which is slower and always works.
+//! What must stay true: dropping a machine ends it.
+
+use crate::kernel::Kernel;
+use crate::{Output, image};
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+const QEMU: &str = "qemu-system-x86_64";
+/// The agent's end of the second serial line, in the machine.
+pub const AGENT: &str = "/dev/ttyS1";
+
+/// QEMU, and how it runs here.
+pub struct Emulator {
+    kernel: PathBuf,
+    kvm: bool,
+}
+
+impl Emulator {
+    /// Installs QEMU where that is possible, and finds out whether KVM works.
+    pub fn prepare(kernel: &Kernel) -> Result<Self> {
+        image::need_program(QEMU, "qemu-system-x86")?;
+        let kernel = kernel.image.clone();
+        Ok(Self { kvm: kvm_runs(&kernel), kernel })
+    }
+
+    /// For people.
+    pub fn acceleration(&self) -> &'static str {
+        if self.kvm { "KVM" } else { "translation, no KVM" }
+    }
+
+    /// Boots an initramfs with these words on the kernel's command line. The agent's line is a socket at `agent`.
+    pub fn boot(&self, initramfs: &Path, memory: &str, words: &str, agent: Option<&Path>) -> Result<Machine> {
+        let accel: &[&str] = if self.kvm {
+            &["-accel", "kvm", "-cpu", "host"]
+        } else {
+            &["-accel", "tcg,thread=multi", "-cpu", "max"]
+        };
+        let mut command = Command::new(QEMU);
+        command.args(accel).args(["-m", memory, "-smp", "2", "-display", "none", "-monitor", "none"]);
+        command.args(["-no-reboot", "-nic", "none", "-serial", "stdio"]);
+        if let Some(path) = agent {
+            command.arg("-serial").arg(format!("unix:{},server=on,wait=off", path.display()));
+        }
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(initramfs);
+        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 {words}")]);
+        Machine::start(command, Stdio::inherit())
+    }
+}
+
+/// Whether KVM gets this kernel as far as its first words.
+fn kvm_runs(kernel: &Path) -> bool {
+    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        return false;
+    }
+    let mut command = Command::new(QEMU);
+    command
+        .args(["-accel", "kvm", "-cpu", "host", "-m", "256", "-nographic", "-no-reboot", "-kernel"])
+        .arg(kernel);
+    command.args(["-append", "console=ttyS0 panic=-1"]);
+    let Ok(mut machine) = Machine::start(command, Stdio::null()) else { return false };
+    let first_words = |text: &str| text.contains("Linux version");
+    machine.until(Duration::from_secs(8), false, first_words) && first_words(machine.console())
+}
+
+/// A running machine.
+pub struct Machine {
+    qemu: Child,
+    pieces: Receiver<Vec<u8>>,
+    console: String,
+}
+
+impl Machine {
+    fn start(mut command: Command, stderr: Stdio) -> Result<Self> {
+        let mut qemu = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
+        let mut stdout = qemu.stdout.take().context("QEMU's stdout")?;
+        let (sender, pieces) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(size @ 1..) = stdout.read(&mut buffer) {
+                if sender.send(buffer[..size].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { qemu, pieces, console: String::new() })
+    }
+
+    /// Reads the console until it has shown enough, or the machine has ended; whether that was in time.
+    pub fn until(&mut self, limit: Duration, echo: bool, enough: impl Fn(&str) -> bool) -> bool {
+        let deadline = Instant::now() + limit;
+        while !enough(&self.console) {
+            match self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(piece) => self.take(&piece, echo),
+                Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
+        }
+        true
+    }
+
+    fn take(&mut self, piece: &[u8], echo: bool) {
+        if echo {
+            let _ = std::io::stdout().write_all(piece).and_then(|()| std::io::stdout().flush());
+        }
+        self.console += &String::from_utf8_lossy(piece).replace('\r', "");
+    }
+
+    /// What was written to the console so far.
+    pub fn console(&mut self) -> &str {
+        while let Ok(piece) = self.pieces.try_recv() {
+            self.take(&piece, false);
+        }
+        &self.console
+    }
+
+    /// Whether QEMU has ended.
+    pub fn ended(&mut self) -> bool {
+        self.qemu.try_wait().is_ok_and(|status| status.is_some())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+/// A machine with the demo's agent in it, which runs shell scripts.
+pub struct Hands {
+    machine: Mutex<Machine>,
+    line: Mutex<BufReader<UnixStream>>,
+}
+
+impl Hands {
+    /// Waits until the agent of this machine answers.
+    pub fn reach(mut machine: Machine, agent: &Path, limit: Duration) -> Result<Self> {
+        let deadline = Instant::now() + limit;
+        let line = loop {
+            match UnixStream::connect(agent) {
+                Ok(line) => break line,
+                Err(error) if machine.ended() || Instant::now() > deadline => {
+                    return Err(error).with_context(|| format!("QEMU's console:\n{}", machine.console()));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        line.set_read_timeout(Some(limit))?;
+        let mut line = BufReader::new(line);
+        let mut first = String::new();
+        match line.read_line(&mut first) {
+            Ok(_) if first == "ready\n" => {}
+            read => bail!("the agent said {first:?} ({read:?}); console:\n{}", machine.console()),
+        }
+        Ok(Self { machine: Mutex::new(machine), line: Mutex::new(line) })
+    }
+
+    /// Runs a shell script.
+    pub fn sh(&self, script: &str) -> Result<Output> {
+        let started = Instant::now();
+        let mut line = self.line.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.ask(&mut line, script, started).with_context(|| {
+            let mut machine = self.machine.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            format!("the agent is lost at: {script}\nconsole:\n{}", machine.console())
+        })
+    }
+
+    fn ask(&self, line: &mut BufReader<UnixStream>, script: &str, started: Instant) -> Result<Output> {
+        line.get_mut().write_all(format!("{}\n{script}", script.len()).as_bytes())?;
+        let mut head = String::new();
+        line.read_line(&mut head)?;
+        let numbers: Vec<u32> = head.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [code, stdout, stderr] = numbers.as_slice() else { bail!("no answer but {head:?}") };
+        let mut read = |length: &u32| -> Result<String> {
+            let mut bytes = vec![0; usize::try_from(*length)?];
+            line.read_exact(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let (stdout, stderr) = (read(stdout)?, read(stderr)?);
+        Ok(Output { code: i32::try_from(*code)?, stdout, stderr, elapsed: started.elapsed() })
+    }
+}

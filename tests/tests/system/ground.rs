@@ -1,0 +1,156 @@
+//! What the cases stand on: the Debian root directory, the init under test, and a booted container or machine of them.
+
+use anyhow::{Result, bail};
+use muster_tests::kernel::Kernel;
+use muster_tests::machine::{AGENT, Emulator, Hands};
+use muster_tests::{Builder, Container, cpio, image, paths};
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+/// How long a boot may take; 0.5 s is usual.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The same for a machine whose processor is translated.
+const MACHINE_LIMIT: Duration = Duration::from_secs(240);
+
+/// What the machine's kernel gets: a loopback for vsock, a USB controller that is its own device, and functions for it.
+const MODULES: [&str; 5] = ["vsock_loopback", "vsock_diag", "dummy_hcd", "usb_f_fs", "dummy"];
+
+/// Who is process 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// What is under test.
+    Muster,
+    /// The oracle.
+    Systemd,
+}
+
+impl FromStr for Init {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "muster" => Ok(Self::Muster),
+            "systemd" => Ok(Self::Systemd),
+            _ => bail!("no such init: {name}"),
+        }
+    }
+}
+
+/// Everything built, ready for containers.
+pub struct Ground {
+    /// Who is process 1.
+    pub init: Init,
+    debian: PathBuf,
+    machine: OnceLock<Result<Mutex<Hands>, String>>,
+}
+
+impl Ground {
+    /// Builds the programs that are needed.
+    pub fn build(init: Init) -> Result<()> {
+        match init {
+            Init::Muster => image::build_programs(),
+            Init::Systemd => image::build(&["muster-demo"]),
+        }
+    }
+
+    /// Makes the Debian root directory where it is missing.
+    pub fn prepare(init: Init) -> Result<Self> {
+        Ok(Self { init, debian: image::debian()?, machine: OnceLock::new() })
+    }
+
+    /// The one machine, booted for the first case that wants it; for one case at a time. The reason if it cannot be had.
+    pub fn machine(&self) -> Result<MutexGuard<'_, Hands>, String> {
+        let boot = || self.boot_machine().map(Mutex::new).map_err(|error| format!("{error:#}"));
+        let machine = self.machine.get_or_init(boot).as_ref().map_err(Clone::clone)?;
+        Ok(machine.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    fn boot_machine(&self) -> Result<Hands> {
+        let kernel = Kernel::get()?;
+        let emulator = Emulator::prepare(&kernel)?;
+        let dir = std::env::temp_dir().join(format!("muster-machine-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("layer"))?;
+        self.machine_layer(&kernel, &dir.join("layer"))?;
+        let (initramfs, agent) = (dir.join("initramfs"), dir.join("agent"));
+        cpio::write(&dir.join("layer"), &dir.join("layer.cpio"))?;
+        cpio::write(&self.debian, &initramfs)?;
+        std::io::copy(&mut File::open(dir.join("layer.cpio"))?, &mut File::options().append(true).open(&initramfs)?)?;
+        let machine = emulator.boot(&initramfs, "1536", "systemd.unit=machine.target", Some(&agent))?;
+        let hands = Hands::reach(machine, &agent, MACHINE_LIMIT);
+        // QEMU has read the one and listens on the other by now.
+        fs::remove_dir_all(&dir)?;
+        hands
+    }
+
+    /// What the machine has beside Debian: the init under test as /init, kernel modules, and the agent as its target.
+    fn machine_layer(&self, kernel: &Kernel, layer: &Path) -> Result<()> {
+        let put = |from: &Path, path: &str| -> Result<()> {
+            let to = layer.join(path.trim_start_matches('/'));
+            fs::create_dir_all(to.parent().unwrap_or(layer))?;
+            Ok(fs::copy(from, to).map(drop)?)
+        };
+        put(&paths::release().join("muster-demo"), image::DEMO)?;
+        let init = match self.init {
+            Init::Systemd => "/usr/lib/systemd/systemd",
+            Init::Muster => {
+                image::install(layer, false)?;
+                image::MUSTER
+            }
+        };
+        symlink(init, layer.join("init"))?;
+        let mut modules = String::new();
+        for file in kernel.modules(&MODULES)? {
+            let path = format!("/usr/lib/modules/{}", file.file_name().unwrap_or_default().to_string_lossy());
+            put(&file, &path)?;
+            modules += &format!(" {path}");
+        }
+        let units = layer.join("etc/systemd/system");
+        fs::create_dir_all(&units)?;
+        fs::write(
+            units.join("machine.target"),
+            "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=agent.service\n",
+        )?;
+        let demo = image::DEMO;
+        fs::write(
+            units.join("agent.service"),
+            format!("[Service]\nExecStartPre={demo} load-modules{modules}\nExecStart={demo} agent {AGENT}\n"),
+        )?;
+        Ok(())
+    }
+
+    /// A Debian container with the init under test and the demo program.
+    pub fn debian(&self) -> Builder {
+        self.debian_under(self.init)
+    }
+
+    /// A Debian container under this init.
+    pub fn debian_under(&self, init: Init) -> Builder {
+        let demo = muster_tests::paths::release().join("muster-demo");
+        let builder = Container::builder(&self.debian).copy(&demo, image::DEMO);
+        match init {
+            Init::Systemd => builder.init("/usr/lib/systemd/systemd"),
+            Init::Muster => image::installed_files()
+                .iter()
+                .fold(builder, |builder, (from, to)| builder.copy(from, to))
+                .init(image::MUSTER),
+        }
+    }
+}
+
+/// Makes a smaller boot: nothing beyond the sockets and the bus.
+pub fn basic(builder: Builder) -> Builder {
+    builder.link("etc/systemd/system/default.target", "/usr/lib/systemd/system/basic.target")
+}
+
+/// Boots until `systemctl` says that it is done.
+pub fn booted(builder: Builder) -> Result<Container> {
+    let container = builder.spawn()?;
+    container.until(BOOT_LIMIT, "systemctl is-system-running | grep -qxE 'running|degraded'")?;
+    Ok(container)
+}
