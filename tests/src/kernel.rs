@@ -19,7 +19,7 @@ pub struct Kernel {
 impl Kernel {
     /// Downloads and unpacks it where it is missing.
     pub fn get() -> Result<Self> {
-        let dir = paths::images().join("kernel");
+        let dir = paths::images().join(PACKAGE);
         if let Some(image) = find(&dir.join("boot"), "vmlinuz-") {
             return Ok(Self { dir, image });
         }

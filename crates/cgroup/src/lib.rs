@@ -325,6 +325,25 @@ impl Tree {
         text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key)?.1.parse().ok()
     }
 
+    /// What `io.stat` (cgroup-v2, "IO Interface Files") counts under this key, over all devices.
+    pub fn io_total(&self, path: &str, key: &str) -> Option<u64> {
+        let text = fs::read_to_string(format!("{}/io.stat", self.directory(path))).ok()?;
+        let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
+        let values = pairs.filter(|(name, _)| *name == key).filter_map(|(_, value)| value.parse::<u64>().ok());
+        Some(values.fold(0, u64::saturating_add))
+    }
+
+    /// Bytes that a cgroup can still take until a limit of its own, or of one above it, holds it back.
+    pub fn memory_available(&self, path: &str) -> Option<u64> {
+        let above = path.char_indices().filter(|(_, sign)| *sign == '/').filter_map(|(at, _)| path.get(..at));
+        let room = |path: &str| {
+            let limit = ["memory.max", "memory.high"].iter().filter_map(|file| self.number(path, file)).min();
+            let limit = limit.filter(|limit| *limit < u64::MAX)?;
+            Some(limit.saturating_sub(self.number(path, "memory.current")?))
+        };
+        above.chain([path]).filter(|path| !path.is_empty()).filter_map(room).min()
+    }
+
     /// The kernel's number of a cgroup.
     pub fn id(&self, path: &str) -> Option<u64> {
         fs::metadata(self.directory(path)).ok().map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))

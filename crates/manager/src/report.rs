@@ -82,17 +82,29 @@ impl Manager {
 
     pub(crate) fn report_starting(&mut self, id: UnitId) {
         // What is up in one step is only announced when it is up.
-        let quick = self.service_type(id) == ServiceType::Simple
-            && self.commands(id, CommandList::ExecStartPre).is_empty()
-            && self.commands(id, CommandList::ExecCondition).is_empty();
-        if !quick {
+        let lists = [CommandList::ExecCondition, CommandList::ExecStartPre, CommandList::ExecStartPost];
+        if self.service_type(id) != ServiceType::Simple || self.has_commands(id, &lists) {
             let text = format!("Starting {}...", self.title(id));
             self.with_id(Level::Info, id, text.clone(), id::STARTING);
             self.status(StatusMark::None, text);
         }
     }
 
+    fn has_commands(&self, id: UnitId, lists: &[CommandList]) -> bool {
+        lists.iter().any(|list| !self.commands(id, *list).is_empty())
+    }
+
+    /// Whether stopping it takes a while that is told.
+    fn ends_slowly(&self, id: UnitId) -> bool {
+        let lists = [CommandList::ExecStopPre, CommandList::ExecStopPost];
+        let kind = self.state.units.get(&id).map(|unit| unit.name.kind());
+        kind == Some(UnitKind::Service) || self.has_commands(id, &lists)
+    }
+
     pub(crate) fn report_stopping(&mut self, id: UnitId) {
+        if !self.ends_slowly(id) {
+            return;
+        }
         let text = format!("Stopping {}...", self.title(id));
         self.with_id(Level::Info, id, text.clone(), id::STOPPING);
         self.status(StatusMark::None, text);
@@ -156,9 +168,9 @@ impl Manager {
             Kind::Socket(socket) => socket.result,
             Kind::Simple(_) | Kind::Mount(_) => return,
         };
-        let (name, service) = (unit.name.to_string(), unit.name.kind() == UnitKind::Service);
+        let name = unit.name.to_string();
         match result {
-            UnitResult::Success if service => {
+            UnitResult::Success if self.ends_slowly(id) => {
                 self.with_id(Level::Info, id, format!("{name}: Deactivated successfully."), id::SUCCESS);
             }
             UnitResult::Success => {}

@@ -133,6 +133,7 @@ impl Manager {
             socket.poll_limits.clear();
             (socket.accepted, socket.refused) = (0, 0);
         }
+        self.report_starting(id);
         self.socket_list(id, SocketSub::StartPre, CommandList::ExecStartPre);
         Started::Working
     }
@@ -618,7 +619,8 @@ impl Manager {
                 self.socket_signal(id, SocketSub::StopPreSigterm, UnitResult::Success);
             }
             SocketSub::Listening | SocketSub::Deferred | SocketSub::Running => {
-                self.socket_stop_with(id, UnitResult::Success)
+                self.report_stopping(id);
+                self.socket_stop_with(id, UnitResult::Success);
             }
             SocketSub::StopPre
             | SocketSub::StopPreSigterm

@@ -32,11 +32,11 @@ impl Live for LiveView<'_> {
                     .map(|usec| usec.saturating_mul(1000));
             }
             LiveValue::ControlGroupId => return self.cgroups.id(path),
-            LiveValue::MemoryAvailable
-            | LiveValue::IOReadBytes
-            | LiveValue::IOReadOperations
-            | LiveValue::IOWriteBytes
-            | LiveValue::IOWriteOperations => return None,
+            LiveValue::MemoryAvailable => return self.cgroups.memory_available(path),
+            LiveValue::IOReadBytes => return self.cgroups.io_total(path, "rbytes"),
+            LiveValue::IOReadOperations => return self.cgroups.io_total(path, "rios"),
+            LiveValue::IOWriteBytes => return self.cgroups.io_total(path, "wbytes"),
+            LiveValue::IOWriteOperations => return self.cgroups.io_total(path, "wios"),
         };
         self.cgroups.number(path, file)
     }
