@@ -26,6 +26,26 @@ fn queues(u: &UnitView<'_>) -> Vec<(String, u64)> {
     u.socket_state().ports.iter().map(|port| (port.listen.address.to_string(), queue(port.fd))).collect()
 }
 
+/// What each listening descriptor is set to, as the kernel has it.
+fn options(u: &UnitView<'_>) -> Vec<(String, Vec<(String, String)>)> {
+    let ports = u.socket_state().ports.iter();
+    ports.map(|port| (port.listen.address.to_string(), u.live.socket_options(port.fd))).collect()
+}
+
+fn option((address, options): (String, Vec<(String, String)>), out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(&address);
+        out.array("(ss)", |out| {
+            for (name, value) in &options {
+                out.structure(|out| {
+                    out.str(name);
+                    out.str(value);
+                });
+            }
+        });
+    });
+}
+
 fn queue(item: (String, u64), out: &mut Out<'_>) {
     out.structure(|out| {
         out.str(&item.0);
@@ -50,5 +70,6 @@ properties! {
         Pauses "t" Never = u.socket_state().pauses;
         PausedUntilUSec "t" Never = u.socket_state().paused_until_usec;
         Queues "a(st)" Never [live] = Each(queues(u), queue);
+        Options "a(sa(ss))" Never [live] = Each(options(u), option);
     }
 }

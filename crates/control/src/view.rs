@@ -51,6 +51,11 @@ pub trait Live {
         let _ = fd;
         None
     }
+    /// The options of a socket unit's descriptor that are not at zero, as the kernel has them: directive and value.
+    fn socket_options(&self, fd: muster_manager::effect::FdId) -> Vec<(String, String)> {
+        let _ = fd;
+        Vec::new()
+    }
     /// What waits on a socket unit's listening descriptor: connections, or bytes.
     fn queue_length(&self, fd: muster_manager::effect::FdId) -> Option<u64> {
         let _ = fd;

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "musterctl COMMAND
   why UNIT     why a unit is in its state: the last causes, and what of its file is not applied or not understood
-  sockets      every listening address: what waits there, what was accepted and refused, what it starts
+  sockets      every listening address: what waits there, what was accepted and refused, what it starts, and below it its
+               options as the kernel has them
   coverage     every directive, and whether it has an effect in this version
   --version    the version";
 
@@ -82,18 +83,23 @@ fn sockets(out: &mut impl Write) -> Result<(), Failure> {
     for unit in client.units_of("*.socket")? {
         let path = client.load_unit(&unit)?;
         let queues: Vec<(String, u64)> = client.get(&path, OUR_SOCKET, "Queues")?;
+        let options: Vec<(String, Vec<(String, String)>)> = client.get(&path, OUR_SOCKET, "Options")?;
         let mut count = |name: &str| client.get::<u32>(&path, SOCKET, name);
         let (accepted, refused, open) = (count("NAccepted")?, count("NRefused")?, count("NConnections")?);
         let pauses: u64 = client.get(&path, OUR_SOCKET, "Pauses")?;
         let accept: bool = client.get(&path, SOCKET, "Accept")?;
         let starts: Vec<String> = client.get(&path, UNIT, "Triggers")?;
         let starts = if accept { "an instance each".to_owned() } else { starts.join(" ") };
-        for (address, waiting) in queues {
+        for ((address, waiting), (_, options)) in queues.into_iter().zip(options) {
             let waiting = if waiting == u64::MAX { "-".to_owned() } else { waiting.to_string() };
             writeln!(
                 out,
                 "{address:<40} {waiting:>8} {accepted:>9} {refused:>8} {open:>7} {pauses:>7}  {unit:<30} {starts}"
             )?;
+            let options: Vec<String> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            if !options.is_empty() {
+                writeln!(out, "    {}", options.join(" "))?;
+            }
         }
     }
     Ok(())

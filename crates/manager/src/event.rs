@@ -54,6 +54,15 @@ pub struct OpenedSocket {
     pub companion: bool,
 }
 
+/// Why no descriptor was opened for a socket unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenError {
+    /// For people: where the line is, what it says, what stood in its way.
+    pub message: String,
+    /// Whether it is that `SocketUser=` or `SocketGroup=` does not exist.
+    pub no_owner: bool,
+}
+
 /// The far end of an accepted connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
@@ -109,7 +118,7 @@ pub enum Event {
     /// A message arrived on the notify socket. `cgroup` is the sender's, below our root.
     Notified { pid: u32, uid: u32, cgroup: Option<String>, fields: Vec<(String, String)>, fds: Vec<FdId> },
     /// The answer to [`Effect::OpenSockets`].
-    SocketsOpened { unit: UnitName, result: Result<Vec<OpenedSocket>, String> },
+    SocketsOpened { unit: UnitName, result: Result<Vec<OpenedSocket>, OpenError> },
     /// A listening descriptor that we watch has traffic.
     SocketReadable { fd: FdId },
     /// A connection was taken from a listening descriptor with `Accept=yes`.

@@ -170,10 +170,9 @@ impl Manager {
         };
         let name = unit.name.to_string();
         match result {
-            UnitResult::Success if self.ends_slowly(id) => {
+            UnitResult::Success => {
                 self.with_id(Level::Info, id, format!("{name}: Deactivated successfully."), id::SUCCESS);
             }
-            UnitResult::Success => {}
             UnitResult::ExecCondition => {
                 self.with_id(
                     Level::Info,

@@ -17,7 +17,7 @@
 //! not change, with all that is queued on them: they wait in `kept` between its two halves, and never longer.
 
 use crate::effect::{Effect, FdId, Level, SpawnRole};
-use crate::event::{Exit, OpenedSocket, Peer};
+use crate::event::{Exit, OpenError, OpenedSocket, Peer};
 use crate::jobs::Started;
 use crate::kill::Wave;
 use crate::manager::Manager;
@@ -229,13 +229,15 @@ impl Manager {
     }
 
     /// The runtime opened what it could, or says what stood in the way.
-    pub(crate) fn sockets_opened(&mut self, id: UnitId, result: Result<Vec<OpenedSocket>, String>) {
+    pub(crate) fn sockets_opened(&mut self, id: UnitId, result: Result<Vec<OpenedSocket>, OpenError>) {
         let opened = match result {
             Ok(opened) => opened,
-            Err(why) => {
-                let text = format!("{}: {why}", self.unit_name(id));
+            Err(OpenError { message, no_owner }) => {
+                let text = format!("{}: {message}{}", self.unit_name(id), self.who_listens(id, &message));
                 self.log(Level::Error, Some(id), text);
-                return self.socket_dead(id, UnitResult::Resources);
+                // Owners are looked up by a process, of which this is the end.
+                let result = if no_owner { UnitResult::ExitCode } else { UnitResult::Resources };
+                return self.socket_dead(id, result);
             }
         };
         let Some(config) = self.socket_section(id) else { return };
@@ -260,6 +262,23 @@ impl Manager {
             socket.ports = ports;
         }
         self.socket_list(id, SocketSub::StartPost, CommandList::ExecStartPost);
+    }
+
+    /// The other unit that has the address of a complaint.
+    fn who_listens(&self, id: UnitId, complaint: &str) -> String {
+        if !complaint.ends_with("already in use") {
+            return String::new();
+        }
+        let has = |port: &Port| {
+            let address = format!("={}: ", port.listen.address);
+            complaint.contains(&address)
+        };
+        let others = self.state.units.iter().filter(|(other, _)| **other != id);
+        let mut holders = others.filter(|(_, unit)| match &unit.kind {
+            Kind::Socket(socket) => socket.ports.iter().any(has),
+            Kind::Service(_) | Kind::Simple(_) | Kind::Mount(_) => false,
+        });
+        holders.next().map_or(String::new(), |(_, unit)| format!("; {} listens there", unit.name))
     }
 
     fn socket_listen(&mut self, id: UnitId) {

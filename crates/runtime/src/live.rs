@@ -110,6 +110,11 @@ impl Live for LiveView<'_> {
         std::fs::read_to_string("/etc/machine-id").ok().map(|text| text.trim().to_owned())
     }
 
+    fn socket_options(&self, fd: FdId) -> Vec<(String, String)> {
+        let options = self.fds.get(fd).map(muster_socket::options_of).unwrap_or_default();
+        options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     fn queue_length(&self, fd: FdId) -> Option<u64> {
         muster_socket::waiting(self.fds.get(fd)?).map(muster_socket::Waiting::number)
     }

@@ -6,7 +6,7 @@
 use crate::processes::Helper;
 use crate::turn::{Runtime, Source};
 use muster_manager::effect::{FdId, Level, LogRecord};
-use muster_manager::event::{Event, OpenedSocket};
+use muster_manager::event::{Event, OpenError, OpenedSocket};
 use muster_socket::{Function, Owner, Role, Surroundings};
 use muster_unit::setting::Account;
 use muster_unit::{SocketSection, UnitName};
@@ -42,8 +42,7 @@ impl Runtime {
         let unit = opening.unit.clone();
         let arguments = ["--lookup", user.as_str(), group.as_str()];
         if !self.run_asking_helper(&executor, &arguments, |answer| Helper::Owner { opening, answer }) {
-            let result = Err("the lookup of SocketUser= and SocketGroup= could not be started".to_owned());
-            self.follow_up.push_back(Event::SocketsOpened { unit, result });
+            self.not_opened(unit, "the lookup of SocketUser= and SocketGroup= could not be started", true);
         }
     }
 
@@ -56,8 +55,7 @@ impl Runtime {
             }
             _ => {
                 let why = if answer.is_empty() { "the lookup of its owner gave no answer" } else { answer.trim() };
-                let result = Err(why.to_owned());
-                self.follow_up.push_back(Event::SocketsOpened { unit: opening.unit, result });
+                self.not_opened(opening.unit, why, true);
             }
         }
         self.work_off();
@@ -76,24 +74,51 @@ impl Runtime {
             }
             Ok(opened)
         });
-        let result = result.map(|opened| {
-            for warning in opened.warnings {
-                self.warn_of(&unit, &warning);
-            }
-            let of_kept = |index: u32| keep.iter().find(|(at, _)| *at == index).map(|(_, id)| *id);
-            let sockets = opened.sockets.into_iter().filter_map(|socket| {
-                let listen_index = socket.listen_index;
-                let fd = match socket.fd {
-                    Some(fd) => self.fds.insert(fd),
-                    None => of_kept(listen_index)?,
-                };
-                let connection_based = socket.role == Role::Connections;
-                let companion = socket.role == Role::Companion;
-                Some(OpenedSocket { fd, listen_index, connection_based, companion })
-            });
-            sockets.collect()
+        let opened = match result {
+            Ok(opened) => opened,
+            Err(why) => return self.not_opened(unit, &why, false),
+        };
+        for warning in opened.warnings {
+            self.warn_of(&unit, &warning);
+        }
+        let of_kept = |index: u32| keep.iter().find(|(at, _)| *at == index).map(|(_, id)| *id);
+        let sockets = opened.sockets.into_iter().filter_map(|socket| {
+            let listen_index = socket.listen_index;
+            let fd = match socket.fd {
+                Some(fd) => self.fds.insert(fd),
+                None => of_kept(listen_index)?,
+            };
+            let connection_based = socket.role == Role::Connections;
+            let companion = socket.role == Role::Companion;
+            Some(OpenedSocket { fd, listen_index, connection_based, companion })
         });
+        let result = Ok(sockets.collect());
         self.follow_up.push_back(Event::SocketsOpened { unit, result });
+    }
+
+    fn not_opened(&mut self, unit: UnitName, why: &str, no_owner: bool) {
+        let message = self.with_place(&unit, why);
+        self.follow_up.push_back(Event::SocketsOpened { unit, result: Err(OpenError { message, no_owner }) });
+    }
+
+    /// A complaint that begins with a directive, with file and line before it. What the kernel refuses was understood long
+    /// before, so the line is looked for again: the one whose value the complaint quotes, or the only one.
+    fn with_place(&self, unit: &UnitName, complaint: &str) -> String {
+        let found = || {
+            let key = complaint.split_once('=')?.0;
+            let files = self.manager.unit(unit)?.file.stamps.iter().map(|(path, _)| path);
+            let lines: Vec<(&String, u32, String)> = files
+                .filter_map(|path| Some((path, muster_unit::index::read_unit_file(path).ok()?)))
+                .flat_map(|(path, text)| {
+                    let lines = muster_unit::lexer::assignments(&text, "Socket", key).into_iter();
+                    lines.map(move |(line, value)| (path, line, value))
+                })
+                .collect();
+            let quoted = |(_, _, value): &&(&String, u32, String)| !value.is_empty() && complaint.contains(value);
+            let only = if let [only] = lines.as_slice() { Some(only) } else { None };
+            lines.iter().filter(quoted).last().or(only).map(|(path, line, _)| format!("{path}:{line}: "))
+        };
+        found().unwrap_or_default() + complaint
     }
 
     /// Not every file can be: epoll_ctl(2) refuses plain ones.
@@ -106,6 +131,7 @@ impl Runtime {
 
     /// A warning about a unit.
     pub(crate) fn warn_of(&mut self, unit: &UnitName, warning: &str) {
+        let warning = self.with_place(unit, warning);
         self.write_log(&LogRecord {
             level: Level::Warning,
             unit: Some(unit.clone()),

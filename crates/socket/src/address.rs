@@ -97,7 +97,7 @@ impl Opening<'_> {
         let size = size.map(|(messages, message_size)| muster_sys::QueueSize { messages, message_size });
         let name = CString::new(name).map_err(|error| error.to_string())?;
         let open = || muster_sys::message_queue(&name, section.socket_mode.0, size);
-        let (fd, is_new) = with_mode(section.socket_mode.0, open).map_err(|error| error.to_string())?;
+        let (fd, is_new) = with_mode(section.socket_mode.0, open).map_err(|error| queue_refused(&error))?;
         if is_new {
             self.nodes.queue(&name);
         }
@@ -235,4 +235,19 @@ fn kind_of(kind: ListenKind) -> i32 {
 fn file_type(fd: &OwnedFd) -> Outcome<SFlag> {
     let mode = fstat(fd).map_err(text)?.st_mode;
     Ok(SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()))
+}
+
+/// Why there is no queue, with what mq_overview(7) allows where a limit may be the reason.
+fn queue_refused(error: &std::io::Error) -> String {
+    let limit = |name: &str| std::fs::read_to_string(format!("/proc/sys/fs/mqueue/{name}")).unwrap_or_default();
+    match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Errno::EINVAL => format!(
+            "{}; expected MessageQueueMaxMessages= up to {} and MessageQueueMessageSize= up to {}",
+            describe(error),
+            limit("msg_max").trim(),
+            limit("msgsize_max").trim()
+        ),
+        Errno::EACCES => format!("{}; expected '/name' without a further '/'", describe(error)),
+        _ => describe(error),
+    }
 }

@@ -4,6 +4,7 @@
 //! unit; a size that is over the limits is set as high as they allow.
 
 use muster_unit::{SocketSection, Timespan, Timestamping};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use std::os::fd::BorrowedFd;
 
@@ -147,7 +148,7 @@ pub fn apply_to_listener(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<Str
     apply(section, fd)
 }
 
-/// Directive and value of every option of a socket that is not at zero.
+/// Directive and value of every option of a descriptor that is not at zero.
 pub fn read(fd: BorrowedFd<'_>) -> Vec<(&'static str, String)> {
     let (kind, nothing) = (Kind::of(fd), SocketSection::default());
     let mut found = Vec::new();
@@ -170,6 +171,13 @@ pub fn read(fd: BorrowedFd<'_>) -> Vec<(&'static str, String)> {
         if let Ok(value) = muster_sys::get_option(fd, libc::SOL_SOCKET, option) {
             add(name, value.to_string());
         }
+    }
+    if let Ok(size) = fcntl(fd, FcntlArg::F_GETPIPE_SZ) {
+        add("PipeSize", size.to_string());
+    }
+    if let Ok((size, _)) = muster_sys::message_queue_size(fd) {
+        add("MessageQueueMaxMessages", size.messages.to_string());
+        add("MessageQueueMessageSize", size.message_size.to_string());
     }
     found
 }

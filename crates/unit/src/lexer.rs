@@ -89,6 +89,20 @@ fn one<'a>(line: u32, raw: &'a str, joined: String) -> Line<'a> {
     }
 }
 
+/// The lines that assign to a key of a section, with what they say.
+pub fn assignments(text: &str, section: &str, key: &str) -> Vec<(u32, String)> {
+    let mut inside = false;
+    let mut found = Vec::new();
+    for line in lines(text) {
+        match line {
+            Line::Section { name, .. } => inside = name == section,
+            Line::Assignment { line, key: name, value } if inside && name == key => found.push((line, value)),
+            Line::Assignment { .. } | Line::Bad { .. } => {}
+        }
+    }
+    found
+}
+
 /// The beginning of a text, for messages, with what a terminal could mistake for a command made visible.
 pub fn short(text: &str) -> String {
     let mut out: String = text

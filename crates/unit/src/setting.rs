@@ -86,6 +86,7 @@ scalars! {
     InterfaceName => |text| interface_name(text), "the name of a network interface, of at most 15 characters";
     Account => |text| account(text), "the name or number of a user or group";
     UnitName => |text| text.parse().ok(), "a unit name";
+    ServiceName => |text| service_name(text), "the name of a service";
     String => |text| Some(text.to_owned()), "a text";
     Size => |text| parse_size(text).map(Size), "a size in bytes, K, M, G or T allowed";
     Weight => |text| weight(text), "a weight from 1 to 10000";
@@ -167,6 +168,8 @@ texts! {
     AbsolutePath;
     /// `FileDescriptorName=`.
     FdName;
+    /// `Service=`: the name of a unit that is a service.
+    ServiceName;
 }
 
 /// `SocketMode=` and its kin: always octal.
@@ -268,6 +271,11 @@ fn interface_name(text: &str) -> Option<InterfaceName> {
 }
 
 /// Names that no file of users could hold are refused.
+fn service_name(text: &str) -> Option<ServiceName> {
+    let name: UnitName = text.parse().ok()?;
+    (name.kind() == UnitKind::Service).then(|| ServiceName(text.to_owned()))
+}
+
 fn account(text: &str) -> Option<Account> {
     let allowed = |c: char| !c.is_control() && !":/".contains(c);
     let valid = (1..=255).contains(&text.len())

@@ -39,14 +39,17 @@ fn main() -> ExitCode {
 /// Prints the numbers of a user and a group, which may be empty, or what is wrong.
 fn look_up(user: &str, group: &str) -> ExitCode {
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let found = given(user).map(|name| find_user(&name)).transpose().and_then(|user| {
-        let group = given(group).map(|name| find_group(&name)).transpose()?;
+    let no_user = |name: &str| format!("SocketUser={name}: there is no such user");
+    let no_group = |name: &str| format!("SocketGroup={name}: there is no such group");
+    let user = given(user).map(|name| find_user(&name).map_err(|_| no_user(&name))).transpose();
+    let found = user.and_then(|user| {
+        let group = given(group).map(|name| find_group(&name).map_err(|_| no_group(&name))).transpose()?;
         Ok((user.as_ref().map(|user| user.uid), group.or(user.map(|user| user.gid))))
     });
     let shown = |id: Option<u32>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());
     match found {
         Ok((uid, gid)) => println!("owner {} {}", shown(uid), shown(gid)),
-        Err((_, message)) => println!("{message}"),
+        Err(message) => println!("{message}"),
     }
     ExitCode::SUCCESS
 }

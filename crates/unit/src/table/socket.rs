@@ -55,7 +55,7 @@ section! {
         "RemoveOnStop" => remove_on_stop: bool = false, Applied Raw;
         "Symlinks" => symlinks: Vec<AbsolutePath> = Default::default(), Applied Expand;
         "FileDescriptorName" => file_descriptor_name: Option<FdName> = None, Applied Expand;
-        "Service" => service: Option<UnitName> = None, Applied Expand;
+        "Service" => service: Option<ServiceName> = None, Applied Expand;
         "PassFileDescriptorsToExec" => pass_file_descriptors_to_exec: bool = false, Applied Raw;
         "TriggerLimitIntervalSec" => trigger_limit_interval_sec: Option<Timespan> = None, Applied Raw;
         "TriggerLimitBurst" => trigger_limit_burst: Option<u32> = None, Applied Raw;
