@@ -1,7 +1,7 @@
 //! The images that are booted, put together below `target/images` and cached there, and muster's own programs in them.
 //!
-//! `debian` is a stock Debian 13 by mmdebstrap, never changed after it was made; `small` is ours whole: unit files of
-//! `images/small`, muster, and a demo program, with nothing from anybody else.
+//! `debian` is a stock Debian 13 by mmdebstrap, never changed after it was made, and `daemons` one with more socket-activated
+//! daemons; `small` is ours whole: unit files of `images/small`, muster, and a demo program, with nothing from anybody else.
 
 use crate::paths;
 use anyhow::{Context, Result, bail};
@@ -96,20 +96,26 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The Debian 13 root directory, built if missing or out of date; `MUSTER_DEBIAN_ROOT` names one that is ready.
+/// The Debian 13 root directory.
 pub fn debian() -> Result<PathBuf> {
-    if let Some(root) = std::env::var_os("MUSTER_DEBIAN_ROOT") {
-        return Ok(root.into());
+    debian_of("debian")
+}
+
+/// Debian 13 with the packages of `images/NAME.txt`, built if missing or out of date; `MUSTER_IMAGES` names a directory where
+/// they are ready.
+pub fn debian_of(name: &str) -> Result<PathBuf> {
+    if let Some(images) = std::env::var_os("MUSTER_IMAGES") {
+        return Ok(PathBuf::from(images).join(name));
     }
-    let root = paths::images().join("debian");
-    let packages = debian_packages()?;
-    let stamp = paths::images().join("debian.stamp");
+    let root = paths::images().join(name);
+    let packages = debian_packages(name)?;
+    let stamp = paths::images().join(format!("{name}.stamp"));
     let recipe = format!("{RECIPE} {packages}\n");
     if fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == recipe) && root.is_dir() {
         return Ok(root);
     }
     need_program("mmdebstrap", "mmdebstrap")?;
-    eprintln!("building the Debian 13 root file system in {} (about half a minute)", root.display());
+    eprintln!("building a Debian 13 root file system in {} (about half a minute)", root.display());
     let _ = fs::remove_file(&stamp);
     let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(paths::images())?;
@@ -125,9 +131,9 @@ pub fn debian() -> Result<PathBuf> {
 
 const RECIPE: &str = "--mode=root --format=directory --variant=minbase --quiet";
 
-/// `images/debian.txt` without comments, comma separated.
-fn debian_packages() -> Result<String> {
-    let list = fs::read_to_string(paths::workspace().join("images/debian.txt"))?;
+/// `images/NAME.txt` without comments, comma separated.
+fn debian_packages(name: &str) -> Result<String> {
+    let list = fs::read_to_string(paths::workspace().join(format!("images/{name}.txt")))?;
     Ok(list.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect::<Vec<_>>().join(","))
 }
 

@@ -2,6 +2,7 @@
 //!
 //!     === name                     begins a case; its full name is FILE/name
 //!     @ machine                    runs in the machine (Debian's kernel in QEMU), where the files are added to what runs
+//!     @ daemons                    over the image of images/daemons.txt
 //!     @ full                       boots to the image's own default target instead of basic.target
 //!     @ muster: reason             holds under muster only
 //!     @ newer                      holds under muster only: what it is about is newer than the systemd of the oracle
@@ -40,6 +41,7 @@ struct Text {
     name: String,
     full: bool,
     machine: bool,
+    daemons: bool,
     /// Why the oracle cannot be asked.
     ours: Option<String>,
     files: Vec<(String, String)>,
@@ -143,6 +145,7 @@ impl Text {
             "@" => match rest {
                 "full" => self.full = true,
                 "machine" => self.machine = true,
+                "daemons" => self.daemons = true,
                 "newer" => self.ours = Some("it is newer than this systemd".to_string()),
                 "report" => self.files.push((REPORT.0.to_string(), REPORT.1.to_string())),
                 _ => self.ours = Some(rest.strip_prefix("muster: ").context("not understood")?.to_string()),
@@ -221,7 +224,7 @@ impl Text {
     }
 
     fn boot(&self, ground: &Ground) -> Result<Container> {
-        let mut builder = ground.debian();
+        let mut builder = if self.daemons { ground.daemons()? } else { ground.debian() };
         if !self.full {
             builder = basic(builder);
         }

@@ -1,6 +1,6 @@
 //! What the cases stand on: the Debian root directory, the init under test, and a booted container or machine of them.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use muster_tests::kernel::Kernel;
 use muster_tests::machine::{AGENT, Emulator, Hands};
 use muster_tests::{Builder, Container, cpio, image, paths};
@@ -46,6 +46,7 @@ pub struct Ground {
     /// Who is process 1.
     pub init: Init,
     debian: PathBuf,
+    daemons: OnceLock<Result<PathBuf, String>>,
     machine: OnceLock<Result<Mutex<Hands>, String>>,
 }
 
@@ -60,7 +61,7 @@ impl Ground {
 
     /// Makes the Debian root directory where it is missing.
     pub fn prepare(init: Init) -> Result<Self> {
-        Ok(Self { init, debian: image::debian()?, machine: OnceLock::new() })
+        Ok(Self { init, debian: image::debian()?, daemons: OnceLock::new(), machine: OnceLock::new() })
     }
 
     /// The one machine, booted for the first case that wants it; for one case at a time. The reason if it cannot be had.
@@ -124,6 +125,13 @@ impl Ground {
         Ok(())
     }
 
+    /// The same over the image with more daemons, which is made for the first case that wants it.
+    pub fn daemons(&self) -> Result<Builder> {
+        let make = || image::debian_of("daemons").map_err(|error| format!("{error:#}"));
+        let root = self.daemons.get_or_init(make).as_ref().map_err(|reason| anyhow!("{reason}"))?;
+        Ok(self.over(root, self.init))
+    }
+
     /// A Debian container with the init under test and the demo program.
     pub fn debian(&self) -> Builder {
         self.debian_under(self.init)
@@ -131,8 +139,12 @@ impl Ground {
 
     /// A Debian container under this init.
     pub fn debian_under(&self, init: Init) -> Builder {
-        let demo = muster_tests::paths::release().join("muster-demo");
-        let builder = Container::builder(&self.debian).copy(&demo, image::DEMO);
+        self.over(&self.debian, init)
+    }
+
+    fn over(&self, root: &Path, init: Init) -> Builder {
+        let demo = paths::release().join("muster-demo");
+        let builder = Container::builder(root).copy(&demo, image::DEMO);
         match init {
             Init::Systemd => builder.init("/usr/lib/systemd/systemd"),
             Init::Muster => image::installed_files()
