@@ -32,13 +32,16 @@ impl Kernel {
         let _ = fs::remove_dir_all(&aside);
         fs::create_dir_all(&aside)?;
         let package = newest()?;
-        with_lists(|| image::run(Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&aside)))?;
+        with_lists(|| {
+            image::run(Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&aside))
+        })?;
         let archive = find(&aside, ".deb").context("apt-get downloaded nothing")?;
         image::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&aside))?;
         fs::remove_file(archive)?;
         let _ = fs::remove_dir_all(&dir);
         fs::rename(&aside, &dir)?;
-        let image = find(&dir.join("boot"), "vmlinuz-").context("the kernel package holds no boot/vmlinuz-*")?;
+        let image =
+            find(&dir.join("boot"), "vmlinuz-").context("the kernel package holds no boot/vmlinuz-*")?;
         Ok(Self { dir, image })
     }
 
@@ -118,6 +121,7 @@ fn dependencies(path: &Path) -> Result<Vec<String>> {
     let bytes = fs::read(path)?;
     let at = bytes.windows(MARK.len()).position(|window| window == MARK);
     let rest = at.and_then(|at| bytes.get(at + MARK.len()..)).unwrap_or_default();
-    let names = String::from_utf8_lossy(rest.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+    let names =
+        String::from_utf8_lossy(rest.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
     Ok(names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect())
 }

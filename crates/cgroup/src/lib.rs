@@ -134,7 +134,9 @@ impl Tree {
         if let Some(tasks) = default_tasks_max.filter(|_| config.tasks_max.is_none()) {
             wanted.push(("pids.max", tasks.to_string()));
         }
-        let given = |file: &str| file.split_once('.').is_some_and(|(name, _)| self.controllers.iter().any(|c| c == name));
+        let given = |file: &str| {
+            file.split_once('.').is_some_and(|(name, _)| self.controllers.iter().any(|c| c == name))
+        };
         wanted.retain(|(file, _)| given(file));
         if !wanted.is_empty() || config.delegate.is_some() {
             self.enable_controllers(path);
@@ -218,7 +220,8 @@ impl Tree {
         let read = fs::File::open(format!("{}/cgroup.events", self.directory(path)))
             .and_then(|mut file| file.read(&mut text));
         let length = read.unwrap_or(0);
-        text.get(..length).is_some_and(|text| text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
+        text.get(..length)
+            .is_some_and(|text| text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
     }
 
     /// (cgroup below our root, process) for all at and below a cgroup.
@@ -290,7 +293,9 @@ impl Tree {
     /// Removes a cgroup and the empty ones below it. What holds processes stays, and is false.
     fn try_to_remove(&mut self, path: &str) -> bool {
         self.giving.remove(path);
-        let gone = |done: io::Result<()>| done.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true);
+        let gone = |done: io::Result<()>| {
+            done.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true)
+        };
         if gone(fs::remove_dir(self.directory(path))) {
             return true;
         }
@@ -329,7 +334,8 @@ impl Tree {
     pub fn io_total(&self, path: &str, key: &str) -> Option<u64> {
         let text = fs::read_to_string(format!("{}/io.stat", self.directory(path))).ok()?;
         let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
-        let values = pairs.filter(|(name, _)| *name == key).filter_map(|(_, value)| value.parse::<u64>().ok());
+        let values =
+            pairs.filter(|(name, _)| *name == key).filter_map(|(_, value)| value.parse::<u64>().ok());
         Some(values.fold(0, u64::saturating_add))
     }
 

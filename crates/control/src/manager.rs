@@ -11,7 +11,6 @@ use muster_manager::event::Request;
 use muster_manager::state::{Stamp, State, Unit};
 use std::collections::BTreeMap;
 
-
 /// The words of `LogLevel`, by number.
 const LEVELS: &[&str] = &["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 

@@ -48,7 +48,7 @@ fn unit_of_pid<'a>(call: &Call<'a>, pid: u32) -> Result<&'a Unit, Refusal> {
 fn own_unit<'a>(call: &Call<'a>) -> Result<&'a Unit, Refusal> {
     match call.object {
         Object::Unit(view) => Ok(view.unit),
-        Object::Branch(_) | Object::Manager(_) | Object::LogControl(_) | Object::Job(_) => {
+        Object::Branch(_) | Object::Driver | Object::Manager(_) | Object::LogControl(_) | Object::Job(_) => {
             Err(Refusal::failed("Not a unit."))
         }
     }
@@ -57,7 +57,7 @@ fn own_unit<'a>(call: &Call<'a>) -> Result<&'a Unit, Refusal> {
 fn own_job<'a>(call: &Call<'a>) -> Result<&'a Job, Refusal> {
     match call.object {
         Object::Job(view) => Ok(view.job),
-        Object::Branch(_) | Object::Manager(_) | Object::LogControl(_) | Object::Unit(_) => {
+        Object::Branch(_) | Object::Driver | Object::Manager(_) | Object::LogControl(_) | Object::Unit(_) => {
             Err(Refusal::failed("Not a job."))
         }
     }

@@ -67,6 +67,7 @@ properties! {
     SOCKET: Unit(u) {
         TriggerLimitAction "s" Const = u.socket().trigger_limit_action.as_str();
         ListenErrorAction "s" Const = u.socket().listen_error_action.as_str();
+        Failures "t" Never = u.socket_state().failures;
         Pauses "t" Never = u.socket_state().pauses;
         PausedUntilUSec "t" Never = u.socket_state().paused_until_usec;
         Queues "a(st)" Never [live] = Each(queues(u), queue);

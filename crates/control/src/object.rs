@@ -19,6 +19,8 @@ use muster_unit::{UnitKind, UnitName};
 pub enum Object<'a> {
     /// A place on the way, with its children.
     Branch(Vec<String>),
+    /// `/org/freedesktop/DBus`, for clients that take the private socket for a bus.
+    Driver,
     /// `/org/freedesktop/systemd1`.
     Manager(ManagerView<'a>),
     /// `/org/freedesktop/LogControl1`.
@@ -48,6 +50,7 @@ pub fn resolve<'a>(
     let view = ManagerView { manager, live };
     match path {
         path::MANAGER => Ok(Object::Manager(view)),
+        path::DRIVER => Ok(Object::Driver),
         path::LOG_CONTROL => Ok(Object::LogControl(view)),
         "/" => Ok(Object::Branch(vec!["org".to_owned()])),
         "/org" => Ok(Object::Branch(vec!["freedesktop".to_owned()])),
@@ -109,6 +112,7 @@ impl Object<'_> {
     pub fn own_interfaces(&self) -> impl Iterator<Item = &'static Interface> + use<> {
         let list: Vec<&'static Interface> = match self {
             Object::Branch(_) => Vec::new(),
+            Object::Driver => vec![&DRIVER],
             Object::Manager(_) => vec![&interfaces::MANAGER],
             Object::LogControl(_) => vec![&interfaces::LOG_CONTROL],
             Object::Unit(view) => {
@@ -127,7 +131,11 @@ impl Object<'_> {
     pub fn children(&self) -> &[String] {
         match self {
             Object::Branch(children) => children,
-            Object::Manager(_) | Object::LogControl(_) | Object::Unit(_) | Object::Job(_) => &[],
+            Object::Driver
+            | Object::Manager(_)
+            | Object::LogControl(_)
+            | Object::Unit(_)
+            | Object::Job(_) => &[],
         }
     }
 
@@ -140,6 +148,7 @@ impl Object<'_> {
             (Object::Job(view), Write::Job(write)) => write(view, out),
             (
                 Object::Branch(_)
+                | Object::Driver
                 | Object::Manager(_)
                 | Object::LogControl(_)
                 | Object::Unit(_)
@@ -182,6 +191,14 @@ static STANDARD: &[Interface] = &[
         signals: CHANGED,
     },
 ];
+
+/// A client that takes the private socket for a bus greets it and asks nothing else of it (busctl(1), `--address=`).
+static DRIVER: Interface =
+    Interface { name: "org.freedesktop.DBus", properties: &[], methods: &[GREETING], signals: &[] };
+
+methods! { GREETING {
+    Hello() -> ("s" unique_name) Read = |call, _| call.reply(|out| out.str(":1.0"));
+} }
 
 methods! { PEER {
     Ping() -> () Read = |call, _| call.done();

@@ -9,6 +9,8 @@ use muster_graph::JobId;
 pub const MANAGER: &str = "/org/freedesktop/systemd1";
 /// The object of org.freedesktop.LogControl1.
 pub const LOG_CONTROL: &str = "/org/freedesktop/LogControl1";
+/// The object of a bus's own driver.
+pub const DRIVER: &str = "/org/freedesktop/DBus";
 /// Below it, one object for each unit.
 pub const UNITS: &str = "/org/freedesktop/systemd1/unit";
 /// Below it, one object for each job.

@@ -110,10 +110,9 @@ fn load_error(u: &UnitView<'_>, out: &mut Out<'_>) {
     let (name, text) = match u.unit.file.load_state.as_str() {
         "not-found" => ("org.freedesktop.systemd1.NoSuchUnit", format!("Unit {unit} not found.")),
         "masked" => ("org.freedesktop.systemd1.UnitMasked", format!("Unit {unit} is masked.")),
-        "bad-setting" => (
-            "org.freedesktop.systemd1.BadUnitSetting",
-            format!("Unit {unit} has a bad unit file setting."),
-        ),
+        "bad-setting" => {
+            ("org.freedesktop.systemd1.BadUnitSetting", format!("Unit {unit} has a bad unit file setting."))
+        }
         "error" => (
             "org.freedesktop.systemd1.LoadFailed",
             format!("Unit {unit} failed to load properly, please adjust/correct and reload service manager."),

@@ -10,11 +10,13 @@ use muster_unit::table::{Effect, rows};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 const USAGE: &str = "musterctl COMMAND
   why UNIT     why a unit is in its state: the last causes, and what of its file is not applied or not understood
   sockets      every listening address: what waits there, what was accepted and refused, what it starts, and below it its
                options as the kernel has them
+  ping [COUNT] how long PID 1 takes to answer, asked a hundred times a second: median, 99 % and longest, in microseconds
   coverage     every directive, and whether it has an effect in this version
   --version    the version";
 
@@ -25,6 +27,11 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["why", unit] => why(unit, &mut out),
         ["sockets"] => sockets(&mut out),
+        ["ping"] => ping(100, &mut out),
+        ["ping", count] => match count.parse() {
+            Ok(count) => ping(count, &mut out),
+            Err(_) => Err(Failure(format!("'{count}' is no number"))),
+        },
         ["coverage"] => coverage(&mut out).map_err(Failure::from),
         ["--version"] => writeln!(out, "musterctl {}", env!("CARGO_PKG_VERSION")).map_err(Failure::from),
         ["--help" | "-h" | "help"] => writeln!(out, "{USAGE}").map_err(Failure::from),
@@ -77,8 +84,8 @@ fn sockets(out: &mut impl Write) -> Result<(), Failure> {
     let mut client = Client::connect()?;
     writeln!(
         out,
-        "{:<40} {:>8} {:>9} {:>8} {:>7} {:>7}  {:<30} STARTS",
-        "ADDRESS", "WAITING", "ACCEPTED", "REFUSED", "OPEN", "PAUSES", "UNIT"
+        "{:<40} {:>8} {:>9} {:>8} {:>7} {:>7} {:>7}  {:<30} STARTS",
+        "ADDRESS", "WAITING", "ACCEPTED", "REFUSED", "FAILED", "OPEN", "PAUSES", "UNIT"
     )?;
     for unit in client.units_of("*.socket")? {
         let path = client.load_unit(&unit)?;
@@ -86,7 +93,8 @@ fn sockets(out: &mut impl Write) -> Result<(), Failure> {
         let options: Vec<(String, Vec<(String, String)>)> = client.get(&path, OUR_SOCKET, "Options")?;
         let mut count = |name: &str| client.get::<u32>(&path, SOCKET, name);
         let (accepted, refused, open) = (count("NAccepted")?, count("NRefused")?, count("NConnections")?);
-        let pauses: u64 = client.get(&path, OUR_SOCKET, "Pauses")?;
+        let mut count = |name: &str| client.get::<u64>(&path, OUR_SOCKET, name);
+        let (failed, pauses) = (count("Failures")?, count("Pauses")?);
         let accept: bool = client.get(&path, SOCKET, "Accept")?;
         let starts: Vec<String> = client.get(&path, UNIT, "Triggers")?;
         let starts = if accept { "an instance each".to_owned() } else { starts.join(" ") };
@@ -94,15 +102,30 @@ fn sockets(out: &mut impl Write) -> Result<(), Failure> {
             let waiting = if waiting == u64::MAX { "-".to_owned() } else { waiting.to_string() };
             writeln!(
                 out,
-                "{address:<40} {waiting:>8} {accepted:>9} {refused:>8} {open:>7} {pauses:>7}  {unit:<30} {starts}"
+                "{address:<40} {waiting:>8} {accepted:>9} {refused:>8} {failed:>7} {open:>7} {pauses:>7}  {unit:<30} {starts}"
             )?;
-            let options: Vec<String> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let options: Vec<String> =
+                options.iter().map(|(name, value)| format!("{name}={value}")).collect();
             if !options.is_empty() {
                 writeln!(out, "    {}", options.join(" "))?;
             }
         }
     }
     Ok(())
+}
+
+fn ping(count: usize, out: &mut impl Write) -> Result<(), Failure> {
+    let mut client = Client::connect()?;
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let asked = Instant::now();
+        client.load_unit("init.scope")?;
+        times.push(asked.elapsed().as_micros());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    times.sort_unstable();
+    let at = |hundredths: usize| times.get(times.len() * hundredths / 100).copied().unwrap_or_default();
+    Ok(writeln!(out, "{} {} {}", at(50), at(99), times.last().copied().unwrap_or_default())?)
 }
 
 fn coverage(out: &mut impl Write) -> io::Result<()> {

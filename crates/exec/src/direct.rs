@@ -136,9 +136,7 @@ fn streams(request: &Request<'_>, steps: &mut Vec<(Step, u8)>) -> Option<bool> {
         STDIN,
     ));
     let mut journal = false;
-    for (target, output, status) in
-        [(1, &exec.standard_output, STDOUT), (2, &exec.standard_error, STDERR)]
-    {
+    for (target, output, status) in [(1, &exec.standard_output, STDOUT), (2, &exec.standard_error, STDERR)] {
         let step = match output {
             // One file for both is opened once, so that neither overwrites the other.
             StdOutput::Inherit if target == 2 => Step::Copy { from: 1, target },
@@ -175,28 +173,18 @@ fn open(path: &str, flags: i32, target: i32) -> Option<Step> {
 
 fn environment(request: &Request<'_>) -> Environment {
     let login = [("USER", "root")];
-    assemble(
-        request.base_environment,
-        &login,
-        request.exec,
-        &[],
-        request.own_environment,
-        &[],
-    )
+    assemble(request.base_environment, &login, request.exec, &[], request.own_environment, &[])
 }
 
-fn variables(
-    request: &Request<'_>,
-    mut environment: Environment,
-    journal: bool,
-) -> Option<Vec<Variable>> {
+fn variables(request: &Request<'_>, mut environment: Environment, journal: bool) -> Option<Vec<Variable>> {
     let count = request.fds.len();
     if count > 0 {
         let names: Vec<&str> = request.fds.iter().map(|(_, name)| name.as_str()).collect();
         environment.insert("LISTEN_FDS".to_owned(), count.to_string());
         environment.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
     }
-    let own = [("SYSTEMD_EXEC_PID", true), ("LISTEN_PID", count > 0), ("WATCHDOG_PID", request.set_watchdog_pid)];
+    let own =
+        [("SYSTEMD_EXEC_PID", true), ("LISTEN_PID", count > 0), ("WATCHDOG_PID", request.set_watchdog_pid)];
     let own = || own.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name);
     let name = |name: &str| CString::new(format!("{name}=")).ok();
     let fixed = environment.iter().filter(|(name, _)| !own().any(|own| own == *name));

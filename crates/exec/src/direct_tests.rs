@@ -83,7 +83,8 @@ fn with(settings: &[(&str, &str)]) -> Option<Program> {
     for (key, value) in settings {
         exec.assign(key, value, &context).unwrap().unwrap();
     }
-    let command: ExecCommand = ExecCommand { path: "true".into(), argv: vec!["true".into()], ..Default::default() };
+    let command: ExecCommand =
+        ExecCommand { path: "true".into(), argv: vec!["true".into()], ..Default::default() };
     compile(&Request {
         unit: "a.service",
         command: &command,

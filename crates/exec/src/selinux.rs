@@ -63,6 +63,9 @@ mod tests {
         let peer = "user_u:user_r:ssh_t:s2:c0.c3";
         assert_eq!(level(peer).as_deref(), Some("s2:c0.c3"));
         assert_eq!(level("kernel"), None);
-        assert_eq!(with_level("system_u:system_r:sshd_t:s0", "s2:c0.c3"), "system_u:system_r:sshd_t:s2:c0.c3");
+        assert_eq!(
+            with_level("system_u:system_r:sshd_t:s0", "s2:c0.c3"),
+            "system_u:system_r:sshd_t:s2:c0.c3"
+        );
     }
 }

@@ -52,8 +52,7 @@ mod tests {
 
     #[test]
     fn a_deadline_is_set_moved_and_forgotten() {
-        let (mut deadlines, unit, job) =
-            (Deadlines::default(), Owner::Unit(UnitId(1)), Owner::Job(JobId(1)));
+        let (mut deadlines, unit, job) = (Deadlines::default(), Owner::Unit(UnitId(1)), Owner::Job(JobId(1)));
         deadlines.set(unit, Some(5));
         deadlines.set(job, Some(3));
         assert_eq!((deadlines.first(), deadlines.due(4)), (Some(3), vec![job]));

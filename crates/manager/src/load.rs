@@ -165,7 +165,9 @@ impl Manager {
             (Dependency::Wants, &file.unit.wants_mounts_for),
         ] {
             let names = paths.iter().flat_map(|path| mounts_on(path));
-            for mount in names.filter_map(|name| name.parse::<UnitName>().ok()).filter(|name| *name != file.id) {
+            for mount in
+                names.filter_map(|name| name.parse::<UnitName>().ok()).filter(|name| *name != file.id)
+            {
                 let has_file = matches!(source.lookup(&mount), muster_unit::load::Lookup::File(_));
                 if has_file {
                     pairs.push((kind, mount.clone()));

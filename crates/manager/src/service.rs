@@ -337,7 +337,8 @@ impl Manager {
         }
         let by_cgroup = service.main.is_none() && self.lives_by_its_cgroup(id);
         if service.main.is_some() || by_cgroup {
-            if let (true, Some(path)) = (by_cgroup, self.state.units.get(&id).and_then(|u| u.cgroup.clone())) {
+            if let (true, Some(path)) = (by_cgroup, self.state.units.get(&id).and_then(|u| u.cgroup.clone()))
+            {
                 self.effects.push_back(Effect::WatchCgroup { path });
             }
             let deadline = self.after(runtime_max);
@@ -363,8 +364,10 @@ impl Manager {
     pub(crate) fn service_resumed(&mut self, id: UnitId) {
         let Some(service) = self.service(id) else { return };
         let alien = service.main.as_ref().filter(|main| main.alien).and_then(|main| main.pid);
-        let stored: Vec<_> = service.fd_store.iter().filter(|stored| stored.poll).map(|stored| stored.fd).collect();
-        let waits_for_cgroup = service.main.is_none() || service.sub.active_state(false) == ActiveState::Deactivating;
+        let stored: Vec<_> =
+            service.fd_store.iter().filter(|stored| stored.poll).map(|stored| stored.fd).collect();
+        let waits_for_cgroup =
+            service.main.is_none() || service.sub.active_state(false) == ActiveState::Deactivating;
         self.effects.extend(alien.map(|pid| Effect::WatchProcess { pid }));
         self.effects.extend(stored.into_iter().map(|fd| Effect::WatchStoredFd { fd }));
         if waits_for_cgroup {

@@ -114,7 +114,8 @@ impl Manager {
     /// The unit of a mount. Without a file of its own it is what the kernel says of it.
     fn load_mount(&mut self, mount: &MountPoint, source: &dyn muster_unit::Source) {
         let id = self.load(&mount.unit, source);
-        let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.file.load_state == LoadState::NotFound)
+        let Some(unit) =
+            self.state.units.get_mut(&id).filter(|unit| unit.file.load_state == LoadState::NotFound)
         else {
             return;
         };
@@ -259,12 +260,15 @@ fn is_of_the_system(place: &str) -> bool {
         "/proc/sys",
         "/proc/kmsg",
     ];
-    PLACES.contains(&place) || place.starts_with("/sys/fs/cgroup/") || place.starts_with("/proc/sys/kernel/random/")
+    PLACES.contains(&place)
+        || place.starts_with("/sys/fs/cgroup/")
+        || place.starts_with("/proc/sys/kernel/random/")
 }
 
 /// Mounts that are there before us and after us, or that belong to the kernel's own file systems.
 pub(crate) fn is_extrinsic(place: &str) -> bool {
-    let below = |top: &str| place.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below =
+        |top: &str| place.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     place == "/" || place == "/usr" || ["/proc", "/sys", "/dev", "/run/initramfs"].into_iter().any(below)
 }
 

@@ -45,6 +45,9 @@ impl SocketSub {
     }
 }
 
+/// So many failed instances of a socket with `Accept=yes` stay loaded.
+const FAILED_KEPT: usize = 16;
+
 impl Manager {
     pub(crate) fn socket(&self, id: UnitId) -> Option<&Socket> {
         match &self.state.units.get(&id)?.kind {
@@ -359,7 +362,9 @@ impl Manager {
         match self.enqueue(service, JobType::Start, mode, &cause) {
             Ok(_) if was_deferred => self.set_socket_sub(id, SocketSub::Running),
             Ok(_) => {}
-            Err(refused) if mode == JobMode::Lenient && refused.name.ends_with(".TransactionIsDestructive") => {
+            Err(refused)
+                if mode == JobMode::Lenient && refused.name.ends_with(".TransactionIsDestructive") =>
+            {
                 let patient = defer == DeferTrigger::Patient;
                 if patient || !self.state.jobs.is_empty() {
                     if !was_deferred {
@@ -563,6 +568,7 @@ impl Manager {
     }
 
     fn connection_ended(&mut self, service: UnitId) {
+        let failed = self.active_state(service) == ActiveState::Failed;
         let Some(instance) = self.service_mut(service) else { return };
         let Some(socket) = instance.accepted_from.take() else { return };
         let source = instance.peer.as_ref().map(|peer| peer.source.clone()).unwrap_or_default();
@@ -575,8 +581,22 @@ impl Manager {
                 }
             }
         }
+        if failed {
+            self.keep_failed(socket, service);
+        }
         self.touch(socket);
         self.state.gc_queue.insert(service);
+    }
+
+    /// Of the instances that failed the last few stay, so that years of bad connections fill no memory.
+    fn keep_failed(&mut self, socket: UnitId, service: UnitId) {
+        let Some(socket) = self.socket_mut(socket) else { return };
+        socket.failures = socket.failures.saturating_add(1);
+        socket.failed.push_back(service);
+        let oldest = if socket.failed.len() > FAILED_KEPT { socket.failed.pop_front() } else { None };
+        if let Some(oldest) = oldest.filter(|oldest| self.active_state(*oldest) == ActiveState::Failed) {
+            self.reset_failed(oldest);
+        }
     }
 
     /// The service behind a socket with `Accept=no` changed.

@@ -378,6 +378,12 @@ pub struct Socket {
     pub refused: u64,
     /// Live instances.
     pub connections: u32,
+    /// Instances that failed so far.
+    #[serde(default)]
+    pub failures: u64,
+    /// The last of them, which stay loaded to be looked at; oldest first.
+    #[serde(default)]
+    pub failed: VecDeque<UnitId>,
     /// Live instances by source.
     pub by_source: BTreeMap<String, u32>,
     /// Activations for `TriggerLimitBurst=`.

@@ -183,7 +183,8 @@ impl Runtime {
                 Err(nix::errno::Errno::EAGAIN) => return,
                 Err(error) => {
                     self.clients.retry_usec = Some(clock::now().monotonic_usec.saturating_add(REST_USEC));
-                    return self.note(Level::Warning, &format!("Accepting clients rests for a moment: {error}"));
+                    return self
+                        .note(Level::Warning, &format!("Accepting clients rests for a moment: {error}"));
                 }
             };
             let fd = muster_sys::adopt_fd(raw);

@@ -90,7 +90,8 @@ impl Runtime {
         }
         let c_string = |text: String| CString::new(text).map_err(io::Error::other);
         let program = c_string(self.program.clone())?;
-        let arguments = [program.clone(), c_string(ARGUMENT.to_owned())?, c_string(file.as_raw_fd().to_string())?];
+        let arguments =
+            [program.clone(), c_string(ARGUMENT.to_owned())?, c_string(file.as_raw_fd().to_string())?];
         let environment: Vec<CString> = std::env::vars_os()
             .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
             .collect();

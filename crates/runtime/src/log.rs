@@ -1,7 +1,8 @@
 //! PID 1's own log: to the journal by its native protocol; until there is one, to the kernel log, or in a container,
 //! whose kernel log is not its own, warnings and worse to the console.
 //!
-//! Never waits: what the journal cannot take now is kept, so much of it, and sent before the next record.
+//! Never waits: what the journal cannot take now is kept, so much of it, and sent before the next record. What is lost all
+//! the same is counted, and the journal is told.
 
 use muster_manager::effect::{Level, LogRecord, StatusMark};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
@@ -18,8 +19,22 @@ const BACKLOG_MAX: usize = 1024;
 pub struct Log {
     socket: Option<OwnedFd>,
     backlog: VecDeque<Vec<u8>>,
+    /// Records that found no room there.
+    lost: u64,
     kmsg: Option<std::fs::File>,
-    console: crate::console::Console,
+    /// The console, for status lines too.
+    pub console: crate::console::Console,
+}
+
+/// How the journal takes what is sent to it.
+#[derive(PartialEq, Eq)]
+enum Journal {
+    /// At once.
+    Ready,
+    /// Not now.
+    Busy,
+    /// It is not there.
+    Absent,
 }
 
 impl Log {
@@ -28,19 +43,20 @@ impl Log {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let kmsg = kmsg.then(|| std::fs::OpenOptions::new().write(true).open("/dev/kmsg").ok()).flatten();
         let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None).ok();
-        Log { socket, backlog: VecDeque::new(), kmsg, console: crate::console::Console::default() }
+        Log { socket, backlog: VecDeque::new(), lost: 0, kmsg, console: crate::console::Console::default() }
     }
 
     /// Writes one record.
     pub fn write(&mut self, record: &LogRecord, invocation: Option<&str>) {
-        if !self.flush() {
+        if self.send() == Journal::Absent {
             self.write_early(record);
         }
         self.backlog.push_back(encode(record, invocation));
         if self.backlog.len() > BACKLOG_MAX {
             self.backlog.pop_front();
+            self.lost = self.lost.saturating_add(1);
         }
-        self.flush();
+        self.send();
     }
 
     /// Whether something waits for the journal to take it.
@@ -61,9 +77,15 @@ impl Log {
         }
     }
 
-    /// Sends what waits. False when the journal does not take it now.
-    pub fn flush(&mut self) -> bool {
-        let (Some(socket), Ok(address)) = (&self.socket, UnixAddr::new(JOURNAL)) else { return false };
+    /// Sends what waits, as far as the journal takes it.
+    pub fn flush(&mut self) {
+        self.send();
+    }
+
+    fn send(&mut self) -> Journal {
+        let (Some(socket), Ok(address)) = (&self.socket, UnixAddr::new(JOURNAL)) else {
+            return Journal::Absent;
+        };
         while let Some(record) = self.backlog.front() {
             match sendto(
                 socket.as_raw_fd(),
@@ -74,10 +96,17 @@ impl Log {
                 Ok(_) | Err(nix::errno::Errno::EMSGSIZE) => {
                     self.backlog.pop_front();
                 }
-                Err(_) => return false,
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::ENOBUFS) => return Journal::Busy,
+                Err(_) => return Journal::Absent,
+            }
+            if self.backlog.is_empty() && self.lost > 0 {
+                let message = format!("{} records were lost while the journal took none.", self.lost);
+                let record = LogRecord { level: Level::Warning, unit: None, message, fields: Vec::new() };
+                self.backlog.push_back(encode(&record, None));
+                self.lost = 0;
             }
         }
-        true
+        Journal::Ready
     }
 }
 

@@ -36,7 +36,8 @@ impl Runtime {
 
     /// The executor answers with two numbers.
     fn look_owner_up(&mut self, opening: Opening) {
-        let name = |account: &Option<Account>| account.as_ref().map_or(String::new(), |account| account.0.clone());
+        let name =
+            |account: &Option<Account>| account.as_ref().map_or(String::new(), |account| account.0.clone());
         let (user, group) = (name(&opening.config.socket_user), name(&opening.config.socket_group));
         let executor = self.executor.clone();
         let unit = opening.unit.clone();
@@ -54,7 +55,8 @@ impl Runtime {
                 self.open_sockets_for(opening, Owner { uid: number(uid), gid: number(gid) });
             }
             _ => {
-                let why = if answer.is_empty() { "the lookup of its owner gave no answer" } else { answer.trim() };
+                let why =
+                    if answer.is_empty() { "the lookup of its owner gave no answer" } else { answer.trim() };
                 self.not_opened(opening.unit, why, true);
             }
         }
@@ -114,7 +116,8 @@ impl Runtime {
                     lines.map(move |(line, value)| (path, line, value))
                 })
                 .collect();
-            let quoted = |(_, _, value): &&(&String, u32, String)| !value.is_empty() && complaint.contains(value);
+            let quoted =
+                |(_, _, value): &&(&String, u32, String)| !value.is_empty() && complaint.contains(value);
             let only = if let [only] = lines.as_slice() { Some(only) } else { None };
             lines.iter().filter(quoted).last().or(only).map(|(path, line, _)| format!("{path}:{line}: "))
         };
@@ -123,7 +126,9 @@ impl Runtime {
 
     /// Not every file can be: epoll_ctl(2) refuses plain ones.
     fn can_be_watched(&mut self, raw: i32) -> Result<(), String> {
-        let token = self.register_raw(raw, Source::Nothing).map_err(|error| format!("it cannot be watched: {error}"))?;
+        let token = self
+            .register_raw(raw, Source::Nothing)
+            .map_err(|error| format!("it cannot be watched: {error}"))?;
         let _ = self.poll.registry().deregister(&mut mio::unix::SourceFd(&raw));
         self.forget(token);
         Ok(())

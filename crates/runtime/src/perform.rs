@@ -96,7 +96,7 @@ impl Runtime {
                 publish_invocation(&unit, invocation_id.as_deref())
             }
             Effect::Log(record) => self.write_log(&record),
-            Effect::ShowStatus { mark, message } => self.console.show(mark, &message),
+            Effect::ShowStatus { mark, message } => self.log.console.show(mark, &message),
             Effect::Reply { id, reply } => self.reply(id, &reply),
             Effect::Signal(signal) => self.announce(&signal),
             Effect::ReloadSource => {

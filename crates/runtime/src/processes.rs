@@ -5,8 +5,8 @@ use mio::Token;
 use muster_exec::Report;
 use muster_manager::effect::{Level, Spawn, SpawnId};
 use muster_manager::event::{Event, Exit, PidFileFound};
-use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process::{Command, Stdio};
 
@@ -100,7 +100,8 @@ impl Processes {
         let started = &mut self.started;
         self.sharing.retain(|spawn| {
             let Some(started) = started.get_mut(spawn) else { return false };
-            let done = started.shared.as_ref().is_none_or(|shared| shared.is_free() && shared.failure().is_none());
+            let done =
+                started.shared.as_ref().is_none_or(|shared| shared.is_free() && shared.failure().is_none());
             if done {
                 started.shared = None;
             }
@@ -214,9 +215,8 @@ impl Runtime {
             }
             self.close_report(spawn);
             let started = self.processes.started.remove(&spawn);
-            let failure = started.and_then(|started| {
-                muster_exec::direct_failure(started.shared.as_ref()?, &started.program)
-            });
+            let failure = started
+                .and_then(|started| muster_exec::direct_failure(started.shared.as_ref()?, &started.program));
             if let Some((status, message)) = failure {
                 self.deliver(Event::ExecFailed { spawn, status, message });
             }
@@ -307,8 +307,10 @@ impl Runtime {
             Helper::Owner { opening, answer } => {
                 let mut text = String::new();
                 // It has ended, so what it wrote is all there; what else may hold the pipe open is not waited for.
-                let _ = nix::fcntl::fcntl(&answer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
-                let _ = std::io::Read::read_to_string(&mut std::io::Read::take(answer, ANSWER_MAX), &mut text);
+                let _ =
+                    nix::fcntl::fcntl(&answer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
+                let _ =
+                    std::io::Read::read_to_string(&mut std::io::Read::take(answer, ANSWER_MAX), &mut text);
                 self.owner_found(opening, &text);
             }
             Helper::Errand => {}

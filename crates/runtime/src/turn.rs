@@ -6,8 +6,8 @@
 //! empty the wait is zero.
 
 use crate::clients::Clients;
-use crate::hand_over::{self, HandOver};
 use crate::clock::{self, Budget};
+use crate::hand_over::{self, HandOver};
 use crate::listeners::Listeners;
 use crate::log::Log;
 use crate::notify::{self, Received};
@@ -30,9 +30,9 @@ use std::time::Duration;
 /// Time for notifications in one turn, in microseconds.
 const NOTIFY_USEC: u64 = 1000;
 /// For ends of processes.
-const EXIT_USEC: u64 = 1000;
+const EXIT_USEC: u64 = 400;
 /// For traffic on sockets of units.
-const TRAFFIC_USEC: u64 = 1000;
+const TRAFFIC_USEC: u64 = 400;
 /// For what clients of D-Bus ask.
 const CLIENTS_USEC: u64 = 2000;
 /// So many follow-up events are worked off in one turn.
@@ -118,7 +118,6 @@ pub struct Runtime {
     pub(crate) processes: Processes,
     pub(crate) listeners: Listeners,
     pub(crate) log: Log,
-    pub(crate) console: crate::console::Console,
     pub(crate) executor: String,
     pub(crate) program: String,
     pub(crate) follow_up: VecDeque<Event>,
@@ -177,7 +176,6 @@ impl Runtime {
             processes: Processes::default(),
             listeners: Listeners::default(),
             log: setup.log,
-            console: crate::console::Console::default(),
             executor: setup.executor,
             program: setup.program,
             follow_up: VecDeque::new(),

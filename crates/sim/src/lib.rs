@@ -165,7 +165,8 @@ impl World {
             self.now.monotonic_usec += 1;
             self.now.realtime_usec += 1;
             self.manager.handle(self.now, &self.files, event);
-            self.trace.extend(self.manager.check_invariants().into_iter().map(|fault| format!("FAULT {fault}")));
+            self.trace
+                .extend(self.manager.check_invariants().into_iter().map(|fault| format!("FAULT {fault}")));
             if self.hand_over {
                 self.perform_all();
                 self.take_out_and_in();
@@ -215,7 +216,12 @@ impl World {
             Effect::OpenSockets { unit, config, .. } => {
                 let opened = (0_u32..).zip(&config.listen).map(|(listen_index, _)| {
                     self.next_number += 1;
-                    OpenedSocket { fd: FdId(self.next_number), listen_index, connection_based: true, companion: false }
+                    OpenedSocket {
+                        fd: FdId(self.next_number),
+                        listen_index,
+                        connection_based: true,
+                        companion: false,
+                    }
                 });
                 let result = Ok(opened.collect());
                 self.waiting.push(Event::SocketsOpened { unit, result });

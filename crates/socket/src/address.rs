@@ -5,12 +5,15 @@
 use crate::node::{Made, finish_mode, is_foreign, make_parents, with_mode};
 use crate::{Surroundings, label, options, usb};
 use muster_unit::{
-    BindIpv6Only, Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, SocketProtocol, SocketSection, VsockKind,
+    BindIpv6Only, Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, SocketProtocol, SocketSection,
+    VsockKind,
 };
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open as open_file};
 use nix::libc;
-use nix::sys::socket::{NetlinkAddr, SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr, VsockAddr, bind, sockopt};
+use nix::sys::socket::{
+    NetlinkAddr, SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr, VsockAddr, bind, sockopt,
+};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use std::ffi::CString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -50,7 +53,9 @@ impl Opening<'_> {
                 self.inet6(*address, *port, scope.as_deref(), kind)?
             }
             (SocketAddress::Port(port), kind) => self.port(*port, kind)?,
-            (SocketAddress::Vsock { cid, port, kind: wanted }, kind) => self.vsock(*cid, *port, *wanted, kind)?,
+            (SocketAddress::Vsock { cid, port, kind: wanted }, kind) => {
+                self.vsock(*cid, *port, *wanted, kind)?
+            }
         };
         label(self.section, listen, &fd, self.warnings);
         Ok(vec![fd])
@@ -65,7 +70,8 @@ impl Opening<'_> {
             Err(error) => return Err(text(error)),
         }
         // Never a link: whoever may write the directory could lead us elsewhere.
-        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
+        let flags =
+            OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
         let fd = open_file(path, flags, Mode::empty()).map_err(text)?;
         if file_type(&fd)? != SFlag::S_IFIFO {
             return Err("something that is no FIFO is in the way".to_owned());
@@ -147,7 +153,13 @@ impl Opening<'_> {
         self.listening(fd, kind)
     }
 
-    fn inet6(&mut self, address: Ipv6Addr, port: u16, scope: Option<&str>, kind: ListenKind) -> Outcome<OwnedFd> {
+    fn inet6(
+        &mut self,
+        address: Ipv6Addr,
+        port: u16,
+        scope: Option<&str>,
+        kind: ListenKind,
+    ) -> Outcome<OwnedFd> {
         let scope = match scope {
             None => 0,
             Some(name) => name
@@ -176,7 +188,13 @@ impl Opening<'_> {
         self.inet6(Ipv6Addr::UNSPECIFIED, port, None, kind)
     }
 
-    fn vsock(&mut self, cid: u32, port: u32, wanted: Option<VsockKind>, kind: ListenKind) -> Outcome<OwnedFd> {
+    fn vsock(
+        &mut self,
+        cid: u32,
+        port: u32,
+        wanted: Option<VsockKind>,
+        kind: ListenKind,
+    ) -> Outcome<OwnedFd> {
         let kind = match wanted {
             None => kind,
             Some(VsockKind::Stream) => ListenKind::Stream,
@@ -239,7 +257,8 @@ fn file_type(fd: &OwnedFd) -> Outcome<SFlag> {
 
 /// Why there is no queue, with what mq_overview(7) allows where a limit may be the reason.
 fn queue_refused(error: &std::io::Error) -> String {
-    let limit = |name: &str| std::fs::read_to_string(format!("/proc/sys/fs/mqueue/{name}")).unwrap_or_default();
+    let limit =
+        |name: &str| std::fs::read_to_string(format!("/proc/sys/fs/mqueue/{name}")).unwrap_or_default();
     match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
         Errno::EINVAL => format!(
             "{}; expected MessageQueueMaxMessages= up to {} and MessageQueueMessageSize= up to {}",

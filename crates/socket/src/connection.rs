@@ -3,7 +3,9 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use nix::sys::socket::{SockFlag, SockaddrStorage, UnixAddr, accept4, getpeername, getsockname, getsockopt, sockopt};
+use nix::sys::socket::{
+    SockFlag, SockaddrStorage, UnixAddr, accept4, getpeername, getsockname, getsockopt, sockopt,
+};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The far end.

@@ -105,12 +105,17 @@ pub fn open(
             opened.sockets.push(OpenedSocket { listen_index, fd: None, role });
             continue;
         }
-        let mut opening = address::Opening { section, surroundings, nodes: &mut nodes, warnings: &mut opened.warnings };
+        let mut opening =
+            address::Opening { section, surroundings, nodes: &mut nodes, warnings: &mut opened.warnings };
         match opening.open(listen) {
             Ok(all) => {
                 let roles = [role].into_iter().chain(std::iter::repeat(Role::Companion));
                 let sockets = all.into_iter().zip(roles);
-                opened.sockets.extend(sockets.map(|(fd, role)| OpenedSocket { listen_index, fd: Some(fd), role }));
+                opened.sockets.extend(sockets.map(|(fd, role)| OpenedSocket {
+                    listen_index,
+                    fd: Some(fd),
+                    role,
+                }));
             }
             Err(why) => {
                 let message = format!("Listen{}={}: {why}", listen.kind.as_str(), listen.address);

@@ -29,7 +29,8 @@ impl Owner {
 
     /// Gives a node over.
     pub(crate) fn give_path(self, path: &str) -> Result<(), Errno> {
-        self.ids().map_or(Ok(()), |(uid, gid)| fchownat(AT_FDCWD, path, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW))
+        self.ids()
+            .map_or(Ok(()), |(uid, gid)| fchownat(AT_FDCWD, path, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW))
     }
 
     /// Gives an open file over.
@@ -136,6 +137,7 @@ pub fn remove_nodes(section: &SocketSection, listen: &[Listen]) {
         }
     }
     let is_gone = section.listen.iter().find_map(of).is_none_or(|target| !Path::new(target).exists());
-    let links = section.symlinks.iter().map(|link| Path::new(&link.0)).filter(|link| is_gone && link.is_symlink());
+    let links =
+        section.symlinks.iter().map(|link| Path::new(&link.0)).filter(|link| is_gone && link.is_symlink());
     links.for_each(|link| drop(std::fs::remove_file(link)));
 }

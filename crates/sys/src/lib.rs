@@ -234,9 +234,9 @@ pub fn set_xattr_path(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]
 pub fn get_xattr_path(path: &std::ffi::CStr, name: &std::ffi::CStr, max: usize) -> io::Result<Vec<u8>> {
     let mut value = vec![0_u8; max];
     // SAFETY: both names are C strings; the kernel writes at most `max` bytes into the buffer of that size.
-    let length = check(unsafe {
-        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), max)
-    } as libc::c_long)?;
+    let length =
+        check(unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), max) }
+            as libc::c_long)?;
     value.truncate(usize::try_from(length).unwrap_or(0));
     Ok(value)
 }
@@ -244,7 +244,8 @@ pub fn get_xattr_path(path: &std::ffi::CStr, name: &std::ffi::CStr, max: usize) 
 /// mq_send(3), for clients of queues.
 pub fn message_queue_send(name: &std::ffi::CStr, message: &[u8]) -> io::Result<()> {
     // SAFETY: the name is a C string.
-    let fd = check(libc::c_long::from(unsafe { libc::mq_open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) }))?;
+    let fd =
+        check(libc::c_long::from(unsafe { libc::mq_open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) }))?;
     let fd = adopt_fd(fd as RawFd);
     // SAFETY: pointer and length are those of one slice.
     check(libc::c_long::from(unsafe {

@@ -506,12 +506,8 @@ unsafe fn take(step: &Step, given: &[RawFd], stream: &mut Option<(u64, u64)>) ->
                 let limit = [*soft, *hard];
                 attempt(libc::SYS_prlimit64, [0, *resource as usize, limit.as_ptr() as usize, 0]).map(drop)
             }
-            Step::Directory(path) => {
-                attempt(libc::SYS_chdir, [path.as_ptr() as usize, 0, 0, 0]).map(drop)
-            }
-            Step::Open { path, flags, mode, target } => {
-                place(open(path.as_ptr(), *flags, *mode)?, *target)
-            }
+            Step::Directory(path) => attempt(libc::SYS_chdir, [path.as_ptr() as usize, 0, 0, 0]).map(drop),
+            Step::Open { path, flags, mode, target } => place(open(path.as_ptr(), *flags, *mode)?, *target),
             Step::Given { index, target } => {
                 let fd = given.get(*index).copied().ok_or(libc::EBADF)?;
                 set_blocking(fd as usize, true);

@@ -124,8 +124,14 @@ const UNITS: &[(&str, &str)] = &[
     ("systemd-kexec.service", ending_service!("Reboot via kexec", "kexec-force")),
     ("systemd-soft-reboot.service", ending_service!("Reboot System Userspace", "soft-reboot-force")),
     ("systemd-exit.service", ending_service!("Exit the Session", "exit-force")),
-    ("-.slice", "[Unit]\nDescription=Root Slice\nDocumentation=man:systemd.special(7)\nDefaultDependencies=no\n"),
+    (
+        "-.slice",
+        "[Unit]\nDescription=Root Slice\nDocumentation=man:systemd.special(7)\nDefaultDependencies=no\n",
+    ),
     ("system.slice", "[Unit]\nDescription=System Slice\nDefaultDependencies=no\n"),
-    ("init.scope", "[Unit]\nDescription=System and Service Manager\nDocumentation=man:systemd(1)\nDefaultDependencies=no\n"),
+    (
+        "init.scope",
+        "[Unit]\nDescription=System and Service Manager\nDocumentation=man:systemd(1)\nDefaultDependencies=no\n",
+    ),
     ("-.mount", "[Unit]\nDescription=Root Mount\nDefaultDependencies=no\n"),
 ];

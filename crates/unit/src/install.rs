@@ -402,8 +402,7 @@ pub fn state(index: &Index, name: &str) -> Option<&'static str> {
 
 /// Links of the administrator and of packages, and those that are gone with this boot: of commands and generators.
 fn all_links() -> Links {
-    let generated =
-        ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
+    let generated = ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
     let runtime = [RUNTIME].into_iter().chain(generated).flat_map(links_below).collect();
     (links_below(PERSISTENT), runtime)
 }

@@ -9,9 +9,7 @@ use crate::lexer::{Line, lines, short};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
-use crate::value::{
-    ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName,
-};
+use crate::value::{ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -556,8 +554,12 @@ fn check(file: &UnitFile) -> Result<(), String> {
                     "Explicit service configuration for accepting socket units not supported.".to_owned()
                 );
             }
-            if !socket.symlinks.is_empty() && socket.listen.iter().filter(|listen| listen.is_node()).count() != 1 {
-                return Err("Unit has symlinks set but none or more than one node in the file system.".to_owned());
+            if !socket.symlinks.is_empty()
+                && socket.listen.iter().filter(|listen| listen.is_node()).count() != 1
+            {
+                return Err(
+                    "Unit has symlinks set but none or more than one node in the file system.".to_owned()
+                );
             }
             Ok(())
         }

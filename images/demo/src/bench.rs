@@ -27,6 +27,55 @@ pub fn accept(address: &str, count: usize, parallel: usize) -> Result<()> {
     print(&format!("{} {} {rate:.0} {}\n", at(5), at(9), results.len() - good.len()))
 }
 
+/// So many connections by as many threads. A connection that is closed without a word was refused; one that is neither
+/// answered nor closed within half a minute was forgotten.
+pub fn load(address: &str, count: usize, parallel: usize) -> Result<()> {
+    let parallel = parallel.max(1);
+    let threads: Vec<_> = (0..parallel)
+        .map(|thread| {
+            let address = address.to_string();
+            let count = count / parallel + usize::from(thread < count % parallel);
+            std::thread::spawn(move || {
+                let mut counts = [0_usize; 3];
+                (0..count).for_each(|_| counts[outcome(&address)] += 1);
+                counts
+            })
+        })
+        .collect();
+    let counts = threads.into_iter().filter_map(|thread| thread.join().ok());
+    let [answered, refused, forgotten] =
+        counts.fold([0; 3], |sum, counts| [0, 1, 2].map(|kind| sum[kind] + counts[kind]));
+    print(&format!("answered {answered} refused {refused} forgotten {forgotten}\n"))
+}
+
+fn outcome(address: &str) -> usize {
+    let Ok(mut connection) = connect(address) else { return 1 };
+    match connection.read_all(Duration::from_secs(30)) {
+        Ok(bytes) if !bytes.is_empty() => 0,
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+        {
+            2
+        }
+        Ok(_) | Err(_) => 1,
+    }
+}
+
+/// A service that does not always end well: by its process number.
+pub fn flaky() -> Result<()> {
+    let number = std::process::id();
+    print(&format!("hello from {number}\n"))?;
+    match number % 8 {
+        0 => std::process::exit(3),
+        1 => Ok(nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL)?),
+        2 => {
+            std::thread::sleep(Duration::from_millis(50));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs a command `count` times; prints the median and 90 % of how long it took, in microseconds.
 pub fn repeat(count: usize, command: &[&str]) -> Result<()> {
     let (program, args) = command.split_first().context("no command")?;

@@ -29,6 +29,9 @@ const USAGE: &str = "muster-demo MODE
   forge PATH COUNT      sends random datagrams and streams
   accept-bench ADDRESS COUNT PARALLEL
                         connects, reads to the end, prints microseconds (median, 90%) and connections a second
+  load ADDRESS COUNT PARALLEL
+                        connects, reads to the end, prints how many were answered, refused, and left without either
+  flaky                 answers on standard output, and ends well or badly, by chance
   repeat COUNT COMMAND  runs a command again and again, prints microseconds (median, 90%)
   fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
   agent DEVICE          runs scripts that come over a serial line
@@ -58,6 +61,8 @@ fn main() -> Result<()> {
         ["accept-bench", address, count, parallel] => {
             bench::accept(address, count.parse()?, parallel.parse()?)
         }
+        ["load", address, count, parallel] => bench::load(address, count.parse()?, parallel.parse()?),
+        ["flaky"] => bench::flaky(),
         ["repeat", count, command @ ..] => bench::repeat(count.parse()?, command),
         ["fork-floor", address] => bench::floor(address),
         ["agent", device] => agent::serve(device),

@@ -217,10 +217,13 @@ impl Text {
     /// A script that ends the units of the case and removes its files.
     fn move_out(&self) -> String {
         let name = |(path, _): &(String, String)| path.rsplit('/').next().map(str::to_string);
-        let units: Vec<String> = self.files.iter().filter_map(name).filter(|name| !name.contains('@')).collect();
+        let units: Vec<String> =
+            self.files.iter().filter_map(name).filter(|name| !name.contains('@')).collect();
         let files: String = self.files.iter().map(|(path, _)| format!(" /{path}")).collect();
         let units = units.join(" ");
-        format!("systemctl stop {units} 2>/dev/null; rm -f{files}; systemctl daemon-reload; systemctl reset-failed")
+        format!(
+            "systemctl stop {units} 2>/dev/null; rm -f{files}; systemctl daemon-reload; systemctl reset-failed"
+        )
     }
 
     fn boot(&self, ground: &Ground) -> Result<Container> {

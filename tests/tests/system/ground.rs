@@ -81,7 +81,10 @@ impl Ground {
         let (initramfs, agent) = (dir.join("initramfs"), dir.join("agent"));
         cpio::write(&dir.join("layer"), &dir.join("layer.cpio"))?;
         cpio::write(&self.debian, &initramfs)?;
-        std::io::copy(&mut File::open(dir.join("layer.cpio"))?, &mut File::options().append(true).open(&initramfs)?)?;
+        std::io::copy(
+            &mut File::open(dir.join("layer.cpio"))?,
+            &mut File::options().append(true).open(&initramfs)?,
+        )?;
         let machine = emulator.boot(&initramfs, "1536", "systemd.unit=machine.target", Some(&agent))?;
         let hands = Hands::reach(machine, &agent, MACHINE_LIMIT);
         // QEMU has read the one and listens on the other by now.

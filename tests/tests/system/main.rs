@@ -14,6 +14,7 @@ mod boot;
 mod docs;
 mod fixture;
 mod ground;
+mod load;
 mod trace;
 
 use anyhow::{Context, Result};
@@ -103,6 +104,7 @@ fn all_cases() -> Result<Vec<Case>> {
     let mut cases = boot::cases();
     cases.extend(bad_input::cases());
     cases.extend(docs::cases());
+    cases.extend(load::cases());
     cases.push(fixture::every_row());
     cases.extend(fixture::cases()?);
     Ok(cases)

@@ -27,7 +27,10 @@ pub fn during(container: &Container, calls: &str, run: impl FnOnce() -> Result<O
 }
 
 /// Reads the trace to its end, and tells when it begins.
-fn collect(lines: impl Iterator<Item = std::io::Result<String>>, attached: std::sync::mpsc::Sender<()>) -> String {
+fn collect(
+    lines: impl Iterator<Item = std::io::Result<String>>,
+    attached: std::sync::mpsc::Sender<()>,
+) -> String {
     let mut traced = String::new();
     for line in lines.map_while(Result::ok) {
         if line.ends_with("attached") {

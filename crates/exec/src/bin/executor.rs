@@ -169,8 +169,11 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<Environment> {
                 && !value.ends_with("/nologin")
                 && !value.ends_with("/false")
         };
-        let all = [("HOME", &user.home), ("LOGNAME", &user.name), ("USER", &user.name), ("SHELL", &user.shell)];
-        login.extend(all.into_iter().filter(|(_, value)| real(value)).map(|(name, value)| (name, value.as_str())));
+        let all =
+            [("HOME", &user.home), ("LOGNAME", &user.name), ("USER", &user.name), ("SHELL", &user.shell)];
+        login.extend(
+            all.into_iter().filter(|(_, value)| real(value)).map(|(name, value)| (name, value.as_str())),
+        );
     } else {
         login.push(("USER", "root"));
     }

@@ -137,7 +137,9 @@ fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, String>
         return Ok(SocketAddress::Abstract(name.to_owned()));
     }
     if kind == ListenKind::SequentialPacket {
-        return Err(format!("'{shown}': expected /path or @abstract, ListenSequentialPacket= is for unix sockets only"));
+        return Err(format!(
+            "'{shown}': expected /path or @abstract, ListenSequentialPacket= is for unix sockets only"
+        ));
     }
     let vsock = [
         ("vsock:", None),
