@@ -284,7 +284,7 @@ fn every_property_of_every_type_decodes_as_its_signature() {
             .body("s", |body| body.write_str("org.freedesktop.systemd1.Manager")),
     );
     let all: HashMap<String, OwnedVariant> = answer.body().unwrap();
-    assert!(format!("{:?}", all["Version"]).contains("257"));
+    assert!(all.contains_key("Version") && all.contains_key("SystemState"));
 }
 
 #[test]

@@ -436,6 +436,11 @@ impl Manager {
         crate::limit::admit(&mut unit.start_limit, now, interval, burst)
     }
 
+    /// Whether the first transaction is done.
+    pub fn startup_is_finished(&self) -> bool {
+        self.state.finished.monotonic_usec != 0
+    }
+
     /// `SystemState` of the Manager interface.
     pub fn system_state(&self) -> SystemState {
         let is_active = |name: &str| {
@@ -449,7 +454,7 @@ impl Manager {
             SystemState::Stopping
         } else if !self.state.basic_reached {
             SystemState::Initializing
-        } else if self.state.finished.monotonic_usec == 0 {
+        } else if !self.startup_is_finished() {
             SystemState::Starting
         } else if is_active("rescue.target") || is_active("emergency.target") {
             SystemState::Maintenance

@@ -127,6 +127,8 @@ pub struct Runtime {
     turns: usize,
     /// Processes started since memory was last given back.
     pub(crate) spawns: u32,
+    /// Whether memory was given back after the boot, or the last reload.
+    pub(crate) settled: bool,
 }
 
 /// Signals that PID 1 hears (systemd(1), SIGNALS).
@@ -184,6 +186,7 @@ impl Runtime {
             children_wait: true,
             turns: 0,
             spawns: 0,
+            settled: false,
         };
         let fixed = [
             (runtime.notify.as_raw_fd(), Source::Notify),
@@ -229,8 +232,10 @@ impl Runtime {
                     }
                 }
             }
-            self.give_back_memory();
             let timeout = self.timeout();
+            if timeout != Some(Duration::ZERO) {
+                self.give_back_memory();
+            }
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => self.ready.extend(events.iter().map(mio::event::Event::token)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -240,11 +245,15 @@ impl Runtime {
         }
     }
 
-    /// A flood of short-lived units leaves holes in the heap; what lies free at last goes back to the kernel.
+    /// A boot, a reload, and a flood of short-lived units leave holes in the heap and code that is not needed again soon. In
+    /// the first quiet moment after it that goes back to the kernel.
     fn give_back_memory(&mut self) {
-        if self.spawns >= SPAWNS_A_TRIM {
+        let settled = !self.settled && self.manager.startup_is_finished();
+        if settled || self.spawns >= SPAWNS_A_TRIM {
+            self.settled |= settled;
             self.spawns = 0;
             muster_sys::trim_heap();
+            muster_sys::release_code();
         }
     }
 

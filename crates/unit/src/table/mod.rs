@@ -54,8 +54,7 @@ macro_rules! section {
         $($name:literal $(| $alias:literal)* => $field:ident: $ty:ty = $default:expr, $effect:ident $spec:ident;)*
     }) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(default)]
+        #[derive(Clone, Debug, PartialEq)]
         pub struct $type {
             $(#[doc = concat!("`", $name, "=`.")] pub $field: $ty,)*
             /// What several directives fill together.
@@ -64,6 +63,44 @@ macro_rules! section {
         impl Default for $type {
             fn default() -> Self {
                 $type { $($field: $default,)* more: Default::default() }
+            }
+        }
+        // By hand: what derive makes of so many fields would be a quarter of PID 1.
+        impl serde::Serialize for $type {
+            /// What is not as by default.
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeMap;
+                let (standard, mut map) = ($type::default(), serializer.serialize_map(None)?);
+                $(if self.$field != standard.$field {
+                    map.serialize_entry(stringify!($field), &self.$field)?;
+                })*
+                if self.more != standard.more {
+                    map.serialize_entry("more", &self.more)?;
+                }
+                map.end()
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Fields;
+                impl<'de> serde::de::Visitor<'de> for Fields {
+                    type Value = $type;
+                    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        out.write_str($section)
+                    }
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$type, A::Error> {
+                        let mut read = $type::default();
+                        while let Some(key) = map.next_key::<String>()? {
+                            match key.as_str() {
+                                $(stringify!($field) => read.$field = map.next_value()?,)*
+                                "more" => read.more = map.next_value()?,
+                                _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
+                            }
+                        }
+                        Ok(read)
+                    }
+                }
+                deserializer.deserialize_map(Fields)
             }
         }
         impl std::ops::Deref for $type {
