@@ -19,7 +19,7 @@ const CONNECTIONS: usize = 100;
 const MANY: usize = 500;
 
 /// The rows of the table: key, what it says, unit, and the row of the floor if it has one.
-const ROWS: [(&str, &str, &str); 13] = [
+const ROWS: [(&str, &str, &str); 18] = [
     ("boot", "time to the default target", "ms"),
     ("boot-cpu", "PID 1's CPU time until then", "ms"),
     ("rss", "PID 1's memory then, RSS", "MiB"),
@@ -31,6 +31,11 @@ const ROWS: [(&str, &str, &str); 13] = [
     ("accept", "Accept=yes: one connection to its answer", "ms"),
     ("accept-cpu", "PID 1's CPU time for it", "ms"),
     ("accept-rate", "Accept=yes: connections a second, 8-way", "1/s"),
+    ("accept-rate-cpu", "PID 1's CPU time for one of them", "ms"),
+    ("bus", "D-Bus meanwhile, the longest of 50 answers", "ms"),
+    ("accept-exec", "Accept=yes with `Nice=`: one connection to its answer", "ms"),
+    ("accept-exec-cpu", "PID 1's CPU time for it", "ms"),
+    ("accept-exec-rate", "Accept=yes with `Nice=`: connections a second, 8-way", "1/s"),
     ("first", "Accept=no: first connection to its answer", "ms"),
     ("second", "Accept=no: a further connection", "ms"),
 ];
@@ -94,14 +99,34 @@ fn measure(root: &Path, init: &str, samples: &mut Samples, floor: &mut Samples) 
     add("accept", latency(&ask(&["accept-bench", "127.0.0.1:7101", &CONNECTIONS.to_string(), "1"])?)?);
     std::thread::sleep(Duration::from_millis(300));
     add("accept-cpu", (process.cpu_ms()? - cpu) / CONNECTIONS as f64);
+    let cpu = process.cpu_ms()?;
     let parallel = ask(&["accept-bench", "127.0.0.1:7101", "50", "8"])?;
     latency(&parallel)?;
     add("accept-rate", parallel[2]);
+    std::thread::sleep(Duration::from_millis(300));
+    add("accept-rate-cpu", (process.cpu_ms()? - cpu) / 400.0);
+    add("bus", bus_answer(&container)?);
+    let cpu = process.cpu_ms()?;
+    add("accept-exec", latency(&ask(&["accept-bench", "127.0.0.1:7104", &CONNECTIONS.to_string(), "1"])?)?);
+    std::thread::sleep(Duration::from_millis(300));
+    add("accept-exec-cpu", (process.cpu_ms()? - cpu) / CONNECTIONS as f64);
+    let parallel = ask(&["accept-bench", "127.0.0.1:7104", "50", "8"])?;
+    latency(&parallel)?;
+    add("accept-exec-rate", parallel[2]);
     add("first", latency(&ask(&["accept-bench", "127.0.0.1:7102", "1", "1"])?)?);
     add("second", latency(&ask(&["accept-bench", "127.0.0.1:7102", "20", "1"])?)?);
     measure_floor(&container, floor)?;
     container.kill()?;
     Ok(())
+}
+
+/// How long PID 1 takes to answer while connections come 8-way, at most. In milliseconds.
+fn bus_answer(container: &Container) -> Result<f64> {
+    let load = container.start(&[image::DEMO, "accept-bench", "127.0.0.1:7101", "100", "8"])?;
+    let text = container.start(&["/usr/bin/musterctl", "ping", "50"])?.wait(LIMIT)?.ok()?;
+    load.wait(LIMIT)?.ok()?;
+    let longest = text.split_whitespace().nth(2).context("musterctl ping printed nothing")?;
+    Ok(longest.parse::<f64>()? / 1e3)
 }
 
 /// What no manager could do better: accept, fork, exec.
@@ -120,17 +145,14 @@ fn measure_floor(container: &Container, floor: &mut Samples) -> Result<()> {
 /// The Debian root under an init, with the units that are measured.
 fn describe(root: &Path, init: &str) -> Result<Builder> {
     let mut builder = Container::builder(root).copy(&paths::release().join("muster-demo"), image::DEMO);
-    builder = if init == "systemd" {
-        builder.init("/usr/lib/systemd/systemd")
-    } else {
-        let files = image::installed_files();
-        files.iter().fold(builder, |builder, (from, to)| builder.copy(from, to)).init(image::MUSTER)
-    };
+    let files = image::installed_files();
+    builder = files.iter().fold(builder, |builder, (from, to)| builder.copy(from, to));
+    builder = builder.init(if init == "systemd" { "/usr/lib/systemd/systemd" } else { image::MUSTER });
     for (name, text) in units() {
         builder = builder.file(&format!("etc/systemd/system/{name}"), text);
     }
     let wants = "etc/systemd/system/multi-user.target.wants";
-    for name in ["bench-end.service", "bench-accept.socket", "bench-first.socket"] {
+    for name in ["bench-end.service", "bench-accept.socket", "bench-exec.socket", "bench-first.socket"] {
         builder = builder.link(&format!("{wants}/{name}"), &format!("/etc/systemd/system/{name}"));
     }
     Ok(builder)
@@ -156,6 +178,8 @@ fn units() -> Vec<(String, String)> {
         ("bench-many.target", many),
         ("bench-accept.socket", socket(7101, "yes")),
         ("bench-accept@.service", connection.to_string()),
+        ("bench-exec.socket", socket(7104, "yes")),
+        ("bench-exec@.service", connection.to_string() + "Nice=1\n"),
         ("bench-first.socket", socket(7102, "no")),
         ("bench-first.service", serve.to_string()),
     ]

@@ -124,7 +124,10 @@ fn ping(count: usize, out: &mut impl Write) -> Result<(), Failure> {
         std::thread::sleep(Duration::from_millis(10));
     }
     times.sort_unstable();
-    let at = |hundredths: usize| times.get(times.len() * hundredths / 100).copied().unwrap_or_default();
+    let at = |hundredths: usize| {
+        let index = times.len().saturating_mul(hundredths) / 100;
+        times.get(index).copied().unwrap_or_default()
+    };
     Ok(writeln!(out, "{} {} {}", at(50), at(99), times.last().copied().unwrap_or_default())?)
 }
 

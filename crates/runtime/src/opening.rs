@@ -119,7 +119,7 @@ impl Runtime {
             let quoted =
                 |(_, _, value): &&(&String, u32, String)| !value.is_empty() && complaint.contains(value);
             let only = if let [only] = lines.as_slice() { Some(only) } else { None };
-            lines.iter().filter(quoted).last().or(only).map(|(path, line, _)| format!("{path}:{line}: "))
+            lines.iter().rfind(quoted).or(only).map(|(path, line, _)| format!("{path}:{line}: "))
         };
         found().unwrap_or_default() + complaint
     }

@@ -200,9 +200,10 @@ pub fn release_code() {
                 continue;
             }
             let begin = base.wrapping_add(header.p_vaddr) & !4095;
-            let end = base.wrapping_add(header.p_vaddr).wrapping_add(header.p_filesz);
+            let length =
+                base.wrapping_add(header.p_vaddr).wrapping_add(header.p_filesz).wrapping_sub(begin) as usize;
             // SAFETY: the range is code, mapped from the program's file and never written, so dropping loses nothing.
-            unsafe { libc::madvise(begin as *mut libc::c_void, end.wrapping_sub(begin) as usize, libc::MADV_DONTNEED) };
+            unsafe { libc::madvise(begin as *mut libc::c_void, length, libc::MADV_DONTNEED) };
         }
         1
     }

@@ -617,12 +617,9 @@ fn append(text: &mut [u8], byte: u8) {
 }
 
 fn digits(text: &mut [u8], number: u64) {
-    let mut scale: u64 = 1;
-    while number / scale >= 10 {
-        scale = scale.wrapping_mul(10);
-    }
-    while scale > 0 {
-        append(text, b'0'.wrapping_add(((number / scale) % 10) as u8));
+    let mut scale = 10_u64.pow(number.checked_ilog10().unwrap_or(0));
+    while let Some(leading) = number.checked_div(scale) {
+        append(text, b'0'.wrapping_add((leading % 10) as u8));
         scale /= 10;
     }
 }
