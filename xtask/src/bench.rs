@@ -307,11 +307,15 @@ mod tests {
 
     #[test]
     fn a_failed_measurement_is_shown() {
-        let there = Samples::from([("boot", vec![300.0, 100.0, 200.0])]);
-        let here = Samples::from([("boot", vec![100.0]), ("rss", vec![4.0])]);
+        let there = Samples::from([("boot", vec![300.0, 100.0, 200.0]), ("bus", vec![f64::INFINITY])]);
+        let here = Samples::from([("boot", vec![100.0]), ("rss", vec![4.0]), ("bus", vec![5.0])]);
         let text = table(&[there, here], &Samples::new(), 3);
         assert!(text.contains("| time to the default target | ms | 200 | 100 | 0.50 |  |"), "{text}");
-        assert!(text.contains("| PID 1's memory then, RSS | MiB | failed | 4.00 |  |  |"), "{text}");
+        assert!(
+            text.contains("| PID 1's memory when the boot is over, RSS | MiB | failed | 4.00 |  |  |"),
+            "{text}"
+        );
+        assert!(text.contains("| ms | no answer | 5.00 |  |  |"), "{text}");
     }
 
     #[test]

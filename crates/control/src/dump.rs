@@ -30,7 +30,7 @@ pub fn text(manager: &Manager, patterns: &[String]) -> String {
 
 fn write_unit(out: &mut String, unit: &Unit) -> std::fmt::Result {
     writeln!(out, "-> Unit {}:", unit.name)?;
-    writeln!(out, "\tDescription: {}", crate::unit::description(unit))?;
+    writeln!(out, "\tDescription: {}", unit.description())?;
     writeln!(out, "\tUnit Load State: {}", unit.file.load_state.as_str())?;
     writeln!(out, "\tUnit Active State: {} ({})", unit.active_state().as_str(), unit.sub_state())?;
     for path in unit.file.fragment_path.iter().chain(&unit.file.drop_in_paths) {

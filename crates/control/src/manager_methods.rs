@@ -178,7 +178,7 @@ fn write_unit(manager: &Manager, unit: &Unit, out: &mut Out<'_>) {
     let job = unit.job.or(unit.nop_job).and_then(|id| manager.state().jobs.get(&id));
     out.structure(|out| {
         out.str(unit.name.as_str());
-        out.str(&crate::unit::description(unit));
+        out.str(&unit.description());
         out.str(unit.file.load_state.as_str());
         out.str(unit.active_state().as_str());
         out.str(unit.sub_state());

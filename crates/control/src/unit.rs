@@ -7,17 +7,9 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_graph::Dependency;
-use muster_manager::state::{Kind, Unit};
+use muster_manager::state::Kind;
 use muster_unit::{Body, LoadState, ServiceType, UnitKind};
 use std::collections::BTreeSet;
-
-/// `Description=`, or the name where there is none.
-pub fn description(unit: &Unit) -> String {
-    match unit.file.unit.description.as_deref() {
-        Some(text) if !text.is_empty() => text.to_owned(),
-        _ => unit.name.to_string(),
-    }
-}
 
 fn names(u: &UnitView<'_>) -> Vec<String> {
     let mut names: BTreeSet<&str> = u.unit.file.names.iter().map(|name| name.as_str()).collect();
@@ -228,7 +220,7 @@ properties! {
         RequiresMountsFor "as" Const = u.unit.file.unit.requires_mounts_for;
         WantsMountsFor "as" Const = u.unit.file.unit.wants_mounts_for;
         Documentation "as" Const = u.unit.file.unit.documentation;
-        Description "s" Const = description(u.unit);
+        Description "s" Const = u.unit.description().into_owned();
         AccessSELinuxContext "s" Const = "";
         LoadState "s" Const = u.unit.file.load_state.as_str();
         ActiveState "s" Change = u.unit.active_state();

@@ -68,6 +68,8 @@ pub struct OpenError {
 pub struct Peer {
     /// The tail of the instance name after the connection number, as systemd forms it.
     pub instance_tail: String,
+    /// The far end as people read it: `127.0.0.1:4711`, `[::1]:4711`, `PID 71/UID 0`. Part of the instance's description.
+    pub description: String,
     /// `REMOTE_ADDR`, where the address family has one.
     pub remote_addr: Option<String>,
     /// `REMOTE_PORT`.

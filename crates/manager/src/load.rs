@@ -40,6 +40,7 @@ impl Manager {
             linked.push(id);
         }
         for id in &linked {
+            self.tie_to_its_socket(*id);
             self.order_target_after_its_parts(*id);
             self.order_targets_that_want(*id);
         }
@@ -151,6 +152,14 @@ impl Manager {
                 }
             };
             self.state.graph.add(id, kind, other);
+        }
+    }
+
+    /// The service of a connection knows its socket, which its file does not name.
+    pub(crate) fn tie_to_its_socket(&mut self, id: UnitId) {
+        let Some(socket) = self.service(id).and_then(|service| service.accepted_from) else { return };
+        for kind in [Dependency::After, Dependency::TriggeredBy] {
+            self.state.graph.add(id, kind, socket);
         }
     }
 

@@ -68,15 +68,9 @@ impl Manager {
     /// `nginx.service - A high performance web server`, as systemd shows units to people.
     fn title(&self, id: UnitId) -> String {
         let Some(unit) = self.state.units.get(&id) else { return String::new() };
-        match unit
-            .file
-            .unit
-            .description
-            .as_deref()
-            .filter(|text| !text.is_empty() && *text != unit.name.as_str())
-        {
-            Some(text) => format!("{} - {text}", unit.name),
-            None => unit.name.to_string(),
+        match unit.description() {
+            text if text == unit.name.as_str() => text.into_owned(),
+            text => format!("{} - {text}", unit.name),
         }
     }
 

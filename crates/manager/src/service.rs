@@ -250,6 +250,9 @@ impl Manager {
             CommandList::ExecStopPost,
         ];
         let alone = self.commands(id, CommandList::ExecStart).len() == 1
+            && self
+                .service_config(id)
+                .is_some_and(|(_, section)| section.restart == muster_unit::Restart::No)
             && needed_later.iter().all(|list| self.commands(id, *list).is_empty());
         let service = self.service_mut(id).filter(|_| alone);
         if let Some(fd) = service.and_then(|service| service.connection.take()) {

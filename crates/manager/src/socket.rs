@@ -501,6 +501,9 @@ impl Manager {
         let instance = format!("{number}-{}", peer.instance_tail);
         let Some(name) = self.instance_name(id, &instance) else { return self.refuse(fd) };
         let service = self.load_instance(&name, source);
+        if !self.connection_can_be_served(id, service) {
+            return self.refuse(fd);
+        }
         if let Some(socket) = self.socket_mut(id) {
             socket.accepted = socket.accepted.saturating_add(1);
             socket.connections = socket.connections.saturating_add(1);
@@ -513,12 +516,33 @@ impl Manager {
             service.peer = Some(peer);
             service.accepted_from = Some(id);
         }
+        self.tie_to_its_socket(service);
         self.touch(id);
         let cause = format!("connection {number} on {}", self.unit_name(id));
         if !self.request_quietly(service, JobType::Start, JobMode::Replace, &cause) {
             self.connection_ended(service);
             self.run_is_over(service);
         }
+    }
+
+    /// Without a template no connection is ever served: the socket fails, and clients see it.
+    fn connection_can_be_served(&mut self, id: UnitId, service: UnitId) -> bool {
+        let why = match self.state.units.get(&service).map(|unit| (&unit.file, &unit.name)) {
+            Some((file, _)) if file.load_state == LoadState::Loaded => return true,
+            Some((file, _)) if file.load_state == LoadState::Masked => {
+                "Connection service unit is masked, refusing.".to_owned()
+            }
+            Some((file, name)) => {
+                let error = file.load_error.clone().unwrap_or_else(|| format!("Unit {name} not found."));
+                format!("Failed to load connection service unit: {error}")
+            }
+            None => return false,
+        };
+        let text = format!("{}: {why}", self.unit_name(id));
+        self.log(Level::Error, Some(id), text);
+        self.state.gc_queue.insert(service);
+        self.socket_stop_with(id, UnitResult::Resources);
+        false
     }
 
     fn refuse(&mut self, fd: FdId) {
@@ -559,10 +583,12 @@ impl Manager {
         format!("{}@{instance}.service", name.prefix()).parse().ok()
     }
 
-    /// An instance of an `Accept=yes` socket changed; when it ended its place is free.
+    /// An instance of an `Accept=yes` socket changed; when it ended for good its place is free.
     pub(crate) fn accepted_instance_changed(&mut self, service: UnitId) {
-        let down = matches!(self.active_state(service), ActiveState::Inactive | ActiveState::Failed);
-        if down && self.service(service).is_some_and(|service| service.accepted_from.is_some()) {
+        let over = |service: &crate::state::Service| {
+            matches!(service.sub, ServiceSub::Dead | ServiceSub::Failed) && service.accepted_from.is_some()
+        };
+        if self.service(service).is_some_and(over) {
             self.connection_ended(service);
         }
     }
@@ -572,6 +598,9 @@ impl Manager {
         let Some(instance) = self.service_mut(service) else { return };
         let Some(socket) = instance.accepted_from.take() else { return };
         let source = instance.peer.as_ref().map(|peer| peer.source.clone()).unwrap_or_default();
+        if let Some(fd) = instance.connection.take() {
+            self.refuse(fd);
+        }
         if let Some(socket) = self.socket_mut(socket) {
             socket.connections = socket.connections.saturating_sub(1);
             if let Some(count) = socket.by_source.get_mut(&source) {
@@ -623,6 +652,10 @@ impl Manager {
 
     /// The service was started too often: traffic must not go on trying.
     pub(crate) fn sockets_of_start_limit(&mut self, service: UnitId) {
+        if self.service(service).is_some_and(|service| service.peer.is_some()) {
+            // Its end concerns one connection, not the socket.
+            return;
+        }
         let sockets: Vec<UnitId> = self.state.graph.of(service, Dependency::TriggeredBy).collect();
         for id in sockets {
             if matches!(self.socket_sub(id), SocketSub::Running | SocketSub::Listening) {

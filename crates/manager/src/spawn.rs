@@ -261,7 +261,8 @@ impl Manager {
         let mut close = Vec::new();
         let mut made = false;
         if let Kind::Service(service) = &mut unit.kind {
-            close.extend(service.connection.take());
+            // Each restart serves the same connection.
+            close.extend(if waiting { None } else { service.connection.take() });
             made = std::mem::take(&mut service.directories_made);
             let keep_store = matches!(&unit.file.body, muster_unit::Body::Service(section) if section.keeps_fd_store_when_stopped());
             if !waiting

@@ -10,6 +10,7 @@ use muster_graph::job::Job;
 use muster_graph::{Graph, JobId, UnitId};
 use muster_unit::{ExecCommand, Listen, UnitFile, UnitName};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -559,6 +560,19 @@ impl Default for Facts {
 }
 
 impl Unit {
+    /// `Description=`, or the name; the service of a connection says who is at the far end.
+    pub fn description(&self) -> Cow<'_, str> {
+        let own = self.file.unit.description.as_deref().filter(|text| !text.is_empty());
+        let peer = match &self.kind {
+            Kind::Service(service) => service.peer.as_ref().map(|peer| peer.description.as_str()),
+            _ => None,
+        };
+        match (own, peer.filter(|peer| !peer.is_empty())) {
+            (Some(own), Some(peer)) => Cow::Owned(format!("{own} ({peer})")),
+            (own, peer) => Cow::Borrowed(own.or(peer).unwrap_or(self.name.as_str())),
+        }
+    }
+
     fn is_idle_service(&self) -> bool {
         matches!(&self.file.body, muster_unit::Body::Service(section)
             if section.effective_type() == muster_unit::ServiceType::Idle)

@@ -84,6 +84,7 @@ impl Runtime {
                     let fd = self.fds.insert(fd);
                     let peer = Peer {
                         instance_tail: peer.instance_tail,
+                        description: peer.description,
                         remote_addr: peer.remote_addr,
                         remote_port: peer.remote_port,
                         cookie: peer.cookie,

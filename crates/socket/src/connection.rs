@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub struct PeerInfo {
     /// Tail of the instance name: what comes after the connection's number.
     pub instance_tail: String,
+    /// How the far end is called where people read it: an address with its port, or a process with its user.
+    pub description: String,
     /// `REMOTE_ADDR`.
     pub remote_addr: Option<String>,
     /// `REMOTE_PORT`.
@@ -86,6 +88,11 @@ fn by_inet(here: Option<&SockaddrStorage>, there: Option<&SockaddrStorage>) -> O
     let instance_tail = format!("{here}:{here_port}-{there}:{port}");
     Some(PeerInfo {
         instance_tail,
+        description: if there.contains(':') {
+            format!("[{there}]:{port}")
+        } else {
+            format!("{there}:{port}")
+        },
         remote_addr: Some(there.clone()),
         remote_port: Some(port.into()),
         cookie: 0,
@@ -97,6 +104,7 @@ fn by_vsock(here: Option<&SockaddrStorage>, there: Option<&SockaddrStorage>) -> 
     let (here, there) = (here?.as_vsock_addr()?, there?.as_vsock_addr()?);
     Some(PeerInfo {
         instance_tail: format!("{}:{}-{}:{}", here.cid(), here.port(), there.cid(), there.port()),
+        description: format!("vsock:{}:{}", there.cid(), there.port()),
         remote_addr: Some(format!("vsock:{}", there.cid())),
         remote_port: Some(there.port()),
         cookie: 0,
@@ -108,6 +116,7 @@ fn by_unix(fd: BorrowedFd<'_>, there: Option<&SockaddrStorage>) -> Option<PeerIn
     let found = getsockopt(&fd, sockopt::PeerCredentials).ok()?;
     Some(PeerInfo {
         instance_tail: format!("{}-{}", found.pid(), found.uid()),
+        description: format!("PID {}/UID {}", found.pid(), found.uid()),
         remote_addr: there.and_then(|there| unix_name(there.as_unix_addr()?)),
         source: format!("uid {}", found.uid()),
         ..PeerInfo::default()
