@@ -144,14 +144,6 @@ fn job_running_timeout(u: &UnitView<'_>) -> i128 {
     or(&u.unit.file.unit.job_running_timeout_sec, default)
 }
 
-fn on_failure_job_mode(u: &UnitView<'_>) -> &'static str {
-    if u.unit.file.unit.on_failure_isolate {
-        "isolate"
-    } else {
-        u.unit.file.unit.on_failure_job_mode.as_str()
-    }
-}
-
 /// Whether isolating another unit leaves this one; the default depends on the type.
 fn ignore_on_isolate(u: &UnitView<'_>) -> bool {
     u.unit.file.unit.ignore_on_isolate.unwrap_or_else(|| {
@@ -256,7 +248,7 @@ properties! {
         DefaultDependencies "b" Const = u.unit.file.unit.default_dependencies;
         SurviveFinalKillSignal "b" Const = u.unit.file.unit.survive_final_kill_signal;
         OnSuccessJobMode "s" Const = u.unit.file.unit.on_success_job_mode.as_str();
-        OnFailureJobMode "s" Const = on_failure_job_mode(u);
+        OnFailureJobMode "s" Const = u.unit.file.unit.failure_job_mode().as_str();
         IgnoreOnIsolate "b" Const = ignore_on_isolate(u);
         NeedDaemonReload "b" Never = need_daemon_reload(u);
         Markers "as" Never = ();

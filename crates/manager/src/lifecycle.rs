@@ -166,13 +166,18 @@ impl Manager {
         if handlers.is_empty() {
             return;
         }
+        let mode = self.state.units.get(&id).map(|unit| match kind {
+            Dependency::OnFailure => unit.file.unit.failure_job_mode(),
+            _ => unit.file.unit.on_success_job_mode,
+        });
+        let mode = mode.and_then(|mode| JobMode::parse(mode.as_str())).unwrap_or(JobMode::Replace);
         let details = self.monitor_details(id);
         let cause = format!("{}= of {}: {why}", kind.name(), self.unit_name(id));
         for handler in handlers {
             if let Some(unit) = self.state.units.get_mut(&handler) {
                 unit.activation_details.clone_from(&details);
             }
-            self.request_quietly(handler, JobType::Start, JobMode::Replace, &cause);
+            self.request_quietly(handler, JobType::Start, mode, &cause);
         }
     }
 

@@ -305,7 +305,7 @@ impl Manager {
             && !unit.perpetual
             && unit.references == 0
             && unit.pending_conditions.is_none()
-            && !matches!(&unit.kind, Kind::Service(service) if !service.fd_store.is_empty() || service.accepted_from.is_some() || service.control.is_some() || service.main.is_some())
+            && !matches!(&unit.kind, Kind::Service(service) if service.accepted_from.is_some() || service.control.is_some() || service.main.is_some())
             && !self.state.graph.is_named_by_others(id)
     }
 
@@ -322,7 +322,12 @@ impl Manager {
             .flat_map(|kind| self.state.graph.of(id, *kind).collect::<Vec<_>>())
             .collect();
         self.state.graph.remove_unit(id);
-        self.state.units.remove(&id);
+        if let Some(Kind::Service(service)) = self.state.units.remove(&id).map(|unit| unit.kind) {
+            let fds: Vec<_> = service.fd_store.iter().map(|stored| stored.fd).collect();
+            if !fds.is_empty() {
+                self.effects.push_back(Effect::CloseFds { fds });
+            }
+        }
         self.follow_deadline(id);
         for alias in file.names.iter().chain([&name]) {
             if self.state.names.get(alias) == Some(&id) {

@@ -144,7 +144,8 @@ impl Manager {
                 fds.extend(self.socket_fds(socket));
             }
         }
-        fds.extend(service.fd_store.iter().map(|stored| (stored.fd, stored.name.clone())));
+        // The last that was stored comes first.
+        fds.extend(service.fd_store.iter().rev().map(|stored| (stored.fd, stored.name.clone())));
         fds
     }
 
@@ -264,15 +265,13 @@ impl Manager {
             // Each restart serves the same connection.
             close.extend(if waiting { None } else { service.connection.take() });
             made = std::mem::take(&mut service.directories_made);
-            let keep_store = matches!(&unit.file.body, muster_unit::Body::Service(section) if section.keeps_fd_store_when_stopped());
-            if !waiting
-                && !keep_store
-                && unit.job.is_none_or(|job| {
-                    self.state.jobs.get(&job).is_none_or(|job| {
-                        job.kind != muster_graph::JobType::Restart && job.kind != muster_graph::JobType::Start
-                    })
-                })
-            {
+            let restarts = waiting
+                || unit.job.and_then(|job| self.state.jobs.get(&job)).is_some_and(|job| {
+                    matches!(job.kind, muster_graph::JobType::Restart | muster_graph::JobType::Start)
+                });
+            let keeps = matches!(&unit.file.body, muster_unit::Body::Service(section)
+                if section.keeps_fd_store(restarts));
+            if !keeps {
                 close.extend(service.fd_store.drain(..).map(|stored| stored.fd));
             }
         }

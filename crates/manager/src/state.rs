@@ -587,6 +587,9 @@ impl Unit {
             _ => "dead",
         };
         match (&self.kind, self.name.kind()) {
+            (Kind::Service(service), _) if service.sub == ServiceSub::Dead && !service.fd_store.is_empty() => {
+                "dead-resources-pinned"
+            }
             (Kind::Service(service), _) => service.sub.as_str(),
             (Kind::Socket(socket), _) => socket.sub.as_str(),
             (Kind::Mount(mount), _) if mount.phase != MountPhase::Settled => mount.phase.as_str(),

@@ -22,7 +22,9 @@ pub use socket::SocketSection;
 pub use unit::{InstallSection, UnitSection};
 
 use crate::setting::Context;
-use crate::value::{Condition, ConditionKind, FdStorePreserve, Listen, ListenKind, PrivateTmp, ServiceType};
+use crate::value::{
+    Condition, ConditionKind, FdStorePreserve, JobModeWord, Listen, ListenKind, PrivateTmp, ServiceType,
+};
 
 /// Whether a directive does something in this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,9 +283,21 @@ impl ServiceSection {
         }
     }
 
-    /// Whether stored descriptors outlive a full stop.
-    pub fn keeps_fd_store_when_stopped(&self) -> bool {
-        self.file_descriptor_store_preserve == FdStorePreserve::Yes
+    /// Whether stored descriptors outlive the end of a run, with or without another one to follow.
+    pub fn keeps_fd_store(&self, restarts: bool) -> bool {
+        match self.file_descriptor_store_preserve {
+            FdStorePreserve::Yes => true,
+            // How a run ended makes no difference in this version.
+            FdStorePreserve::Restart | FdStorePreserve::OnSuccess => restarts,
+            FdStorePreserve::No => false,
+        }
+    }
+}
+
+impl UnitSection {
+    /// `OnFailureJobMode=`, or what its older form `OnFailureIsolate=` says.
+    pub fn failure_job_mode(&self) -> JobModeWord {
+        if self.on_failure_isolate { JobModeWord::Isolate } else { self.on_failure_job_mode }
     }
 }
 

@@ -43,7 +43,7 @@ section! {
         "NonBlocking" => non_blocking: bool = false, Applied Raw;
         "BusName" => bus_name: Option<String> = None, Stored Expand;
         "FileDescriptorStoreMax" => file_descriptor_store_max: u32 = 0, Applied Raw;
-        "FileDescriptorStorePreserve" => file_descriptor_store_preserve: FdStorePreserve = Default::default(), Stored Raw;
+        "FileDescriptorStorePreserve" => file_descriptor_store_preserve: FdStorePreserve = Default::default(), Applied Raw;
         "LUOSession" => luo_session: Vec<String> = Default::default(), Stored Raw;
         "NotifyAccess" => notify_access: Option<NotifyAccess> = None, Applied Raw;
         "Sockets" => sockets: Vec<UnitName> = Default::default(), Applied Expand;

@@ -35,9 +35,9 @@ section! {
         "AllowIsolate" => allow_isolate: bool = false, Applied Raw;
         "DefaultDependencies" => default_dependencies: bool = true, Applied Raw;
         "SurviveFinalKillSignal" => survive_final_kill_signal: bool = false, Stored Raw;
-        "OnSuccessJobMode" => on_success_job_mode: JobModeWord = JobModeWord::Fail, Stored Raw;
-        "OnFailureJobMode" => on_failure_job_mode: JobModeWord = Default::default(), Stored Raw;
-        "OnFailureIsolate" => on_failure_isolate: bool = false, Stored Raw;
+        "OnSuccessJobMode" => on_success_job_mode: JobModeWord = JobModeWord::Fail, Applied Raw;
+        "OnFailureJobMode" => on_failure_job_mode: JobModeWord = Default::default(), Applied Raw;
+        "OnFailureIsolate" => on_failure_isolate: bool = false, Applied Raw;
         "IgnoreOnIsolate" => ignore_on_isolate: Option<bool> = None, Applied Raw;
         "JobTimeoutSec" => job_timeout_sec: Option<Timespan> = None, Applied Raw;
         "JobRunningTimeoutSec" => job_running_timeout_sec: Option<Timespan> = None, Applied Raw;
