@@ -116,7 +116,12 @@ impl Manager {
         }
         match self.state.transient.get(name) {
             Some(text) => muster_unit::load_text(name, text, source, &facts.specifiers),
-            None => muster_unit::load(name, source, &facts.specifiers),
+            None => {
+                let file = muster_unit::load(name, source, &facts.specifiers);
+                let mounted = || self.file_of_mounted(name, source);
+                let found = file.load_state != LoadState::NotFound;
+                if found { file } else { mounted().unwrap_or(file) }
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use crate::jobs::Started;
 use crate::manager::Manager;
 use crate::state::{ActiveState, Kind, MountPhase, MountState, Process, Simple};
 use muster_graph::{JobResult, UnitId};
-use muster_unit::{ExecCommand, LoadState, MountSection, UnitKind, UnitName};
+use muster_unit::{ExecCommand, LoadState, MountSection, UnitFile, UnitKind, UnitName};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -114,13 +114,25 @@ impl Manager {
     /// The unit of a mount. Without a file of its own it is what the kernel says of it.
     fn load_mount(&mut self, mount: &MountPoint, source: &dyn muster_unit::Source) {
         let id = self.load(&mount.unit, source);
-        let Some(unit) =
-            self.state.units.get_mut(&id).filter(|unit| unit.file.load_state == LoadState::NotFound)
-        else {
+        if self.state.units.get(&id).is_none_or(|unit| unit.file.load_state != LoadState::NotFound) {
             return;
-        };
-        let file = Rc::make_mut(&mut unit.file);
+        }
+        let file = Rc::new(self.file_of_mount(mount, source));
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.file = file;
+        }
+        self.relink(id, source);
+    }
+
+    /// What the unit file of a mount that somebody else made would say, with its drop-ins.
+    fn file_of_mount(&self, mount: &MountPoint, source: &dyn muster_unit::Source) -> UnitFile {
+        let place = mount.place.replace('%', "%%");
+        let text = format!("[Unit]\nDescription={place}\n[Mount]\nWhat=mounted\nWhere={place}\n");
+        let mut file = muster_unit::load_text(&mount.unit, &text, source, &self.state.facts.specifiers);
+        // It is there, whatever characters its name has.
         file.load_state = LoadState::Loaded;
+        file.load_error = None;
+        file.fragment_path = None;
         let section = Rc::make_mut(&mut file.unit);
         section.source_path = Some("/proc/self/mountinfo".to_owned());
         section.default_dependencies &= !is_extrinsic(&mount.place);
@@ -130,7 +142,20 @@ impl Manager {
             section.type_ = Some(mount.fs_type.clone());
             section.options = Some(mount.options.clone());
         }
-        self.relink(id, source);
+        file
+    }
+
+    /// The same by name, for what is mounted now.
+    pub(crate) fn file_of_mounted(
+        &self,
+        name: &UnitName,
+        source: &dyn muster_unit::Source,
+    ) -> Option<UnitFile> {
+        let id = self.state.names.get(name)?;
+        match &self.state.units.get(id)?.kind {
+            Kind::Mount(mount) => Some(self.file_of_mount(mount.mounted.as_ref()?, source)),
+            Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) => None,
+        }
     }
 
     fn set_mounted(&mut self, id: UnitId, mounted: Option<MountPoint>) {

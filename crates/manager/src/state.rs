@@ -587,7 +587,9 @@ impl Unit {
             _ => "dead",
         };
         match (&self.kind, self.name.kind()) {
-            (Kind::Service(service), _) if service.sub == ServiceSub::Dead && !service.fd_store.is_empty() => {
+            (Kind::Service(service), _)
+                if service.sub == ServiceSub::Dead && !service.fd_store.is_empty() =>
+            {
                 "dead-resources-pinned"
             }
             (Kind::Service(service), _) => service.sub.as_str(),
