@@ -15,6 +15,12 @@ fn assignments(list: &[(String, String)]) -> Vec<String> {
     list.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
+/// A directory that may be missing has a `!` before it.
+fn working_directory(u: &UnitView<'_>) -> String {
+    let said = u.exec().working_directory.clone().unwrap_or_default();
+    said.strip_prefix('-').map_or_else(|| said.clone(), |path| format!("!{path}"))
+}
+
 fn environment_file(file: &EnvironmentFile, out: &mut Out<'_>) {
     out.structure(|out| {
         out.str(&file.path);
@@ -314,7 +320,7 @@ properties! {
         LimitRTPRIOSoft "t" Const [live] = limit(u, u.exec().limit_rtprio, "LimitRTPRIO", true);
         LimitRTTIME "t" Const [live] = limit(u, u.exec().limit_rttime, "LimitRTTIME", false);
         LimitRTTIMESoft "t" Const [live] = limit(u, u.exec().limit_rttime, "LimitRTTIME", true);
-        WorkingDirectory "s" Const = u.exec().working_directory;
+        WorkingDirectory "s" Const = working_directory(u);
         RootDirectory "s" Const = u.exec().root_directory;
         RootImage "s" Const = u.exec().root_image;
         RootImageOptions "a(ss)" Const = Empty;

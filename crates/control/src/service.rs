@@ -54,8 +54,8 @@ fn timeout_stop(u: &UnitView<'_>) -> i128 {
 
 /// Infinite until a service without a watchdog first runs, then 0: systemd shows it so.
 fn watchdog(u: &UnitView<'_>) -> i128 {
-    let unset = if u.service_state().main.is_some() { 0 } else { UNSET };
-    let configured = or(&u.service().watchdog_sec, unset);
+    let begun = u.unit.inactive_exit.monotonic_usec > u.unit.inactive_enter.monotonic_usec;
+    let configured = if begun { or(&u.service().watchdog_sec, 0) } else { UNSET };
     or(&u.service_state().watchdog_override_usec, configured)
 }
 

@@ -339,7 +339,9 @@ impl Manager {
         unit.condition_each = results.iter().map(|result| if *result { 1 } else { -1 }).collect();
         let verdict = |asserts: bool| crate::conditions::verdict(&conditions, results, asserts);
         (unit.condition_result, unit.condition_stamp) = (verdict(false).is_none(), stamp);
-        (unit.assert_result, unit.assert_stamp) = (verdict(true).is_none(), stamp);
+        if unit.condition_result {
+            (unit.assert_result, unit.assert_stamp) = (verdict(true).is_none(), stamp);
+        }
         let Some(job) = unit.job.filter(|job| {
             self.state.jobs.get(job).is_some_and(|job| job.running && job.kind == JobType::Start)
         }) else {

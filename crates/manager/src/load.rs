@@ -569,6 +569,11 @@ fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
     if logs(&exec.standard_output) || logs(&exec.standard_error) {
         after.push("systemd-journald.socket");
     }
+    let kept =
+        [&exec.state_directory, &exec.cache_directory, &exec.logs_directory, &exec.configuration_directory];
+    if kept.iter().any(|directories| !directories.is_empty()) {
+        after.push("systemd-remount-fs.service");
+    }
     if exec.private_tmp_is_set() {
         after.push("systemd-tmpfiles-setup.service");
     }

@@ -57,6 +57,10 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
     let mut file = UnitFile::not_found(id.clone());
     file.names.insert(name.clone());
     file.names.extend(source.aliases(&id));
+    if let Some((template, instance)) = id.template().zip(id.instance()) {
+        let others = source.aliases(&template).into_iter().filter(UnitName::is_template);
+        file.names.extend(others.filter_map(|other| other.with_instance(instance)));
+    }
     let text = match found {
         Lookup::Masked(path) => {
             file.load_state = LoadState::Masked;
@@ -423,8 +427,9 @@ fn places(file: &UnitFile) -> Vec<String> {
     }
     if let Body::Mount(_) = &file.body {
         let place = crate::value::path_unescape(file.id.stem());
-        let parent = place.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty());
-        places.extend(parent.map(str::to_owned));
+        let parent = place.rsplit_once('/').filter(|(_, last)| !last.is_empty()).map(|(parent, _)| parent);
+        places
+            .extend(parent.map(|parent| if parent.is_empty() { "/".to_owned() } else { parent.to_owned() }));
     }
     if let Some(exec) = file.exec.as_ref().filter(|_| file.executes()) {
         let below = |base: &str, directories: &[ExecDirectory]| -> Vec<String> {
@@ -479,10 +484,15 @@ fn settle(file: &mut UnitFile) {
     }
     let places = places(file);
     let private_tmp = file.exec.as_ref().is_some_and(|exec| exec.private_tmp_is_set());
+    let wished = file.exec.as_ref().and_then(|exec| exec.working_directory.as_ref()?.strip_prefix('-'));
+    let wished = wished.filter(|path| path.starts_with('/')).map(str::to_owned);
     let unit = Rc::make_mut(&mut file.unit);
     if private_tmp {
         unit.wants_mounts_for.extend(["/tmp", "/var/tmp"].map(str::to_owned));
     }
+    unit.wants_mounts_for.extend(wished);
+    // The one is the limit of the other too.
+    unit.job_running_timeout_sec = unit.job_running_timeout_sec.or(unit.job_timeout_sec);
     endless(&mut unit.job_timeout_sec);
     endless(&mut unit.job_running_timeout_sec);
     unit.requires_mounts_for.extend(places);

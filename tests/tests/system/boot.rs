@@ -20,6 +20,22 @@ pub fn cases() -> Vec<Case> {
         Case::new("boot/reboot", |ground| end_by(ground, "systemctl reboot --force", Exit::Signal(1))),
         Case::new("boot/sigrtmin", poweroff_signal),
         Case::new("boot/properties", same_properties),
+        Case::new("boot/failure-action", |ground| {
+            let unit = r"[Unit]\nFailureAction=exit-force\nFailureActionExitStatus=7\n[Service]\nExecStart=/bin/false";
+            end_by_unit(ground, unit, Exit::Code(7))
+        }),
+        Case::new("boot/success-action", |ground| {
+            let unit = r"[Unit]\nSuccessAction=poweroff-force\n[Service]\nExecStart=/bin/true";
+            end_by_unit(ground, unit, Exit::Signal(2))
+        }),
+        Case::new("boot/start-limit-action", |ground| {
+            let unit = r"[Unit]\nStartLimitBurst=2\nStartLimitAction=reboot-force\n[Service]\nRestart=always\nRestartSec=1ms\nExecStart=/bin/true";
+            end_by_unit(ground, unit, Exit::Signal(1))
+        }),
+        Case::new("boot/job-timeout-action", |ground| {
+            let unit = r"[Unit]\nJobTimeoutSec=200ms\nJobTimeoutAction=exit-force\n[Service]\nType=oneshot\nExecStart=/bin/sleep 1000";
+            end_by_unit(ground, unit, Exit::Code(0))
+        }),
     ]
 }
 
@@ -124,6 +140,15 @@ fn end_by(ground: &Ground, command: &str, wanted: Exit) -> Result<Outcome> {
 }
 
 /// SIGRTMIN+4 to process 1 is poweroff.target (systemd(1)).
+/// What one unit does to the whole.
+fn end_by_unit(ground: &Ground, unit: &str, wanted: Exit) -> Result<Outcome> {
+    let file = "/run/systemd/system/end.service";
+    let command = format!(
+        "printf '{unit}\\n' > {file}; systemctl daemon-reload; systemctl start --no-block end.service"
+    );
+    end_by(ground, &command, wanted)
+}
+
 fn poweroff_signal(ground: &Ground) -> Result<Outcome> {
     let mut container = booted(basic(ground.debian()))?;
     container.exec(&["kill", "-s", "RTMIN+4", "1"])?.ok()?;

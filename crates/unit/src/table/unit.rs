@@ -41,7 +41,7 @@ section! {
         "IgnoreOnIsolate" => ignore_on_isolate: Option<bool> = None, Applied Raw;
         "JobTimeoutSec" => job_timeout_sec: Option<Timespan> = None, Applied Raw;
         "JobRunningTimeoutSec" => job_running_timeout_sec: Option<Timespan> = None, Applied Raw;
-        "JobTimeoutAction" => job_timeout_action: EmergencyAction = Default::default(), Stored Raw;
+        "JobTimeoutAction" => job_timeout_action: EmergencyAction = Default::default(), Applied Raw;
         "JobTimeoutRebootArgument" => job_timeout_reboot_argument: Option<String> = None, Stored Expand;
         "StartLimitIntervalSec" | "StartLimitInterval" => start_limit_interval_sec: Option<Timespan> = None, Applied Raw;
         "StartLimitBurst" => start_limit_burst: Option<u32> = None, Applied Raw;
