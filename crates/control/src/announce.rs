@@ -9,7 +9,7 @@ use crate::table::{Emits, Interface};
 use crate::view::{JobView, Live, ManagerView, UnitView};
 use crate::{interfaces, path, wire};
 use muster_bus::{Incoming, Outgoing};
-use muster_graph::JobId;
+use muster_graph::{JobId, JobType};
 use muster_manager::Manager;
 use muster_manager::effect::{BusSignal, Reply};
 use muster_unit::UnitName;
@@ -17,14 +17,14 @@ use muster_unit::UnitName;
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
 /// Encodes the manager's answer to the message that asked.
-pub fn reply(view: &Manager, _live: &dyn Live, message: &Incoming, reply: &Reply) -> Outgoing {
+pub fn reply(message: &Incoming, reply: &Reply) -> Outgoing {
     match reply {
         Reply::Done => wire::reply_to(message, "", |_| {}),
         Reply::Unit(unit) => wire::reply_to(message, "o", |out| out.path(&path::of_unit(unit.as_str()))),
-        Reply::Job(job) if matches!(wire::member(message), "EnqueueJob" | "EnqueueUnitJob") => {
-            enqueued(view, message, *job)
+        Reply::Job { id, unit, kind } if matches!(wire::member(message), "EnqueueJob" | "EnqueueUnitJob") => {
+            enqueued(message, *id, unit, *kind)
         }
-        Reply::Job(job) => wire::reply_to(message, "o", |out| out.path(&path::of_job(*job))),
+        Reply::Job { id, .. } => wire::reply_to(message, "o", |out| out.path(&path::of_job(*id))),
         Reply::Error { name, message: text } => {
             wire::error_to(message, &Refusal { name: name.clone(), message: text.clone() })
         }
@@ -32,15 +32,13 @@ pub fn reply(view: &Manager, _live: &dyn Live, message: &Incoming, reply: &Reply
 }
 
 /// `EnqueueUnitJob`: the job with its unit; other jobs of the transaction are not told of.
-fn enqueued(view: &Manager, message: &Incoming, id: JobId) -> Outgoing {
-    let job = view.state().jobs.get(&id);
-    let unit = job.and_then(|job| view.unit_by_id(job.unit)).map_or("", |unit| unit.name.as_str());
+fn enqueued(message: &Incoming, id: JobId, unit: &UnitName, kind: JobType) -> Outgoing {
     wire::reply_to(message, "uososa(uosos)", |out| {
         out.u32(id.0);
         out.path(&path::of_job(id));
-        out.str(unit);
-        out.path(&path::of_unit(unit));
-        out.str(job.map_or("", |job| job.kind.as_str()));
+        out.str(unit.as_str());
+        out.path(&path::of_unit(unit.as_str()));
+        out.str(kind.as_str());
         out.array("(uosos)", |_| {});
     })
 }

@@ -37,6 +37,18 @@ fn loaded<'a>(call: &Call<'a>, text: &str) -> Result<&'a Unit, Refusal> {
     call.manager.unit(&name).ok_or_else(|| Refusal::not_loaded(text))
 }
 
+/// The same for what may be done to a unit that is not loaded yet: it is loaded first.
+fn with_unit(call: &Call<'_>, text: &str, then: impl FnOnce(&Unit) -> Done) -> Done {
+    if text.is_empty() {
+        return then(loaded(call, text)?);
+    }
+    let name = unit_name(text)?;
+    match call.manager.unit(&name) {
+        Some(unit) => then(unit),
+        None => Ok(Action::RequestThenRetry(Request::LoadUnit { unit: name })),
+    }
+}
+
 fn unit_of_pid<'a>(call: &Call<'a>, pid: u32) -> Result<&'a Unit, Refusal> {
     let pid = if pid == 0 { call.caller.pid } else { pid };
     let cgroup = call.live.pid_cgroup(pid);
@@ -101,9 +113,10 @@ fn job_mode(word: &str) -> Result<JobMode, Refusal> {
 
 fn enqueue(call: &Call<'_>, name: &str, Verb(kind, reload_if_possible): Verb, mode: &str) -> Done {
     let mode = job_mode(mode)?;
-    let starts =
-        matches!(kind, JobType::Start | JobType::Restart | JobType::ReloadOrStart | JobType::VerifyActive);
-    let unit = if starts { unit_name(name)? } else { loaded(call, name)?.name.clone() };
+    let unit = unit_name(name)?;
+    if unit.is_template() {
+        return Err(Refusal::invalid(format!("Unit name {unit} is missing the instance name.")));
+    }
     if let Some(unit) = call.manager.unit(&unit) {
         refuse_manual(unit, kind)?;
     }
@@ -468,19 +481,16 @@ methods! { METHODS {
     QueueSignalUnit("s" name, "s" whom, "i" signal, "i" value) -> () ManageUnits
         = |call, a| kill(loaded(call, &a.str()?)?, a, true);
     CleanUnit("s" name, "as" mask) -> () ManageUnits = |call, a| clean(loaded(call, &a.str()?)?, a.strings()?);
-    FreezeUnit("s" name) -> () ManageUnits = |call, a| freeze(loaded(call, &a.str()?)?, true);
-    ThawUnit("s" name) -> () ManageUnits = |call, a| freeze(loaded(call, &a.str()?)?, false);
+    FreezeUnit("s" name) -> () ManageUnits = |call, a| with_unit(call, &a.str()?, |unit| freeze(unit, true));
+    ThawUnit("s" name) -> () ManageUnits = |call, a| with_unit(call, &a.str()?, |unit| freeze(unit, false));
     ResetFailedUnit("s" name) -> () ManageUnits
         = |call, a| request(Request::ResetFailed { unit: Some(loaded(call, &a.str()?)?.name.clone()) });
     SetUnitProperties("s" name, "b" runtime, "a(sv)" properties) -> () ManageUnits
         = |call, a| {
-            let name = unit_name(&a.str()?)?;
-            match call.manager.unit(&name) {
-                Some(unit) => set_properties(unit, a),
-                None => Ok(Action::RequestThenRetry(Request::LoadUnit { unit: name })),
-            }
+            let name = a.str()?;
+            with_unit(call, &name, |unit| set_properties(unit, a))
         };
-    RefUnit("s" name) -> () ManageUnits = |call, a| reference(call, loaded(call, &a.str()?)?, true);
+    RefUnit("s" name) -> () ManageUnits = |call, a| with_unit(call, &a.str()?, |unit| reference(call, unit, true));
     UnrefUnit("s" name) -> () ManageUnits = |call, a| reference(call, loaded(call, &a.str()?)?, false);
     StartTransientUnit("s" name, "s" mode, "a(sv)" properties, "a(sa(sv))" aux) -> ("o" job) ManageUnits
         = |call, a| start_transient(call, a);

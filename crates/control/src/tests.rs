@@ -188,9 +188,7 @@ impl Bench {
         let mut answer = None;
         while let Some(effect) = self.manager.poll_effect() {
             match effect {
-                Effect::Reply { reply: given, .. } => {
-                    answer = Some(reply(&self.manager, &World, message, &given))
-                }
+                Effect::Reply { reply: given, .. } => answer = Some(reply(message, &given)),
                 Effect::Signal(signal) => self.announced.extend(signals(&self.manager, &World, &signal)),
                 _ => {}
             }

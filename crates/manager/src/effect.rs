@@ -3,7 +3,7 @@
 //! Descriptors, processes and cgroups are named by opaque ids and paths; the runtime owns the real ones.
 
 use crate::event::{Request, ShutdownVerb};
-use muster_graph::{JobId, JobResult};
+use muster_graph::{JobId, JobResult, JobType};
 use muster_unit::{CGroupSection, Condition, ExecSection, Listen, SocketSection, UnitName};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
@@ -144,8 +144,8 @@ pub enum BusSignal {
 pub enum Reply {
     /// Done, nothing to say.
     Done,
-    /// A job was queued or merged into.
-    Job(JobId),
+    /// A job was queued or merged into; it may be done before the answer is written.
+    Job { id: JobId, unit: UnitName, kind: JobType },
     /// A unit was loaded.
     Unit(UnitName),
     /// Refused. `name` is a D-Bus error name in full.
@@ -233,6 +233,8 @@ pub enum Effect {
     ReloadSource,
     /// Keep a transient unit as files so that a reload finds it again.
     WriteTransient { unit: UnitName, text: String },
+    /// Keep settings that were made at run time as a drop-in (systemctl(1), `set-property`).
+    WriteDropIn { path: String, text: String },
     /// Replace PID 1 by a fresh copy of itself, handing over everything.
     Reexecute,
     /// All is stopped: kill what is left, unmount, sync, and go.

@@ -22,7 +22,9 @@ impl Manager {
                 Ok(Reply::Unit(unit))
             }
             Request::StartTransient { units, mode } => self.start_transient(source, origin, units, mode),
-            Request::SetProperties { unit, settings, .. } => self.set_properties(source, &unit, &settings),
+            Request::SetProperties { unit, runtime, settings } => {
+                self.set_properties(source, &unit, runtime, &settings)
+            }
             Request::Kill { unit, whom, signal, value } => self.request_kill(&unit, whom, signal, value),
             Request::ResetFailed { unit } => self.request_reset_failed(unit.as_ref()),
             Request::CancelJob { job } => self.cancel_job(JobId(job)),
@@ -31,7 +33,7 @@ impl Manager {
                 all.into_iter().for_each(|job| self.finish_job(job, JobResult::Canceled, true));
                 Ok(Reply::Done)
             }
-            Request::Reference { unit, add } => self.reference(&unit, add),
+            Request::Reference { unit, add } => self.reference(source, &unit, add),
             Request::Reload => return self.request_reload(id),
             Request::Reexecute => {
                 self.effects.push_back(Effect::Reexecute);
@@ -82,20 +84,21 @@ impl Manager {
         mode: JobMode,
         reload_if_possible: bool,
     ) -> Result<Reply, Refused> {
-        if kind == JobType::Stop && !self.state.names.contains_key(name) {
-            // Stopping what was never loaded: nothing to do, unless there is a file of that name.
-            let id = self.load(name, source);
-            let missing =
-                self.state.units.get(&id).is_none_or(|unit| unit.file.load_state == LoadState::NotFound);
-            if missing {
-                self.state.gc_queue.insert(id);
-                return Err(Refused {
-                    name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
-                    message: format!("Unit {name} not loaded."),
-                });
-            }
-        }
         let id = self.load(name, source);
+        let missing = self.state.units.get(&id).is_none_or(|unit| {
+            unit.file.load_state == LoadState::NotFound
+                && unit.job.is_none()
+                && unit.active_state() == ActiveState::Inactive
+        });
+        if missing {
+            // Also where nothing would have to be done: what is asked for must be something.
+            self.state.gc_queue.insert(id);
+            let what = if kind == JobType::Stop { "not loaded" } else { "not found" };
+            return Err(Refused {
+                name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
+                message: format!("Unit {name} {what}."),
+            });
+        }
         self.check_manual(id, name, kind, mode)?;
         let kind = match kind {
             JobType::Restart if reload_if_possible && self.can_reload(id) => JobType::ReloadOrStart,
@@ -107,7 +110,8 @@ impl Manager {
         let job = self.enqueue(id, kind, mode, &cause).inspect_err(|_| {
             self.state.gc_queue.insert(id);
         })?;
-        Ok(Reply::Job(job))
+        let kind = self.state.jobs.get(&job).map_or(kind, |job| job.kind);
+        Ok(Reply::Job { id: job, unit: self.name_of(id), kind })
     }
 
     fn check_manual(&self, id: UnitId, name: &UnitName, kind: JobType, mode: JobMode) -> Result<(), Refused> {
@@ -172,11 +176,12 @@ impl Manager {
         Ok(())
     }
 
-    /// Settings at run time: the unit is read again with them on top.
+    /// Settings at run time: they have their effect now, and are kept as drop-ins, one for a directive.
     fn set_properties(
         &mut self,
         source: &dyn Source,
         name: &UnitName,
+        runtime: bool,
         settings: &[(String, String, String)],
     ) -> Result<Reply, Refused> {
         let id = self.load(name, source);
@@ -189,6 +194,18 @@ impl Manager {
                     message: format!("{directive}={value}: expected {expected}"),
                 },
             )?;
+        }
+        let place = if runtime { "/run/systemd/system.control" } else { "/etc/systemd/system.control" };
+        for same in settings.chunk_by(|one, next| one.1 == next.1) {
+            let Some((section, directive, _)) = same.first() else { continue };
+            let path = format!("{place}/{}.d/50-{directive}.conf", unit.name);
+            let lines: String =
+                same.iter().map(|(_, directive, value)| format!("{directive}={value}\n")).collect();
+            let text = format!("# Made by systemctl set-property, or the like.\n[{section}]\n{lines}");
+            if !file.drop_in_paths.contains(&path) {
+                file.drop_in_paths.push(path.clone());
+            }
+            self.effects.push_back(Effect::WriteDropIn { path, text });
         }
         unit.file = std::rc::Rc::new(file);
         if unit.cgroup.is_some() {
@@ -262,8 +279,8 @@ impl Manager {
         Ok(Reply::Done)
     }
 
-    fn reference(&mut self, name: &UnitName, add: bool) -> Result<Reply, Refused> {
-        let id = self.known(name)?;
+    fn reference(&mut self, source: &dyn Source, name: &UnitName, add: bool) -> Result<Reply, Refused> {
+        let id = if add { self.load(name, source) } else { self.known(name)? };
         if let Some(unit) = self.state.units.get_mut(&id) {
             unit.references =
                 if add { unit.references.saturating_add(1) } else { unit.references.saturating_sub(1) };

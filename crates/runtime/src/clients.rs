@@ -371,9 +371,8 @@ impl Runtime {
         if pending.retry.is_some() && matches!(reply, Reply::Done | Reply::Unit(_)) {
             return self.handle_again(pending.client, &pending.origin, pending.message, pending.retry);
         }
-        let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
         if !pending.message.no_reply_expected() {
-            let answer = muster_control::reply(&self.manager, &live, &pending.message, reply);
+            let answer = muster_control::reply(&pending.message, reply);
             self.send(pending.client, &answer);
         }
     }

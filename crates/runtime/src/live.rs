@@ -62,6 +62,12 @@ impl Live for LiveView<'_> {
         muster_unit::install::state(self.index, name).unwrap_or("").to_owned()
     }
 
+    fn pid_of_pidfd(&self, fd: std::os::fd::BorrowedFd<'_>) -> Option<u32> {
+        use std::os::fd::AsRawFd;
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+    }
+
     fn unit_file_preset(&self, name: &str) -> String {
         match muster_unit::install::preset(self.index, name) {
             Some(true) => "enabled".to_owned(),

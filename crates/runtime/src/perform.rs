@@ -10,6 +10,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 
 impl Runtime {
+    /// A file of ours that a reload shall find again.
+    fn keep_file(&mut self, path: &str, text: &str) {
+        let path = std::path::Path::new(path);
+        let directory = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if let Err(error) = directory.and_then(|()| std::fs::write(path, text)) {
+            self.note(Level::Warning, &format!("{} could not be written: {error}", path.display()));
+        }
+    }
+
     pub(crate) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Spawn(spawn) => self.spawn(&spawn),
@@ -107,15 +116,9 @@ impl Runtime {
                 }
             }
             Effect::WriteTransient { unit, text } => {
-                let written = std::fs::create_dir_all("/run/systemd/transient")
-                    .and_then(|()| std::fs::write(format!("/run/systemd/transient/{unit}"), text));
-                if let Err(error) = written {
-                    self.note(
-                        Level::Warning,
-                        &format!("{unit} could not be kept below /run/systemd/transient: {error}"),
-                    );
-                }
+                self.keep_file(&format!("/run/systemd/transient/{unit}"), &text)
             }
+            Effect::WriteDropIn { path, text } => self.keep_file(&path, &text),
             // When this turn is over.
             Effect::Reexecute => {
                 self.outcome.get_or_insert(Outcome::Reexecute);

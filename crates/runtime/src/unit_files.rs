@@ -68,7 +68,7 @@ fn list(index: &Index, states: &[String], patterns: &[String]) -> Outcome {
 fn no_such(file: &str) -> Refusal {
     Refusal {
         name: "org.freedesktop.DBus.Error.FileNotFound".to_owned(),
-        message: format!("Unit file {file} does not exist."),
+        message: format!("Unit {file} does not exist"),
     }
 }
 
@@ -81,7 +81,7 @@ fn refuse(failure: Failure) -> Refusal {
         },
         Failure::Exists(path) => Refusal {
             name: "org.freedesktop.systemd1.UnitExists".to_owned(),
-            message: format!("File {path} already exists."),
+            message: format!("File '{path}' already exists"),
         },
         Failure::Invalid(message) => {
             Refusal { name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(), message }
