@@ -95,6 +95,7 @@ fn with(settings: &[(&str, &str)]) -> Option<Program> {
         own_environment: &[],
         fds: Vec::new(),
         stdio_socket: None,
+        stdio: Vec::new(),
         cgroup_dir: None,
         invocation_id: "",
         set_watchdog_pid: false,

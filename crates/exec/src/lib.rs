@@ -45,6 +45,8 @@ pub struct Request<'a> {
     pub fds: Vec<(BorrowedFd<'a>, String)>,
     /// For `StandardInput=socket` and kin.
     pub stdio_socket: Option<BorrowedFd<'a>>,
+    /// Given for standard input (0), output (1) and error (2), whatever the settings say.
+    pub stdio: Vec<(u32, BorrowedFd<'a>)>,
     /// Where it lives.
     pub cgroup_dir: Option<BorrowedFd<'a>>,
     /// 32 hex digits.
@@ -104,7 +106,8 @@ pub enum Report {
 
 /// Starts a process.
 pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnError> {
-    match request.share_memory.then(|| direct::compile(request)).flatten() {
+    let direct = request.share_memory && request.stdio.is_empty();
+    match direct.then(|| direct::compile(request)).flatten() {
         Some(program) => start_directly(request, program),
         None => start_executor(request, executor),
     }
@@ -140,6 +143,7 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     let mut fds = vec![file.as_fd(), theirs.as_fd()];
     fds.extend(request.fds.iter().map(|(fd, _)| *fd));
     fds.extend(request.stdio_socket);
+    fds.extend(request.stdio.iter().map(|(_, fd)| *fd));
     let program = muster_sys::Program {
         passed: fds.len(),
         paths: vec![CString::new(executor).map_err(|error| fail("executor", &error))?],

@@ -21,6 +21,8 @@ pub struct Plan {
     pub fd_names: Vec<String>,
     /// A connection follows the passed descriptors.
     pub has_socket: bool,
+    /// Which of standard input, output and error follow after that.
+    pub stdio: Vec<i32>,
     /// Set `WATCHDOG_PID`.
     pub set_watchdog_pid: bool,
     /// Make directories.
@@ -42,6 +44,7 @@ impl Plan {
             own_environment: request.own_environment.to_vec(),
             fd_names: request.fds.iter().map(|(_, name)| name.clone()).collect(),
             has_socket: request.stdio_socket.is_some(),
+            stdio: request.stdio.iter().filter_map(|(number, _)| i32::try_from(*number).ok()).collect(),
             set_watchdog_pid: request.set_watchdog_pid,
             make_directories: request.make_directories,
             context_from_peer: request.context_from_peer,

@@ -56,6 +56,8 @@ pub struct Spawn {
     pub fds: Vec<(FdId, String)>,
     /// The connection for `StandardInput=socket` and kin.
     pub stdio_socket: Option<FdId>,
+    /// What a client gave for standard input, output and error, by number.
+    pub stdio: Vec<(u32, FdId)>,
     /// Cgroup path below our root, leading slash.
     pub cgroup: String,
     /// Invocation id, 32 hex digits.

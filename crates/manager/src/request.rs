@@ -1,6 +1,6 @@
 //! Requests of clients and signals: each is answered exactly once, now or when its work is done.
 
-use crate::effect::{BusSignal, Effect, Level, Reply, RequestId};
+use crate::effect::{BusSignal, Effect, FdId, Level, Reply, RequestId};
 use crate::event::{KillWhom, Origin, Request, ShutdownVerb, TransientUnit};
 use crate::kill::known_processes;
 use crate::manager::{Manager, Refused};
@@ -143,8 +143,12 @@ impl Manager {
         let Some(first) = units.first().map(|unit| unit.name.clone()) else {
             return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "No unit was given."));
         };
+        let given: Vec<FdId> = units.iter().flat_map(|unit| unit.stdio.values().copied()).collect();
         for unit in units {
-            self.make_transient(source, unit)?;
+            if let Err(refused) = self.make_transient(source, unit) {
+                self.effects.push_back(Effect::CloseFds { fds: given });
+                return Err(refused);
+            }
         }
         self.request_job(source, origin, &first, JobType::Start, mode, false)
     }
@@ -169,6 +173,9 @@ impl Manager {
         if let Some(unit) = self.state.units.get_mut(&id) {
             unit.transient = true;
             unit.references = unit.references.saturating_add(u32::from(made.reference));
+        }
+        if let Some(service) = self.service_mut(id) {
+            service.stdio = made.stdio.into_iter().collect();
         }
         if !made.pids.is_empty() {
             self.state.scope_pids.insert(id, made.pids);

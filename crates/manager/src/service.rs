@@ -189,6 +189,7 @@ impl Manager {
             sub: kept.sub,
             main_status: ExecStatus::default(),
             fd_store: kept.fd_store,
+            stdio: kept.stdio,
             connection: kept.connection,
             peer: kept.peer,
             accepted_from: kept.accepted_from,

@@ -218,6 +218,7 @@ impl Manager {
             own_environment: vec![format!("INVOCATION_ID={}", unit.invocation_id)],
             fds: Vec::new(),
             stdio_socket: None,
+            stdio: Vec::new(),
             cgroup: unit.cgroup.clone().unwrap_or_default(),
             invocation_id: unit.invocation_id.clone(),
             report_exec: false,

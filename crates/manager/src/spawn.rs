@@ -37,6 +37,7 @@ impl Manager {
             own_environment: self.own_environment(id, list, main),
             fds: if main { self.fds_for(id) } else { self.fds_for_command(id, list) },
             stdio_socket: self.stdio_socket(id),
+            stdio: self.service(id).map_or_else(Vec::new, |service| service.stdio.clone()),
             cgroup,
             invocation_id: unit.invocation_id.clone(),
             report_exec,
@@ -263,7 +264,10 @@ impl Manager {
         let mut made = false;
         if let Kind::Service(service) = &mut unit.kind {
             // Each restart serves the same connection.
-            close.extend(if waiting { None } else { service.connection.take() });
+            if !waiting {
+                close.extend(service.connection.take());
+                close.extend(service.stdio.drain(..).map(|(_, fd)| fd));
+            }
             made = std::mem::take(&mut service.directories_made);
             let restarts = waiting
                 || unit.job.and_then(|job| self.state.jobs.get(&job)).is_some_and(|job| {

@@ -317,6 +317,8 @@ pub struct Service {
     pub watchdog: Stamp,
     /// `NOTIFYACCESS=` from the service, if any.
     pub notify_access_override: Option<muster_unit::NotifyAccess>,
+    /// What a client gave for standard input, output and error, by number.
+    pub stdio: Vec<(u32, FdId)>,
     /// Kept descriptors.
     pub fd_store: Vec<StoredFd>,
     /// The connection of an `Accept=yes` instance.

@@ -312,10 +312,11 @@ impl Runtime {
         &mut self,
         client: Token,
         origin: &Origin,
-        message: Incoming,
-        request: Request,
+        mut message: Incoming,
+        mut request: Request,
         retry: Option<UnitName>,
     ) {
+        self.take_stdio(&mut message, &mut request);
         // A unit whose file came after the directories were read is found all the same.
         if names_unit(&request) && self.index.is_outdated() {
             self.index = muster_unit::Index::scan(self.index.path().to_vec());
@@ -331,6 +332,20 @@ impl Runtime {
         }
         self.clients.pending.insert(id, Pending { client, origin: origin.clone(), message, retry });
         self.deliver(Event::Requested { id, origin: origin.clone(), request });
+    }
+
+    /// Descriptors of a message that a new unit shall have for standard input and output become ours, with numbers of ours.
+    fn take_stdio(&mut self, message: &mut Incoming, request: &mut Request) {
+        let Request::StartTransient { units, .. } = request else { return };
+        let given = message.take_fds();
+        for stdio in units.iter_mut().map(|unit| &mut unit.stdio) {
+            let copy = |index: &muster_manager::effect::FdId| {
+                given.get(usize::try_from(index.0).ok()?)?.try_clone().ok()
+            };
+            let taken = std::mem::take(stdio).into_iter();
+            *stdio =
+                taken.filter_map(|(number, index)| Some((number, self.fds.insert(copy(&index)?)))).collect();
+        }
     }
 
     fn note_reference(&mut self, client: Token, sender: Option<&str>, unit: &UnitName, add: bool) {

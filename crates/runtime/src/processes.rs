@@ -123,6 +123,11 @@ impl Runtime {
             own_environment: &spawn.own_environment,
             fds,
             stdio_socket: spawn.stdio_socket.and_then(|id| self.fds.get(id)),
+            stdio: spawn
+                .stdio
+                .iter()
+                .filter_map(|(number, id)| Some((*number, self.fds.get(*id)?)))
+                .collect(),
             cgroup_dir: directory.as_ref().map(AsFd::as_fd),
             invocation_id: &spawn.invocation_id,
             set_watchdog_pid: spawn.set_watchdog_pid,

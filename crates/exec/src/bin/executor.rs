@@ -90,7 +90,7 @@ fn run(plan: &Plan, tell: &dyn Fn(String)) -> Step {
         tell(format!("{}{} {}", muster_exec::RUNS_AS, owner.0, owner.1));
     }
     let fds = passed(plan)?;
-    let socket = if plan.has_socket { fds.last().cloned() } else { None };
+    let socket = if plan.has_socket { fds.get(plan.fd_names.len()).copied() } else { None };
     if let Some(socket) = socket {
         set_blocking(socket, true);
     }
@@ -120,7 +120,8 @@ fn run(plan: &Plan, tell: &dyn Fn(String)) -> Step {
 
 /// Numbers of the passed descriptors as they are now.
 fn passed(plan: &Plan) -> Step<Vec<i32>> {
-    let count = plan.fd_names.len().saturating_add(usize::from(plan.has_socket));
+    let count =
+        plan.fd_names.len().saturating_add(usize::from(plan.has_socket)).saturating_add(plan.stdio.len());
     let count = i32::try_from(count).unwrap_or(0);
     Ok((FIRST_FD..FIRST_FD.saturating_add(count)).collect())
 }
@@ -258,17 +259,16 @@ fn open_at(path: &str, flags: OFlag, target: i32) -> Step {
     place(fd, target)
 }
 
-fn stdio(plan: &Plan, socket: Option<i32>, environment: &mut Environment) -> Step {
-    let exec = &plan.exec;
-    let tty = exec.tty_path.clone().unwrap_or_else(|| "/dev/console".to_owned());
+/// `StandardInput=`.
+fn standard_input(plan: &Plan, socket: Option<i32>, tty: &str) -> Step {
     let place_number = |number: i32, target: i32| place(borrow(number), target);
-    match &exec.standard_input {
+    match &plan.exec.standard_input {
         StdInput::Null => open_at("/dev/null", OFlag::O_RDONLY, 0)?,
         StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail => {
-            open_at(&tty, OFlag::O_RDWR, 0)?;
+            open_at(tty, OFlag::O_RDWR, 0)?;
             let _ = muster_sys::take_terminal(
                 std::io::stdin().as_fd(),
-                exec.standard_input == StdInput::TtyForce,
+                plan.exec.standard_input == StdInput::TtyForce,
             );
         }
         StdInput::File(path) => {
@@ -284,7 +284,29 @@ fn stdio(plan: &Plan, socket: Option<i32>, environment: &mut Environment) -> Ste
         )?,
         StdInput::Data => open_at("/dev/null", OFlag::O_RDONLY, 0)?,
     }
+    Ok(())
+}
+
+/// What a client gave for one of the three, whatever the settings say.
+fn given(plan: &Plan, target: i32) -> Option<i32> {
+    let at = plan.stdio.iter().position(|number| *number == target)?;
+    let before = plan.fd_names.len().saturating_add(usize::from(plan.has_socket));
+    i32::try_from(before.saturating_add(at)).ok()?.checked_add(FIRST_FD)
+}
+
+fn stdio(plan: &Plan, socket: Option<i32>, environment: &mut Environment) -> Step {
+    let exec = &plan.exec;
+    let tty = exec.tty_path.clone().unwrap_or_else(|| "/dev/console".to_owned());
+    let place_number = |number: i32, target: i32| place(borrow(number), target);
+    match given(plan, 0) {
+        Some(number) => place_number(number, 0)?,
+        None => standard_input(plan, socket, &tty)?,
+    }
     for (target, output) in [(1, &exec.standard_output), (2, &exec.standard_error)] {
+        if let Some(number) = given(plan, target) {
+            place_number(number, target)?;
+            continue;
+        }
         match output {
             // One file for both is opened once, so that neither overwrites the other.
             StdOutput::Inherit if target == 2 => place(std::io::stdout(), 2)?,
