@@ -128,14 +128,11 @@ impl Object<'_> {
     }
 
     /// The last elements of the paths below it.
-    pub fn children(&self) -> &[String] {
+    pub fn children(&self) -> Vec<&str> {
         match self {
-            Object::Branch(children) => children,
-            Object::Driver
-            | Object::Manager(_)
-            | Object::LogControl(_)
-            | Object::Unit(_)
-            | Object::Job(_) => &[],
+            Object::Branch(children) => children.iter().map(String::as_str).collect(),
+            Object::Manager(_) => ["unit", "job"].into(),
+            Object::Driver | Object::LogControl(_) | Object::Unit(_) | Object::Job(_) => Vec::new(),
         }
     }
 

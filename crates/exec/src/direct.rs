@@ -173,7 +173,8 @@ fn open(path: &str, flags: i32, target: i32) -> Option<Step> {
 
 fn environment(request: &Request<'_>) -> Environment {
     let login = [("USER", "root")];
-    assemble(request.base_environment, &login, request.exec, &[], request.own_environment, &[])
+    let base = crate::environment::base(request.base_environment, request.exec);
+    assemble(&base, &login, request.exec, &[], request.own_environment, &[])
 }
 
 fn variables(request: &Request<'_>, mut environment: Environment, journal: bool) -> Option<Vec<Variable>> {

@@ -15,6 +15,7 @@ const DIRECT: &[(&str, &str)] = &[
     ("WorkingDirectory", "/usr"),
     ("UMask", "0077"),
     ("Environment", "A=b"),
+    ("PassEnvironment", "PATH"),
     ("StandardOutput", "null"),
     ("StandardError", "file:/run/error"),
     ("SyslogIdentifier", "someone"),

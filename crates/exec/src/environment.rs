@@ -37,8 +37,14 @@ pub fn assemble(
     all
 }
 
+/// What the manager gives to all, and `PassEnvironment=`: of PID 1's own environment what is asked for.
+pub fn base(given: &[String], exec: &ExecSection) -> Vec<String> {
+    let passed = |name: &String| Some(format!("{name}={}", std::env::var(name).ok()?));
+    given.iter().cloned().chain(exec.pass_environment.iter().filter_map(passed)).collect()
+}
+
 /// Expands `$VAR` and `${VAR}` in arguments (systemd.service(5), "Command Lines"): a word that is `$VAR` alone is split
-/// at white space, within a word the value stands as it is; `$$` is a dollar.
+/// at white space, with quotes around what belongs together; within a word the value stands as it is; `$$` is a dollar.
 pub fn expand_arguments(argv: &[String], environment: &Environment) -> Vec<String> {
     let mut out = Vec::new();
     for word in argv {
@@ -48,13 +54,16 @@ pub fn expand_arguments(argv: &[String], environment: &Environment) -> Vec<Strin
                 environment
                     .get(name)
                     .into_iter()
-                    .flat_map(|value| value.split_whitespace())
-                    .map(str::to_owned),
+                    .flat_map(|value| muster_unit::split_words(value).unwrap_or_else(|_| plain_words(value))),
             ),
             None => out.push(expand_word(word, environment)),
         }
     }
     out
+}
+
+fn plain_words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 fn expand_word(word: &str, environment: &Environment) -> String {

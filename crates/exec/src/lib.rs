@@ -8,6 +8,7 @@
 
 pub mod direct;
 pub mod environment;
+pub mod environment_file;
 pub mod journal;
 pub mod limits;
 pub mod plan;

@@ -40,7 +40,7 @@ impl Plan {
             unit: request.unit.to_owned(),
             command: request.command.clone(),
             exec: request.exec.clone(),
-            base_environment: request.base_environment.to_vec(),
+            base_environment: crate::environment::base(request.base_environment, request.exec),
             own_environment: request.own_environment.to_vec(),
             fd_names: request.fds.iter().map(|(_, name)| name.clone()).collect(),
             has_socket: request.stdio_socket.is_some(),

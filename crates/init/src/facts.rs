@@ -23,7 +23,10 @@ pub fn read(options: &Options) -> Facts {
         Some(span) => *span,
         None => default,
     };
+    let passwd = first_of(&["/etc/passwd"]);
+    let of_root = passwd.lines().find(|line| line.starts_with("root:"));
     let specifiers = SpecifierContext {
+        shell: of_root.and_then(|line| line.split(':').nth(6)).unwrap_or_default().to_owned(),
         machine_id: first_of(&["/etc/machine-id"]).trim().to_owned(),
         boot_id: first_of(&["/proc/sys/kernel/random/boot_id"]).trim().replace('-', ""),
         hostname: hostname.clone(),

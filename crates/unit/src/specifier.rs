@@ -24,6 +24,9 @@ pub struct SpecifierContext {
     pub kernel_release: String,
     /// `%a`.
     pub architecture: String,
+    /// `%s`: root's shell; empty for `/bin/sh`.
+    #[serde(default)]
+    pub shell: String,
     /// os-release(5) by key.
     pub os_release: BTreeMap<String, String>,
 }
@@ -113,7 +116,8 @@ fn value(letter: char, facts: &UnitFacts<'_>) -> Option<String> {
         'u' | 'g' => "root".to_owned(),
         'U' | 'G' => "0".to_owned(),
         'h' => "/root".to_owned(),
-        's' => "/bin/sh".to_owned(),
+        's' if machine.shell.is_empty() => "/bin/sh".to_owned(),
+        's' => machine.shell.clone(),
         'm' => machine.machine_id.clone(),
         'b' => machine.boot_id.clone(),
         'H' => machine.hostname.clone(),

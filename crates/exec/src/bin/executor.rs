@@ -4,6 +4,7 @@
 
 use muster_exec::direct::candidates;
 use muster_exec::environment::{Environment, assemble, expand_arguments};
+use muster_exec::environment_file;
 use muster_exec::{FIRST_FD, PLAN_FD, Plan, REPORT_FD};
 use muster_unit::{CapabilitySet, ExecDirectory, Privilege, StdInput, StdOutput};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
@@ -181,7 +182,7 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<Environment> {
     let mut from_files = Vec::new();
     for file in &plan.exec.environment_file {
         match std::fs::read_to_string(&file.path) {
-            Ok(text) => from_files.extend(environment_file(&text)),
+            Ok(text) => from_files.extend(environment_file::parse(&text)),
             Err(_) if file.optional => {}
             Err(error) => return Err((1, format!("EnvironmentFile={}: {error}", file.path))),
         }
@@ -193,19 +194,6 @@ fn environment(plan: &Plan, user: Option<&User>) -> Step<Environment> {
     }
     let (base, made) = (&plan.base_environment, &plan.own_environment);
     Ok(assemble(base, &login, &plan.exec, &from_files, made, &own))
-}
-
-/// The assignments of an environment file.
-fn environment_file(text: &str) -> Vec<(String, String)> {
-    let lines = muster_unit::lexer::lines(text).into_iter();
-    let assignment = |line| match line {
-        muster_unit::lexer::Line::Assignment { key, value, .. } => {
-            let words = muster_unit::split_words(&value).unwrap_or_else(|_| vec![value.clone()]);
-            Some((key.to_string(), words.join(" ")))
-        }
-        _ => None,
-    };
-    lines.filter_map(assignment).collect()
 }
 
 /// `RuntimeDirectory=` and its kin.
@@ -228,11 +216,13 @@ fn make_directories(plan: &Plan, (uid, gid): (u32, u32), environment: &mut Envir
         let mut paths = Vec::new();
         for directory in directories {
             let path = format!("{base}/{}", directory.path);
-            step(status, &path, std::fs::create_dir_all(&path))?;
+            // Those above it are for all to pass through.
+            let own = umask(Mode::from_bits_truncate(0o022));
+            let made = std::fs::create_dir_all(&path);
+            umask(own);
+            step(status, &path, made)?;
             step(status, &path, std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)))?;
-            if base != "/etc" {
-                step(status, &path, chown(&path, Some(uid), Some(gid)))?;
-            }
+            step(status, &path, chown(&path, Some(uid), Some(gid)))?;
             for link in &directory.symlinks {
                 let _ = symlink(&path, format!("{base}/{link}"));
             }

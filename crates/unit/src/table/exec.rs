@@ -41,7 +41,7 @@ section! {
         "UMask" => umask: FileMode = FileMode(0o022), Applied Raw;
         "Environment" => environment: Vec<(String, String)> = Default::default(), Applied Expand;
         "EnvironmentFile" => environment_file: Vec<EnvironmentFile> = Default::default(), Applied Expand;
-        "PassEnvironment" => pass_environment: Vec<String> = Default::default(), Stored Expand;
+        "PassEnvironment" => pass_environment: Vec<String> = Default::default(), Applied Expand;
         "UnsetEnvironment" => unset_environment: Vec<String> = Default::default(), Applied Expand;
         "DynamicUser" => dynamic_user: bool = false, Stored Raw;
         "RemoveIPC" => remove_ipc: bool = false, Stored Raw;
