@@ -228,7 +228,20 @@ impl<'a> UnitView<'a> {
 
     /// What the kernel keeps for its cgroup.
     pub fn live_number(&self, what: LiveValue) -> Option<u64> {
-        self.live.cgroup_number(self.unit.cgroup.as_deref()?, what)
+        let usage = &self.unit.usage;
+        match (self.unit.cgroup.as_deref(), what) {
+            (Some(path), LiveValue::CPUUsageNSec) => {
+                let silent = self.unit.name.kind() == UnitKind::Socket;
+                self.live.cgroup_number(path, what).filter(|spent| *spent > 0 || !silent)
+            }
+            (Some(path), _) => self.live.cgroup_number(path, what),
+            (None, LiveValue::CPUUsageNSec) => usage.cpu_nsec,
+            (None, LiveValue::MemoryPeak) => usage.memory_peak,
+            (None, LiveValue::MemorySwapPeak) => usage.memory_swap_peak,
+            (None, LiveValue::IOReadBytes) => usage.io_read_bytes,
+            (None, LiveValue::IOWriteBytes) => usage.io_write_bytes,
+            (None, _) => None,
+        }
     }
 
     /// What is started when this unit is triggered (`Unit=`, `Service=`, or the name's other half).

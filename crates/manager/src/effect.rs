@@ -176,8 +176,8 @@ pub enum Effect {
     },
     /// Tell when a cgroup is empty (`CgroupEmptied`): for what lives by its cgroup alone.
     WatchCgroup { path: String },
-    /// Remove a cgroup, as soon as it is empty.
-    RemoveCgroup { path: String },
+    /// Remove a cgroup, as soon as it is empty. Answer, where a unit is named: `CgroupUsed`.
+    RemoveCgroup { path: String, unit: Option<UnitName> },
     /// Freeze or thaw.
     FreezeCgroup { path: String, freeze: bool },
     /// Move processes into a cgroup.

@@ -117,6 +117,8 @@ pub enum Event {
     WatchedProcessExited { pid: u32 },
     /// The cgroup of a unit (path below our root, with a leading slash) holds no process any more.
     CgroupEmptied { path: String },
+    /// What a run used in all, whose cgroup is gone.
+    CgroupUsed { unit: UnitName, usage: crate::state::Usage },
     /// A message arrived on the notify socket. `cgroup` is the sender's, below our root.
     Notified { pid: u32, uid: u32, cgroup: Option<String>, fields: Vec<(String, String)>, fds: Vec<FdId> },
     /// The answer to [`Effect::OpenSockets`].

@@ -59,7 +59,9 @@ impl Manager {
             }
         }
         let send_cont = wave == Wave::Polite;
-        let last = self.commands(id, CommandList::ExecStopPost).is_empty();
+        // What other units used is read before their cgroup goes.
+        let last = self.service(id).is_some_and(|service| service.peer.is_some())
+            && self.commands(id, CommandList::ExecStopPost).is_empty();
         match cgroup {
             Some(path) if whole => {
                 self.effects.push_back(Effect::KillCgroup {

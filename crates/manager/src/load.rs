@@ -394,6 +394,7 @@ fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
         activation_details: Vec::new(),
         need_daemon_reload: false,
         freezer: Default::default(),
+        usage: Default::default(),
         causes: VecDeque::new(),
     }
 }

@@ -209,6 +209,7 @@ impl Manager {
             Event::ChildExited { pid, exit } => self.child_exited(pid, exit),
             Event::WatchedProcessExited { pid } => self.child_exited(pid, crate::event::Exit::Exited(0)),
             Event::CgroupEmptied { path } => self.cgroup_emptied(&path),
+            Event::CgroupUsed { unit, usage } => self.cgroup_used(&unit, usage),
             Event::Notified { pid, uid, cgroup, fields, fds } => {
                 self.notified(pid, uid, cgroup.as_deref(), &fields, fds)
             }

@@ -6,9 +6,9 @@
 use crate::effect::{Effect, FdId, Spawn, SpawnId, SpawnRole};
 use crate::event::Exit;
 use crate::manager::Manager;
-use crate::state::{CommandList, ExecStatus, Kind, Process, ServiceSub};
+use crate::state::{CommandList, ExecStatus, Kind, Process, ServiceSub, Usage};
 use muster_graph::{Dependency, UnitId};
-use muster_unit::{NotifyAccess, ServiceType, UnitKind};
+use muster_unit::{NotifyAccess, ServiceType, UnitKind, UnitName};
 
 impl Manager {
     /// Starts one command of a list; gives what to remember of it.
@@ -201,6 +201,7 @@ impl Manager {
         let invocation = self.new_invocation_id();
         let Some(unit) = self.state.units.get_mut(&id) else { return };
         unit.invocation_id.clone_from(&invocation);
+        unit.usage = Usage::default();
         let name = unit.name.clone();
         self.realize_cgroup(id);
         self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: Some(invocation) });
@@ -297,7 +298,19 @@ impl Manager {
         let Some(unit) = self.state.units.get_mut(&id) else { return };
         if let Some(path) = unit.cgroup.take() {
             self.state.cgroups.remove(&path);
-            self.effects.push_back(Effect::RemoveCgroup { path });
+            // Nobody asks what one connection of thousands used.
+            let alone = !matches!(&unit.kind, Kind::Service(service) if service.peer.is_some());
+            let unit = alone.then(|| unit.name.clone());
+            self.effects.push_back(Effect::RemoveCgroup { path, unit });
+            self.touch(id);
+        }
+    }
+
+    /// The numbers of a run stay until the next one.
+    pub(crate) fn cgroup_used(&mut self, unit: &UnitName, usage: Usage) {
+        let Some(&id) = self.state.names.get(unit) else { return };
+        if let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.cgroup.is_none()) {
+            unit.usage = usage;
             self.touch(id);
         }
     }

@@ -150,8 +150,22 @@ pub struct Unit {
     pub need_daemon_reload: bool,
     /// Frozen, or being frozen: `running`, `frozen`, `freezing`, `thawing`.
     pub freezer: Freezer,
+    /// What the last run used, when it is over.
+    pub usage: Usage,
     /// The last causes of its state changes, newest last (DESIGN rule 10).
     pub causes: VecDeque<Cause>,
+}
+
+/// What a run used in all, as its cgroup counted; nothing where a controller was missing. Bytes, nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // the names of the properties
+pub struct Usage {
+    pub cpu_nsec: Option<u64>,
+    pub memory_peak: Option<u64>,
+    pub memory_swap_peak: Option<u64>,
+    pub io_read_bytes: Option<u64>,
+    pub io_write_bytes: Option<u64>,
 }
 words! {
     /// `FreezerState`.

@@ -288,8 +288,13 @@ impl Runtime {
     }
 
     /// Looks at a call, once more after `loaded` was loaded for it.
+    /// The world for one call.
+    pub(crate) fn live(&self) -> LiveView<'_> {
+        LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds }
+    }
+
     fn handle_again(&mut self, token: Token, origin: &Origin, message: Incoming, loaded: Option<UnitName>) {
-        let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
+        let live = self.live();
         match muster_control::dispatch(&self.manager, &live, origin, &message) {
             Action::Ignore => {}
             Action::Reply(reply) => drop(self.send(token, &reply)),
@@ -451,7 +456,7 @@ impl Runtime {
         if tokens.is_empty() {
             return;
         }
-        let live = LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds };
+        let live = self.live();
         let messages = muster_control::signals(&self.manager, &live, signal);
         for token in tokens {
             for message in &messages {

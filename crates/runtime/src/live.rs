@@ -4,6 +4,7 @@ use crate::table::FdTable;
 use muster_cgroup::Tree;
 use muster_control::{Live, LiveValue};
 use muster_manager::effect::FdId;
+use muster_manager::state::Usage;
 use muster_unit::Index;
 
 /// The world, borrowed for one call.
@@ -14,6 +15,20 @@ pub struct LiveView<'a> {
     pub index: &'a Index,
     /// Descriptors.
     pub fds: &'a FdTable,
+}
+
+impl LiveView<'_> {
+    /// What was used in a cgroup until now.
+    pub fn usage(&self, path: &str) -> Usage {
+        let number = |what| self.cgroup_number(path, what);
+        Usage {
+            cpu_nsec: number(LiveValue::CPUUsageNSec).filter(|spent| *spent > 0),
+            memory_peak: number(LiveValue::MemoryPeak),
+            memory_swap_peak: number(LiveValue::MemorySwapPeak),
+            io_read_bytes: number(LiveValue::IOReadBytes),
+            io_write_bytes: number(LiveValue::IOWriteBytes),
+        }
+    }
 }
 
 impl Live for LiveView<'_> {

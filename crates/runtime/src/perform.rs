@@ -36,7 +36,13 @@ impl Runtime {
             Effect::RealizeCgroup { path, unit, config, owner, .. } => {
                 self.realize_cgroup(&path, &unit, &config, owner.as_deref())
             }
-            Effect::RemoveCgroup { path } => self.cgroups.remove(&path),
+            Effect::RemoveCgroup { path, unit } => {
+                if let Some(unit) = unit {
+                    let usage = self.live().usage(&path);
+                    self.follow_up.push_back(Event::CgroupUsed { unit, usage });
+                }
+                self.cgroups.remove(&path);
+            }
             Effect::FreezeCgroup { path, freeze } => {
                 self.complain("freezing", &path, |runtime| runtime.cgroups.freeze(&path, freeze))
             }
