@@ -22,8 +22,8 @@ const MANY: usize = 500;
 const ROWS: [(&str, &str, &str); 18] = [
     ("boot", "time to the default target", "ms"),
     ("boot-cpu", "PID 1's CPU time until then", "ms"),
-    ("rss", "PID 1's memory when the boot is over, RSS", "MiB"),
-    ("private", "PID 1's memory when the boot is over, private", "MiB"),
+    ("rss", "PID 1's memory at rest after it, RSS", "MiB"),
+    ("private", "PID 1's memory at rest after it, private", "MiB"),
     ("oneshot", "`systemctl start` of a oneshot", "ms"),
     ("oneshot-cpu", "PID 1's CPU time for it", "ms"),
     ("many", "500 oneshots in one transaction", "ms"),
@@ -84,7 +84,7 @@ fn measure(root: &Path, init: &str, samples: &mut Samples, floor: &mut Samples) 
     add("boot", (done - before.as_secs_f64()) * 1e3);
     add("boot-cpu", process.cpu_ms()?);
     container.until(LIMIT, "systemctl is-system-running | grep -qxE 'running|degraded'")?;
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(4));
     let (rss, private) = process.memory_mib()?;
     add("rss", rss);
     add("private", private);
@@ -312,7 +312,7 @@ mod tests {
         let text = table(&[there, here], &Samples::new(), 3);
         assert!(text.contains("| time to the default target | ms | 200 | 100 | 0.50 |  |"), "{text}");
         assert!(
-            text.contains("| PID 1's memory when the boot is over, RSS | MiB | failed | 4.00 |  |  |"),
+            text.contains("| PID 1's memory at rest after it, RSS | MiB | failed | 4.00 |  |  |"),
             "{text}"
         );
         assert!(text.contains("| ms | no answer | 5.00 |  |  |"), "{text}");

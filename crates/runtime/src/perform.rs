@@ -117,7 +117,6 @@ impl Runtime {
             Effect::ReloadSource => {
                 if !self.run_helper(&["--generators"], Helper::Generators) {
                     self.index = muster_unit::Index::scan(self.index.path().to_vec());
-                    self.settled = false;
                     self.follow_up.push_back(Event::SourceReloaded);
                 }
             }

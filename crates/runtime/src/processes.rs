@@ -325,7 +325,6 @@ impl Runtime {
     /// Reads unit directories anew.
     pub(crate) fn rescan(&mut self) {
         self.index = muster_unit::Index::scan(self.index.path().to_vec());
-        self.settled = false;
         self.follow_up.push_back(Event::SourceReloaded);
         self.work_off();
     }

@@ -30,15 +30,17 @@ use std::time::Duration;
 /// Time for notifications in one turn, in microseconds.
 const NOTIFY_USEC: u64 = 1000;
 /// For ends of processes.
-const EXIT_USEC: u64 = 400;
+const EXIT_USEC: u64 = 200;
 /// For traffic on sockets of units.
-const TRAFFIC_USEC: u64 = 400;
+const TRAFFIC_USEC: u64 = 200;
 /// For what clients of D-Bus ask.
 const CLIENTS_USEC: u64 = 2000;
 /// So many follow-up events are worked off in one turn.
 const FOLLOW_UP_BUDGET: usize = 65_536;
 
-/// Memory is given back after so many processes.
+/// Memory is given back when nothing happened for so long, in microseconds.
+const IDLE_USEC: u64 = 2_000_000;
+/// And after so many processes, if there is no such moment.
 const SPAWNS_A_TRIM: u32 = 1024;
 /// While records wait for the journal, it is tried again this often, in microseconds.
 const JOURNAL_RETRY_USEC: u64 = 100_000;
@@ -127,8 +129,8 @@ pub struct Runtime {
     turns: usize,
     /// Processes started since memory was last given back.
     pub(crate) spawns: u32,
-    /// Whether memory was given back after the boot, or the last reload.
-    pub(crate) settled: bool,
+    /// When nothing happens until then, memory is given back. Nothing while that was done and nothing happened since.
+    idle_usec: Option<u64>,
 }
 
 /// Signals that PID 1 hears (systemd(1), SIGNALS).
@@ -186,7 +188,7 @@ impl Runtime {
             children_wait: true,
             turns: 0,
             spawns: 0,
-            settled: false,
+            idle_usec: None,
         };
         let fixed = [
             (runtime.notify.as_raw_fd(), Source::Notify),
@@ -233,7 +235,7 @@ impl Runtime {
                 }
             }
             let timeout = self.timeout();
-            if timeout != Some(Duration::ZERO) {
+            if timeout != Some(Duration::ZERO) && self.spawns >= SPAWNS_A_TRIM {
                 self.give_back_memory();
             }
             match self.poll.poll(&mut events, timeout) {
@@ -241,20 +243,27 @@ impl Runtime {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.note(Level::Error, &format!("Waiting for events failed: {error}")),
             }
+            self.mind_idleness(!events.is_empty());
             self.turn();
         }
     }
 
-    /// A boot, a reload, and a flood of short-lived units leave holes in the heap and code that is not needed again soon. In
-    /// the first quiet moment after it that goes back to the kernel.
-    fn give_back_memory(&mut self) {
-        let settled = !self.settled && self.manager.startup_is_finished();
-        if settled || self.spawns >= SPAWNS_A_TRIM {
-            self.settled |= settled;
-            self.spawns = 0;
-            muster_sys::trim_heap();
-            muster_sys::release_code();
+    /// Work leaves holes in the heap and code that is not needed again soon. When it was quiet for a while, once, that goes
+    /// back to the kernel.
+    fn mind_idleness(&mut self, something_happened: bool) {
+        let now = clock::now().monotonic_usec;
+        if something_happened {
+            self.idle_usec = Some(now.saturating_add(IDLE_USEC));
+        } else if self.idle_usec.is_some_and(|at| at <= now) {
+            self.idle_usec = None;
+            self.give_back_memory();
         }
+    }
+
+    fn give_back_memory(&mut self) {
+        self.spawns = 0;
+        muster_sys::trim_heap();
+        muster_sys::release_code();
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -269,7 +278,8 @@ impl Runtime {
         let now = now.monotonic_usec;
         // The journal does not say when it takes records again, nor when it is there.
         let journal = self.log.waits().then(|| now.saturating_add(JOURNAL_RETRY_USEC));
-        let own = self.listeners.next_retry().into_iter().chain(self.clients.retry_usec).chain(journal).min();
+        let own = self.listeners.next_retry().into_iter();
+        let own = own.chain(self.clients.retry_usec).chain(journal).chain(self.idle_usec).min();
         let deadline = self.manager.next_deadline().into_iter().chain(own).min()?;
         // Rounded up, so that a deadline is never met a moment too early.
         Some(Duration::from_millis(deadline.saturating_sub(now).div_ceil(1000)))
@@ -329,6 +339,8 @@ impl Runtime {
                 | Source::Listener(_) => {}
             }
         }
+        // Answers go before what can wait.
+        self.clients_write();
         self.retry_listeners();
         if self.clients.retry_usec.is_some_and(|at| at <= clock::now().monotonic_usec) {
             self.accept_clients();
