@@ -44,6 +44,7 @@ pub fn read(options: &Options) -> Facts {
     Facts {
         specifiers,
         virtualization: stage::virtualization(),
+        follows_interfaces: !stage::in_container(),
         base_environment,
         default_timeout_start_usec: span("DefaultTimeoutStartSec", defaults.default_timeout_start_usec),
         default_timeout_stop_usec: span("DefaultTimeoutStopSec", defaults.default_timeout_stop_usec),

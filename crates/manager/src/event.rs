@@ -139,6 +139,8 @@ pub enum Event {
     SourceReloaded,
     /// The kernel's mount table, whole.
     MountTableRead { mounts: Vec<MountPoint> },
+    /// The names of all network interfaces.
+    InterfacesRead { names: Vec<String> },
     /// Somebody asks for something; the answer is [`Effect::Reply`] with the same id.
     Requested { id: RequestId, origin: Origin, request: Request },
     /// A signal was sent to PID 1.

@@ -323,10 +323,12 @@ impl Manager {
         if let Some(job) = self.state.jobs.get_mut(&id) {
             job.running = true;
             job.begun_usec = self.now.monotonic_usec;
-            let running =
-                self.state.units.get(&job.unit).and_then(|unit| unit.file.unit.job_running_timeout_sec);
-            if let Some(span) = running {
-                job.deadline_usec = job.deadline_usec.min(job.begun_usec.saturating_add(span.0));
+            let unit = self.state.units.get(&job.unit);
+            let said = unit.and_then(|unit| unit.file.unit.job_running_timeout_sec).map(|span| span.0);
+            let device = unit.is_some_and(|unit| unit.name.kind() == UnitKind::Device);
+            let usual = device.then_some(self.state.facts.default_timeout_start_usec);
+            if let Some(span) = said.or(usual) {
+                job.deadline_usec = job.deadline_usec.min(job.begun_usec.saturating_add(span));
             }
         }
         self.follow_job_deadline(id);

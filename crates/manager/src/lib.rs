@@ -5,7 +5,7 @@
 //! [`Event`]; the clock and the unit files are handed in. Everything it remembers is one serializable [`State`].
 //!
 //! Reading order: [`event`], [`effect`], [`state`], [`manager`]; then how a request becomes work (`request`, `jobs`,
-//! `lifecycle`), one module per unit type (`service`, `socket`, `simple`), and what they share (`spawn`, `kill`,
+//! `lifecycle`), one module per unit type (`service`, `socket`, `device`, `simple`), and what they share (`spawn`, `kill`,
 //! `notify`, `restart`, `limit`, `conditions`, `load`, `report`).
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -26,6 +26,7 @@ pub mod state;
 
 mod conditions;
 mod deadlines;
+mod device;
 mod jobs;
 mod kill;
 mod lifecycle;

@@ -379,7 +379,8 @@ impl Manager {
             UnitKind::Socket => self.socket_start(id),
             UnitKind::Target | UnitKind::Slice | UnitKind::Scope => self.simple_start(id),
             UnitKind::Mount => self.mount_start(id),
-            UnitKind::Device | UnitKind::Automount | UnitKind::Swap | UnitKind::Timer | UnitKind::Path => {
+            UnitKind::Device => self.device_start(id),
+            UnitKind::Automount | UnitKind::Swap | UnitKind::Timer | UnitKind::Path => {
                 let text = format!(
                     "{}: this version shows {} units but does not run them.",
                     unit.name,

@@ -144,6 +144,7 @@ impl Manager {
         let mut pairs = declared(&file);
         implied(&file, &mut pairs);
         self.mount_pairs(&file, source, &mut pairs);
+        self.device_pairs(&file, &mut pairs);
         for (kind, name) in pairs {
             if name.is_template() {
                 continue;

@@ -34,6 +34,13 @@ impl Manager {
         self.state_changed(id, old);
     }
 
+    /// A device came or went.
+    pub(crate) fn set_plugged(&mut self, id: UnitId, plugged: bool) {
+        if self.simple_mut(id).is_some_and(|simple| simple.active != plugged) {
+            self.set_simple(id, plugged);
+        }
+    }
+
     pub(crate) fn simple_start(&mut self, id: UnitId) -> Started {
         let kind = self.name_of(id).kind();
         if matches!(kind, UnitKind::Slice | UnitKind::Scope) {

@@ -512,6 +512,9 @@ pub struct Facts {
     pub cgroup_root: String,
     /// Virtualization or container word, empty for none.
     pub virtualization: String,
+    /// Whether the list of network interfaces is followed, so that units may wait for one. Not in a container, whose
+    /// interfaces are its maker's.
+    pub follows_interfaces: bool,
     /// Environment every process gets.
     pub base_environment: Vec<String>,
     /// `DefaultTimeoutStartSec=` and kin, microseconds.
@@ -555,6 +558,7 @@ impl Default for Facts {
             specifiers: Default::default(),
             cgroup_root: String::new(),
             virtualization: String::new(),
+            follows_interfaces: false,
             base_environment: Vec::new(),
             default_timeout_start_usec: 90_000_000,
             default_timeout_stop_usec: 90_000_000,

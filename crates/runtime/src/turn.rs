@@ -58,6 +58,8 @@ pub(crate) enum Source {
     Cgroups,
     /// The mount table.
     Mounts,
+    /// The list of network interfaces.
+    Interfaces,
     /// Where clients connect.
     Private,
     /// A connected client.
@@ -116,6 +118,7 @@ pub struct Runtime {
     pub(crate) stored: BTreeMap<FdId, Token>,
     pub(crate) cgroups: Tree,
     pub(crate) mounts: muster_watch::MountTable,
+    interfaces: Option<muster_watch::Interfaces>,
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
     pub(crate) listeners: Listeners,
@@ -162,6 +165,9 @@ impl Runtime {
             None => (notify::open(notify::PATH)?, Clients::listen(crate::clients::PRIVATE)?),
         };
         let mounts = muster_watch::MountTable::open()?;
+        // Without it nothing can wait for an interface, and all else goes on.
+        let followed = setup.manager.state().facts.follows_interfaces;
+        let interfaces = if followed { muster_watch::Interfaces::open().ok() } else { None };
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         let mut runtime = Runtime {
             manager: setup.manager,
@@ -176,6 +182,7 @@ impl Runtime {
             stored: BTreeMap::new(),
             cgroups: setup.cgroups,
             mounts,
+            interfaces,
             clients,
             processes: Processes::default(),
             listeners: Listeners::default(),
@@ -196,7 +203,8 @@ impl Runtime {
             (runtime.mounts.as_raw_fd(), Source::Mounts),
             (runtime.clients.listener_fd(), Source::Private),
         ];
-        for (fd, source) in fixed {
+        let interfaces = runtime.interfaces.as_ref().map(|list| (list.as_raw_fd(), Source::Interfaces));
+        for (fd, source) in fixed.into_iter().chain(interfaces) {
             let token = runtime.register_raw(fd, source)?;
             // What came before it was watched is there already.
             runtime.still_ready(token);
@@ -216,6 +224,7 @@ impl Runtime {
     pub fn start_default(&mut self) {
         self.manager.begin(clock::now(), &self.index);
         self.read_mounts();
+        self.read_interfaces();
         self.manager.start_default(clock::now(), &self.index);
         self.work_off();
     }
@@ -316,6 +325,9 @@ impl Runtime {
         if of(|source| *source == Source::Mounts).next().is_some() {
             self.read_mounts();
         }
+        if of(|source| *source == Source::Interfaces).next().is_some() {
+            self.read_interfaces();
+        }
         let traffic = Budget::new(TRAFFIC_USEC);
         for (token, source) in self.in_turns(of(|source| matches!(source, Source::Listener(_))).collect()) {
             if let Source::Listener(fd) = source {
@@ -335,6 +347,7 @@ impl Runtime {
                 | Source::Notify
                 | Source::Cgroups
                 | Source::Mounts
+                | Source::Interfaces
                 | Source::Report(_)
                 | Source::Listener(_) => {}
             }
@@ -491,6 +504,16 @@ impl Runtime {
                 self.deliver(Event::MountTableRead { mounts });
             }
             Err(error) => self.note(Level::Warning, &format!("The mount table could not be read: {error}")),
+        }
+    }
+
+    pub(crate) fn read_interfaces(&mut self) {
+        match self.interfaces.as_ref().map(muster_watch::Interfaces::read) {
+            Some(Ok(names)) => self.deliver(Event::InterfacesRead { names }),
+            Some(Err(error)) => {
+                self.note(Level::Warning, &format!("The list of interfaces could not be read: {error}"))
+            }
+            None => {}
         }
     }
 

@@ -150,7 +150,9 @@ pub fn assign(
 
 /// Slices, scopes and devices need no file.
 fn exists_without_file(id: &UnitName) -> bool {
-    id.kind() == UnitKind::Slice || id.as_str() == "init.scope" || id.as_str() == "-.mount"
+    matches!(id.kind(), UnitKind::Slice | UnitKind::Device)
+        || id.as_str() == "init.scope"
+        || id.as_str() == "-.mount"
 }
 
 fn resolve(name: &UnitName, source: &dyn Source) -> (UnitName, Lookup) {
@@ -452,6 +454,10 @@ fn settle(file: &mut UnitFile) {
     if file.id.kind() == UnitKind::Slice && file.unit.description.is_none() {
         let path = crate::value::path_unescape(file.id.stem());
         Rc::make_mut(&mut file.unit).description = Some(format!("Slice {path}"));
+    }
+    if file.id.kind() == UnitKind::Device && file.unit.description.is_none() {
+        let path = format!("/{}", crate::value::path_unescape(file.id.stem()).trim_start_matches('/'));
+        Rc::make_mut(&mut file.unit).description = Some(path);
     }
     let endless = |span: &mut Option<Timespan>| {
         if *span == Some(Timespan(0)) {

@@ -1,8 +1,12 @@
-//! Kernel sources as events: the mount table (proc_pid_mountinfo(5)).
+//! Kernel sources as events: the mount table (proc_pid_mountinfo(5)), and the list of network interfaces.
 //!
 //! The file is kept open: the kernel raises an exceptional condition on it when the table changed. What must stay true:
 //! a table of any length is read with a cap, and a line that is not understood is passed over.
 #![forbid(unsafe_code)]
+
+mod interfaces;
+
+pub use interfaces::Interfaces;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};

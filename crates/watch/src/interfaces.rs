@@ -1,0 +1,55 @@
+//! Network interfaces as the kernel has them (rtnetlink(7), if_nameindex(3)).
+//!
+//! A message on the socket only says that something changed; then the list is read anew, so a lost message loses nothing.
+//! The list is the kernel's own: in sysfs an interface that goes is still there when the message comes.
+
+use nix::net::if_::if_nameindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// The multicast group of links (rtnetlink(7), `RTMGRP_LINK`).
+const LINKS: u32 = 1;
+/// So many messages are thrown away at once.
+const MESSAGES_MAX: usize = 1024;
+/// More interfaces than this are not looked at.
+const INTERFACES_MAX: usize = 65_536;
+
+/// The list, watched.
+#[derive(Debug)]
+pub struct Interfaces {
+    socket: OwnedFd,
+}
+
+impl Interfaces {
+    /// Begins to watch.
+    pub fn open() -> io::Result<Interfaces> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, LINKS))?;
+        Ok(Interfaces { socket })
+    }
+
+    /// The names of all there are.
+    pub fn read(&self) -> io::Result<Vec<String>> {
+        let mut bytes = [0_u8; 8192];
+        for _ in 0..MESSAGES_MAX {
+            match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+                Err(nix::errno::Errno::EAGAIN) => break,
+                // Messages were lost, or one was there: look all the same.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let all = if_nameindex()?;
+        let names = all.iter().take(INTERFACES_MAX).filter_map(|interface| interface.name().to_str().ok());
+        Ok(names.map(str::to_owned).collect())
+    }
+}
+
+impl AsRawFd for Interfaces {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
