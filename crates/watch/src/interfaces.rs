@@ -36,10 +36,10 @@ impl Interfaces {
     pub fn read(&self) -> io::Result<Vec<String>> {
         let mut bytes = [0_u8; 8192];
         for _ in 0..MESSAGES_MAX {
-            match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-                Err(nix::errno::Errno::EAGAIN) => break,
-                // Messages were lost, or one was there: look all the same.
-                Ok(_) | Err(_) => {}
+            // Another error says that messages were lost: look all the same.
+            let taken = recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty());
+            if taken == Err(nix::errno::Errno::EAGAIN) {
+                break;
             }
         }
         let all = if_nameindex()?;
