@@ -127,6 +127,8 @@ pub enum Event {
     SocketReadable { fd: FdId },
     /// A connection was taken from a listening descriptor with `Accept=yes`.
     Accepted { listener: FdId, fd: FdId, peer: Peer },
+    /// No descriptor or memory was there to accept with; the runtime tries again.
+    AcceptShort { listener: FdId, message: String },
     /// Accepting failed for good on this descriptor.
     AcceptFailed { listener: FdId, message: String },
     /// A stored descriptor hung up (`FDSTORE` with `FDPOLL=1`).

@@ -220,6 +220,7 @@ impl Manager {
             }
             Event::SocketReadable { fd } => self.socket_readable(fd),
             Event::Accepted { listener, fd, peer } => self.accepted(source, listener, fd, peer),
+            Event::AcceptShort { listener, message } => self.accept_short(listener, &message),
             Event::AcceptFailed { listener, message } => self.accept_failed(listener, &message),
             Event::StoredFdHungUp { fd } => self.stored_fd_hung_up(fd),
             Event::ConditionsChecked { query, results } => self.conditions_checked(query, &results),

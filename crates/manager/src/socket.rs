@@ -507,6 +507,7 @@ impl Manager {
         if let Some(socket) = self.socket_mut(id) {
             socket.accepted = socket.accepted.saturating_add(1);
             socket.connections = socket.connections.saturating_add(1);
+            socket.short = false;
             let count = socket.by_source.entry(peer.source.clone()).or_insert(0);
             *count = count.saturating_add(1);
         }
@@ -671,6 +672,17 @@ impl Manager {
             if self.socket_sub(id) == SocketSub::Running {
                 self.socket_listen(id);
             }
+        }
+    }
+
+    /// Nothing to accept with: counted each time, said once until a connection is taken again.
+    pub(crate) fn accept_short(&mut self, listener: FdId, message: &str) {
+        let Some(&id) = self.state.ports.get(&listener) else { return };
+        let Some(socket) = self.socket_mut(id) else { return };
+        socket.pauses = socket.pauses.saturating_add(1);
+        if !std::mem::replace(&mut socket.short, true) {
+            let text = format!("{}: Accepting rests, and is tried again: {message}", self.unit_name(id));
+            self.log(Level::Warning, Some(id), text);
         }
     }
 

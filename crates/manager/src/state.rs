@@ -413,8 +413,10 @@ pub struct Socket {
     pub paused_until_usec: Option<u64>,
     /// When the current phase times out.
     pub deadline_usec: Option<u64>,
-    /// Times the trigger limit paused it.
+    /// Times the trigger limit, or a shortage of descriptors or memory, paused it.
     pub pauses: u64,
+    /// The last attempt to accept found such a shortage.
+    pub short: bool,
 }
 
 /// Everything.

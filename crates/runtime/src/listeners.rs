@@ -5,7 +5,7 @@
 use crate::clock::{self, Budget};
 use crate::turn::{Runtime, Source};
 use mio::Token;
-use muster_manager::effect::{FdId, Level};
+use muster_manager::effect::FdId;
 use muster_manager::event::{Event, Peer};
 use muster_socket::Accept;
 use std::collections::BTreeMap;
@@ -29,8 +29,6 @@ struct Watched {
 #[derive(Debug, Default)]
 pub struct Listeners {
     watched: BTreeMap<FdId, Watched>,
-    /// Times that accepting met a shortage.
-    pub shortages: u64,
 }
 
 impl Listeners {
@@ -108,12 +106,11 @@ impl Runtime {
     }
 
     fn rest(&mut self, id: FdId, reason: &str) {
-        self.listeners.shortages = self.listeners.shortages.saturating_add(1);
         let until = clock::now().monotonic_usec.saturating_add(REST_USEC);
         if let Some(watched) = self.listeners.watched.get_mut(&id) {
             watched.retry_usec = Some(until);
         }
-        self.note(Level::Warning, &format!("Accepting rests for a moment: {reason}"));
+        self.deliver(Event::AcceptShort { listener: id, message: reason.to_owned() });
     }
 
     pub(crate) fn retry_listeners(&mut self) {
