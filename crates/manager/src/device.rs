@@ -6,7 +6,7 @@
 //! | plugged | – | dead; what is bound to it stops |
 //!
 //! Other devices are known by name alone, as systemd knows them where no udevd runs. A start job on an interface waits until
-//! it is there, for at most `DefaultDeviceTimeoutSec=`.
+//! it is there, for as long as a start may take by default; `DefaultDeviceTimeoutSec=` is not read in this version.
 
 use crate::jobs::Started;
 use crate::manager::Manager;
