@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod interfaces;
+pub mod udev;
 
 pub use interfaces::Interfaces;
 
