@@ -3,7 +3,8 @@
 //! `debian` is a stock Debian 13 by mmdebstrap, never changed after it was made, and `daemons` one with more socket-activated
 //! daemons; `small` is ours whole: unit files of `images/small`, muster, and a demo program, with nothing from anybody else.
 
-use crate::paths;
+use crate::kernel::Kernel;
+use crate::{cpio, paths};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -127,6 +128,49 @@ pub fn debian_of(name: &str) -> Result<PathBuf> {
     fs::write(root.join("etc/machine-id"), "")?;
     fs::write(&stamp, recipe)?;
     Ok(root)
+}
+
+/// The account of the disk that is not root's; its password and root's are [`PASSWORD`].
+pub const PERSON: &str = "person";
+/// For the console of a machine that is made here and thrown away.
+pub const PASSWORD: &str = "muster";
+
+/// The Debian of images/vm.txt as the image of a disk, with `init` as its /sbin/init; and the initramfs that goes on to it.
+pub fn disk(kernel: &Kernel, init: &str) -> Result<(PathBuf, PathBuf)> {
+    let base = debian_of("vm")?;
+    let dir = paths::images().join("vm-disk");
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir)?;
+    let (root, disk, initramfs) = (dir.join("root"), dir.join("disk"), dir.join("initramfs"));
+    run(Command::new("cp").arg("-a").arg(&base).arg(&root))?;
+    install(&root, false)?;
+    copy(&paths::release().join("muster-demo"), &root.join(DEMO.trim_start_matches('/')))?;
+    let _ = fs::remove_file(root.join("usr/sbin/init"));
+    symlink(init, root.join("usr/sbin/init"))?;
+    fs::write(root.join("etc/fstab"), "/dev/vda / ext4 defaults 0 1\n")?;
+    fs::write(root.join("etc/hostname"), "muster\n")?;
+    let accounts = format!(
+        "useradd -m -s /bin/bash {PERSON} && printf 'root:{PASSWORD}\\n{PERSON}:{PASSWORD}\\n' | chpasswd"
+    );
+    run(Command::new("chroot").arg(&root).args(["/bin/sh", "-c", &accounts]))?;
+    run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&root).arg(&disk).arg("2G"))?;
+    fs::remove_dir_all(&root)?;
+    cpio::write(&first_stage(kernel, &dir)?, &initramfs)?;
+    Ok((disk, initramfs))
+}
+
+/// What the kernel needs before it has the disk: the demo program as /init, and modules.
+fn first_stage(kernel: &Kernel, dir: &Path) -> Result<PathBuf> {
+    let stage = dir.join("stage");
+    copy(&paths::release().join("muster-demo"), &stage.join("init"))?;
+    let mut order = String::new();
+    for module in kernel.modules(&["virtio_pci", "virtio_blk", "ext4", "crc32c_generic"])? {
+        let name = module.file_name().context("a module has a name")?;
+        copy(&module, &stage.join("modules").join(name))?;
+        order += &format!("{}\n", name.to_string_lossy());
+    }
+    fs::write(stage.join("modules/order"), order)?;
+    Ok(stage)
 }
 
 const RECIPE: &str = "--mode=root --format=directory --variant=minbase --quiet";

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -18,6 +18,21 @@ use std::time::{Duration, Instant};
 const QEMU: &str = "qemu-system-x86_64";
 /// The agent's end of the second serial line, in the machine.
 pub const AGENT: &str = "/dev/ttyS1";
+
+/// What a machine is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The initramfs.
+    pub initramfs: &'a Path,
+    /// Memory, in MiB.
+    pub memory: &'a str,
+    /// Words for the kernel's command line.
+    pub words: &'a str,
+    /// Where the agent's line is a socket.
+    pub agent: Option<&'a Path>,
+    /// The image of its disk.
+    pub disk: Option<&'a Path>,
+}
 
 /// QEMU, and how it runs here.
 pub struct Emulator {
@@ -38,22 +53,38 @@ impl Emulator {
         if self.kvm { "KVM" } else { "translation, no KVM" }
     }
 
-    /// Boots an initramfs with these words on the kernel's command line. The agent's line is a socket at `agent`.
-    pub fn boot(&self, initramfs: &Path, memory: &str, words: &str, agent: Option<&Path>) -> Result<Machine> {
+    /// Boots these parts.
+    pub fn boot(&self, parts: &Parts<'_>) -> Result<Machine> {
+        Machine::start(self.command(parts), Stdio::inherit())
+    }
+
+    /// The same with the terminal of this process as the console, until the machine ends.
+    pub fn on_terminal(&self, parts: &Parts<'_>) -> Result<()> {
+        let status = self.command(parts).stdin(Stdio::inherit()).stdout(Stdio::inherit()).status()?;
+        if !status.success() {
+            bail!("QEMU ended with {status}");
+        }
+        Ok(())
+    }
+
+    fn command(&self, parts: &Parts<'_>) -> Command {
         let accel: &[&str] = if self.kvm {
             &["-accel", "kvm", "-cpu", "host"]
         } else {
             &["-accel", "tcg,thread=multi", "-cpu", "max"]
         };
         let mut command = Command::new(QEMU);
-        command.args(accel).args(["-m", memory, "-smp", "2", "-display", "none", "-monitor", "none"]);
+        command.args(accel).args(["-m", parts.memory, "-smp", "2", "-display", "none", "-monitor", "none"]);
         command.args(["-no-reboot", "-nic", "none", "-serial", "stdio"]);
-        if let Some(path) = agent {
+        if let Some(path) = parts.agent {
             command.arg("-serial").arg(format!("unix:{},server=on,wait=off", path.display()));
         }
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(initramfs);
-        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 {words}")]);
-        Machine::start(command, Stdio::inherit())
+        if let Some(path) = parts.disk {
+            command.arg("-drive").arg(format!("file={},format=raw,if=virtio", path.display()));
+        }
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(parts.initramfs);
+        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 {}", parts.words)]);
+        command
     }
 }
 
@@ -75,14 +106,16 @@ fn kvm_runs(kernel: &Path) -> bool {
 /// A running machine.
 pub struct Machine {
     qemu: Child,
+    keyboard: ChildStdin,
     pieces: Receiver<Vec<u8>>,
     console: String,
 }
 
 impl Machine {
     fn start(mut command: Command, stderr: Stdio) -> Result<Self> {
-        let mut qemu = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
+        let mut qemu = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
         let mut stdout = qemu.stdout.take().context("QEMU's stdout")?;
+        let keyboard = qemu.stdin.take().context("QEMU's stdin")?;
         let (sender, pieces) = channel();
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -92,7 +125,7 @@ impl Machine {
                 }
             }
         });
-        Ok(Self { qemu, pieces, console: String::new() })
+        Ok(Self { qemu, keyboard, pieces, console: String::new() })
     }
 
     /// Reads the console until it has shown enough, or the machine has ended; whether that was in time.
@@ -121,6 +154,12 @@ impl Machine {
             self.take(&piece, false);
         }
         &self.console
+    }
+
+    /// Types a line on the console.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        self.keyboard.write_all(format!("{line}\n").as_bytes())?;
+        Ok(self.keyboard.flush()?)
     }
 
     /// Whether QEMU has ended.

@@ -18,6 +18,8 @@ const USAGE: &str = "cargo xtask COMMAND
   boot --image debian [--prompt]
                          boots a Debian 13 root file system as a container
   boot --vm              boots the small image in QEMU, to the demo's answer and power-off
+  boot --vm --image debian
+                         boots a Debian 13 from a disk in QEMU, to its login prompt
   test                   runs all tests; the last line is the count
   install --root DIR [--init]
                          installs muster below DIR; with --init, as its /sbin/init
@@ -62,6 +64,7 @@ fn boot(options: &[&str]) -> Result<i32> {
         [] | ["--image", "small"] => boot::small(prompt),
         ["--image", "debian"] => boot::debian(prompt),
         ["--vm"] => vm::show(),
+        ["--vm", "--image", "debian"] | ["--image", "debian", "--vm"] => vm::debian(),
         _ => bail!("not understood\n{USAGE}"),
     }
 }

@@ -3,11 +3,12 @@
 use crate::test::Tally;
 use anyhow::{Result, bail};
 use muster_tests::kernel::Kernel;
-use muster_tests::machine::Emulator;
+use muster_tests::machine::{Emulator, Parts};
 use muster_tests::{cpio, image, paths};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+const DEBIAN_WORDS: &str = "root=/dev/vda rw systemd.show_status=1";
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Boots with the console on the terminal, to power-off.
@@ -17,6 +18,22 @@ pub fn show() -> Result<i32> {
     run(&emulator, &initramfs, true)?;
     println!("\nthe demo answered and the machine powered off");
     Ok(0)
+}
+
+/// A stock Debian 13 from a disk, with its console on the terminal, until it is powered off.
+pub fn debian() -> Result<i32> {
+    let kernel = Kernel::get()?;
+    let emulator = Emulator::prepare(&kernel)?;
+    image::build_programs()?;
+    let (disk, initramfs) = image::disk(&kernel, image::MUSTER)?;
+    let (person, password) = (image::PERSON, image::PASSWORD);
+    eprintln!("starting QEMU ({}); log in as root or {person}, password {password}", emulator.acceleration());
+    emulator.on_terminal(&debian_parts(&initramfs, &disk))?;
+    Ok(0)
+}
+
+fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
+    Parts { initramfs, memory: "1024", words: DEBIAN_WORDS, agent: None, disk: Some(disk) }
 }
 
 /// The same as a test: counted as passed, failed, or skipped where QEMU or its kernel cannot be had.
@@ -49,9 +66,10 @@ fn prepare() -> Result<(Emulator, PathBuf)> {
 }
 
 /// To power-off, with all on the console that a good run shows.
-fn run(emulator: &Emulator, initramfs: &std::path::Path, echo: bool) -> Result<()> {
+fn run(emulator: &Emulator, initramfs: &Path, echo: bool) -> Result<()> {
     let words = "systemd.show_status=1 systemd.unit=demo-vm.target";
-    let mut machine = emulator.boot(initramfs, "512", words, None)?;
+    let parts = Parts { initramfs, memory: "512", words, agent: None, disk: None };
+    let mut machine = emulator.boot(&parts)?;
     if !machine.until(LIMIT, echo, |_| false) {
         bail!("QEMU still ran after {LIMIT:?}; console:\n{}", machine.console());
     }

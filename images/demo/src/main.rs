@@ -9,6 +9,7 @@ mod facts;
 mod notify;
 mod options;
 mod probe;
+mod root_disk;
 mod serve;
 
 use anyhow::{Result, bail};
@@ -36,9 +37,13 @@ const USAGE: &str = "muster-demo MODE
   fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
   agent DEVICE          runs scripts that come over a serial line
   load-modules FILE...  loads kernel modules
-  spin-exit CODE        exits at once";
+  spin-exit CODE        exits at once
+As /init of an initramfs it goes on to the disk.";
 
 fn main() -> Result<()> {
+    if std::env::args().next().as_deref() == Some("/init") {
+        return root_disk::boot();
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 use muster_tests::kernel::Kernel;
-use muster_tests::machine::{AGENT, Emulator, Hands};
+use muster_tests::machine::{AGENT, Emulator, Hands, Parts};
 use muster_tests::{Builder, Container, cpio, image, paths};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -85,7 +85,13 @@ impl Ground {
             &mut File::open(dir.join("layer.cpio"))?,
             &mut File::options().append(true).open(&initramfs)?,
         )?;
-        let machine = emulator.boot(&initramfs, "1536", "systemd.unit=machine.target", Some(&agent))?;
+        let machine = emulator.boot(&Parts {
+            initramfs: &initramfs,
+            memory: "1536",
+            words: "systemd.unit=machine.target",
+            agent: Some(&agent),
+            disk: None,
+        })?;
         let hands = Hands::reach(machine, &agent, MACHINE_LIMIT);
         // QEMU has read the one and listens on the other by now.
         fs::remove_dir_all(&dir)?;
