@@ -6,7 +6,7 @@
 use muster_manager::effect::Reply;
 
 /// Why a call was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Refusal {
     /// The D-Bus error name, in full.
     pub name: String,

@@ -15,7 +15,6 @@ use muster_manager::Manager;
 use muster_manager::event::{KillWhom, Request, ShutdownVerb, TransientUnit};
 use muster_manager::state::{ActiveState, Unit};
 use muster_unit::{UnitKind, UnitName};
-use std::collections::BTreeMap;
 
 type Done = Result<Action, Refusal>;
 
@@ -320,8 +319,8 @@ fn freeze(unit: &Unit, freeze: bool) -> Done {
 
 fn set_properties(unit: &Unit, arguments: &mut Args<'_>) -> Done {
     let runtime = arguments.bool()?;
-    let settings = transient::changes(unit.name.kind(), &arguments.properties()?)?;
-    request(Request::SetProperties { unit: unit.name.clone(), runtime, settings })
+    let changes = transient::changes(unit.name.kind(), &arguments.properties()?)?;
+    request(Request::SetProperties { unit: unit.name.clone(), runtime, changes })
 }
 
 fn processes(call: &Call<'_>, unit: &Unit) -> Done {
@@ -386,13 +385,14 @@ fn transient_unit(
     properties: &[(String, Value)],
 ) -> Result<TransientUnit, Refusal> {
     match name.kind() {
-        UnitKind::Target | UnitKind::Device | UnitKind::Socket | UnitKind::Swap => {
+        UnitKind::Target | UnitKind::Device | UnitKind::Swap => {
             return Err(Refusal::invalid(format!(
                 "Unit type {} does not support transient units.",
                 name.kind().suffix()
             )));
         }
         UnitKind::Service
+        | UnitKind::Socket
         | UnitKind::Scope
         | UnitKind::Slice
         | UnitKind::Mount
@@ -411,8 +411,8 @@ fn transient_unit(
         }
     }
     let built = transient::settings(name.kind(), properties, call.caller.pid)?;
-    let stdio: BTreeMap<u32, muster_manager::effect::FdId> = built.stdio;
-    Ok(TransientUnit { name, settings: built.settings, pids: built.pids, stdio, reference: built.reference })
+    let transient::Built { settings, text, pids, stdio, reference } = built;
+    Ok(TransientUnit { name, settings, text, pids, stdio, reference })
 }
 
 // ---- the manager itself

@@ -6,18 +6,18 @@
 use crate::error::Refusal;
 use crate::wire::Value;
 use muster_manager::effect::FdId;
+use muster_manager::event::PropertyChange;
 use muster_unit::table::{Row, rows};
-use muster_unit::{Body, UnitKind};
+use muster_unit::{Body, Setting, UnitKind};
 use std::collections::BTreeMap;
-
-/// (section, directive, value).
-pub type Setting = (String, String, String);
 
 /// What a client asks for.
 #[derive(Debug, Default)]
 pub struct Built {
-    /// What the unit file says.
+    /// What is assigned, in order.
     pub settings: Vec<Setting>,
+    /// The unit's file, for whoever reads it.
+    pub text: String,
     /// Processes to take over.
     pub pids: Vec<u32>,
     /// Descriptors for standard input, output and error: which of the message's. The runtime puts its own ids there.
@@ -30,11 +30,41 @@ impl Built {
     fn give(&mut self, number: u32, index: u32) {
         self.stdio.insert(number, FdId(u64::from(index)));
     }
+
+    /// Adds what one property says, to the settings and to the text.
+    fn say(&mut self, said: Said, last_section: &mut String) {
+        let Some((section, directive, _)) = said.settings.first().cloned() else { return };
+        self.settings.extend(said.settings.iter().cloned());
+        if section != *last_section {
+            let gap = if last_section.is_empty() { "" } else { "\n" };
+            self.text.push_str(&format!("{gap}[{section}]\n"));
+            *last_section = section;
+        }
+        match said.text {
+            Text::Same => said.settings.iter().for_each(|(_, directive, value)| {
+                self.text.push_str(&format!("{directive}={value}\n"));
+            }),
+            Text::Lines(lines) => self.text.push_str(&lines),
+            Text::Whole => {
+                let mine = self.settings.iter().filter(|(_, other, _)| *other == directive);
+                let mut items: Vec<String> = Vec::new();
+                for (_, _, value) in mine {
+                    if value.is_empty() { items.clear() } else { items.push(value.clone()) }
+                }
+                let items = muster_unit::table::listed(&directive, items);
+                self.text.push_str(&muster_manager::event::whole_list(&directive, &items));
+            }
+        }
+    }
 }
+
+const TRANSIENT_HEADER: &str =
+    "# This is a transient unit file, created programmatically via the systemd API. Do not edit.\n";
 
 /// The properties of a new unit.
 pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32) -> Result<Built, Refusal> {
-    let mut built = Built::default();
+    let mut built = Built { text: TRANSIENT_HEADER.to_owned(), ..Built::default() };
+    let mut section = String::new();
     for (name, value) in properties {
         match (name.as_str(), value) {
             ("AddRef", Value::Bool(add)) => built.reference = *add,
@@ -52,27 +82,80 @@ pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32)
             ("StandardInputFileDescriptor", Value::Fd(fd)) => built.give(0, *fd),
             ("StandardOutputFileDescriptor", Value::Fd(fd)) => built.give(1, *fd),
             ("StandardErrorFileDescriptor", Value::Fd(fd)) => built.give(2, *fd),
-            _ => built.settings.extend(translate(kind, name, value, properties)?),
+            _ => built.say(translate(kind, name, value, properties)?, &mut section),
         }
     }
     Ok(built)
 }
 
+/// Properties of resource control that only a new unit takes (systemctl(1), `set-property`).
+const ONLY_NEW: &[&str] = &[
+    "Slice",
+    "Delegate",
+    "DelegateControllers",
+    "DelegateSubgroup",
+    "IPIngressFilterPath",
+    "IPEgressFilterPath",
+    "BPFProgram",
+    "MemoryPressureWatch",
+    "MemoryPressureThresholdUSec",
+    "CoredumpReceive",
+];
+
 /// Changes of a unit that exists: resource control, and what it is called.
-pub fn changes(kind: UnitKind, properties: &[(String, Value)]) -> Result<Vec<Setting>, Refusal> {
+pub fn changes(kind: UnitKind, properties: &[(String, Value)]) -> Result<Vec<PropertyChange>, Refusal> {
     let mut all = Vec::new();
     for (name, value) in properties {
-        let settings = translate(kind, name, value, properties)?;
-        let groups = groups(kind);
-        let allowed = settings.iter().all(|(_, directive, _)| {
-            directive == "Description" || (groups.contains(&"CGroup") && is_row("CGroup", directive))
-        });
+        if (name.as_str(), value.as_texts().is_some()) == ("Markers", true) {
+            continue;
+        }
+        let said = translate(kind, name, value, properties)?;
+        let has_cgroup = groups(kind).contains(&"CGroup");
+        let allowed = !ONLY_NEW.contains(&name.as_str())
+            && said.settings.iter().all(|(_, directive, _)| {
+                directive == "Description" || (has_cgroup && is_row("CGroup", directive))
+            });
         if !allowed {
             return Err(Refusal::cannot_set(name));
         }
-        all.extend(settings);
+        all.push(PropertyChange {
+            stem: stem(name).to_owned(),
+            text: match said.text {
+                Text::Same => {
+                    Some(said.settings.iter().map(|(_, name, value)| format!("{name}={value}\n")).collect())
+                }
+                Text::Lines(lines) => Some(lines),
+                Text::Whole => None,
+            },
+            settings: said.settings,
+        });
     }
     Ok(all)
+}
+
+/// What the drop-in of a property is called: the property's own name but for two.
+fn stem(property: &str) -> &str {
+    match property {
+        "CPUQuotaPerSecUSec" => "CPUQuota",
+        "CPUQuotaPeriodUSec" => "CPUQuotaPeriodSec",
+        other => other,
+    }
+}
+
+/// What one property comes to.
+struct Said {
+    settings: Vec<Setting>,
+    text: Text,
+}
+
+/// How a file says it.
+enum Text {
+    /// As it is assigned.
+    Same,
+    /// Otherwise.
+    Lines(String),
+    /// A list, whole, as it is when this was added to it.
+    Whole,
 }
 
 fn unexpected(name: &str) -> Refusal {
@@ -101,7 +184,11 @@ fn is_row(section: &str, directive: &str) -> bool {
 
 /// The section that a directive goes into; none when the type does not have it.
 fn section(kind: UnitKind, directive: &str) -> Option<String> {
-    let own = groups(kind).iter().any(|group| is_row(group, directive));
+    // What has moved to [Unit] is said there, though it is still understood in its old place.
+    let moved = muster_unit::table::REDIRECTED
+        .iter()
+        .any(|(_, name, target, _)| *target == "Unit" && *name == directive);
+    let own = !moved && groups(kind).iter().any(|group| is_row(group, directive));
     if own {
         return Body::new(kind).section().map(str::to_owned);
     }
@@ -111,12 +198,8 @@ fn section(kind: UnitKind, directive: &str) -> Option<String> {
 }
 
 /// One property as settings.
-fn translate(
-    kind: UnitKind,
-    name: &str,
-    value: &Value,
-    all: &[(String, Value)],
-) -> Result<Vec<Setting>, Refusal> {
+fn translate(kind: UnitKind, name: &str, value: &Value, all: &[(String, Value)]) -> Result<Said, Refusal> {
+    in_range(name, value)?;
     let pairs = special(name, value, all)
         .or_else(|| plain(kind, name, value))
         .ok_or_else(|| Refusal::cannot_set(name))?;
@@ -128,7 +211,144 @@ fn translate(
         let section = section(kind, &directive).ok_or_else(|| Refusal::cannot_set(name))?;
         settings.push((section, directive, text));
     }
-    Ok(settings)
+    let text = text_of(name, value, &settings);
+    Ok(Said { settings, text })
+}
+
+/// Numbers that systemd refuses before it looks further.
+fn in_range(name: &str, value: &Value) -> Result<(), Refusal> {
+    const POSITIVE: &[&str] = &[
+        "MemoryMax",
+        "MemoryMaxScale",
+        "MemoryHigh",
+        "MemoryHighScale",
+        "TasksMax",
+        "TasksMaxScale",
+        "IOWeight",
+        "StartupIOWeight",
+    ];
+    if name == "DeviceAllow" {
+        return value.items().iter().try_for_each(|item| device_allowed(item.items()));
+    }
+    if let (Value::Text(_), true) = (value, is_row("CGroup", name) && !TEXTS.contains(&name)) {
+        return Err(Refusal::invalid("Failed to set unit properties: Unexpected message contents"));
+    }
+    let Some(number) = value.as_number() else { return Ok(()) };
+    let unset = number == i128::from(u64::MAX);
+    let weight = matches!(name, "CPUWeight" | "StartupCPUWeight" | "IOWeight" | "StartupIOWeight");
+    if (number == 0 && POSITIVE.contains(&name)) || (weight && !unset && number > 10_000) {
+        return Err(Refusal::invalid(format!("Value specified in {name} is out of range")));
+    }
+    if number == 0 && name == "CPUQuotaPerSecUSec" {
+        return Err(Refusal::invalid("CPUQuotaPerSecUSec= value out of range"));
+    }
+    Ok(())
+}
+
+/// Properties of resource control that are texts; all others are numbers, or lists.
+const TEXTS: &[&str] = &[
+    "Slice",
+    "DevicePolicy",
+    "DelegateSubgroup",
+    "ManagedOOMSwap",
+    "ManagedOOMMemoryPressure",
+    "ManagedOOMPreference",
+    "MemoryPressureWatch",
+    "CPUSetPartition",
+    "CPUPressureWatch",
+    "IOPressureWatch",
+    "BindNetworkInterface",
+];
+
+/// `(ss)`: a node or a class of devices, and what may be done with it.
+fn device_allowed(fields: &[Value]) -> Result<(), Refusal> {
+    let [Value::Text(device), Value::Text(access)] = fields else { return Err(unexpected("DeviceAllow")) };
+    let known = device.starts_with("/dev/")
+        || device.starts_with("/run/systemd/inaccessible/")
+        || device.starts_with("block-")
+        || device.starts_with("char-");
+    if !known {
+        return Err(Refusal::invalid("DeviceAllow= requires device node or pattern"));
+    }
+    if !access.chars().all(|c| matches!(c, 'r' | 'w' | 'm')) {
+        return Err(Refusal::invalid("DeviceAllow= requires combination of rwm flags"));
+    }
+    Ok(())
+}
+
+/// How files say a property that is not said as it is assigned.
+fn text_of(name: &str, value: &Value, settings: &[Setting]) -> Text {
+    let lines = |reset: bool, line: &dyn Fn(&str) -> String| {
+        let mut text = String::new();
+        for (at, (_, directive, value)) in settings.iter().enumerate() {
+            if at == 0 && reset {
+                text.push_str(&format!("{directive}=\n"));
+            }
+            if !value.is_empty() || !reset {
+                text.push_str(&format!("{directive}={}\n", line(value)));
+            }
+        }
+        Text::Lines(text)
+    };
+    let same = |value: &str| value.to_owned();
+    match name {
+        _ if is_list(name) => Text::Whole,
+        // A dollar sign that a client sent is expanded when the command runs; a file that is read says it literally.
+        _ if name.starts_with("Exec") => lines(true, &|value| value.replace('$', "$$")),
+        "EnvironmentFiles" => lines(true, &same),
+        // Ignored today, and so not remembered.
+        "BlockIODeviceWeight" | "BlockIOReadBandwidth" | "BlockIOWriteBandwidth" => {
+            match lines(true, &same) {
+                Text::Lines(text) => Text::Lines(format!("{text}\n")),
+                other => other,
+            }
+        }
+        "CPUQuotaPerSecUSec" => lines(false, &|text| match value.as_number() {
+            Some(usec) if !text.is_empty() => hundredths(usec, 10_000),
+            _ => String::new(),
+        }),
+        "AllowedCPUs" | "StartupAllowedCPUs" | "AllowedMemoryNodes" | "StartupAllowedMemoryNodes" => {
+            let set = ranges(value);
+            let first = settings.first().map_or("", |(_, directive, _)| directive.as_str());
+            Text::Lines(format!("{first}=\n{first}={set}\n"))
+        }
+        "LogLevelMax" | "SyslogLevel" | "SyslogFacility" => {
+            lines(false, &|_| value.as_number().unwrap_or_default().to_string())
+        }
+        "CapabilityBoundingSet" | "AmbientCapabilities" => {
+            let last = settings.last().map_or(("", ""), |(_, name, value)| (name.as_str(), value.as_str()));
+            Text::Lines(format!("{}={}\n", last.0, last.1.to_ascii_lowercase()))
+        }
+        "SuccessExitStatus" | "RestartPreventExitStatus" | "RestartForceExitStatus" => {
+            let mut text = String::new();
+            for (_, directive, value) in settings {
+                for word in value.split_whitespace() {
+                    let word = word.strip_prefix("SIG").unwrap_or(word);
+                    text.push_str(&format!("{directive}={word}\n"));
+                }
+            }
+            if text.is_empty() { Text::Same } else { Text::Lines(text) }
+        }
+        _ => Text::Same,
+    }
+}
+
+/// Lists of resource control: a drop-in says the whole of one, not what was added to it.
+fn is_list(name: &str) -> bool {
+    matches!(
+        name,
+        "DeviceAllow"
+            | "IODeviceWeight"
+            | "IOReadBandwidthMax"
+            | "IOWriteBandwidthMax"
+            | "IOReadIOPSMax"
+            | "IOWriteIOPSMax"
+            | "IODeviceLatencyTargetUSec"
+            | "IPAddressAllow"
+            | "IPAddressDeny"
+            | "SocketBindAllow"
+            | "SocketBindDeny"
+    )
 }
 
 type Pairs = Vec<(String, String)>;
@@ -185,8 +405,20 @@ fn number(number: i128) -> String {
 }
 
 fn span(value: &Value) -> Option<String> {
-    let usec = value.as_number()?;
-    Some(if usec == i128::from(u64::MAX) { "infinity".to_owned() } else { format!("{usec}us") })
+    Some(muster_unit::Timespan(u64::try_from(value.as_number()?).ok()?).to_string())
+}
+
+/// A number of `unit`s as a percentage with two digits after the point.
+fn hundredths(number: i128, unit: i128) -> String {
+    let all = number.saturating_mul(100).checked_div(unit).unwrap_or_default();
+    let (whole, rest) = (all.checked_div(100).unwrap_or(0), all.checked_rem(100).unwrap_or(0));
+    format!("{whole}.{rest:02}%")
+}
+
+/// A word as it is where it needs no quotes.
+fn bare(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '%');
+    if word.is_empty() || !word.chars().all(plain) { quoted(word) } else { word.to_owned() }
 }
 
 /// Properties that are directives of the same name, by the type of the value.
@@ -202,10 +434,21 @@ fn plain(kind: UnitKind, name: &str, value: &Value) -> Option<Pairs> {
         Value::Text(text) => one(directive, literal(text)),
         Value::Bool(value) => one(directive, yes_no(*value)),
         Value::Number(mode) if name.ends_with("Mode") || name == "UMask" => {
-            one(directive, format!("0{mode:o}"))
+            one(directive, format!("{mode:04o}"))
+        }
+        Value::Number(number) if name.ends_with("Signal") => {
+            let name = muster_unit::Signal(i32::try_from(*number).ok()?).name();
+            one(directive, name.strip_prefix("SIG").unwrap_or(&name))
         }
         Value::Number(value) => one(directive, number(*value)),
-        Value::Array(_) if value.as_texts().is_some() => one(directive, words(value)?),
+        Value::Array(items) if value.as_texts().is_some() => match name {
+            "DisableControllers" => one(directive, value.as_texts()?.join(" ")),
+            _ if !items.is_empty() && is_row("Unit", directive) => {
+                let each = value.as_texts()?.into_iter().map(|text| (directive.to_owned(), bare(text)));
+                Some(each.collect())
+            }
+            _ => one(directive, words(value)?),
+        },
         Value::Array(_) => lines(directive, value, |fields| joined(directive, fields)),
         Value::Struct(fields) => one(directive, excepted(fields)?),
         Value::Double(_) | Value::Fd(_) | Value::Bytes(_) | Value::Variant(_) => None,
@@ -222,8 +465,8 @@ fn joined(directive: &str, fields: &[Value]) -> Option<String> {
         [Value::Text(first), Value::Text(second)] if colon => {
             Some(format!("{}:{}", literal(first), literal(second)))
         }
-        [Value::Text(first), Value::Text(second)] => Some(format!("{} {}", quoted(first), quoted(second))),
-        [Value::Text(first), Value::Number(second)] => Some(format!("{} {}", quoted(first), number(*second))),
+        [Value::Text(first), Value::Text(second)] => Some(format!("{} {}", bare(first), bare(second))),
+        [Value::Text(first), Value::Number(second)] => Some(format!("{} {}", bare(first), number(*second))),
         [Value::Text(id), Value::Bytes(bytes)] => {
             Some(format!("{}:{}", literal(id), literal(std::str::from_utf8(bytes).ok()?)))
         }
@@ -281,14 +524,29 @@ fn special(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> 
             [Value::Text(source), Value::Text(destination), Value::Bool(optional), Value::Number(flags)] => {
                 let tail = if *flags == 0 { "norbind" } else { "rbind" };
                 let minus = if *optional { "-" } else { "" };
-                Some(quoted(&format!("{minus}{source}:{destination}:{tail}")))
+                Some(bare(&format!("{minus}{source}:{destination}:{tail}")))
             }
             _ => None,
         }),
         "CPUQuotaPerSecUSec" => match value.as_number()? {
             usec if usec == i128::from(u64::MAX) => one("CPUQuota", ""),
-            usec => one("CPUQuota", format!("{}%", usec.checked_div(10_000)?)),
+            usec if usec.checked_rem(10_000) == Some(0) => {
+                one("CPUQuota", format!("{}%", usec.checked_div(10_000)?))
+            }
+            usec => one("CPUQuota", hundredths(usec, 10_000)),
         },
+        "CPUWeight" | "StartupCPUWeight" | "IOWeight" | "StartupIOWeight" => match value.as_number()? {
+            0 if name.contains("CPU") => one(name, "idle"),
+            unset if unset == i128::from(u64::MAX) => one(name, ""),
+            weight => one(name, weight.to_string()),
+        },
+        "ManagedOOMMemoryPressureLimit" => one(name, scale(value.as_number()?)?),
+        "IODeviceLatencyTargetUSec" => lines("IODeviceLatencyTargetSec", value, |fields| match fields {
+            [Value::Text(path), usec] => Some(format!("{} {}us", bare(path), usec.as_number()?)),
+            _ => None,
+        }),
+        "SocketBindAllow" | "SocketBindDeny" => lines(name, value, socket_bind),
+        "NFTSet" => lines(name, value, nft_set),
         "DelegateControllers" => one("Delegate", value.as_texts()?.join(" ")),
         "IPAddressAllow" | "IPAddressDeny" => lines(name, value, address),
         "AllowedCPUs"
@@ -302,14 +560,71 @@ fn special(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> 
                 [Value::Text(path), Value::Text(link), _] => Some(quoted(&format!("{path}:{link}"))),
                 _ => None,
             }),
-            (_, Some(directive)) => {
-                let hundredths = value.as_number()?.checked_mul(10_000)?.checked_div(i128::from(u32::MAX))?;
-                let (whole, rest) = (hundredths.checked_div(100)?, hundredths.checked_rem(100)?);
-                one(directive, format!("{whole}.{rest:02}%"))
-            }
+            (_, Some(directive)) => one(directive, scale(value.as_number()?)?),
             (None, None) => None,
         },
     }
+}
+
+/// A part of 2^32-1, as a percentage.
+fn scale(part: i128) -> Option<String> {
+    let whole = i128::from(u32::MAX);
+    let half = whole.checked_div(2)?;
+    Some(hundredths(part.checked_mul(10_000)?.checked_add(half)?.checked_div(whole)?, 100))
+}
+
+/// `(iiqq)`: family, protocol, number of ports, first port.
+fn socket_bind(fields: &[Value]) -> Option<String> {
+    let [family, protocol, count, first] = fields else { return None };
+    let mut parts = Vec::new();
+    match family.as_number()? {
+        0 => {}
+        2 => parts.push("ipv4".to_owned()),
+        10 => parts.push("ipv6".to_owned()),
+        _ => return None,
+    }
+    match protocol.as_number()? {
+        0 => {}
+        6 => parts.push("tcp".to_owned()),
+        17 => parts.push("udp".to_owned()),
+        _ => return None,
+    }
+    let (count, first) = (count.as_number()?, first.as_number()?);
+    match count {
+        0 if parts.is_empty() => parts.push("any".to_owned()),
+        0 => {}
+        1 => parts.push(first.to_string()),
+        _ => parts.push(format!("{first}-{}", first.checked_add(count)?.checked_sub(1)?)),
+    }
+    Some(parts.join(":"))
+}
+
+/// `(iiss)`: source, family, table, set.
+fn nft_set(fields: &[Value]) -> Option<String> {
+    const FAMILIES: [(i128, &str); 6] =
+        [(1, "inet"), (2, "ip"), (3, "arp"), (5, "netdev"), (7, "bridge"), (10, "ip6")];
+    let [source, family, Value::Text(table), Value::Text(set)] = fields else { return None };
+    // The other sources, user and group, are the execution context's.
+    let source = (source.as_number()? == 3).then_some("cgroup")?;
+    let number = family.as_number()?;
+    let family = FAMILIES.iter().find(|(known, _)| *known == number)?.1;
+    Some(format!("{source}:{family}:{}:{}", literal(table), literal(set)))
+}
+
+/// A bit mask as numbers and ranges of them.
+fn ranges(value: &Value) -> String {
+    let Some(all) = bits(value) else { return String::new() };
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in all.split_whitespace().filter_map(|word| word.parse::<u32>().ok()) {
+        match runs.last_mut() {
+            Some((_, end)) if end.checked_add(1) == Some(number) => *end = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let run = |(first, last): &(u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    runs.iter().map(run).collect::<Vec<_>>().join(" ")
 }
 
 /// `(ss)` items whose first text is (the end of) the directive's name.
@@ -353,11 +668,15 @@ fn command(fields: &[Value]) -> Option<String> {
             }
         }
     }
+    // What a prefix could be mistaken for must be no part of a path.
+    if path.starts_with(['-', '@', ':', '|', '+', '!']) {
+        return None;
+    }
     let (own_name, rest) = match argv.split_first() {
         Some((first, rest)) if first == path => (false, rest),
         _ => (true, argv.as_slice()),
     };
-    let mut line = quoted(&format!("{prefix}{}{path}", if own_name { "@" } else { "" }));
+    let mut line = format!("{prefix}{}{}", if own_name { "@" } else { "" }, quoted(path));
     for word in rest {
         line.push(' ');
         line.push_str(&quoted(word));
@@ -515,7 +834,7 @@ mod tests {
         let built = settings(UnitKind::Service, &[("ExecStart".to_owned(), command)], 1).unwrap();
         let (section, directive, line) = built.settings.first().unwrap();
         assert_eq!((section.as_str(), directive.as_str()), ("Service", "ExecStart"));
-        assert_eq!(line, "\"-/bin/echo\" \"a b\\nUser=root %%h \\\"$HOME\\\\\"");
+        assert_eq!(line, "-\"/bin/echo\" \"a b\\nUser=root %%h \\\"$HOME\\\\\"");
         let evil = [("Description".to_owned(), text("x\n[Service]\nExecStart=/bin/sh"))];
         assert!(settings(UnitKind::Service, &evil, 1).is_err());
     }
@@ -531,7 +850,7 @@ mod tests {
         let service = UnitKind::Service;
         assert_eq!(
             of(service, "RuntimeMaxUSec", Value::Number(5_000_000)),
-            setting("Service", "RuntimeMaxSec", "5000000us")
+            setting("Service", "RuntimeMaxSec", "5s")
         );
         assert_eq!(
             of(service, "MemoryMax", Value::Number(i128::from(u64::MAX))),
@@ -541,7 +860,7 @@ mod tests {
             of(service, "CPUQuotaPerSecUSec", Value::Number(200_000)),
             setting("Service", "CPUQuota", "20%")
         );
-        assert_eq!(of(service, "UMask", Value::Number(0o77)), setting("Service", "UMask", "077"));
+        assert_eq!(of(service, "UMask", Value::Number(0o77)), setting("Service", "UMask", "0077"));
         assert_eq!(
             of(service, "StandardInputData", Value::Bytes(b"ab".to_vec())),
             setting("Service", "StandardInputData", "YWI=")

@@ -9,7 +9,7 @@ use crate::{Action, Call};
 use muster_bus::{Incoming, Outgoing};
 
 /// What to do with unit files. `runtime` means below /run, `force` means over what is in the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs)] // the fields are the arguments of the methods of org.freedesktop.systemd1(5)
 pub enum UnitFileOperation {
     /// `systemctl list-unit-files`; empty lists take all.
@@ -45,7 +45,7 @@ pub enum UnitFileOperation {
 }
 
 /// How it went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum UnitFileOutcome {
     /// What was changed: (`symlink` or `unlink` or an error's word, path, target), and whether a file had an
     /// `[Install]` section.

@@ -233,10 +233,9 @@ pub enum Effect {
     Signal(BusSignal),
     /// Run generators and read unit directories again. Answer: `SourceReloaded`.
     ReloadSource,
-    /// Keep a transient unit as files so that a reload finds it again.
-    WriteTransient { unit: UnitName, text: String },
-    /// Keep settings that were made at run time as a drop-in (systemctl(1), `set-property`).
-    WriteDropIn { path: String, text: String },
+    /// Write files for others to read, each beside its name and then renamed: transient units, and settings made at run
+    /// time as drop-ins (systemctl(1), `set-property`). Answer: `FilesWritten`.
+    WriteFiles { query: QueryId, files: Vec<(String, String)> },
     /// Replace PID 1 by a fresh copy of itself, handing over everything.
     Reexecute,
     /// All is stopped: kill what is left, unmount, sync, and go.

@@ -137,6 +137,8 @@ pub enum Event {
     ConditionsChecked { query: QueryId, results: Vec<bool> },
     /// The answer to [`Effect::ReadPidFile`]: a live process, its cgroup, or why not.
     PidFileRead { unit: UnitName, result: Result<PidFileFound, String> },
+    /// The answer to [`Effect::WriteFiles`]: all are on the disk, or none.
+    FilesWritten { query: QueryId, result: Result<(), WriteError> },
     /// The source of unit files was read anew (after [`Effect::ReloadSource`]).
     SourceReloaded,
     /// The kernel's mount table, whole.
@@ -196,8 +198,8 @@ pub enum Request {
     LoadUnit { unit: UnitName },
     /// Make a unit from properties, already turned into unit-file text, and start it.
     StartTransient { units: Vec<TransientUnit>, mode: JobMode },
-    /// Change settings of a loaded unit at run time: (section, directive, value) in order.
-    SetProperties { unit: UnitName, runtime: bool, settings: Vec<(String, String, String)> },
+    /// Change settings of a loaded unit at run time, in order.
+    SetProperties { unit: UnitName, runtime: bool, changes: Vec<PropertyChange> },
     /// Send a signal to a unit's processes.
     Kill { unit: UnitName, whom: KillWhom, signal: i32, value: Option<i32> },
     /// Forget the failed state of one unit, or of all.
@@ -234,6 +236,36 @@ pub enum Request {
     UnitFilesChanged,
 }
 
+/// One property that a client changes, and how a drop-in says it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PropertyChange {
+    /// The drop-in is called `50-STEM.conf`.
+    pub stem: String,
+    /// What is assigned, all in one section and to one directive.
+    pub settings: Vec<muster_unit::Setting>,
+    /// The lines of the drop-in; `None` where they say the whole list as it is after the change.
+    pub text: Option<String>,
+}
+
+/// A list of resource control as drop-ins say it: a reset, then its items. (The list of ports is said without the reset.)
+pub fn whole_list(directive: &str, items: &[String]) -> String {
+    let reset = items.is_empty() || !directive.starts_with("SocketBind");
+    let mut text = if reset { format!("{directive}=\n") } else { String::new() };
+    for item in items {
+        text.push_str(&format!("{directive}={item}\n"));
+    }
+    text
+}
+
+/// Why files could not be written, in D-Bus terms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteError {
+    /// Error name in full.
+    pub name: String,
+    /// The sentence for people.
+    pub message: String,
+}
+
 /// A unit given over D-Bus rather than by a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransientUnit {
@@ -241,6 +273,9 @@ pub struct TransientUnit {
     pub name: UnitName,
     /// (section, directive, value), in order; what a unit file would say.
     pub settings: Vec<(String, String, String)>,
+    /// Its file below /run/systemd/transient, for whoever reads it.
+    #[serde(default)]
+    pub text: String,
     /// Processes to take over (scopes).
     pub pids: Vec<u32>,
     /// Descriptors given for standard input, output and error.

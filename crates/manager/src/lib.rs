@@ -41,6 +41,7 @@ mod service_ends;
 mod simple;
 mod socket;
 mod spawn;
+pub mod written;
 
 pub use effect::Effect;
 pub use event::{Event, Now};

@@ -61,7 +61,7 @@ impl Manager {
     }
 
     fn further_instance(&self, name: &UnitName, source: &dyn Source) -> Option<UnitFile> {
-        if self.state.names.contains_key(name) || self.state.transient.contains_key(name) {
+        if self.state.names.contains_key(name) || self.state.transient_settings.contains_key(name) {
             return None;
         }
         let of = self.templates.get(&name.template()?)?;
@@ -114,8 +114,8 @@ impl Manager {
             file.load_state = LoadState::Masked;
             return file;
         }
-        match self.state.transient.get(name) {
-            Some(text) => muster_unit::load_text(name, text, source, &facts.specifiers),
+        match self.state.transient_settings.get(name) {
+            Some(settings) => muster_unit::load_settings(name, settings, source, &facts.specifiers),
             None => {
                 let file = muster_unit::load(name, source, &facts.specifiers);
                 let mounted = || self.file_of_mounted(name, source);
@@ -342,7 +342,7 @@ impl Manager {
         }
         self.state.changed.remove(&id);
         self.state.idle.remove(&id);
-        self.state.transient.remove(&name);
+        self.state.transient_settings.remove(&name);
         if self.state.announced.remove(&id) {
             self.effects.push_back(Effect::Signal(BusSignal::UnitRemoved { unit: name }));
         }

@@ -76,6 +76,7 @@ impl Manager {
         self.now = now;
         // Who asked for a reload is no longer connected.
         self.state.reloading.clear();
+        self.forget_writes();
         let ids: Vec<UnitId> = self.state.units.keys().copied().collect();
         for id in ids {
             match self.state.units.get(&id).map(|unit| &unit.kind) {
@@ -229,6 +230,7 @@ impl Manager {
                     self.service_main_found(id, result);
                 }
             }
+            Event::FilesWritten { query, result } => self.files_written(source, query, result),
             Event::SourceReloaded => self.source_reloaded(source),
             Event::MountTableRead { mounts } => self.mount_table(source, mounts),
             Event::InterfacesRead { names } => self.interfaces(source, &names),

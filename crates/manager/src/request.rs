@@ -1,7 +1,7 @@
 //! Requests of clients and signals: each is answered exactly once, now or when its work is done.
 
-use crate::effect::{BusSignal, Effect, FdId, Level, Reply, RequestId};
-use crate::event::{KillWhom, Origin, Request, ShutdownVerb, TransientUnit};
+use crate::effect::{BusSignal, Effect, Level, Reply, RequestId};
+use crate::event::{KillWhom, Origin, Request, ShutdownVerb};
 use crate::kill::known_processes;
 use crate::manager::{Manager, Refused};
 use crate::state::ActiveState;
@@ -21,9 +21,15 @@ impl Manager {
                 self.state.gc_queue.insert(id);
                 Ok(Reply::Unit(unit))
             }
-            Request::StartTransient { units, mode } => self.start_transient(source, origin, units, mode),
-            Request::SetProperties { unit, runtime, settings } => {
-                self.set_properties(source, &unit, runtime, &settings)
+            Request::StartTransient { units, mode } => match self.write_transient(id, origin, units, mode) {
+                Ok(()) => return,
+                Err(refused) => Err(refused),
+            },
+            Request::SetProperties { unit, runtime, changes } => {
+                match self.write_properties(source, id, &unit, runtime, changes) {
+                    Ok(()) => return,
+                    Err(refused) => Err(refused),
+                }
             }
             Request::Kill { unit, whom, signal, value } => self.request_kill(&unit, whom, signal, value),
             Request::ResetFailed { unit } => self.request_reset_failed(unit.as_ref()),
@@ -75,7 +81,7 @@ impl Manager {
         })
     }
 
-    fn request_job(
+    pub(crate) fn request_job(
         &mut self,
         source: &dyn Source,
         origin: &Origin,
@@ -131,95 +137,6 @@ impl Manager {
             });
         }
         Ok(())
-    }
-
-    fn start_transient(
-        &mut self,
-        source: &dyn Source,
-        origin: &Origin,
-        units: Vec<TransientUnit>,
-        mode: JobMode,
-    ) -> Result<Reply, Refused> {
-        let Some(first) = units.first().map(|unit| unit.name.clone()) else {
-            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "No unit was given."));
-        };
-        let given: Vec<FdId> = units.iter().flat_map(|unit| unit.stdio.values().copied()).collect();
-        for unit in units {
-            if let Err(refused) = self.make_transient(source, unit) {
-                self.effects.push_back(Effect::CloseFds { fds: given });
-                return Err(refused);
-            }
-        }
-        self.request_job(source, origin, &first, JobType::Start, mode, false)
-    }
-
-    fn make_transient(&mut self, source: &dyn Source, made: TransientUnit) -> Result<(), Refused> {
-        if let Some(unit) = self.unit(&made.name) {
-            let idle = matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed);
-            if !idle || unit.file.load_state == LoadState::Loaded && !unit.transient {
-                return Err(Refused {
-                    name: "org.freedesktop.systemd1.UnitExists".to_owned(),
-                    message: format!("Unit {} was already loaded or has a fragment file.", made.name),
-                });
-            }
-        }
-        let text = settings_text(&made.settings);
-        self.effects.push_back(Effect::WriteTransient { unit: made.name.clone(), text: text.clone() });
-        self.state.transient.insert(made.name.clone(), text);
-        if let Some(old) = self.state.names.get(&made.name).copied() {
-            self.replace_file(old, source);
-        }
-        let id = self.load(&made.name, source);
-        if let Some(unit) = self.state.units.get_mut(&id) {
-            unit.transient = true;
-            unit.references = unit.references.saturating_add(u32::from(made.reference));
-        }
-        if let Some(service) = self.service_mut(id) {
-            service.stdio = made.stdio.into_iter().collect();
-        }
-        if !made.pids.is_empty() {
-            self.state.scope_pids.insert(id, made.pids);
-        }
-        Ok(())
-    }
-
-    /// Settings at run time: they have their effect now, and are kept as drop-ins, one for a directive.
-    fn set_properties(
-        &mut self,
-        source: &dyn Source,
-        name: &UnitName,
-        runtime: bool,
-        settings: &[(String, String, String)],
-    ) -> Result<Reply, Refused> {
-        let id = self.load(name, source);
-        let Some(unit) = self.state.units.get_mut(&id) else { return self.known(name).map(|_| Reply::Done) };
-        let mut file = (*unit.file).clone();
-        for (section, directive, value) in settings {
-            muster_unit::assign(&mut file, section, directive, value, &self.state.facts.specifiers).map_err(
-                |expected| Refused {
-                    name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
-                    message: format!("{directive}={value}: expected {expected}"),
-                },
-            )?;
-        }
-        let place = if runtime { "/run/systemd/system.control" } else { "/etc/systemd/system.control" };
-        for same in settings.chunk_by(|one, next| one.1 == next.1) {
-            let Some((section, directive, _)) = same.first() else { continue };
-            let path = format!("{place}/{}.d/50-{directive}.conf", unit.name);
-            let lines: String =
-                same.iter().map(|(_, directive, value)| format!("{directive}={value}\n")).collect();
-            let text = format!("# Made by systemctl set-property, or the like.\n[{section}]\n{lines}");
-            if !file.drop_in_paths.contains(&path) {
-                file.drop_in_paths.push(path.clone());
-            }
-            self.effects.push_back(Effect::WriteDropIn { path, text });
-        }
-        unit.file = std::rc::Rc::new(file);
-        if unit.cgroup.is_some() {
-            self.realize_cgroup(id);
-        }
-        self.touch(id);
-        Ok(Reply::Done)
     }
 
     fn request_kill(
@@ -497,23 +414,8 @@ impl Manager {
             }
         }
     }
-
-    /// Reads a unit's file again in place.
-    fn replace_file(&mut self, id: UnitId, source: &dyn Source) {
-        self.state.graph.remove_from(id);
-        self.reread(id, source);
-    }
 }
 
 fn client(origin: &Origin) -> &str {
     if origin.comm.is_empty() { "an unknown client" } else { &origin.comm }
-}
-
-/// Settings as a unit file would say them.
-fn settings_text(settings: &[(String, String, String)]) -> String {
-    let mut text = String::new();
-    for (section, directive, value) in settings {
-        text.push_str(&format!("[{section}]\n{directive}={}\n", value.replace('\n', " ")));
-    }
-    text
 }

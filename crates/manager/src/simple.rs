@@ -131,23 +131,24 @@ impl Manager {
         self.relink(id, source);
     }
 
-    /// What the unit file of a mount that somebody else made would say, with its drop-ins.
+    /// The unit of a mount that somebody else made, with its drop-ins. A mount point may have any name: it becomes typed
+    /// values, never lines of a unit file.
     fn file_of_mount(&self, mount: &MountPoint, source: &dyn muster_unit::Source) -> UnitFile {
-        let place = mount.place.replace('%', "%%");
-        let text = format!("[Unit]\nDescription={place}\n[Mount]\nWhat=mounted\nWhere={place}\n");
-        let mut file = muster_unit::load_text(&mount.unit, &text, source, &self.state.facts.specifiers);
-        // It is there, whatever characters its name has.
+        let make = |file: &mut UnitFile| {
+            let section = Rc::make_mut(&mut file.unit);
+            section.description = Some(mount.place.clone());
+            section.source_path = Some("/proc/self/mountinfo".to_owned());
+            section.default_dependencies = !is_extrinsic(&mount.place);
+            if let muster_unit::Body::Mount(section) = &mut file.body {
+                take_from_kernel(section, mount);
+            }
+        };
+        let mut file = muster_unit::load_made(&mount.unit, source, &self.state.facts.specifiers, make);
+        // It is there, whatever characters its name has, and whatever drop-ins say.
         file.load_state = LoadState::Loaded;
         file.load_error = None;
-        file.fragment_path = None;
-        let section = Rc::make_mut(&mut file.unit);
-        section.source_path = Some("/proc/self/mountinfo".to_owned());
-        section.default_dependencies &= !is_extrinsic(&mount.place);
         if let muster_unit::Body::Mount(section) = &mut file.body {
-            section.what = Some(mount.what.clone());
-            section.where_ = Some(mount.place.clone());
-            section.type_ = Some(mount.fs_type.clone());
-            section.options = Some(mount.options.clone());
+            take_from_kernel(section, mount);
         }
         file
     }
@@ -303,6 +304,14 @@ pub(crate) fn is_extrinsic(place: &str) -> bool {
     let below =
         |top: &str| place.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     place == "/" || place == "/usr" || ["/proc", "/sys", "/dev", "/run/initramfs"].into_iter().any(below)
+}
+
+/// What the kernel says of a mount, as its section.
+fn take_from_kernel(section: &mut MountSection, mount: &MountPoint) {
+    section.what = Some(mount.what.clone());
+    section.where_ = Some(mount.place.clone());
+    section.type_ = Some(mount.fs_type.clone());
+    section.options = Some(mount.options.clone());
 }
 
 fn mount_command(section: &MountSection) -> Vec<String> {

@@ -464,8 +464,12 @@ pub struct State {
     pub populated: BTreeSet<UnitId>,
     /// Processes that a scope takes over when it starts.
     pub scope_pids: BTreeMap<UnitId, Vec<u32>>,
-    /// Transient units: their settings as text, by name.
-    pub transient: BTreeMap<UnitName, String>,
+    /// Transient units: their settings by name.
+    #[serde(default)]
+    pub transient_settings: BTreeMap<UnitName, Vec<muster_unit::Setting>>,
+    /// What waits for its files to be on the disk.
+    #[serde(default)]
+    pub writes: BTreeMap<QueryId, crate::written::Waiting>,
     /// Units that may be unloaded.
     pub gc_queue: BTreeSet<UnitId>,
     /// Environment of later processes (`systemctl set-environment`).

@@ -8,7 +8,7 @@ use crate::turn::{Runtime, Source};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use muster_bus::{Credentials, Incoming, Outgoing, Peer};
-use muster_control::{Action, UnitFileOperation};
+use muster_control::Action;
 use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
 use muster_manager::event::{Event, Origin, Request};
 use muster_unit::UnitName;
@@ -298,7 +298,7 @@ impl Runtime {
         match muster_control::dispatch(&self.manager, &live, origin, &message) {
             Action::Ignore => {}
             Action::Reply(reply) => drop(self.send(token, &reply)),
-            Action::UnitFiles(operation) => self.unit_files(token, &message, &operation),
+            Action::UnitFiles(operation) => self.unit_files(token, message, operation),
             Action::Request(request) => self.request(token, origin, message, request, None),
             Action::RequestThenRetry(Request::LoadUnit { unit }) if loaded.as_ref() != Some(&unit) => {
                 let request = Request::LoadUnit { unit: unit.clone() };
@@ -394,18 +394,6 @@ impl Runtime {
         if !pending.message.no_reply_expected() {
             let answer = muster_control::reply(&pending.message, reply);
             self.send(pending.client, &answer);
-        }
-    }
-
-    fn unit_files(&mut self, token: Token, message: &Incoming, operation: &UnitFileOperation) {
-        let outcome = crate::unit_files::run(&self.index, operation);
-        let changed = matches!(&outcome, Ok(muster_control::UnitFileOutcome::Changes { changes, .. }) if !changes.is_empty());
-        let reply = muster_control::unit_files_reply(message, operation, &outcome);
-        self.send(token, &reply);
-        if changed {
-            // New links count for later questions at once; units take them over with the next reload.
-            self.index = muster_unit::Index::scan(self.index.path().to_vec());
-            self.announce(&BusSignal::UnitFilesChanged);
         }
     }
 

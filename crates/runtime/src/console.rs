@@ -36,7 +36,16 @@ pub fn line(mark: StatusMark, message: &str) -> String {
         StatusMark::Time => ("31", " TIME "),
         StatusMark::Info => ("34", " INFO "),
         StatusMark::Skip => ("90", " SKIP "),
-        StatusMark::None => return format!("         {message}\r\n"),
+        StatusMark::None => return format!("         {}\r\n", printable(message)),
     };
-    format!("[\x1b[0;1;{color}m{word}\x1b[0m] {message}\r\n")
+    format!("[\x1b[0;1;{color}m{word}\x1b[0m] {}\r\n", printable(message))
+}
+
+/// Without control characters: a name from outside (a mount point, a description) neither begins a line nor commands the
+/// terminal.
+fn printable(message: &str) -> std::borrow::Cow<'_, str> {
+    if !message.contains(char::is_control) {
+        return message.into();
+    }
+    message.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>().into()
 }

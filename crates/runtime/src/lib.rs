@@ -11,6 +11,8 @@ pub mod clients;
 pub mod clock;
 pub mod conditions;
 pub mod console;
+pub mod errand;
+pub mod files;
 pub mod hand_over;
 pub mod listeners;
 pub mod live;

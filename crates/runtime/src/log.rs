@@ -70,7 +70,7 @@ impl Log {
                 kmsg,
                 "<{}>muster[1]: {}",
                 (record.level as u8).saturating_add(24),
-                record.message.replace('\n', " ")
+                record.message.replace(char::is_control, " ")
             );
         } else if record.level <= Level::Warning && !is_status(record) {
             self.console.show(StatusMark::None, &format!("muster[1]: {}", record.message));

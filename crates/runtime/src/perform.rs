@@ -7,18 +7,8 @@ use muster_manager::effect::{Effect, FdId, Level, LogRecord, Reply, RequestId};
 use muster_manager::event::{Event, Request};
 use muster_unit::{CGroupSection, UnitName};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::symlink;
 
 impl Runtime {
-    /// A file of ours that a reload shall find again.
-    fn keep_file(&mut self, path: &str, text: &str) {
-        let path = std::path::Path::new(path);
-        let directory = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        if let Err(error) = directory.and_then(|()| std::fs::write(path, text)) {
-            self.note(Level::Warning, &format!("{} could not be written: {error}", path.display()));
-        }
-    }
-
     pub(crate) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Spawn(spawn) => self.spawn(&spawn),
@@ -120,10 +110,7 @@ impl Runtime {
                     self.follow_up.push_back(Event::SourceReloaded);
                 }
             }
-            Effect::WriteTransient { unit, text } => {
-                self.keep_file(&format!("/run/systemd/transient/{unit}"), &text)
-            }
-            Effect::WriteDropIn { path, text } => self.keep_file(&path, &text),
+            Effect::WriteFiles { query, files } => self.write_files(query, files),
             // When this turn is over.
             Effect::Reexecute => {
                 self.outcome.get_or_insert(Outcome::Reexecute);
@@ -225,9 +212,5 @@ fn numeric_owner(user: &str) -> Option<(u32, u32)> {
 fn publish_invocation(unit: &UnitName, invocation_id: Option<&str>) {
     let path = format!("/run/systemd/units/invocation:{unit}");
     let Some(id) = invocation_id else { return drop(std::fs::remove_file(&path)) };
-    // A link of the same name is there only when a run was not ended in order.
-    if symlink(id, &path).is_err() {
-        let _ = std::fs::remove_file(&path);
-        let _ = symlink(id, path);
-    }
+    let _ = crate::files::replace_link(id, &path);
 }

@@ -32,6 +32,13 @@ pub enum Helper {
         /// The pipe.
         answer: std::io::PipeReader,
     },
+    /// It works on files, for whoever asked.
+    Clerk {
+        /// What it does.
+        errand: crate::errand::Errand,
+        /// Where its answer will be.
+        answer: std::fs::File,
+    },
     /// Nobody waits for it.
     Errand,
 }
@@ -49,6 +56,13 @@ pub struct Processes {
     helpers: BTreeMap<u32, Helper>,
     /// Spawns that may still run on our memory.
     sharing: Vec<SpawnId>,
+}
+
+impl Processes {
+    /// A helper that was started elsewhere.
+    pub(crate) fn add_helper(&mut self, pid: u32, helper: Helper) {
+        self.helpers.insert(pid, helper);
+    }
 }
 
 /// A process that outlives a re-execution of PID 1.
@@ -318,6 +332,7 @@ impl Runtime {
                     std::io::Read::read_to_string(&mut std::io::Read::take(answer, ANSWER_MAX), &mut text);
                 self.owner_found(opening, &text);
             }
+            Helper::Clerk { errand, answer } => self.clerk_ended(&errand, answer),
             Helper::Errand => {}
         }
     }

@@ -4,8 +4,9 @@ use muster_control::{Refusal, UnitFileOperation as Op, UnitFileOutcome as Outcom
 use muster_unit::Index;
 use muster_unit::install::{self, Change, Failure, Options};
 
-/// Carries one out. Relative to the real root.
-pub fn run(index: &Index, operation: &Op) -> Result<Outcome, Refusal> {
+/// Carries one out, on the directories of `path` as they are now. In a helper: it reads and writes the disk.
+pub fn run(path: Vec<String>, operation: &Op) -> Result<Outcome, Refusal> {
+    let index = &Index::scan(path);
     let done = match operation {
         Op::List { states, patterns } => return Ok(list(index, states, patterns)),
         Op::State { file } => {

@@ -227,6 +227,9 @@ impl World {
                 self.waiting.push(Event::SocketsOpened { unit, result });
             }
             Effect::ReadMountTable => self.waiting.push(Event::MountTableRead { mounts: Vec::new() }),
+            Effect::WriteFiles { query, .. } => {
+                self.waiting.push(Event::FilesWritten { query, result: Ok(()) });
+            }
             Effect::ReloadSource => self.waiting.push(Event::SourceReloaded),
             _ => {}
         }

@@ -22,7 +22,7 @@ pub mod value;
 pub use diagnostic::Diagnostic;
 pub use file::{Body, LoadState, UnitFile};
 pub use index::Index;
-pub use load::{Source, assign, further_instance, load, load_text};
+pub use load::{Setting, Source, assign, check_settings, further_instance, load, load_made, load_settings};
 pub use specifier::SpecifierContext;
 pub use table::{
     AutomountSection, CGroupSection, ExecSection, InstallSection, KillSection, MountSection, PathSection,

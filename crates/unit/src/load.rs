@@ -84,7 +84,10 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
         },
     };
     match text {
-        Ok(text) => finish(&mut file, &text, source, machine),
+        Ok(text) => {
+            let shown = file.fragment_path.clone().unwrap_or_else(|| file.id.to_string());
+            finish(&mut file, source, machine, |file, facts| apply(file, &shown, &text, facts));
+        }
         Err(message) => {
             file.load_state = LoadState::Error;
             complain(&mut file, 0, &message);
@@ -124,12 +127,81 @@ pub fn further_instance(
     Some(file)
 }
 
-/// A unit given by a client rather than by a file. Drop-ins apply to it too.
-pub fn load_text(name: &UnitName, text: &str, source: &dyn Source, machine: &SpecifierContext) -> UnitFile {
+/// A unit made by the manager itself, from what the kernel says rather than from a file: `make` fills its sections. They
+/// never pass through text, in which a name from outside could begin a line of its own. Drop-ins apply to it too.
+pub fn load_made(
+    name: &UnitName,
+    source: &dyn Source,
+    machine: &SpecifierContext,
+    make: impl FnOnce(&mut UnitFile),
+) -> UnitFile {
     let mut file = UnitFile::not_found(name.clone());
-    file.fragment_path = Some(format!("/run/systemd/transient/{name}"));
-    finish(&mut file, text, source, machine);
+    make(&mut file);
+    finish(&mut file, source, machine, |_, _| {});
     file
+}
+
+/// (section, directive, value): one assignment of a client.
+pub type Setting = (String, String, String);
+
+/// A unit given by a client rather than by a file: its settings are assigned one by one, and none can begin another.
+/// Drop-ins apply to it too.
+pub fn load_settings(
+    name: &UnitName,
+    settings: &[Setting],
+    source: &dyn Source,
+    machine: &SpecifierContext,
+) -> UnitFile {
+    let mut file = UnitFile::not_found(name.clone());
+    let path = format!("/run/systemd/transient/{name}");
+    file.fragment_path = Some(path.clone());
+    finish(&mut file, source, machine, |file, facts| {
+        for (section, key, value) in settings {
+            if let Err(message) = apply_one(file, section, key, value, facts) {
+                complain_in(file, &path, 0, &format!("{key}=: {message}; ignored"));
+            }
+        }
+    });
+    file
+}
+
+/// The first of these settings that a unit of this name cannot take: directive, value, and what was expected.
+pub fn check_settings(
+    name: &UnitName,
+    settings: &[Setting],
+    machine: &SpecifierContext,
+) -> Result<(), (String, String, String)> {
+    let mut file = UnitFile::not_found(name.clone());
+    for (section, key, value) in settings {
+        assign(&mut file, section, key, value, machine)
+            .map_err(|expected| (key.clone(), value.clone(), expected))?;
+    }
+    Ok(())
+}
+
+/// Assigns one setting as a line of a file would.
+fn apply_one(
+    file: &mut UnitFile,
+    section: &str,
+    key: &str,
+    value: &str,
+    facts: &UnitFacts<'_>,
+) -> Result<(), String> {
+    let assigned = assign_one(file, section, key, value, facts);
+    let named = facts.take_named_instance();
+    if named || key == "Description" {
+        file.instance_use = file.instance_use.after(section, key, named.then_some(value));
+    }
+    match assigned {
+        Some(Ok(effect)) => {
+            if !value.is_empty() {
+                note_effect(file, key, effect);
+            }
+            Ok(())
+        }
+        Some(Err(message)) => Err(message),
+        None => Err(format!("unknown directive in [{section}]")),
+    }
 }
 
 /// Sets one directive of a unit at run time.
@@ -178,12 +250,17 @@ fn resolve(name: &UnitName, source: &dyn Source) -> (UnitName, Lookup) {
     (id, Lookup::NotFound)
 }
 
-fn finish(file: &mut UnitFile, text: &str, source: &dyn Source, machine: &SpecifierContext) {
+/// What `begin` says, then the drop-ins and links; checked as a whole.
+fn finish(
+    file: &mut UnitFile,
+    source: &dyn Source,
+    machine: &SpecifierContext,
+    begin: impl FnOnce(&mut UnitFile, &UnitFacts<'_>),
+) {
     file.load_state = LoadState::Loaded;
     let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
     let facts = UnitFacts::new(&id, &fragment, machine);
-    let shown = if fragment.is_empty() { id.to_string() } else { fragment.clone() };
-    apply(file, &shown, text, &facts);
+    begin(file, &facts);
     for path in drop_ins(file, source) {
         match source.read(&path) {
             Ok(text) => apply(file, &path, &text, &facts),
@@ -475,7 +552,10 @@ fn settle(file: &mut UnitFile) {
             }
         }
         Body::Socket(section) => endless(&mut Rc::make_mut(section).timeout_sec),
-        Body::Mount(section) => endless(&mut section.timeout_sec),
+        Body::Mount(section) => {
+            endless(&mut section.timeout_sec);
+            section.where_.get_or_insert_with(|| crate::value::path_unescape(file.id.stem()));
+        }
         Body::Swap(section) => endless(&mut section.timeout_sec),
         Body::Scope(section) => {
             endless(&mut section.runtime_max_sec);

@@ -73,3 +73,56 @@ section! {
         "BindNetworkInterface" => bind_network_interface: Option<String> = None, Stored Expand;
     }
 }
+
+impl CGroupSection {
+    /// One of the lists that `set-property` adds to, oldest item first, each as an assignment says it. Empty for what is no
+    /// such list.
+    pub fn list(&self, directive: &str) -> Vec<String> {
+        let pairs = |words: &[String]| words.chunks(2).map(|pair| pair.join(" ")).collect();
+        match directive {
+            "DeviceAllow" => pairs(&self.device_allow),
+            "IODeviceWeight" => pairs(&self.io_device_weight),
+            "IOReadBandwidthMax" => pairs(&self.io_read_bandwidth_max),
+            "IOWriteBandwidthMax" => pairs(&self.io_write_bandwidth_max),
+            "IOReadIOPSMax" => pairs(&self.io_read_iops_max),
+            "IOWriteIOPSMax" => pairs(&self.io_write_iops_max),
+            "IODeviceLatencyTargetSec" => pairs(&self.io_device_latency_target_sec),
+            "IPAddressAllow" => self.ip_address_allow.clone(),
+            "IPAddressDeny" => self.ip_address_deny.clone(),
+            "SocketBindAllow" => self.socket_bind_allow.clone(),
+            "SocketBindDeny" => self.socket_bind_deny.clone(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Items of one of these lists, oldest first, in the order in which files say them: each device once, with what was said of
+/// it last.
+pub fn listed(directive: &str, items: Vec<String>) -> Vec<String> {
+    let by_device = directive.starts_with("IO") || directive == "DeviceAllow";
+    let key = |item: &str| match by_device {
+        true => item.split(' ').next().unwrap_or(item).to_owned(),
+        false => item.to_owned(),
+    };
+    let mut out: Vec<String> = Vec::new();
+    for item in items.into_iter().map(|item| list_item(directive, item)) {
+        match out.iter_mut().find(|known| key(known) == key(&item)) {
+            Some(known) => *known = item,
+            None => out.push(item),
+        }
+    }
+    if matches!(directive, "DeviceAllow" | "SocketBindAllow" | "SocketBindDeny") {
+        out.reverse();
+    }
+    out
+}
+
+fn list_item(directive: &str, item: String) -> String {
+    let span = |(device, span): (&str, &str)| {
+        Timespan::parse(span, 1_000_000).map(|span| format!("{device} {span}")).ok()
+    };
+    match directive {
+        "IODeviceLatencyTargetSec" => item.split_once(' ').and_then(span).unwrap_or(item),
+        _ => item,
+    }
+}

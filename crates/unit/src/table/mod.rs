@@ -12,7 +12,7 @@ mod service;
 mod socket;
 mod unit;
 
-pub use cgroup::CGroupSection;
+pub use cgroup::{CGroupSection, listed};
 pub use exec::{ExecSection, KillSection};
 pub use others::{
     AutomountSection, MountSection, PathSection, ScopeSection, SliceSection, SwapSection, TimerSection,

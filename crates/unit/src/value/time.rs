@@ -89,16 +89,26 @@ impl fmt::Display for Timespan {
             return out.write_str("0");
         }
         let mut rest = self.0;
-        let mut first = true;
+        let mut gap = "";
         for (names, factor) in UNITS.iter().rev() {
             let count = rest.checked_div(*factor).unwrap_or(0);
             if count == 0 {
                 continue;
             }
+            let short = rest < 60_000_000;
             rest = rest.checked_rem(*factor).unwrap_or(0);
-            let name = if *factor == 60_000_000 { "min" } else { names.first().copied().unwrap_or("") };
-            write!(out, "{}{count}{name}", if first { "" } else { " " })?;
-            first = false;
+            let name = match *factor {
+                60_000_000 => "min",
+                2_629_800_000_000 => "month",
+                _ => names.first().copied().unwrap_or(""),
+            };
+            // Below a minute the rest is a fraction of what is said, down to the microsecond.
+            if short && rest > 0 {
+                let digits = if *factor == 1_000_000 { 6 } else { 3 };
+                return write!(out, "{gap}{count}.{rest:0digits$}{name}");
+            }
+            write!(out, "{gap}{count}{name}")?;
+            gap = " ";
         }
         Ok(())
     }
@@ -121,5 +131,9 @@ mod tests {
         }
         assert_eq!(Timespan(90_000_000).to_string(), "1min 30s");
         assert_eq!(Timespan(100_000).to_string(), "100ms");
+        assert_eq!(Timespan(1_500_000).to_string(), "1.500000s");
+        assert_eq!(Timespan(1_500).to_string(), "1.500ms");
+        assert_eq!(Timespan(61_500_000).to_string(), "1min 1.500000s");
+        assert_eq!(Timespan(2_629_800_000_000).to_string(), "1month");
     }
 }
