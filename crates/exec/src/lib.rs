@@ -3,22 +3,29 @@
 //! There are two lanes. A plain context goes the direct one ([`direct`]): the child that PID 1 makes takes a few steps and
 //! executes the service. All others go by the executor: PID 1 writes the plan into a memfd, starts `muster-executor` in the
 //! unit's cgroup and goes on; the executor carries the plan out and becomes the service. The report socket closes when it
-//! did; what it could not do comes over it first.
+//! did; what it could not do comes over it first. What is to be done is one list for both lanes ([`steps`]).
 #![forbid(unsafe_code)]
 
+pub mod context;
 pub mod direct;
 pub mod environment;
 pub mod environment_file;
+pub mod exit;
 pub mod journal;
 pub mod limits;
 pub mod plan;
+pub mod process;
 pub mod selinux;
+pub mod steps;
 
+pub use context::Context;
+pub use exit::Exit;
 pub use plan::Plan;
+pub use process::Process;
 
 use muster_unit::{ExecCommand, ExecSection};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use std::ffi::CString;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -115,7 +122,7 @@ pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnErro
 }
 
 fn fail(what: &str, error: &dyn std::fmt::Display) -> SpawnError {
-    SpawnError { status: 219, message: format!("{what}: {error}") }
+    SpawnError { status: Exit::Cgroup.into(), message: format!("{what}: {error}") }
 }
 
 fn start_directly(request: &Request<'_>, program: muster_sys::Program) -> Result<Started, SpawnError> {
@@ -154,6 +161,12 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     let made = muster_sys::spawn(program, &fds, request.cgroup_dir, request.share_memory);
     let made = made.map_err(|error| fail("clone", &error))?;
     Ok(Started { pid: made.pid, pidfd: made.pidfd, report: Some(ours), shared: made.shared })
+}
+
+/// Tells PID 1 something, from the executor.
+pub fn tell(report: &OwnedFd, text: &str) {
+    // Nobody to tell is no reason not to go on.
+    let _ = send(report.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL);
 }
 
 /// Reads the report without waiting.

@@ -1,0 +1,55 @@
+//! What the steps of one start share: the environment as it grows, who the process becomes, which descriptors it has.
+
+use crate::environment::Environment;
+use crate::steps::identity::User;
+use crate::{Context, FIRST_FD};
+use nix::fcntl::{FcntlArg, fcntl};
+use std::os::fd::OwnedFd;
+
+/// The process that is being prepared, in the executor.
+#[derive(Debug)]
+pub struct Process {
+    /// Its environment.
+    pub environment: Environment,
+    /// `User=`, looked up.
+    pub user: Option<User>,
+    /// `Group=`, looked up, or the user's own.
+    pub gid: Option<u32>,
+    /// Numbers of the passed descriptors as they are now: those with a name, the connection, what a client gave.
+    pub fds: Vec<i32>,
+    /// The connection.
+    pub socket: Option<i32>,
+    report: OwnedFd,
+}
+
+impl Process {
+    /// At its beginning. PID 1 hears of it over `report`.
+    pub fn new(context: &Context<'_>, report: OwnedFd) -> Process {
+        let names = context.fd_names.len();
+        let count = names.saturating_add(usize::from(context.has_socket)).saturating_add(context.stdio.len());
+        let count = i32::try_from(count).unwrap_or(0);
+        let fds: Vec<i32> = (FIRST_FD..FIRST_FD.saturating_add(count)).collect();
+        let socket = if context.has_socket { fds.get(names).copied() } else { None };
+        Process { environment: Environment::new(), user: None, gid: None, fds, socket, report }
+    }
+
+    /// User and group that files of this process get; root's where none is said.
+    pub fn owner(&self) -> (u32, u32) {
+        (self.user.as_ref().map_or(0, |user| user.uid), self.gid.unwrap_or(0))
+    }
+
+    /// Tells PID 1.
+    pub fn tell(&self, text: &str) {
+        crate::tell(&self.report, text);
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.insert(name.to_owned(), value.into());
+    }
+
+    /// A copy of a descriptor that this process was started with.
+    pub fn copy(number: i32) -> nix::Result<OwnedFd> {
+        fcntl(muster_sys::borrow_fd(number), FcntlArg::F_DUPFD_CLOEXEC(FIRST_FD)).map(muster_sys::adopt_fd)
+    }
+}

@@ -1,0 +1,134 @@
+//! The steps of a start, and their one order.
+//!
+//! [`compile`] turns a context into the list of the steps that it needs. The executor carries them out in that order; the
+//! direct lane takes a list in which every step says how PID 1's child does it (see [`crate::direct`]). To add a step:
+//! write a `pub const` [`Step`] in the module of its domain, and put it where it belongs in [`ORDER`].
+//!
+//! The order, and why:
+//! 1. session, signals, file mode: nothing depends on them, all that follows happens under them;
+//! 2. who it will be: names are looked up in the host's databases, before the root changes;
+//! 3. environment; directories and credentials, which are made by root on the host, owned by that user, and add variables;
+//! 4. standard streams, which name files of the host; then limits and scheduling, which need privileges and must not hinder
+//!    what came before (a low LimitNOFILE=, an idle scheduling class);
+//! 5. the passed descriptors move to 3 and up, now that nothing opens a file at those numbers any more;
+//! 6. namespaces, mounts, root and working directory: they need privileges, and the paths of what came before;
+//! 7. identity: bounding set, groups, user, ambient capabilities, no-new-privileges, each leaving the right to do the next;
+//! 8. security context and seccomp last, so that no filter has to allow what the steps do; then the program.
+
+pub mod descriptors;
+pub mod directories;
+pub mod environment;
+pub mod identity;
+pub mod limits;
+pub mod paths;
+pub mod program;
+pub mod scheduling;
+pub mod session;
+pub mod streams;
+
+use crate::direct::Draft;
+use crate::{Context, Exit, Process};
+
+/// One step. Its functions get the context, which says what is asked for.
+pub struct Step {
+    /// Its directive, as `Name=`, or what it is about.
+    pub directive: &'static str,
+    /// The exit status when it fails.
+    pub exit: Exit,
+    /// Whether a context needs it.
+    pub needed: fn(&Context<'_>) -> bool,
+    /// How PID 1's child does it.
+    pub direct: Direct,
+    /// What the executor does.
+    pub run: fn(&Context<'_>, &mut Process) -> Done,
+}
+
+/// How the direct lane does a step.
+pub enum Direct {
+    /// Not at all: a context that needs it is the executor's.
+    No,
+    /// It adds to the draft; `None` where the values are the executor's.
+    By(fn(&Context<'_>, &mut Draft) -> Option<()>),
+}
+
+/// What became of a step.
+pub type Done<T = ()> = Result<T, Failed>;
+
+/// Why a step failed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Instead of the step's own exit status.
+    pub exit: Option<Exit>,
+    /// Directive or path, and the error.
+    pub message: String,
+}
+
+/// A result whose error names what it was about.
+pub trait About<T> {
+    /// `what` is a directive with its value, or a path.
+    fn about(self, what: &str) -> Done<T>;
+}
+
+impl<T, E: std::fmt::Display> About<T> for Result<T, E> {
+    fn about(self, what: &str) -> Done<T> {
+        self.map_err(|error| Failed { exit: None, message: format!("{what}: {error}") })
+    }
+}
+
+/// A failure in words.
+pub fn failed<T>(message: impl Into<String>) -> Done<T> {
+    Err(Failed { exit: None, message: message.into() })
+}
+
+/// All steps, in the order in which they are done.
+pub const ORDER: &[&Step] = &[
+    &session::SESSION,
+    &session::SIGNALS,
+    &session::FILE_MODE,
+    &identity::USER_NAME,
+    &identity::GROUP_NAME,
+    &environment::VARIABLES,
+    &directories::RUNTIME,
+    &directories::STATE,
+    &directories::CACHE,
+    &directories::LOGS,
+    &directories::CONFIGURATION,
+    &streams::INPUT,
+    &streams::OUTPUT,
+    &streams::ERROR,
+    &limits::LIMITS,
+    &scheduling::OOM_SCORE,
+    &scheduling::NICE,
+    &scheduling::CPU,
+    &scheduling::IO,
+    &descriptors::PASSED,
+    &paths::ROOT,
+    &paths::WORKING_DIRECTORY,
+    &identity::BOUNDING_SET,
+    &identity::KEEP_CAPABILITIES,
+    &identity::GROUPS,
+    &identity::USER,
+    &identity::AMBIENT,
+    &identity::NO_NEW_PRIVILEGES,
+    &session::CONTEXT_FROM_PEER,
+    &program::PROGRAM,
+];
+
+/// The steps that a context needs, in order.
+pub fn compile(context: &Context<'_>) -> Vec<&'static Step> {
+    ORDER.iter().copied().filter(|step| (step.needed)(context)).collect()
+}
+
+/// A step that every context has.
+pub fn always(_: &Context<'_>) -> bool {
+    true
+}
+
+/// Carries steps out. An error is the exit status and the message.
+pub fn carry_out(context: &Context<'_>, process: &mut Process) -> Result<(), (Exit, String)> {
+    for step in compile(context) {
+        let done = (step.run)(context, process);
+        done.map_err(|failed| (failed.exit.unwrap_or(step.exit), failed.message))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Standard input, output and error.
+
+use super::descriptors::set_blocking;
+use super::{About, Direct, Done, Step, always, failed};
+use crate::direct::Draft;
+use crate::{Context, Exit, FIRST_FD, Process, journal};
+use muster_sys::Step as Raw;
+use muster_unit::{StdInput, StdOutput};
+use nix::fcntl::{OFlag, open};
+use nix::libc::{O_APPEND, O_CREAT, O_RDONLY, O_TRUNC, O_WRONLY};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::stat::Mode;
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// `StandardInput=`.
+pub const INPUT: Step = Step {
+    directive: "StandardInput=",
+    exit: Exit::Stdin,
+    needed: always,
+    direct: Direct::By(direct_input),
+    run: standard_input,
+};
+
+/// `StandardOutput=`.
+pub const OUTPUT: Step = Step {
+    directive: "StandardOutput=",
+    exit: Exit::Stdout,
+    needed: always,
+    direct: Direct::By(|context, draft| direct_output(context, draft, 1)),
+    run: |context, process| standard_output(context, process, 1),
+};
+
+/// `StandardError=`.
+pub const ERROR: Step = Step {
+    directive: "StandardError=",
+    exit: Exit::Stderr,
+    needed: always,
+    direct: Direct::By(|context, draft| direct_output(context, draft, 2)),
+    run: |context, process| standard_output(context, process, 2),
+};
+
+/// Puts a descriptor in place of 0, 1 or 2.
+fn place(fd: impl AsFd, target: i32) -> Done {
+    muster_sys::place_fd(fd.as_fd(), target).about("standard streams")
+}
+
+fn place_number(number: i32, target: i32) -> Done {
+    place(Process::copy(number).about("standard streams")?, target)
+}
+
+fn open_at(path: &str, flags: OFlag, target: i32) -> Done {
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    place(open(path, flags, Mode::from_bits_truncate(0o644)).about(path)?, target)
+}
+
+/// What a client gave for one of the three, whatever the settings say.
+fn given(context: &Context<'_>, target: i32) -> Option<i32> {
+    let at = context.stdio.iter().position(|number| *number == target)?;
+    let before = context.fd_names.len().saturating_add(usize::from(context.has_socket));
+    i32::try_from(before.saturating_add(at)).ok()?.checked_add(FIRST_FD)
+}
+
+fn terminal<'a>(context: &Context<'a>) -> &'a str {
+    context.exec.tty_path.as_deref().unwrap_or("/dev/console")
+}
+
+fn place_socket(directive: &str, process: &Process, target: i32) -> Done {
+    match process.socket {
+        Some(number) => place_number(number, target),
+        None => failed(format!("{directive}=socket: there is no socket")),
+    }
+}
+
+fn place_named(directive: &str, context: &Context<'_>, name: &str, target: i32) -> Done {
+    let at = context.fd_names.iter().position(|known| *known == name);
+    match at.and_then(|at| i32::try_from(at).ok()?.checked_add(FIRST_FD)) {
+        Some(number) => place_number(number, target),
+        None => failed(format!("{directive}=fd:{name}: there is none of that name")),
+    }
+}
+
+fn standard_input(context: &Context<'_>, process: &mut Process) -> Done {
+    if let Some(socket) = process.socket {
+        set_blocking(socket, true);
+    }
+    if let Some(number) = given(context, 0) {
+        return place_number(number, 0);
+    }
+    match &context.exec.standard_input {
+        StdInput::Null | StdInput::Data => open_at("/dev/null", OFlag::O_RDONLY, 0),
+        StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail => {
+            open_at(terminal(context), OFlag::O_RDWR, 0)?;
+            let force = context.exec.standard_input == StdInput::TtyForce;
+            let _ = muster_sys::take_terminal(std::io::stdin().as_fd(), force);
+            Ok(())
+        }
+        StdInput::File(path) => {
+            open_at(path, OFlag::O_RDWR, 0).or_else(|_| open_at(path, OFlag::O_RDONLY, 0))
+        }
+        StdInput::Socket => place_socket("StandardInput", process, 0),
+        StdInput::Fd(name) => place_named("StandardInput", context, name, 0),
+    }
+}
+
+fn standard_output(context: &Context<'_>, process: &mut Process, target: i32) -> Done {
+    let exec = context.exec;
+    if let Some(number) = given(context, target) {
+        return place_number(number, target);
+    }
+    let (directive, output) = match target {
+        1 => ("StandardOutput", &exec.standard_output),
+        _ => ("StandardError", &exec.standard_error),
+    };
+    match output {
+        // One file for both is opened once, so that neither overwrites the other.
+        StdOutput::Inherit if target == 2 => place(std::io::stdout(), 2),
+        same if target == 2 && same.is_file() && *same == exec.standard_output => place(std::io::stdout(), 2),
+        StdOutput::Inherit if exec.standard_input == StdInput::Null => to_journal(context, process, target),
+        StdOutput::Inherit => place(std::io::stdin(), target),
+        StdOutput::Null => open_at("/dev/null", OFlag::O_WRONLY, target),
+        StdOutput::Tty => open_at(terminal(context), OFlag::O_WRONLY, target),
+        StdOutput::Journal | StdOutput::JournalConsole => to_journal(context, process, target),
+        StdOutput::Kmsg | StdOutput::KmsgConsole => open_at("/dev/kmsg", OFlag::O_WRONLY, target)
+            .or_else(|_| open_at("/dev/null", OFlag::O_WRONLY, target)),
+        StdOutput::File(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT, target),
+        StdOutput::Append(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, target),
+        StdOutput::Truncate(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, target),
+        StdOutput::Socket => place_socket(directive, process, target),
+        StdOutput::Fd(name) => place_named(directive, context, name, target),
+    }
+}
+
+/// Output to the journal; null when there is no journal yet.
+fn to_journal(context: &Context<'_>, process: &mut Process, target: i32) -> Done {
+    let address = UnixAddr::new(journal::STREAM);
+    let connected = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .and_then(|fd| connect(fd.as_raw_fd(), &address?).map(|()| fd));
+    let Ok(fd) = connected else { return open_at("/dev/null", OFlag::O_WRONLY, target) };
+    let header = journal::header(context.unit, context.command, context.exec);
+    let mut stream = std::os::unix::net::UnixStream::from(fd);
+    let _ = stream.shutdown(std::net::Shutdown::Read);
+    if stream.write_all(header.as_bytes()).is_err() {
+        return open_at("/dev/null", OFlag::O_WRONLY, target);
+    }
+    if let Ok(stat) = nix::sys::stat::fstat(&stream) {
+        process.set("JOURNAL_STREAM", format!("{}:{}", stat.st_dev, stat.st_ino));
+    }
+    place(stream, target)
+}
+
+/// Index of the connection among the given descriptors: it follows the passed ones.
+fn socket_index(context: &Context<'_>) -> Option<usize> {
+    context.has_socket.then_some(context.fd_names.len())
+}
+
+fn named_index(context: &Context<'_>, name: &str) -> Option<usize> {
+    context.fd_names.iter().position(|known| *known == name)
+}
+
+fn direct_open(path: &str, flags: i32, target: i32) -> Option<Raw> {
+    Some(Raw::Open { path: CString::new(path).ok()?, flags, mode: 0o644, target })
+}
+
+fn direct_input(context: &Context<'_>, draft: &mut Draft) -> Option<()> {
+    if !context.stdio.is_empty() || context.exec.tty_path.is_some() {
+        return None;
+    }
+    let step = match &context.exec.standard_input {
+        StdInput::Null => direct_open("/dev/null", O_RDONLY, 0)?,
+        StdInput::Socket => Raw::Given { index: socket_index(context)?, target: 0 },
+        StdInput::Fd(name) => Raw::Given { index: named_index(context, name)?, target: 0 },
+        StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail | StdInput::Data | StdInput::File(_) => {
+            return None;
+        }
+    };
+    draft.step(step, Exit::Stdin)
+}
+
+fn direct_output(context: &Context<'_>, draft: &mut Draft, target: i32) -> Option<()> {
+    let exec = context.exec;
+    let (exit, output) = match target {
+        1 => (Exit::Stdout, &exec.standard_output),
+        _ => (Exit::Stderr, &exec.standard_error),
+    };
+    let step = match output {
+        // One file for both is opened once, so that neither overwrites the other.
+        StdOutput::Inherit if target == 2 => Raw::Copy { from: 1, target },
+        same if target == 2 && same.is_file() && *same == exec.standard_output => {
+            Raw::Copy { from: 1, target }
+        }
+        StdOutput::Inherit if exec.standard_input != StdInput::Null => Raw::Copy { from: 0, target },
+        StdOutput::Inherit | StdOutput::Journal | StdOutput::JournalConsole => {
+            draft.to_journal = true;
+            Raw::Stream {
+                socket: CString::new(journal::STREAM).ok()?,
+                header: journal::header(context.unit, context.command, exec).into_bytes(),
+                target,
+            }
+        }
+        StdOutput::Null => direct_open("/dev/null", O_WRONLY, target)?,
+        StdOutput::File(path) => direct_open(path, O_WRONLY | O_CREAT, target)?,
+        StdOutput::Append(path) => direct_open(path, O_WRONLY | O_CREAT | O_APPEND, target)?,
+        StdOutput::Truncate(path) => direct_open(path, O_WRONLY | O_CREAT | O_TRUNC, target)?,
+        StdOutput::Socket => Raw::Given { index: socket_index(context)?, target },
+        StdOutput::Fd(name) => Raw::Given { index: named_index(context, name)?, target },
+        StdOutput::Tty | StdOutput::Kmsg | StdOutput::KmsgConsole => return None,
+    };
+    draft.step(step, exit)
+}
