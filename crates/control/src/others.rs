@@ -7,22 +7,12 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_manager::event::MountPoint;
-use muster_manager::state::Kind;
+use muster_manager::state::Mount;
 use muster_unit::Timespan;
 
 /// What the kernel says of a mount; it wins over the unit file.
 fn mounted<'a>(u: &UnitView<'a>) -> Option<&'a MountPoint> {
-    match &u.unit.kind {
-        Kind::Mount(mount) => mount.mounted.as_ref(),
-        Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) => None,
-    }
-}
-
-fn mount_control(u: &UnitView<'_>) -> u32 {
-    match &u.unit.kind {
-        Kind::Mount(mount) => crate::command::pid(&mount.control),
-        Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) => 0,
-    }
+    Mount::of(&u.unit.kind)?.mounted.as_ref()
 }
 
 /// Monotonic timers: the base's word and the span.
@@ -85,13 +75,13 @@ properties! {
         Options "s" Change = mounted(u).map_or_else(|| u.mount().options.clone().unwrap_or_default(), |mount| mount.options.clone());
         Type "s" Change = mounted(u).map_or_else(|| u.mount().type_.clone().unwrap_or_default(), |mount| mount.fs_type.clone());
         TimeoutUSec "t" Const = or(&u.mount().timeout_sec, i128::from(u.manager.state().facts.default_timeout_start_usec));
-        ControlPID "u" Change = mount_control(u);
+        ControlPID "u" Change = crate::command::pid(&u.mount_state().control);
         DirectoryMode "u" Const = u.mount().directory_mode.0;
         SloppyOptions "b" Const = u.mount().sloppy_options;
         LazyUnmount "b" Const = u.mount().lazy_unmount;
         ForceUnmount "b" Const = u.mount().force_unmount;
         ReadWriteOnly "b" Const = u.mount().read_write_only;
-        Result "s" Change = crate::unit::result(u);
+        Result "s" Change = u.unit.kind.state().result();
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         ExecMount "a(sasbttttuii)" Invalidates = Empty;
@@ -108,7 +98,7 @@ properties! {
         Options "s" Change = u.swap().options;
         TimeoutUSec "t" Const = or(&u.swap().timeout_sec, i128::from(u.manager.state().facts.default_timeout_start_usec));
         ControlPID "u" Change = 0_u32;
-        Result "s" Change = crate::unit::result(u);
+        Result "s" Change = u.unit.kind.state().result();
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         ExecActivate "a(sasbttttuii)" Invalidates = Empty;
@@ -128,7 +118,7 @@ properties! {
         NextElapseUSecMonotonic "t" Change = UNSET;
         LastTriggerUSec "t" Change = 0_u64;
         LastTriggerUSecMonotonic "t" Change = 0_u64;
-        Result "s" Change = crate::unit::result(u);
+        Result "s" Change = u.unit.kind.state().result();
         AccuracyUSec "t" Const = or(&u.timer().accuracy_sec, 60_000_000);
         RandomizedDelayUSec "t" Const = or(&u.timer().randomized_delay_sec, 0);
         FixedRandomDelay "b" Const = u.timer().fixed_random_delay;
@@ -146,7 +136,7 @@ properties! {
         Paths "a(ss)" Const = Each(path_specs(u), spec);
         MakeDirectory "b" Const = u.path().make_directory;
         DirectoryMode "u" Const = u.path().directory_mode.0;
-        Result "s" Change = crate::unit::result(u);
+        Result "s" Change = u.unit.kind.state().result();
         TriggerLimitIntervalUSec "t" Const = or(&u.path().trigger_limit_interval_sec, 2_000_000);
         TriggerLimitBurst "u" Const = or(&u.path().trigger_limit_burst, 200);
     }
@@ -158,7 +148,7 @@ properties! {
         Where "s" Const = u.automount().where_;
         ExtraOptions "s" Const = u.automount().extra_options;
         DirectoryMode "u" Const = u.automount().directory_mode.0;
-        Result "s" Change = crate::unit::result(u);
+        Result "s" Change = u.unit.kind.state().result();
         TimeoutIdleUSec "t" Const = or(&u.automount().timeout_idle_sec, 0);
     }
 }
@@ -173,9 +163,9 @@ properties! {
 properties! {
     /// Of scopes alone.
     SCOPE: Unit(u) {
-        Controller "s" Change = u.simple_state().controller;
+        Controller "s" Change = u.scope_state().controller;
         TimeoutStopUSec "t" Const = or(&u.scope().timeout_stop_sec, i128::from(u.manager.state().facts.default_timeout_stop_usec));
-        Result "s" Change = crate::unit::result(u);
+        Result "s" Change = u.unit.kind.state().result();
         RuntimeMaxUSec "t" Const = or(&u.scope().runtime_max_sec, UNSET);
         RuntimeRandomizedExtraUSec "t" Const = or(&u.scope().runtime_randomized_extra_sec, 0);
         OOMPolicy "s" Const = u.scope().oom_policy.map_or("stop", |policy| policy.as_str());

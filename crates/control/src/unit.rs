@@ -7,7 +7,6 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_graph::Dependency;
-use muster_manager::state::Kind;
 use muster_unit::{Body, LoadState, ServiceType, UnitKind};
 use std::collections::BTreeSet;
 
@@ -146,25 +145,8 @@ fn job_running_timeout(u: &UnitView<'_>) -> i128 {
 
 /// Whether isolating another unit leaves this one; the default depends on the type.
 fn ignore_on_isolate(u: &UnitView<'_>) -> bool {
-    u.unit.file.unit.ignore_on_isolate.unwrap_or_else(|| {
-        !matches!(
-            u.unit.name.kind(),
-            UnitKind::Service | UnitKind::Target | UnitKind::Socket | UnitKind::Timer | UnitKind::Path
-        )
-    })
-}
-
-fn controller_result(u: &UnitView<'_>) -> &'static str {
-    match &u.unit.kind {
-        Kind::Simple(simple) if simple.failed => "resources",
-        Kind::Mount(mount) if mount.failed => "exit-code",
-        Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) | Kind::Mount(_) => "success",
-    }
-}
-
-/// `Result` of the types that have no words of their own here.
-pub fn result(u: &UnitView<'_>) -> &'static str {
-    controller_result(u)
+    let usual = || muster_manager::kind::ignores_isolate(u.unit.name.kind());
+    u.unit.file.unit.ignore_on_isolate.unwrap_or_else(usual)
 }
 
 /// Writes a pair of texts.

@@ -6,7 +6,7 @@
 use muster_graph::job::Job;
 use muster_graph::{Dependency, UnitId};
 use muster_manager::Manager;
-use muster_manager::state::{Kind, Service, Simple, Socket, Unit};
+use muster_manager::state::{Mount, Scope, Service, Socket, Unit};
 use muster_unit::{
     AutomountSection, Body, CGroupSection, ExecSection, KillSection, MountSection, PathSection, ScopeSection,
     ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitKind, UnitName,
@@ -117,7 +117,7 @@ macro_rules! defaults {
 defaults! {
     exec: ExecSection, kill: KillSection, cgroup: CGroupSection, service: ServiceSection, socket: SocketSection,
     slice: SliceSection, timer: TimerSection, path: PathSection, mount: MountSection, automount: AutomountSection,
-    swap: SwapSection, scope: ScopeSection, service_state: Service, socket_state: Socket, simple: Simple,
+    swap: SwapSection, scope: ScopeSection, service_state: Service, socket_state: Socket, scope_state: Scope, mount_state: Mount,
 }
 
 /// A unit's object.
@@ -139,6 +139,15 @@ macro_rules! sections {
                 Body::$body(section) => section,
                 _ => self.defaults.$name.get_or_init(Default::default),
             }
+        }
+    )*};
+}
+
+macro_rules! states {
+    ($($(#[$meta:meta])* $name:ident: $type:ty;)*) => {$(
+        $(#[$meta])*
+        pub fn $name(&self) -> &$type {
+            <$type>::of(&self.unit.kind).unwrap_or_else(|| self.defaults.$name.get_or_init(Default::default))
         }
     )*};
 }
@@ -185,28 +194,15 @@ impl<'a> UnitView<'a> {
         self.unit.file.cgroup.as_deref().unwrap_or_else(|| self.defaults.cgroup.get_or_init(Default::default))
     }
 
-    /// The state of a service.
-    pub fn service_state(&self) -> &Service {
-        match &self.unit.kind {
-            Kind::Service(service) => service,
-            _ => self.defaults.service_state.get_or_init(Default::default),
-        }
-    }
-
-    /// The state of a socket.
-    pub fn socket_state(&self) -> &Socket {
-        match &self.unit.kind {
-            Kind::Socket(socket) => socket,
-            _ => self.defaults.socket_state.get_or_init(Default::default),
-        }
-    }
-
-    /// The state of a unit with two states.
-    pub fn simple_state(&self) -> &Simple {
-        match &self.unit.kind {
-            Kind::Simple(simple) => simple,
-            _ => self.defaults.simple.get_or_init(Default::default),
-        }
+    states! {
+        /// The state of a service.
+        service_state: Service;
+        /// The state of a socket.
+        socket_state: Socket;
+        /// The state of a scope.
+        scope_state: Scope;
+        /// The state of a mount.
+        mount_state: Mount;
     }
 
     /// The units that this one has a kind of dependency on.
@@ -250,15 +246,4 @@ impl<'a> UnitView<'a> {
     }
 }
 
-/// Whether units of a kind can hold processes.
-pub fn has_cgroup(kind: UnitKind) -> bool {
-    match kind {
-        UnitKind::Service
-        | UnitKind::Socket
-        | UnitKind::Mount
-        | UnitKind::Swap
-        | UnitKind::Slice
-        | UnitKind::Scope => true,
-        UnitKind::Target | UnitKind::Device | UnitKind::Automount | UnitKind::Timer | UnitKind::Path => false,
-    }
-}
+pub use muster_manager::kind::has_cgroup;

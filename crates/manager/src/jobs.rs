@@ -5,7 +5,7 @@
 
 use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::{Manager, Refused};
-use crate::state::{ActiveState, Kind};
+use crate::state::ActiveState;
 use muster_graph::job::Job;
 use muster_graph::transaction::{self, Facts, Refusal, Transaction, TransactionError};
 use muster_graph::{Dependency, JobId, JobMode, JobResult, JobType, UnitId};
@@ -73,10 +73,7 @@ impl Facts for Manager {
 
     fn ignores_isolate(&self, unit: UnitId) -> bool {
         self.state.units.get(&unit).is_none_or(|unit| {
-            let kind_default = matches!(
-                unit.name.kind(),
-                UnitKind::Slice | UnitKind::Scope | UnitKind::Device | UnitKind::Mount
-            );
+            let kind_default = crate::kind::ignores_isolate(unit.name.kind());
             unit.perpetual || unit.file.unit.ignore_on_isolate.unwrap_or(kind_default)
         })
     }
@@ -425,8 +422,7 @@ impl Manager {
     }
 
     fn reload_failed(&self, unit: UnitId) -> bool {
-        matches!(self.state.units.get(&unit).map(|unit| &unit.kind),
-            Some(Kind::Service(service)) if service.reload_result != crate::state::UnitResult::Success)
+        self.service(unit).is_some_and(|service| service.reload_result != crate::state::UnitResult::Success)
     }
 
     fn turn_into_start(&mut self, id: JobId) {

@@ -101,11 +101,7 @@ impl Manager {
 
 /// The main and the control process of a unit.
 pub(crate) fn known_processes(kind: &Kind) -> (Option<u32>, Option<u32>) {
-    let pid = |process: &Option<crate::state::Process>| process.as_ref().and_then(|process| process.pid);
-    match kind {
-        Kind::Service(service) => (pid(&service.main), pid(&service.control)),
-        Kind::Socket(socket) => (None, pid(&socket.control)),
-        Kind::Mount(mount) => (None, pid(&mount.control)),
-        Kind::Simple(_) => (None, None),
-    }
+    let pid = |process: Option<&crate::state::Process>| process.and_then(|process| process.pid);
+    let state = kind.state();
+    (pid(state.main()), pid(state.control()))
 }

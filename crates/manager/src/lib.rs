@@ -5,7 +5,7 @@
 //! [`Event`]; the clock and the unit files are handed in. Everything it remembers is one serializable [`State`].
 //!
 //! Reading order: [`event`], [`effect`], [`state`], [`manager`]; then how a request becomes work (`request`, `jobs`,
-//! `lifecycle`), one module per unit type (`service`, `socket`, `device`, `simple`), and what they share (`spawn`, `kill`,
+//! `lifecycle`), one module per unit type behind the dispatch in `kind`, and what they share (`spawn`, `kill`,
 //! `notify`, `restart`, `limit`, `conditions`, `load`, `report`).
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -24,23 +24,31 @@ pub mod event;
 pub mod manager;
 pub mod state;
 
+mod automount;
 mod conditions;
 mod deadlines;
 mod device;
 mod jobs;
 mod kill;
+pub mod kind;
 mod lifecycle;
 mod limit;
 mod load;
+mod mount;
 mod notify;
+mod path;
 mod report;
 mod request;
 mod restart;
+mod scope;
 mod service;
 mod service_ends;
-mod simple;
+mod slice;
 mod socket;
 mod spawn;
+mod swap;
+mod target;
+mod timer;
 pub mod written;
 
 pub use effect::Effect;

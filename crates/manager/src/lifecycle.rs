@@ -6,9 +6,9 @@
 use crate::effect::{BusSignal, Effect, Level};
 use crate::jobs::Started;
 use crate::manager::Manager;
-use crate::state::{ActiveState, Cause, Kind, Stamp, SystemState, UnitResult};
+use crate::state::{ActiveState, Cause, Service, Stamp, SystemState};
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
-use muster_unit::{UnitKind, UnitName};
+use muster_unit::UnitName;
 
 /// How many causes are kept for each unit.
 const CAUSES_MAX: usize = 16;
@@ -188,7 +188,7 @@ impl Manager {
             ("MONITOR_UNIT".to_owned(), unit.name.to_string()),
             ("MONITOR_INVOCATION_ID".to_owned(), unit.invocation_id.clone()),
         ];
-        if let Kind::Service(service) = &unit.kind {
+        if let Some(service) = Service::of(&unit.kind) {
             details.push(("MONITOR_SERVICE_RESULT".to_owned(), service.result.as_str().to_owned()));
             if let Some(how) = service.main_status.how {
                 let (code, status) = crate::spawn::exit_words(how);
@@ -207,11 +207,8 @@ impl Manager {
         } else {
             (unit.file.unit.success_action, unit.file.unit.success_action_exit_status)
         };
-        let status = match &unit.kind {
-            Kind::Service(service) => match service.main_status.how {
-                Some(crate::event::Exit::Exited(code)) => u8::try_from(code).ok(),
-                _ => None,
-            },
+        let status = match Service::of(&unit.kind).and_then(|service| service.main_status.how) {
+            Some(crate::event::Exit::Exited(code)) => u8::try_from(code).ok(),
             _ => None,
         };
         let name = unit.name.to_string();
@@ -374,22 +371,7 @@ impl Manager {
 
     fn start_by_kind(&mut self, id: UnitId) -> Started {
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
-        match unit.name.kind() {
-            UnitKind::Service => self.service_start(id),
-            UnitKind::Socket => self.socket_start(id),
-            UnitKind::Target | UnitKind::Slice | UnitKind::Scope => self.simple_start(id),
-            UnitKind::Mount => self.mount_start(id),
-            UnitKind::Device => self.device_start(id),
-            UnitKind::Automount | UnitKind::Swap | UnitKind::Timer | UnitKind::Path => {
-                let text = format!(
-                    "{}: this version shows {} units but does not run them.",
-                    unit.name,
-                    unit.name.kind().suffix()
-                );
-                self.log(Level::Debug, Some(id), text);
-                Started::Ended(JobResult::Unsupported)
-            }
-        }
+        (crate::kind::verbs(unit.name.kind()).start)(self, id)
     }
 
     pub(crate) fn stop_unit(&mut self, id: UnitId) -> Started {
@@ -400,12 +382,7 @@ impl Manager {
         if let Some(query) = unit.pending_conditions.take() {
             self.state.queries.remove(&query);
         }
-        match &self.state.units.get(&id).map(|unit| unit.name.kind()) {
-            Some(UnitKind::Service) => self.service_stop(id),
-            Some(UnitKind::Socket) => self.socket_stop(id),
-            Some(UnitKind::Mount) => self.mount_stop(id),
-            _ => self.simple_stop(id),
-        }
+        (self.verbs(id).stop)(self, id)
     }
 
     pub(crate) fn reload_unit(&mut self, id: UnitId) -> Started {
@@ -414,22 +391,13 @@ impl Manager {
             ActiveState::Reloading | ActiveState::Activating => return Started::Later,
             _ => return Started::Ended(JobResult::Invalid),
         }
-        if self.state.units.get(&id).is_some_and(|unit| unit.name.kind() == UnitKind::Service) {
-            self.service_reload(id)
-        } else {
-            Started::Ended(JobResult::Done)
-        }
+        (self.verbs(id).reload)(self, id)
     }
 
     /// Whether `systemctl reload` means something for the unit.
     pub fn can_reload(&self, id: UnitId) -> bool {
-        self.state.units.get(&id).is_some_and(|unit| match &unit.file.body {
-            muster_unit::Body::Service(service) => {
-                !service.exec_reload.is_empty()
-                    || self.service_type(id) == muster_unit::ServiceType::NotifyReload
-            }
-            _ => false,
-        })
+        let unit = self.state.units.get(&id);
+        unit.is_some_and(|unit| (crate::kind::verbs(unit.name.kind()).can_reload)(self, unit))
     }
 
     /// Counts a start; false when `StartLimitBurst=` within `StartLimitIntervalSec=` is exceeded.
@@ -489,8 +457,7 @@ impl Manager {
 
     fn waits_for_restart(&self, id: UnitId) -> bool {
         use crate::state::ServiceSub::{AutoRestart, AutoRestartQueued};
-        matches!(self.state.units.get(&id).map(|unit| &unit.kind),
-            Some(Kind::Service(service)) if matches!(service.sub, AutoRestart | AutoRestartQueued))
+        self.service(id).is_some_and(|service| matches!(service.sub, AutoRestart | AutoRestartQueued))
     }
 
     /// Forgets a failure.
@@ -498,24 +465,7 @@ impl Manager {
         let old = self.active_state(id);
         let Some(unit) = self.state.units.get_mut(&id) else { return };
         unit.start_limit = Default::default();
-        match &mut unit.kind {
-            Kind::Service(service) => {
-                service.restarts = 0;
-                if old == ActiveState::Failed {
-                    service.sub = crate::state::ServiceSub::Dead;
-                    service.result = UnitResult::Success;
-                }
-            }
-            Kind::Socket(socket) => {
-                socket.trigger_limit = Default::default();
-                if old == ActiveState::Failed {
-                    socket.sub = crate::state::SocketSub::Dead;
-                    socket.result = UnitResult::Success;
-                }
-            }
-            Kind::Simple(simple) => simple.failed = false,
-            Kind::Mount(_) => {}
-        }
+        unit.kind.state_mut().reset_failed(old == ActiveState::Failed);
         if old == ActiveState::Failed {
             self.state_changed(id, old);
         }

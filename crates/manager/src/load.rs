@@ -5,7 +5,7 @@
 
 use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::Manager;
-use crate::state::{ActiveState, Kind, Unit};
+use crate::state::{ActiveState, Kind, Service, Unit};
 use muster_graph::{Dependency, UnitId};
 use muster_unit::{Body, ExecSection, LoadState, Source, StdInput, StdOutput, UnitFile, UnitKind, UnitName};
 use std::collections::VecDeque;
@@ -311,7 +311,9 @@ impl Manager {
             && !unit.perpetual
             && unit.references == 0
             && unit.pending_conditions.is_none()
-            && !matches!(&unit.kind, Kind::Service(service) if service.accepted_from.is_some() || service.control.is_some() || service.main.is_some())
+            && !Service::of(&unit.kind).is_some_and(|service| {
+                service.accepted_from.is_some() || service.control.is_some() || service.main.is_some()
+            })
             && !self.state.graph.is_named_by_others(id)
     }
 
@@ -328,7 +330,8 @@ impl Manager {
             .flat_map(|kind| self.state.graph.of(id, *kind).collect::<Vec<_>>())
             .collect();
         self.state.graph.remove_unit(id);
-        if let Some(Kind::Service(service)) = self.state.units.remove(&id).map(|unit| unit.kind) {
+        if let Some(service) = self.state.units.remove(&id).as_ref().and_then(|unit| Service::of(&unit.kind))
+        {
             let fds: Vec<_> = service.fd_store.iter().map(|stored| stored.fd).collect();
             if !fds.is_empty() {
                 self.effects.push_back(Effect::CloseFds { fds });
@@ -353,19 +356,7 @@ impl Manager {
 }
 
 fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
-    let kind = match &file.body {
-        Body::Service(_) => Kind::Service(Box::default()),
-        Body::Socket(_) => Kind::Socket(Box::default()),
-        Body::Mount(_) => Kind::Mount(Default::default()),
-        Body::Target
-        | Body::Slice(_)
-        | Body::Timer(_)
-        | Body::Path(_)
-        | Body::Automount(_)
-        | Body::Swap(_)
-        | Body::Scope(_)
-        | Body::Device => Kind::Simple(Default::default()),
-    };
+    let kind = Kind::new(file.id.kind());
     let perpetual = matches!(file.id.as_str(), "-.slice" | "system.slice" | "init.scope" | "-.mount");
     Unit {
         id,
@@ -602,7 +593,7 @@ fn slice_of(file: &UnitFile) -> Option<String> {
         return Some(slice.to_string());
     }
     let extrinsic = match &file.body {
-        Body::Mount(_) => crate::simple::is_extrinsic(&muster_unit::path_unescape(file.id.stem())),
+        Body::Mount(_) => crate::mount::is_extrinsic(&muster_unit::path_unescape(file.id.stem())),
         _ => false,
     };
     if file.id.as_str() == "init.scope" || extrinsic {

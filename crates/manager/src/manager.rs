@@ -6,7 +6,7 @@
 use crate::deadlines::{Deadlines, Owner};
 use crate::effect::{Effect, Level, Reply, RequestId};
 use crate::event::{Event, Now, ShutdownVerb};
-use crate::state::{Facts, Kind, Stamp, State, Unit};
+use crate::state::{Facts, Stamp, State, Unit};
 use muster_graph::{JobId, JobMode, JobType, UnitId};
 use muster_unit::{Source, UnitFile, UnitName};
 use std::collections::{BTreeMap, VecDeque};
@@ -79,12 +79,7 @@ impl Manager {
         self.forget_writes();
         let ids: Vec<UnitId> = self.state.units.keys().copied().collect();
         for id in ids {
-            match self.state.units.get(&id).map(|unit| &unit.kind) {
-                Some(Kind::Service(_)) => self.service_resumed(id),
-                Some(Kind::Socket(_)) => self.socket_resumed(id),
-                Some(Kind::Simple(_)) => self.watch_cgroup_again(id),
-                Some(Kind::Mount(_)) | None => {}
-            }
+            (self.verbs(id).resumed)(self, id);
         }
         self.effects.push_back(Effect::ReloadSource);
     }
@@ -149,8 +144,8 @@ impl Manager {
     fn start_perpetual(&mut self, id: UnitId) {
         self.realize_cgroup(id);
         let old = self.active_state(id);
-        if let Some(Kind::Simple(simple)) = self.state.units.get_mut(&id).map(|unit| &mut unit.kind) {
-            simple.active = true;
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.kind.state_mut().set_perpetual();
         }
         self.state_changed(id, old);
     }
@@ -268,13 +263,7 @@ impl Manager {
     }
 
     fn unit_deadline(&self, unit: &Unit) -> Option<u64> {
-        let all = match &unit.kind {
-            Kind::Service(service) => [service.deadline_usec, self.watchdog_deadline(unit.id)],
-            Kind::Socket(socket) => [socket.deadline_usec, socket.paused_until_usec],
-            Kind::Simple(simple) => [simple.stopping_deadline_usec, None],
-            Kind::Mount(_) => [None, None],
-        };
-        all.into_iter().flatten().min()
+        (crate::kind::verbs(unit.name.kind()).deadline)(self, unit)
     }
 
     /// Takes a unit's deadline into the index; to be called when it may have changed.
@@ -331,23 +320,8 @@ impl Manager {
         for owner in self.deadlines.due(now) {
             match owner {
                 Owner::Job(id) => self.expire_job(id),
-                Owner::Unit(id) => self.unit_due(id, now),
+                Owner::Unit(id) => (self.verbs(id).due)(self, id),
             }
-        }
-    }
-
-    fn unit_due(&mut self, id: UnitId, now: u64) {
-        if self.watchdog_deadline(id).is_some_and(|at| at <= now) {
-            self.service_watchdog(id);
-        }
-        let Some(unit) = self.state.units.get(&id) else { return };
-        let late = |deadline: Option<u64>| deadline.is_some_and(|at| at <= now);
-        match &unit.kind {
-            Kind::Service(service) if late(service.deadline_usec) => self.service_deadline(id),
-            Kind::Socket(socket) if late(socket.deadline_usec) => self.socket_deadline(id),
-            Kind::Socket(socket) if late(socket.paused_until_usec) => self.socket_resume(id),
-            Kind::Simple(simple) if late(simple.stopping_deadline_usec) => self.scope_deadline(id),
-            Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) | Kind::Mount(_) => {}
         }
     }
 
@@ -364,11 +338,7 @@ impl Manager {
     fn cgroup_emptied(&mut self, path: &str) {
         let Some(id) = self.state.cgroups.get(path).copied() else { return };
         self.state.populated.remove(&id);
-        match self.state.units.get(&id).map(|unit| &unit.kind) {
-            Some(Kind::Service(_)) => self.service_cgroup_emptied(id),
-            Some(Kind::Simple(_)) => self.simple_cgroup_emptied(id),
-            Some(Kind::Socket(_) | Kind::Mount(_)) | None => {}
-        }
+        (self.verbs(id).cgroup_emptied)(self, id);
     }
 
     fn bus_name_changed(&mut self, name: &str, owned: bool) {

@@ -195,7 +195,8 @@ impl Manager {
     /// A stored descriptor hung up.
     pub(crate) fn stored_fd_hung_up(&mut self, fd: FdId) {
         let owner = self.state.units.values().find(|unit| {
-            matches!(&unit.kind, crate::state::Kind::Service(service) if service.fd_store.iter().any(|stored| stored.fd == fd))
+            crate::state::Service::of(&unit.kind)
+                .is_some_and(|service| service.fd_store.iter().any(|stored| stored.fd == fd))
         });
         if let Some(id) = owner.map(|unit| unit.id) {
             if let Some(service) = self.service_mut(id) {

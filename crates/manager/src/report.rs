@@ -157,11 +157,10 @@ impl Manager {
     /// The result of a run.
     pub(crate) fn report_result(&mut self, id: UnitId) {
         let Some(unit) = self.state.units.get(&id) else { return };
-        let result = match &unit.kind {
-            Kind::Service(service) => service.result,
-            Kind::Socket(socket) => socket.result,
-            Kind::Simple(_) | Kind::Mount(_) => return,
-        };
+        if !matches!(unit.kind, Kind::Service(_) | Kind::Socket(_)) {
+            return;
+        }
+        let result = unit.kind.state().result();
         let name = unit.name.to_string();
         match result {
             UnitResult::Success => {

@@ -19,8 +19,9 @@
 
 use crate::effect::{Effect, Level, SpawnRole};
 use crate::jobs::Started;
+use crate::kind::{CommandStatus, TypeState, Verbs};
 use crate::manager::Manager;
-use crate::state::{ActiveState, CommandList, ExecStatus, Kind, Service, ServiceSub, UnitResult};
+use crate::state::{ActiveState, CommandList, ExecStatus, Process, Service, ServiceSub, Unit, UnitResult};
 use muster_graph::{JobMode, JobResult, JobType, UnitId};
 use muster_unit::{ExecCommand, KillMode, ServiceSection, ServiceType, Signal};
 use std::rc::Rc;
@@ -45,19 +46,83 @@ impl ServiceSub {
     }
 }
 
-impl Manager {
-    pub(crate) fn service(&self, id: UnitId) -> Option<&Service> {
-        match &self.state.units.get(&id)?.kind {
-            Kind::Service(service) => Some(service),
-            Kind::Socket(_) | Kind::Simple(_) | Kind::Mount(_) => None,
+impl TypeState for Service {
+    fn active_state(&self, unit: &Unit) -> ActiveState {
+        let idle = matches!(&unit.file.body, muster_unit::Body::Service(section)
+            if section.effective_type() == ServiceType::Idle);
+        self.sub.active_state(idle)
+    }
+
+    fn sub_state(&self, _: &Unit) -> &'static str {
+        if self.sub == ServiceSub::Dead && !self.fd_store.is_empty() {
+            "dead-resources-pinned"
+        } else {
+            self.sub.as_str()
         }
     }
 
-    pub(crate) fn service_mut(&mut self, id: UnitId) -> Option<&mut Service> {
-        match &mut self.state.units.get_mut(&id)?.kind {
-            Kind::Service(service) => Some(service),
-            Kind::Socket(_) | Kind::Simple(_) | Kind::Mount(_) => None,
+    fn result(&self) -> UnitResult {
+        self.result
+    }
+
+    fn reset_failed(&mut self, failed: bool) {
+        self.restarts = 0;
+        if failed {
+            self.sub = ServiceSub::Dead;
+            self.result = UnitResult::Success;
         }
+    }
+
+    fn main(&self) -> Option<&Process> {
+        self.main.as_ref()
+    }
+
+    fn main_mut(&mut self) -> Option<&mut Option<Process>> {
+        Some(&mut self.main)
+    }
+
+    fn control(&self) -> Option<&Process> {
+        self.control.as_ref()
+    }
+
+    fn control_mut(&mut self) -> Option<&mut Option<Process>> {
+        Some(&mut self.control)
+    }
+
+    fn command_status_mut(&mut self) -> Option<&mut CommandStatus> {
+        Some(&mut self.command_status)
+    }
+}
+
+pub(crate) const VERBS: Verbs = Verbs {
+    start: Manager::service_start,
+    stop: Manager::service_stop,
+    reload: Manager::service_reload,
+    can_reload: |manager, unit| match &unit.file.body {
+        muster_unit::Body::Service(service) => {
+            !service.exec_reload.is_empty() || manager.service_type(unit.id) == ServiceType::NotifyReload
+        }
+        _ => false,
+    },
+    deadline: |manager, unit| {
+        let phase = Service::of(&unit.kind)?.deadline_usec;
+        phase.into_iter().chain(manager.watchdog_deadline(unit.id)).min()
+    },
+    due: Manager::service_due,
+    resumed: Manager::service_resumed,
+    cgroup_emptied: Manager::service_cgroup_emptied,
+    control_exited: Manager::service_control_exited,
+    has_cgroup: true,
+    ..Verbs::NOTHING
+};
+
+impl Manager {
+    pub(crate) fn service(&self, id: UnitId) -> Option<&Service> {
+        Service::of(&self.state.units.get(&id)?.kind)
+    }
+
+    pub(crate) fn service_mut(&mut self, id: UnitId) -> Option<&mut Service> {
+        Service::of_mut(&mut self.state.units.get_mut(&id)?.kind)
     }
 
     pub(crate) fn service_config(&self, id: UnitId) -> Option<(Rc<muster_unit::UnitFile>, &ServiceSection)> {
@@ -627,6 +692,16 @@ impl Manager {
     }
 
     // ---- time -----------------------------------------------------------------------------------------------------
+
+    fn service_due(&mut self, id: UnitId) {
+        let now = self.now.monotonic_usec;
+        if self.watchdog_deadline(id).is_some_and(|at| at <= now) {
+            self.service_watchdog(id);
+        }
+        if self.service(id).and_then(|service| service.deadline_usec).is_some_and(|at| at <= now) {
+            self.service_deadline(id);
+        }
+    }
 
     /// The deadline of the current phase passed.
     pub(crate) fn service_deadline(&mut self, id: UnitId) {

@@ -20,10 +20,11 @@ use crate::effect::{Effect, FdId, Level, SpawnRole};
 use crate::event::{Exit, OpenError, OpenedSocket, Peer};
 use crate::jobs::Started;
 use crate::kill::Wave;
+use crate::kind::{CommandStatus, TypeState, Verbs};
 use crate::manager::Manager;
 use crate::service_ends::{is_clean, result_of};
 use crate::state::{
-    ActiveState, CommandList, Kind, Port, Process, ServiceSub, Socket, SocketSub, UnitResult,
+    ActiveState, CommandList, Port, Process, ServiceSub, Socket, SocketSub, Unit, UnitResult,
 };
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
 use muster_unit::{DeferTrigger, KillMode, LoadState, SocketSection};
@@ -45,22 +46,64 @@ impl SocketSub {
     }
 }
 
+impl TypeState for Socket {
+    fn active_state(&self, _: &Unit) -> ActiveState {
+        self.sub.active_state()
+    }
+
+    fn sub_state(&self, _: &Unit) -> &'static str {
+        self.sub.as_str()
+    }
+
+    fn result(&self) -> UnitResult {
+        self.result
+    }
+
+    fn reset_failed(&mut self, failed: bool) {
+        self.trigger_limit = Default::default();
+        if failed {
+            self.sub = SocketSub::Dead;
+            self.result = UnitResult::Success;
+        }
+    }
+
+    fn control(&self) -> Option<&Process> {
+        self.control.as_ref()
+    }
+
+    fn control_mut(&mut self) -> Option<&mut Option<Process>> {
+        Some(&mut self.control)
+    }
+
+    fn command_status_mut(&mut self) -> Option<&mut CommandStatus> {
+        Some(&mut self.command_status)
+    }
+}
+
+pub(crate) const VERBS: Verbs = Verbs {
+    start: Manager::socket_start,
+    stop: Manager::socket_stop,
+    deadline: |_, unit| {
+        let socket = Socket::of(&unit.kind)?;
+        socket.deadline_usec.into_iter().chain(socket.paused_until_usec).min()
+    },
+    due: Manager::socket_due,
+    resumed: Manager::socket_resumed,
+    control_exited: Manager::socket_control_exited,
+    has_cgroup: true,
+    ..Verbs::NOTHING
+};
+
 /// So many failed instances of a socket with `Accept=yes` stay loaded.
 const FAILED_KEPT: usize = 16;
 
 impl Manager {
     pub(crate) fn socket(&self, id: UnitId) -> Option<&Socket> {
-        match &self.state.units.get(&id)?.kind {
-            Kind::Socket(socket) => Some(socket),
-            Kind::Service(_) | Kind::Simple(_) | Kind::Mount(_) => None,
-        }
+        Socket::of(&self.state.units.get(&id)?.kind)
     }
 
     fn socket_mut(&mut self, id: UnitId) -> Option<&mut Socket> {
-        match &mut self.state.units.get_mut(&id)?.kind {
-            Kind::Socket(socket) => Some(socket),
-            Kind::Service(_) | Kind::Simple(_) | Kind::Mount(_) => None,
-        }
+        Socket::of_mut(&mut self.state.units.get_mut(&id)?.kind)
     }
 
     pub(crate) fn socket_config(&self, id: UnitId) -> Option<&SocketSection> {
@@ -277,10 +320,8 @@ impl Manager {
             complaint.contains(&address)
         };
         let others = self.state.units.iter().filter(|(other, _)| **other != id);
-        let mut holders = others.filter(|(_, unit)| match &unit.kind {
-            Kind::Socket(socket) => socket.ports.iter().any(has),
-            Kind::Service(_) | Kind::Simple(_) | Kind::Mount(_) => false,
-        });
+        let mut holders = others
+            .filter(|(_, unit)| Socket::of(&unit.kind).is_some_and(|socket| socket.ports.iter().any(has)));
         holders.next().map_or(String::new(), |(_, unit)| format!("; {} listens there", unit.name))
     }
 
@@ -866,6 +907,17 @@ impl Manager {
             | SocketSub::Deferred
             | SocketSub::Running
             | SocketSub::Failed => {}
+        }
+    }
+
+    fn socket_due(&mut self, id: UnitId) {
+        let now = self.now.monotonic_usec;
+        let late = |deadline: Option<u64>| deadline.is_some_and(|at| at <= now);
+        let Some(socket) = self.socket(id) else { return };
+        if late(socket.deadline_usec) {
+            self.socket_deadline(id);
+        } else if late(socket.paused_until_usec) {
+            self.socket_resume(id);
         }
     }
 

@@ -6,7 +6,7 @@
 use crate::effect::{Effect, FdId, Spawn, SpawnId, SpawnRole};
 use crate::event::Exit;
 use crate::manager::Manager;
-use crate::state::{CommandList, ExecStatus, Kind, Process, ServiceSub, Usage};
+use crate::state::{CommandList, ExecStatus, Process, Service, ServiceSub, Socket, Usage};
 use muster_graph::{Dependency, UnitId};
 use muster_unit::{NotifyAccess, ServiceType, UnitKind, UnitName};
 
@@ -62,14 +62,10 @@ impl Manager {
     fn note_start(&mut self, id: UnitId, list: CommandList, index: u32) {
         let start = self.stamp();
         let Some(unit) = self.state.units.get_mut(&id) else { return };
-        let statuses = match &mut unit.kind {
-            Kind::Service(service) => {
-                service.directories_made = true;
-                &mut service.command_status
-            }
-            Kind::Socket(socket) => &mut socket.command_status,
-            Kind::Mount(_) | Kind::Simple(_) => return,
-        };
+        if let Some(service) = Service::of_mut(&mut unit.kind) {
+            service.directories_made = true;
+        }
+        let Some(statuses) = unit.kind.state_mut().command_status_mut() else { return };
         statuses.entry(list).or_default().insert(index, ExecStatus { start, ..ExecStatus::default() });
     }
 
@@ -82,7 +78,7 @@ impl Manager {
         let mut env = Vec::new();
         let Some(unit) = self.state.units.get(&id) else { return env };
         env.push(format!("INVOCATION_ID={}", unit.invocation_id));
-        let Kind::Service(service) = &unit.kind else { return env };
+        let Some(service) = Service::of(&unit.kind) else { return env };
         let access = self.notify_access(id);
         let hears = match list {
             CommandList::ExecStart => access != NotifyAccess::None,
@@ -179,7 +175,8 @@ impl Manager {
 
     fn socket_fds(&self, socket: UnitId) -> Vec<(FdId, String)> {
         let Some(unit) = self.state.units.get(&socket) else { return Vec::new() };
-        let (Kind::Socket(socket), muster_unit::Body::Socket(section)) = (&unit.kind, &unit.file.body) else {
+        let (Some(socket), muster_unit::Body::Socket(section)) = (Socket::of(&unit.kind), &unit.file.body)
+        else {
             return Vec::new();
         };
         let name = section.file_descriptor_name.clone().map_or_else(|| unit.name.to_string(), |name| name.0);
@@ -231,10 +228,7 @@ impl Manager {
         if unit.name.kind() == UnitKind::Slice {
             return Some(slice_path(unit.name.as_str()));
         }
-        if matches!(
-            unit.name.kind(),
-            UnitKind::Target | UnitKind::Device | UnitKind::Timer | UnitKind::Path | UnitKind::Automount
-        ) {
+        if !crate::kind::has_cgroup(unit.name.kind()) {
             return None;
         }
         let slice = self.state.graph.of(id, Dependency::InSlice).next();
@@ -263,7 +257,7 @@ impl Manager {
         let exec = unit.file.exec.clone();
         let mut close = Vec::new();
         let mut made = false;
-        if let Kind::Service(service) = &mut unit.kind {
+        if let Some(service) = Service::of_mut(&mut unit.kind) {
             // Each restart serves the same connection.
             if !waiting {
                 close.extend(service.connection.take());
@@ -299,7 +293,7 @@ impl Manager {
         if let Some(path) = unit.cgroup.take() {
             self.state.cgroups.remove(&path);
             // Nobody asks what one connection of thousands used.
-            let alone = !matches!(&unit.kind, Kind::Service(service) if service.peer.is_some());
+            let alone = Service::of(&unit.kind).is_none_or(|service| service.peer.is_none());
             let unit = alone.then(|| unit.name.clone());
             self.effects.push_back(Effect::RemoveCgroup { path, unit });
             self.touch(id);
@@ -345,23 +339,23 @@ impl Manager {
         self.state.processes.insert(pid, id);
         let stamp = self.stamp();
         let Some(unit) = self.state.units.get_mut(&id) else { return };
-        let (process, statuses) = match &mut unit.kind {
-            Kind::Service(service) if is_spawn(&service.main, spawn) => {
-                service.main_status = ExecStatus { start: stamp, pid, ..ExecStatus::default() };
-                service.watchdog = stamp;
-                (&mut service.main, Some(&mut service.command_status))
-            }
-            Kind::Service(service) => (&mut service.control, Some(&mut service.command_status)),
-            Kind::Socket(socket) => (&mut socket.control, Some(&mut socket.command_status)),
-            Kind::Mount(mount) => (&mut mount.control, None),
-            Kind::Simple(_) => return,
-        };
-        let Some(process) = process.as_mut().filter(|process| process.spawn == Some(spawn)) else { return };
+        if let Some(service) =
+            Service::of_mut(&mut unit.kind).filter(|service| is_spawn(&service.main, spawn))
+        {
+            service.main_status = ExecStatus { start: stamp, pid, ..ExecStatus::default() };
+            service.watchdog = stamp;
+        }
+        let state = unit.kind.state_mut();
+        let is_main = state.main().is_some_and(|main| main.spawn == Some(spawn));
+        let slot = if is_main { state.main_mut() } else { state.control_mut() };
+        let process = slot.and_then(|slot| slot.as_mut()).filter(|process| process.spawn == Some(spawn));
+        let Some(process) = process else { return };
         process.pid = Some(pid);
-        if let (Some((list, index)), Some(statuses)) = (process.place, statuses) {
-            if let Some(status) = statuses.get_mut(&list).and_then(|list| list.get_mut(&index)) {
-                status.pid = pid;
-            }
+        let status = process
+            .place
+            .and_then(|(list, index)| state.command_status_mut()?.get_mut(&list)?.get_mut(&index));
+        if let Some(status) = status {
+            status.pid = pid;
         }
         self.touch(id);
     }
@@ -382,48 +376,26 @@ impl Manager {
     fn process_ended(&mut self, id: UnitId, is_it: impl Fn(&Process) -> bool, exit: Exit) {
         let stamp = self.stamp();
         let Some(unit) = self.state.units.get_mut(&id) else { return };
-        enum Was {
-            Main,
-            Control,
-        }
-        let (was, process) = match &mut unit.kind {
-            Kind::Service(service) if service.main.as_ref().is_some_and(&is_it) => {
-                (Was::Main, service.main.take())
-            }
-            Kind::Service(service) if service.control.as_ref().is_some_and(&is_it) => {
-                (Was::Control, service.control.take())
-            }
-            Kind::Socket(socket) if socket.control.as_ref().is_some_and(&is_it) => {
-                (Was::Control, socket.control.take())
-            }
-            Kind::Mount(mount) if mount.control.as_ref().is_some_and(&is_it) => {
-                (Was::Control, mount.control.take())
-            }
-            _ => return,
-        };
+        let state = unit.kind.state_mut();
+        let is_main = state.main().is_some_and(&is_it);
+        let slot = if is_main { state.main_mut() } else { state.control_mut() };
+        let process = slot.and_then(|slot| slot.take_if(|process| is_it(process)));
         let Some(process) = process else { return };
         if let Some(spawn) = process.spawn {
             self.state.spawns.remove(&spawn);
         }
-        if let Some((list, index)) = process.place {
-            let statuses = match &mut unit.kind {
-                Kind::Service(service) => Some(&mut service.command_status),
-                Kind::Socket(socket) => Some(&mut socket.command_status),
-                Kind::Mount(_) | Kind::Simple(_) => None,
-            };
-            if let Some(status) =
-                statuses.and_then(|all| all.get_mut(&list)).and_then(|list| list.get_mut(&index))
-            {
-                status.exit = stamp;
-                status.how = Some(exit);
-            }
+        let status = process
+            .place
+            .and_then(|(list, index)| state.command_status_mut()?.get_mut(&list)?.get_mut(&index));
+        if let Some(status) = status {
+            status.exit = stamp;
+            status.how = Some(exit);
         }
         self.touch(id);
-        match (was, self.state.units.get(&id).map(|unit| unit.name.kind())) {
-            (Was::Main, _) => self.service_main_exited(id, process, exit),
-            (Was::Control, Some(UnitKind::Socket)) => self.socket_control_exited(id, process, exit),
-            (Was::Control, Some(UnitKind::Mount)) => self.mount_control_exited(id, exit),
-            (Was::Control, _) => self.service_control_exited(id, process, exit),
+        if is_main {
+            self.service_main_exited(id, process, exit);
+        } else {
+            (self.verbs(id).control_exited)(self, id, process, exit);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! `#[serde(default)]`.
 
 use crate::effect::{FdId, QueryId, SpawnId};
-use crate::event::{Exit, MountPoint, Peer, ShutdownVerb};
+use crate::event::{Exit, Peer, ShutdownVerb};
 use muster_graph::job::Job;
 use muster_graph::{Graph, JobId, UnitId};
 use muster_unit::{ExecCommand, Listen, UnitFile, UnitName};
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+
+pub use crate::kind::{Automount, Device, Kind, Mount, Path, Scope, Slice, Swap, Target, Timer};
 
 macro_rules! words {
     ($(#[$meta:meta])* $type:ident { $first:ident = $first_text:literal, $($name:ident = $text:literal,)* }) => {
@@ -28,6 +30,7 @@ macro_rules! words {
         }
     };
 }
+pub(crate) use words;
 
 words! {
     /// The state every unit type shares (systemd(1), UNITS).
@@ -179,51 +182,6 @@ pub struct Cause {
     pub at_usec: u64,
     /// What and why, for people.
     pub text: String,
-}
-
-/// State of one unit by type.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Kind {
-    /// systemd.service(5).
-    Service(Box<Service>),
-    /// systemd.socket(5).
-    Socket(Box<Socket>),
-    /// A target, slice or scope; also what this version shows but does not manage (timer, path, automount, swap).
-    Simple(Simple),
-    /// A mount, followed from the kernel's table.
-    Mount(MountState),
-}
-
-/// A unit with two states.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Simple {
-    /// Whether it is active.
-    pub active: bool,
-    /// Whether it failed (scopes).
-    pub failed: bool,
-    /// Scope: stop requested, waiting for emptiness; the deadline.
-    pub stopping_deadline_usec: Option<u64>,
-    /// Scope: who made it.
-    pub controller: String,
-}
-
-/// A mount unit as the kernel shows it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MountState {
-    /// The kernel's entry, when mounted.
-    pub mounted: Option<MountPoint>,
-    /// mount(8) or umount(8) at work.
-    pub control: Option<Process>,
-    /// What is under way, until the kernel's table was read after it.
-    pub phase: MountPhase,
-    /// The last attempt to mount failed.
-    pub failed: bool,
-}
-words! {
-    /// What a mount unit is doing; the words are its `SubState` meanwhile.
-    MountPhase { Settled = "", Mounting = "mounting", Unmounting = "unmounting", }
 }
 
 /// Which list of commands a unit is working through.
@@ -589,64 +547,21 @@ impl Unit {
     /// `Description=`, or the name; the service of a connection says who is at the far end.
     pub fn description(&self) -> Cow<'_, str> {
         let own = self.file.unit.description.as_deref().filter(|text| !text.is_empty());
-        let peer = match &self.kind {
-            Kind::Service(service) => service.peer.as_ref().map(|peer| peer.description.as_str()),
-            _ => None,
-        };
+        let peer = Service::of(&self.kind).and_then(|service| service.peer.as_ref());
+        let peer = peer.map(|peer| peer.description.as_str());
         match (own, peer.filter(|peer| !peer.is_empty())) {
             (Some(own), Some(peer)) => Cow::Owned(format!("{own} ({peer})")),
             (own, peer) => Cow::Borrowed(own.or(peer).unwrap_or(self.name.as_str())),
         }
     }
 
-    fn is_idle_service(&self) -> bool {
-        matches!(&self.file.body, muster_unit::Body::Service(section)
-            if section.effective_type() == muster_unit::ServiceType::Idle)
-    }
-
     /// `SubState` on D-Bus.
     pub fn sub_state(&self) -> &'static str {
-        let up_down = |up: &'static str| match self.active_state() {
-            ActiveState::Active => up,
-            ActiveState::Failed => "failed",
-            ActiveState::Deactivating => "stop-sigterm",
-            _ => "dead",
-        };
-        match (&self.kind, self.name.kind()) {
-            (Kind::Service(service), _)
-                if service.sub == ServiceSub::Dead && !service.fd_store.is_empty() =>
-            {
-                "dead-resources-pinned"
-            }
-            (Kind::Service(service), _) => service.sub.as_str(),
-            (Kind::Socket(socket), _) => socket.sub.as_str(),
-            (Kind::Mount(mount), _) if mount.phase != MountPhase::Settled => mount.phase.as_str(),
-            (Kind::Mount(_), _) => up_down("mounted"),
-            (Kind::Simple(simple), muster_unit::UnitKind::Scope) if simple.active => "running",
-            (Kind::Simple(_), muster_unit::UnitKind::Device) => up_down("plugged"),
-            (
-                Kind::Simple(_),
-                muster_unit::UnitKind::Timer | muster_unit::UnitKind::Path | muster_unit::UnitKind::Automount,
-            ) => up_down("waiting"),
-            (Kind::Simple(_), _) => up_down("active"),
-        }
+        self.kind.state().sub_state(self)
     }
+
     /// The state all unit types share.
     pub fn active_state(&self) -> ActiveState {
-        match &self.kind {
-            Kind::Service(service) => service.sub.active_state(self.is_idle_service()),
-            Kind::Socket(socket) => socket.sub.active_state(),
-            Kind::Simple(simple) if simple.stopping_deadline_usec.is_some() => ActiveState::Deactivating,
-            Kind::Simple(simple) if simple.active => ActiveState::Active,
-            Kind::Simple(simple) if simple.failed => ActiveState::Failed,
-            Kind::Simple(_) => ActiveState::Inactive,
-            Kind::Mount(mount) => match mount.phase {
-                MountPhase::Mounting => ActiveState::Activating,
-                MountPhase::Unmounting => ActiveState::Deactivating,
-                MountPhase::Settled if mount.mounted.is_some() => ActiveState::Active,
-                MountPhase::Settled if mount.failed => ActiveState::Failed,
-                MountPhase::Settled => ActiveState::Inactive,
-            },
-        }
+        self.kind.state().active_state(self)
     }
 }

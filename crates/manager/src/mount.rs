@@ -1,102 +1,85 @@
-//! Targets, slices and scopes; and mounts, followed from the kernel's table.
+//! Mounts (systemd.mount(5)), followed from the kernel's table.
 //!
-//! | type | start | stop | cgroup empty |
-//! |---|---|---|---|
-//! | target | active at once | inactive at once | – |
-//! | slice | cgroup made, active | inactive, cgroup removed | – |
-//! | scope | cgroup made, processes moved in | signalled, waits for emptiness | inactive |
-//! | mount | mount(8) runs, the kernel's table decides | umount(8) runs, the same | – |
+//! | state | start | stop | mount(8) or umount(8) ended | the kernel's table |
+//! |---|---|---|---|---|
+//! | dead, failed | mount(8) runs, mounting | – | – | mounted when it is there |
+//! | mounting | – | umount(8) runs | failed, or what the table says | mounted when it is there |
+//! | mounted | – | umount(8) runs, unmounting | – | dead when it is gone |
+//! | unmounting | – | – | what the table says | dead when it is gone |
 
 use crate::effect::{Effect, Level, Spawn, SpawnId, SpawnRole};
 use crate::event::{Exit, MountPoint};
 use crate::jobs::Started;
+use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
-use crate::state::{ActiveState, Kind, MountPhase, MountState, Process, Simple};
+use crate::state::{ActiveState, Process, Unit, UnitResult, words};
 use muster_graph::{JobResult, UnitId};
 use muster_unit::{ExecCommand, LoadState, MountSection, UnitFile, UnitKind, UnitName};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// A mount unit as the kernel shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mount {
+    /// The kernel's entry, when mounted.
+    pub mounted: Option<MountPoint>,
+    /// mount(8) or umount(8) at work.
+    pub control: Option<Process>,
+    /// What is under way, until the kernel's table was read after it.
+    pub phase: MountPhase,
+    /// The last attempt to mount failed.
+    pub failed: bool,
+}
+words! {
+    /// What a mount unit is doing; the words are its `SubState` meanwhile.
+    MountPhase { Settled = "", Mounting = "mounting", Unmounting = "unmounting", }
+}
+
+impl TypeState for Mount {
+    fn active_state(&self, _: &Unit) -> ActiveState {
+        match self.phase {
+            MountPhase::Mounting => ActiveState::Activating,
+            MountPhase::Unmounting => ActiveState::Deactivating,
+            MountPhase::Settled if self.mounted.is_some() => ActiveState::Active,
+            MountPhase::Settled if self.failed => ActiveState::Failed,
+            MountPhase::Settled => ActiveState::Inactive,
+        }
+    }
+
+    fn sub_state(&self, _: &Unit) -> &'static str {
+        match self.phase {
+            MountPhase::Mounting | MountPhase::Unmounting => self.phase.as_str(),
+            MountPhase::Settled if self.mounted.is_some() => "mounted",
+            MountPhase::Settled if self.failed => "failed",
+            MountPhase::Settled => "dead",
+        }
+    }
+
+    fn result(&self) -> UnitResult {
+        if self.failed { UnitResult::ExitCode } else { UnitResult::Success }
+    }
+
+    fn control(&self) -> Option<&Process> {
+        self.control.as_ref()
+    }
+
+    fn control_mut(&mut self) -> Option<&mut Option<Process>> {
+        Some(&mut self.control)
+    }
+}
+
+pub(crate) const VERBS: Verbs = Verbs {
+    start: Manager::mount_start,
+    stop: Manager::mount_stop,
+    control_exited: |manager, id, _, exit| manager.mount_control_exited(id, exit),
+    has_cgroup: true,
+    ignores_isolate: true,
+    ..Verbs::NOTHING
+};
+
 impl Manager {
-    fn simple_mut(&mut self, id: UnitId) -> Option<&mut Simple> {
-        match &mut self.state.units.get_mut(&id)?.kind {
-            Kind::Simple(simple) => Some(simple),
-            Kind::Service(_) | Kind::Socket(_) | Kind::Mount(_) => None,
-        }
-    }
-
-    fn set_simple(&mut self, id: UnitId, active: bool) {
-        let old = self.active_state(id);
-        if let Some(simple) = self.simple_mut(id) {
-            *simple =
-                Simple { active, controller: std::mem::take(&mut simple.controller), ..Simple::default() };
-        }
-        self.state_changed(id, old);
-    }
-
-    /// A device came or went.
-    pub(crate) fn set_plugged(&mut self, id: UnitId, plugged: bool) {
-        if self.simple_mut(id).is_some_and(|simple| simple.active != plugged) {
-            self.set_simple(id, plugged);
-        }
-    }
-
-    pub(crate) fn simple_start(&mut self, id: UnitId) -> Started {
-        let kind = self.name_of(id).kind();
-        if matches!(kind, UnitKind::Slice | UnitKind::Scope) {
-            self.prepare_run(id);
-            if kind == UnitKind::Slice {
-                self.state.populated.remove(&id);
-            }
-        }
-        if let (UnitKind::Scope, Some(pids)) = (kind, self.state.scope_pids.remove(&id)) {
-            self.state.populated.insert(id);
-            if let Some(path) = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone()) {
-                self.effects.push_back(Effect::AttachProcesses { path: path.clone(), pids });
-                self.effects.push_back(Effect::WatchCgroup { path });
-            }
-        }
-        self.set_simple(id, true);
-        Started::Working
-    }
-
-    pub(crate) fn simple_stop(&mut self, id: UnitId) -> Started {
-        if self.name_of(id).kind() == UnitKind::Scope && self.state.populated.contains(&id) {
-            if self.kill_wave(id, crate::kill::Wave::Polite) {
-                let old = self.active_state(id);
-                let deadline =
-                    self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
-                if let Some(simple) = self.simple_mut(id) {
-                    simple.stopping_deadline_usec = Some(deadline);
-                }
-                self.state_changed(id, old);
-                return Started::Working;
-            }
-        }
-        self.set_simple(id, false);
-        self.run_is_over(id);
-        Started::Working
-    }
-
-    /// A scope would not go: SIGKILL, and if even that does not help, give up on it.
-    pub(crate) fn scope_deadline(&mut self, id: UnitId) {
-        let again = self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
-        self.kill_wave(id, crate::kill::Wave::Final);
-        if let Some(simple) = self.simple_mut(id) {
-            simple.stopping_deadline_usec = Some(again);
-        }
-        self.touch(id);
-    }
-
-    pub(crate) fn simple_cgroup_emptied(&mut self, id: UnitId) {
-        if self.name_of(id).kind() == UnitKind::Scope && self.active_state(id) != ActiveState::Inactive {
-            self.set_simple(id, false);
-            self.run_is_over(id);
-        }
-    }
-
-    // ---- mounts ---------------------------------------------------------------------------------------------------
-
     /// The kernel's mount table, whole: what appeared is active, what vanished is not.
     pub(crate) fn mount_table(&mut self, source: &dyn muster_unit::Source, mounts: Vec<MountPoint>) {
         let mut seen: BTreeMap<UnitName, MountPoint> = BTreeMap::new();
@@ -160,17 +143,13 @@ impl Manager {
         source: &dyn muster_unit::Source,
     ) -> Option<UnitFile> {
         let id = self.state.names.get(name)?;
-        match &self.state.units.get(id)?.kind {
-            Kind::Mount(mount) => Some(self.file_of_mount(mount.mounted.as_ref()?, source)),
-            Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) => None,
-        }
+        let mount = Mount::of(&self.state.units.get(id)?.kind)?;
+        Some(self.file_of_mount(mount.mounted.as_ref()?, source))
     }
 
     fn set_mounted(&mut self, id: UnitId, mounted: Option<MountPoint>) {
         let old = self.active_state(id);
-        let Some(Kind::Mount(mount)) = self.state.units.get_mut(&id).map(|unit| &mut unit.kind) else {
-            return;
-        };
+        let Some(mount) = self.mount_mut(id) else { return };
         if mount.mounted == mounted && (mount.phase == MountPhase::Settled || mount.control.is_some()) {
             return;
         }
@@ -180,14 +159,11 @@ impl Manager {
         self.state_changed(id, old);
     }
 
-    fn mount_mut(&mut self, id: UnitId) -> Option<&mut MountState> {
-        match &mut self.state.units.get_mut(&id)?.kind {
-            Kind::Mount(mount) => Some(mount),
-            Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) => None,
-        }
+    fn mount_mut(&mut self, id: UnitId) -> Option<&mut Mount> {
+        Mount::of_mut(&mut self.state.units.get_mut(&id)?.kind)
     }
 
-    pub(crate) fn mount_start(&mut self, id: UnitId) -> Started {
+    fn mount_start(&mut self, id: UnitId) -> Started {
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         let muster_unit::Body::Mount(section) = &unit.file.body else {
             return Started::Ended(JobResult::Invalid);
@@ -199,11 +175,9 @@ impl Manager {
         self.run_mount_command(id, argv, true)
     }
 
-    pub(crate) fn mount_stop(&mut self, id: UnitId) -> Started {
-        let place = self.state.units.get(&id).and_then(|unit| match &unit.kind {
-            Kind::Mount(mount) => mount.mounted.as_ref().map(|mounted| mounted.place.clone()),
-            Kind::Service(_) | Kind::Socket(_) | Kind::Simple(_) => None,
-        });
+    fn mount_stop(&mut self, id: UnitId) -> Started {
+        let mount = self.state.units.get(&id).and_then(|unit| Mount::of(&unit.kind));
+        let place = mount.and_then(|mount| mount.mounted.as_ref()).map(|mounted| mounted.place.clone());
         let Some(place) = place else { return Started::Ended(JobResult::Done) };
         self.run_mount_command(id, vec!["/bin/umount".to_owned(), place, "-c".to_owned()], false)
     }
@@ -254,7 +228,7 @@ impl Manager {
     }
 
     /// mount(8) or umount(8) ended; the kernel's table may still be on its way, so read the answer from there.
-    pub(crate) fn mount_control_exited(&mut self, id: UnitId, exit: Exit) {
+    fn mount_control_exited(&mut self, id: UnitId, exit: Exit) {
         let good = exit == Exit::Exited(0);
         let name = self.unit_name(id);
         let old = self.active_state(id);

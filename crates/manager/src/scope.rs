@@ -1,0 +1,136 @@
+//! Scopes (systemd.scope(5)): processes that somebody else started.
+//!
+//! | state | start | stop | cgroup empty | deadline |
+//! |---|---|---|---|---|
+//! | dead | cgroup made, processes moved in, running | – | – | – |
+//! | running | – | signalled, stop-sigterm; dead where nothing runs | dead | – |
+//! | stop-sigterm | – | – | dead | SIGKILL, waits on |
+
+use crate::effect::Effect;
+use crate::jobs::Started;
+use crate::kind::{Kind, TypeState, Verbs};
+use crate::manager::Manager;
+use crate::state::{ActiveState, Unit, UnitResult};
+use muster_graph::UnitId;
+use serde::{Deserialize, Serialize};
+
+/// A scope.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scope {
+    /// Whether it runs.
+    pub active: bool,
+    /// Whether it failed.
+    pub failed: bool,
+    /// A stop was requested and waits for emptiness; until then, monotonic microseconds.
+    pub stopping_deadline_usec: Option<u64>,
+    /// Who made it: the name of a client on the bus.
+    pub controller: String,
+}
+
+impl TypeState for Scope {
+    fn active_state(&self, _: &Unit) -> ActiveState {
+        if self.stopping_deadline_usec.is_some() {
+            ActiveState::Deactivating
+        } else if self.active {
+            ActiveState::Active
+        } else if self.failed {
+            ActiveState::Failed
+        } else {
+            ActiveState::Inactive
+        }
+    }
+
+    fn sub_state(&self, unit: &Unit) -> &'static str {
+        match self.active_state(unit) {
+            _ if self.active => "running",
+            ActiveState::Deactivating => "stop-sigterm",
+            ActiveState::Failed => "failed",
+            _ => "dead",
+        }
+    }
+
+    fn result(&self) -> UnitResult {
+        if self.failed { UnitResult::Resources } else { UnitResult::Success }
+    }
+
+    fn reset_failed(&mut self, _: bool) {
+        self.failed = false;
+    }
+
+    fn set_perpetual(&mut self) {
+        self.active = true;
+    }
+}
+
+pub(crate) const VERBS: Verbs = Verbs {
+    start: Manager::scope_start,
+    stop: Manager::scope_stop,
+    deadline: |_, unit| Scope::of(&unit.kind)?.stopping_deadline_usec,
+    due: Manager::scope_deadline,
+    resumed: Manager::watch_cgroup_again,
+    cgroup_emptied: Manager::scope_emptied,
+    has_cgroup: true,
+    ignores_isolate: true,
+    ..Verbs::NOTHING
+};
+
+impl Manager {
+    fn scope_mut(&mut self, id: UnitId) -> Option<&mut Scope> {
+        Scope::of_mut(&mut self.state.units.get_mut(&id)?.kind)
+    }
+
+    fn scope_start(&mut self, id: UnitId) -> Started {
+        self.prepare_run(id);
+        if let Some(pids) = self.state.scope_pids.remove(&id) {
+            self.state.populated.insert(id);
+            if let Some(path) = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone()) {
+                self.effects.push_back(Effect::AttachProcesses { path: path.clone(), pids });
+                self.effects.push_back(Effect::WatchCgroup { path });
+            }
+        }
+        self.set_scope(id, true);
+        Started::Working
+    }
+
+    fn scope_stop(&mut self, id: UnitId) -> Started {
+        if self.state.populated.contains(&id) && self.kill_wave(id, crate::kill::Wave::Polite) {
+            let old = self.active_state(id);
+            let deadline = self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
+            if let Some(scope) = self.scope_mut(id) {
+                scope.stopping_deadline_usec = Some(deadline);
+            }
+            self.state_changed(id, old);
+            return Started::Working;
+        }
+        self.set_scope(id, false);
+        self.run_is_over(id);
+        Started::Working
+    }
+
+    /// It would not go: SIGKILL, and if even that does not help, again.
+    fn scope_deadline(&mut self, id: UnitId) {
+        let again = self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
+        self.kill_wave(id, crate::kill::Wave::Final);
+        if let Some(scope) = self.scope_mut(id) {
+            scope.stopping_deadline_usec = Some(again);
+        }
+        self.touch(id);
+    }
+
+    fn scope_emptied(&mut self, id: UnitId) {
+        if self.active_state(id) != ActiveState::Inactive {
+            self.set_scope(id, false);
+            self.run_is_over(id);
+        }
+    }
+
+    fn set_scope(&mut self, id: UnitId, active: bool) {
+        self.change_state(id, |kind: &mut Kind| {
+            if let Some(scope) = Scope::of_mut(kind) {
+                let controller = std::mem::take(&mut scope.controller);
+                *scope = Scope { active, controller, ..Scope::default() };
+            }
+        });
+    }
+}
