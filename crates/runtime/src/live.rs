@@ -74,7 +74,7 @@ impl Live for LiveView<'_> {
     }
 
     fn unit_file_state(&self, name: &str) -> String {
-        muster_unit::install::state(self.index, name).unwrap_or("").to_owned()
+        self.index.file_state(name).unwrap_or("").to_owned()
     }
 
     fn pid_of_pidfd(&self, fd: std::os::fd::BorrowedFd<'_>) -> Option<u32> {

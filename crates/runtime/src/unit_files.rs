@@ -10,29 +10,25 @@ pub fn run(path: Vec<String>, operation: &Op) -> Result<Outcome, Refusal> {
     let done = match operation {
         Op::List { states, patterns } => return Ok(list(index, states, patterns)),
         Op::State { file } => {
-            return install::state(index, file)
-                .map(|state| Outcome::Text(state.to_owned()))
-                .ok_or_else(|| no_such(file));
+            let name = file.parse().map_err(|_| Refusal::invalid("Invalid argument"))?;
+            let state = install::state(index, &name, &install::AllLinks::read());
+            let state = state.ok_or_else(|| Refusal::no_file("No such file or directory"))?;
+            return Ok(Outcome::Text(state.to_owned()));
         }
         Op::GetDefault => return install::default_target(index).map(Outcome::Text).map_err(refuse),
-        Op::Links { name, runtime } => return Ok(Outcome::Links(install::links(index, name, *runtime))),
+        Op::Links { name, runtime } => return Ok(Outcome::Links(install::links(name, *runtime))),
         Op::Enable { files, runtime, force } => install::enable(index, files, options(*runtime, *force)),
         Op::Disable { files, runtime, .. } => install::disable(index, files, options(*runtime, false)),
-        Op::Reenable { files, runtime, force } => install::disable(index, files, options(*runtime, false))
-            .and_then(|(_, mut gone)| {
-                let (carries, made) = install::enable(index, files, options(*runtime, *force))?;
-                gone.extend(made);
-                Ok((carries, gone))
-            }),
+        Op::Reenable { files, runtime, force } => install::reenable(index, files, options(*runtime, *force)),
         Op::Link { files, runtime, force } => install::link(index, files, options(*runtime, *force)),
         Op::Preset { files, mode, runtime, force } => {
             install::preset_files(index, files, mode, options(*runtime, *force))
         }
         Op::PresetAll { mode, runtime, force } => install::preset_all(index, mode, options(*runtime, *force)),
-        Op::Mask { files, runtime, force } => install::mask(index, files, options(*runtime, *force)),
-        Op::Unmask { files, runtime } => install::unmask(index, files, options(*runtime, false)),
+        Op::Mask { files, runtime, force } => install::mask(files, options(*runtime, *force)),
+        Op::Unmask { files, runtime } => install::unmask(files, options(*runtime, false)),
         Op::Revert { files } => install::revert(index, files),
-        Op::SetDefault { name, force } => install::set_default(index, name, *force),
+        Op::SetDefault { name, .. } => install::set_default(index, name),
         Op::AddDependency { files, target, kind, runtime, force } => {
             install::add_dependency(index, files, target, kind, options(*runtime, *force))
         }
@@ -52,6 +48,7 @@ fn change(change: Change) -> (String, String, String) {
     match change {
         Change::Symlink { path, target } => ("symlink".to_owned(), path, target),
         Change::Unlink { path } => ("unlink".to_owned(), path, String::new()),
+        Change::Missing { unit, file } => ("destination not present".to_owned(), unit, file),
     }
 }
 
@@ -66,27 +63,29 @@ fn list(index: &Index, states: &[String], patterns: &[String]) -> Outcome {
     Outcome::Files(files.map(|(path, state)| (path, state.to_owned())).collect())
 }
 
-fn no_such(file: &str) -> Refusal {
-    Refusal {
-        name: "org.freedesktop.DBus.Error.FileNotFound".to_owned(),
-        message: format!("Unit {file} does not exist"),
-    }
-}
-
 fn refuse(failure: Failure) -> Refusal {
+    let of =
+        |name: &str, message: String| Refusal { name: format!("org.freedesktop.systemd1.{name}"), message };
     match failure {
-        Failure::NotFound(name) => no_such(&name),
-        Failure::Masked(name) => Refusal {
-            name: "org.freedesktop.systemd1.UnitMasked".to_owned(),
-            message: format!("Unit file {name} is masked."),
-        },
-        Failure::Exists(path) => Refusal {
-            name: "org.freedesktop.systemd1.UnitExists".to_owned(),
-            message: format!("File '{path}' already exists"),
-        },
-        Failure::Invalid(message) => {
-            Refusal { name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(), message }
+        Failure::NotFound(name) => of("NoSuchUnit", format!("Unit {name} does not exist")),
+        Failure::Masked(path) => of("UnitMasked", format!("Unit {path} is masked")),
+        Failure::Linked(name) => of("UnitLinked", format!("Refusing to operate on linked unit file {name}")),
+        Failure::Exists(path, None) => of("UnitExists", format!("File '{path}' already exists")),
+        Failure::Exists(path, Some(target)) => {
+            of("UnitExists", format!("File '{path}' already exists and is a symlink to {target}"))
         }
-        Failure::Io(message) => Refusal { name: "org.freedesktop.DBus.Error.Failed".to_owned(), message },
+        Failure::Alias(unit, alias) => of("BadUnitSetting", format!("Cannot alias {unit} as {alias}")),
+        Failure::Template(unit, target) => of(
+            "BadUnitSetting",
+            format!(
+                "Refusing to operate on template unit {unit} when destination unit {target} is a non-template unit"
+            ),
+        ),
+        Failure::Reference(text) => of("BadUnitSetting", format!("Invalid unit reference {text}")),
+        Failure::Invalid(message) => Refusal::invalid(message),
+        Failure::Io(path, errno) => {
+            let error = crate::files::refuse(&path, &std::io::Error::from_raw_os_error(errno));
+            Refusal { name: error.name, message: error.message }
+        }
     }
 }

@@ -62,6 +62,8 @@ pub struct Index {
     linked: BTreeMap<String, Vec<UnitName>>,
     /// The directories that were looked for, and when each had last been changed; nothing for one that was not there.
     directories: Vec<(String, Option<u64>)>,
+    /// Links that enable, read when a state is first asked for.
+    links: RefCell<Option<Rc<crate::install::AllLinks>>>,
     /// The texts of templates and their drop-ins as they were read at that stamp, for the instances to come.
     templates: RefCell<BTreeMap<String, Stamped>>,
 }
@@ -126,6 +128,14 @@ impl Index {
                 Some((format!("{directory}/{name}"), false))
             }
         }
+    }
+
+    /// `UnitFileState` of a name, by the links as they were when one was first asked for since the scan.
+    pub fn file_state(&self, name: &str) -> Option<&'static str> {
+        let name: UnitName = name.parse().ok()?;
+        let links =
+            self.links.borrow_mut().get_or_insert_with(|| Rc::new(crate::install::AllLinks::read())).clone();
+        crate::install::state(self, &name, &links)
     }
 
     /// Where a chain of aliases ends.
@@ -213,9 +223,12 @@ fn entry(name: &str, path: &str) -> Option<Entry> {
             Some(Entry::Alias(other.to_string()))
         }
         // A link to a file elsewhere: the file is where the link leads. A dangling one is as if it were not there.
-        _ => std::fs::canonicalize(path)
-            .ok()
-            .and_then(|end| end.to_str().map(|end| Entry::File(end.to_owned()))),
+        _ => std::fs::canonicalize(path).ok().and_then(|end| end.to_str().map(str::to_owned)).map(|end| {
+            match std::fs::metadata(&end) {
+                Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Entry::Masked(path.to_owned()),
+                _ => Entry::File(end),
+            }
+        }),
     }
 }
 

@@ -14,7 +14,8 @@ const DIRECTORIES: &[&str] = &[
 /// The rules in order; the first that matches decides.
 #[derive(Clone, Debug, Default)]
 pub struct Presets {
-    rules: Vec<(String, bool)>,
+    /// Pattern, whether to enable, and which instances of a template.
+    rules: Vec<(String, bool, Vec<String>)>,
 }
 
 impl Presets {
@@ -43,14 +44,20 @@ impl Presets {
                 "disable" | "ignore" => false,
                 _ => return None,
             };
-            Some((words.next()?.to_owned(), enable))
+            Some((words.next()?.to_owned(), enable, words.map(str::to_owned).collect()))
         };
         Presets { rules: text.lines().filter_map(rule).collect() }
     }
 
     /// Whether a unit is to be enabled; what no rule names is.
     pub fn enables(&self, name: &str) -> bool {
-        self.rules.iter().find(|(pattern, _)| glob::matches(pattern, name)).is_none_or(|(_, enable)| *enable)
+        self.rule(name).0
+    }
+
+    /// The same, with the instances of a template that are meant.
+    pub fn rule(&self, name: &str) -> (bool, &[String]) {
+        let found = self.rules.iter().find(|(pattern, ..)| glob::matches(pattern, name));
+        found.map_or((true, &[]), |(_, enable, instances)| (*enable, instances))
     }
 }
 
