@@ -21,6 +21,8 @@ const USAGE: &str = "cargo xtask COMMAND
   boot --vm --image debian
                          boots a Debian 13 from a disk in QEMU, to its login prompt
   test                   runs all tests; the last line is the count
+  test --vm [--init systemd]
+                         only the machine that boots from a disk; under systemd it shows what is expected
   install --root DIR [--init]
                          installs muster below DIR; with --init, as its /sbin/init
   bench [--rounds N] [--write]
@@ -45,6 +47,8 @@ fn command(args: &[&str]) -> Result<i32> {
     match args {
         ["boot", options @ ..] => boot(options),
         ["test"] => test::all(),
+        ["test", "--vm"] => Ok(test::machines(image::MUSTER)),
+        ["test", "--vm", "--init", "systemd"] => Ok(test::machines("/usr/lib/systemd/systemd")),
         ["install", "--root", dir] => install(dir, false),
         ["install", "--root", dir, "--init"] | ["install", "--init", "--root", dir] => install(dir, true),
         ["bench", options @ ..] => bench(options),

@@ -2,7 +2,7 @@
 
 use crate::vm;
 use anyhow::{Context, Result};
-use muster_tests::paths;
+use muster_tests::{image, paths};
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
 use std::process::{Command, Stdio};
@@ -68,8 +68,14 @@ pub fn all() -> Result<i32> {
     tally += cargo(&[&system[..], &["--init", "systemd"]].concat())?;
     println!("\nvirtual machine tests");
     tally += vm::test();
+    tally += vm::test_debian(image::MUSTER);
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(i32::from(tally.failed > 0))
+}
+
+/// The machine that boots from a disk, alone.
+pub fn machines(init: &str) -> i32 {
+    i32::from(vm::test_debian(init).failed > 0)
 }
 
 /// One of cargo's own checks, as one test; skipped where the toolchain came without it.

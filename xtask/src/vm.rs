@@ -1,11 +1,12 @@
 //! `cargo xtask boot --vm`: the small image as an initramfs in QEMU, under Debian's kernel.
 
 use crate::test::Tally;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use muster_tests::kernel::Kernel;
-use muster_tests::machine::{Emulator, Parts};
+use muster_tests::machine::{Emulator, Machine, Parts};
 use muster_tests::{cpio, image, paths};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 const DEBIAN_WORDS: &str = "root=/dev/vda rw systemd.show_status=1";
@@ -34,6 +35,93 @@ pub fn debian() -> Result<i32> {
 
 fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
     Parts { initramfs, memory: "1024", words: DEBIAN_WORDS, agent: None, disk: Some(disk) }
+}
+
+/// What is asked at the shell after the login, and what must be among the answers.
+const QUESTIONS: [(&str, &[&str]); 5] = [
+    // The manager of a user needs a PAM session of its own (PAMName=), which this version does not make.
+    (
+        "systemctl is-system-running --wait; systemctl --failed --plain --no-legend | grep -v user@0.service; echo others-$?",
+        &["others-1"],
+    ),
+    (
+        "loginctl list-sessions --no-legend; cat /proc/self/cgroup",
+        &[" root ", "/user.slice/user-0.slice/session-"],
+    ),
+    (
+        "systemctl show dev-ttyS0.device -p SubState,SysFSPath",
+        &["SubState=plugged", "SysFSPath=/sys/devices/"],
+    ),
+    (
+        "systemctl show dev-vda.device -p Following,ActiveState",
+        &["ActiveState=active", "Following=sys-devices-"],
+    ),
+    (
+        "systemctl show serial-getty@ttyS0 -p BindsTo,SubState",
+        &["BindsTo=dev-ttyS0.device", "SubState=running"],
+    ),
+];
+
+/// A stock Debian from a disk: to the login prompt on its console, a login, a few questions, and power-off with a clean file
+/// system. Counted as passed, failed, or skipped where the machine cannot be had.
+pub fn test_debian(init: &str) -> Tally {
+    let prepared = Kernel::get().and_then(|kernel| {
+        let emulator = Emulator::prepare(&kernel)?;
+        image::build_programs()?;
+        Ok((emulator, image::disk(&kernel, init)?))
+    });
+    let (emulator, (disk, initramfs)) = match prepared {
+        Ok(prepared) => prepared,
+        Err(reason) => {
+            println!("SKIP   vm/debian: {reason:#}");
+            return Tally::skipped();
+        }
+    };
+    match converse(&emulator, &initramfs, &disk) {
+        Ok(()) => {
+            println!("ok     vm/debian ({})", emulator.acceleration());
+            Tally::passed()
+        }
+        Err(error) => {
+            println!("FAILED vm/debian: {error:#}");
+            Tally::failed()
+        }
+    }
+}
+
+fn converse(emulator: &Emulator, initramfs: &Path, disk: &Path) -> Result<()> {
+    let mut machine = emulator.boot(&debian_parts(initramfs, disk))?;
+    expect(&mut machine, "login: ")?;
+    machine.type_line("root")?;
+    expect(&mut machine, "Password: ")?;
+    machine.type_line(image::PASSWORD)?;
+    expect(&mut machine, "# ")?;
+    for (number, (question, answers)) in QUESTIONS.iter().enumerate() {
+        let before = machine.console().len();
+        // The mark is not in the line as it is typed.
+        machine.type_line(&format!("{question}; echo end-of-''{number}"))?;
+        expect(&mut machine, &format!("end-of-{number}"))?;
+        let said = machine.console()[before..].to_string();
+        if let Some(missing) = answers.iter().find(|answer| !said.contains(**answer)) {
+            bail!(
+                "expected {missing:?} in the answer to {question}:\n{said}\nconsole:\n{}",
+                machine.console()
+            );
+        }
+    }
+    machine.type_line("systemctl poweroff")?;
+    if !machine.until(LIMIT, false, |_| false) {
+        bail!("it still ran {LIMIT:?} after systemctl poweroff; console:\n{}", machine.console());
+    }
+    image::run(Command::new("e2fsck").arg("-fn").arg(disk)).context("the file system after power-off")
+}
+
+/// Waits until the console has shown a text.
+fn expect(machine: &mut Machine, text: &str) -> Result<()> {
+    if !machine.until(LIMIT, false, |console| console.contains(text)) || !machine.console().contains(text) {
+        bail!("the console does not show {text:?}:\n{}", machine.console());
+    }
+    Ok(())
 }
 
 /// The same as a test: counted as passed, failed, or skipped where QEMU or its kernel cannot be had.

@@ -156,7 +156,7 @@ properties! {
 properties! {
     /// Of devices.
     DEVICE: Unit(u) {
-        SysFSPath "s" Change = "";
+        SysFSPath "s" Change = u.manager.device_of(&u.unit.name).map_or("", |device| device.syspath.as_str());
     }
 }
 

@@ -162,7 +162,7 @@ properties! {
     UNIT: Unit(u) {
         Id "s" Const = u.unit.name;
         Names "as" Const = names(u);
-        Following "s" Never = "";
+        Following "s" Never = u.manager.device_followed_by(&u.unit.name).map_or_else(String::new, |name| name.to_string());
         Requires "as" Const = Related(u, Dependency::Requires);
         Requisite "as" Const = Related(u, Dependency::Requisite);
         Wants "as" Const = Related(u, Dependency::Wants);

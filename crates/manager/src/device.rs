@@ -1,24 +1,27 @@
-//! Devices (systemd.device(5)): network interfaces, as the kernel lists them.
+//! Devices (systemd.device(5)): what udevd tells of, and network interfaces as the kernel lists them, with or without udevd.
 //!
 //! | state | there | gone |
 //! |---|---|---|
-//! | dead | plugged; a start job is done | – |
-//! | plugged | – | dead; what is bound to it stops |
+//! | dead | plugged; a start job is done; what it wants is started | – |
+//! | plugged | what it newly wants is started | dead; what is bound to it stops |
 //!
-//! Other devices are known by name alone, as systemd knows them where no udevd runs. A start job on an interface waits until
-//! it is there, for as long as a start may take by default; `DefaultDeviceTimeoutSec=` is not read in this version.
+//! A device has several names, each a unit: its directory in sysfs, its node, the links to it and its aliases. A name may be
+//! claimed by several devices; its unit is plugged while one of them is there and ready. A start job waits until then. In a
+//! container devices are its maker's: they are known by name alone, and a start job ends as unsupported.
 
+use crate::event::{DeviceChange, DeviceFound};
 use crate::jobs::Started;
 use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Unit};
-use muster_graph::{Dependency, JobResult, UnitId};
-use muster_unit::{Body, UnitFile, UnitKind, UnitName};
+use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
+use muster_unit::{Body, LoadState, Source, UnitFile, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
-/// What the names of their units begin with.
-const PREFIX: &str = "sys-subsystem-net-devices-";
+/// At most this many devices are known.
+const DEVICES_MAX: usize = 65_536;
 
 /// A device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +42,7 @@ impl TypeState for Device {
 }
 
 pub(crate) const VERBS: Verbs = Verbs {
-    start: |manager, id| manager.device_start(id),
+    start: |manager, _| manager.device_start(),
     stop: |manager, id| {
         manager.set_plugged(id, false);
         Started::Working
@@ -60,47 +63,191 @@ impl Manager {
         }
     }
 
-    /// The kernel's list, whole: what appeared is plugged, what vanished is dead.
-    pub(crate) fn interfaces(&mut self, source: &dyn muster_unit::Source, names: &[String]) {
-        let there: BTreeSet<UnitName> = names.iter().filter_map(|name| unit_of(name)).collect();
-        for name in &there {
-            self.load(name, source);
+    /// The kernel's list of interfaces, whole: what appeared is plugged, what vanished is dead.
+    pub(crate) fn interfaces(&mut self, source: &dyn Source, names: &[String]) {
+        let there: BTreeSet<UnitName> = names.iter().filter_map(|name| unit_of_interface(name)).collect();
+        let before = std::mem::replace(&mut self.state.interfaces, there);
+        let changed = before.symmetric_difference(&self.state.interfaces).cloned().collect();
+        self.follow_devices(source, changed);
+    }
+
+    /// What udevd announced, in order. With `whole` what is not among it is gone.
+    pub(crate) fn devices(&mut self, source: &dyn Source, changes: Vec<DeviceChange>, whole: bool) {
+        let mut touched = BTreeSet::new();
+        if whole {
+            let listed: BTreeSet<&String> = changes.iter().map(DeviceChange::syspath).collect();
+            let gone = self.state.devices.keys().filter(|path| !listed.contains(path)).cloned();
+            for path in gone.collect::<Vec<_>>() {
+                self.forget_device(&path, &mut touched);
+            }
         }
-        let is_interface =
-            |name: &UnitName| name.kind() == UnitKind::Device && name.as_str().starts_with(PREFIX);
-        let known: Vec<(UnitId, bool)> = self
-            .state
-            .units
-            .values()
-            .filter(|unit| is_interface(&unit.name))
-            .map(|unit| (unit.id, there.contains(&unit.name)))
-            .collect();
-        for (id, plugged) in known {
+        for change in changes {
+            match change {
+                DeviceChange::Gone(path) => self.forget_device(&path, &mut touched),
+                DeviceChange::Present(device) => self.know_device(device, &mut touched),
+            }
+        }
+        self.follow_devices(source, touched);
+    }
+
+    fn forget_device(&mut self, path: &str, touched: &mut BTreeSet<UnitName>) {
+        let Some(device) = self.state.devices.remove(path) else { return };
+        for name in names_of(&device) {
+            if let Some(claims) = self.state.device_claims.get_mut(&name) {
+                claims.remove(path);
+                if claims.is_empty() {
+                    self.state.device_claims.remove(&name);
+                }
+            }
+            touched.insert(name);
+        }
+    }
+
+    fn know_device(&mut self, device: DeviceFound, touched: &mut BTreeSet<UnitName>) {
+        if self.state.devices.get(&device.syspath) == Some(&device) {
+            return;
+        }
+        self.forget_device(&device.syspath, touched);
+        if self.state.devices.len() >= DEVICES_MAX {
+            return;
+        }
+        for name in names_of(&device) {
+            self.state.device_claims.entry(name.clone()).or_default().insert(device.syspath.clone());
+            touched.insert(name);
+        }
+        self.state.devices.insert(device.syspath.clone(), device);
+    }
+
+    /// Brings these units to what is known of their devices. A unit appears with its device.
+    fn follow_devices(&mut self, source: &dyn Source, names: BTreeSet<UnitName>) {
+        for name in names {
+            let plugged = self.is_plugged(&name);
+            let known = self.state.names.get(&name).copied();
+            let Some(id) = known.or_else(|| plugged.then(|| self.load(&name, source))) else { continue };
+            let wanted = self.wanted_by_device(id);
+            if known.is_some() {
+                self.state.graph.remove_from(id);
+                self.reread(id, source);
+            }
             self.set_plugged(id, plugged);
+            self.touch(id);
+            if plugged {
+                self.start_what_device_wants(id, if known.is_some() { wanted } else { BTreeSet::new() });
+            }
+        }
+    }
+
+    fn is_plugged(&self, name: &UnitName) -> bool {
+        self.state.interfaces.contains(name) || self.device_of(name).is_some_and(|device| device.ready)
+    }
+
+    /// The device of a unit: of several that claim its name, one that is ready.
+    pub fn device_of(&self, name: &UnitName) -> Option<&DeviceFound> {
+        let claims = self.state.device_claims.get(name)?;
+        let mut devices = claims.iter().filter_map(|path| self.state.devices.get(path));
+        devices.clone().find(|device| device.ready).or_else(|| devices.next())
+    }
+
+    /// The unit that this one is another name of, which is that of the directory in sysfs.
+    pub fn device_followed_by(&self, name: &UnitName) -> Option<UnitName> {
+        unit_of_path(&self.device_of(name)?.syspath).filter(|main| main != name)
+    }
+
+    fn wanted_by_device(&self, id: UnitId) -> BTreeSet<UnitId> {
+        self.state.graph.of(id, Dependency::Wants).collect()
+    }
+
+    /// What a device wants is started when the device comes, and when it begins to want it.
+    fn start_what_device_wants(&mut self, id: UnitId, before: BTreeSet<UnitId>) {
+        let device = self.unit_name(id);
+        let new: Vec<UnitId> = self.wanted_by_device(id).difference(&before).copied().collect();
+        for wanted in new {
+            // What cannot be started says so by itself; a wish binds nobody.
+            let _ = self.enqueue(wanted, JobType::Start, JobMode::Fail, &format!("{device} Wants="));
         }
     }
 
     /// Nobody makes a device; it is waited for.
-    fn device_start(&self, id: UnitId) -> Started {
+    fn device_start(&self) -> Started {
         let followed = self.state.facts.follows_interfaces;
-        let waits =
-            followed && self.state.units.get(&id).is_some_and(|unit| unit.name.as_str().starts_with(PREFIX));
-        if waits { Started::Working } else { Started::Ended(JobResult::Unsupported) }
+        if followed { Started::Working } else { Started::Ended(JobResult::Unsupported) }
     }
 
-    /// `BindToDevice=` ties a socket to its interface (systemd.socket(5)). The loopback is always there.
+    /// What is known of a device stands in for its unit file.
+    pub(crate) fn describe_device(&self, file: &mut UnitFile) {
+        let Some(device) = self.device_of(&file.id).filter(|_| file.load_state == LoadState::Loaded) else {
+            return;
+        };
+        let described = device.model.as_ref().filter(|_| file.fragment_path.is_none());
+        if let Some(model) = described {
+            Rc::make_mut(&mut file.unit).description = Some(model.clone());
+        }
+    }
+
+    /// What ties a unit to devices: `BindToDevice=` a socket to its interface (systemd.socket(5)); what a device wants; a
+    /// mount to what is mounted.
     pub(crate) fn device_pairs(&self, file: &UnitFile, pairs: &mut Vec<(Dependency, UnitName)>) {
-        let Body::Socket(section) = &file.body else { return };
-        let name = section.bind_to_device.as_ref().map(|name| name.0.as_str());
-        let followed =
-            name.filter(|name| self.state.facts.follows_interfaces && !matches!(*name, "*" | "lo"));
-        if let Some(device) = followed.and_then(unit_of) {
-            pairs.extend([Dependency::BindsTo, Dependency::After].map(|kind| (kind, device.clone())));
+        if file.id.kind() == UnitKind::Device {
+            let device = self.device_of(&file.id).filter(|device| is_main(device, &file.id));
+            let wants = device.map(|device| device.wants.as_slice()).unwrap_or_default();
+            pairs.extend(wants.iter().filter_map(|word| Some((Dependency::Wants, wish(word, file)?))));
+            return;
+        }
+        if !self.state.facts.follows_interfaces || file.load_state != LoadState::Loaded {
+            return;
+        }
+        match &file.body {
+            Body::Socket(section) => {
+                let name = section.bind_to_device.as_ref().map(|name| name.0.as_str());
+                // The loopback is always there.
+                let device = name.filter(|name| !matches!(*name, "*" | "lo")).and_then(unit_of_interface);
+                let kinds = [Dependency::BindsTo, Dependency::After];
+                pairs.extend(device.iter().flat_map(|device| kinds.map(|kind| (kind, device.clone()))));
+            }
+            // The root file system is there before any device unit.
+            Body::Mount(section) if file.id.as_str() != "-.mount" => {
+                let device =
+                    section.what.as_deref().filter(|what| what.starts_with("/dev/")).and_then(unit_of_path);
+                let kinds = mount_ties(section.options.as_deref().unwrap_or_default());
+                pairs.extend(
+                    device.iter().flat_map(|device| kinds.iter().map(|kind| (*kind, device.clone()))),
+                );
+            }
+            _ => {}
         }
     }
 }
 
-fn unit_of(interface: &str) -> Option<UnitName> {
-    let path = format!("/sys/subsystem/net/devices/{interface}");
-    format!("{}.device", muster_unit::path_escape(&path)).parse().ok()
+/// How a mount hangs on its device: it stops with it, and with `x-systemd.device-bound` is bound to it (systemd.mount(5)).
+fn mount_ties(options: &str) -> &'static [Dependency] {
+    let bound = |option: &str| matches!(option, "x-systemd.device-bound" | "x-systemd.device-bound=yes");
+    if options.split(',').any(bound) {
+        &[Dependency::BindsTo, Dependency::After]
+    } else {
+        &[Dependency::Requires, Dependency::After, Dependency::StopPropagatedFrom]
+    }
+}
+
+/// The units of a device.
+fn names_of(device: &DeviceFound) -> BTreeSet<UnitName> {
+    std::iter::once(&device.syspath).chain(&device.paths).filter_map(|path| unit_of_path(path)).collect()
+}
+
+fn is_main(device: &DeviceFound, name: &UnitName) -> bool {
+    unit_of_path(&device.syspath).as_ref() == Some(name)
+}
+
+/// A word of `SYSTEMD_WANTS=`: a template without an instance gets the device's path as one.
+fn wish(word: &str, file: &UnitFile) -> Option<UnitName> {
+    let name = word.parse::<UnitName>().ok()?;
+    if name.is_template() { name.with_instance(file.id.stem()) } else { Some(name) }
+}
+
+fn unit_of_path(path: &str) -> Option<UnitName> {
+    let real = path.starts_with("/dev/") || path.starts_with("/sys/");
+    real.then(|| format!("{}.device", muster_unit::path_escape(path)).parse().ok()).flatten()
+}
+
+fn unit_of_interface(interface: &str) -> Option<UnitName> {
+    unit_of_path(&format!("/sys/subsystem/net/devices/{interface}"))
 }

@@ -145,12 +145,48 @@ pub enum Event {
     MountTableRead { mounts: Vec<MountPoint> },
     /// The names of all network interfaces.
     InterfacesRead { names: Vec<String> },
+    /// What udevd announced, in order. With `whole` these are all devices there are.
+    DevicesChanged { changes: Vec<DeviceChange>, whole: bool },
     /// Somebody asks for something; the answer is [`Effect::Reply`] with the same id.
     Requested { id: RequestId, origin: Origin, request: Request },
     /// A signal was sent to PID 1.
     Signalled { signal: i32, origin: Origin },
     /// A bus name changed hands (`BusName=`): empty owner for none.
     BusNameChanged { name: String, owner: String },
+}
+
+/// A device that udevd tells of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFound {
+    /// Its directory in sysfs.
+    pub syspath: String,
+    /// Its node, links to it and aliases, as paths.
+    pub paths: Vec<String>,
+    /// Whether it is ready for use (`SYSTEMD_READY=`).
+    pub ready: bool,
+    /// Units to start when it is there (`SYSTEMD_WANTS=`).
+    pub wants: Vec<String>,
+    /// What a person would call it.
+    pub model: Option<String>,
+}
+
+/// What became of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceChange {
+    /// It is there, and this is how it is now.
+    Present(DeviceFound),
+    /// That of this directory in sysfs is gone.
+    Gone(String),
+}
+
+impl DeviceChange {
+    /// The directory in sysfs of the device.
+    pub fn syspath(&self) -> &String {
+        match self {
+            Self::Present(device) => &device.syspath,
+            Self::Gone(path) => path,
+        }
+    }
 }
 
 /// What a PID file named.

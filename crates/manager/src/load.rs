@@ -120,7 +120,9 @@ impl Manager {
                 let file = muster_unit::load(name, source, &facts.specifiers);
                 let mounted = || self.file_of_mounted(name, source);
                 let found = file.load_state != LoadState::NotFound;
-                if found { file } else { mounted().unwrap_or(file) }
+                let mut file = if found { file } else { mounted().unwrap_or(file) };
+                self.describe_device(&mut file);
+                file
             }
         }
     }

@@ -229,6 +229,7 @@ impl Manager {
             Event::SourceReloaded => self.source_reloaded(source),
             Event::MountTableRead { mounts } => self.mount_table(source, mounts),
             Event::InterfacesRead { names } => self.interfaces(source, &names),
+            Event::DevicesChanged { changes, whole } => self.devices(source, changes, whole),
             Event::Requested { id, origin, request } => self.request(source, id, &origin, request),
             Event::Signalled { signal, origin } => self.signalled(source, signal, &origin),
             Event::BusNameChanged { name, owner } => self.bus_name_changed(&name, !owner.is_empty()),

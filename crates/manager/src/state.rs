@@ -5,7 +5,7 @@
 //! `#[serde(default)]`.
 
 use crate::effect::{FdId, QueryId, SpawnId};
-use crate::event::{Exit, Peer, ShutdownVerb};
+use crate::event::{DeviceFound, Exit, Peer, ShutdownVerb};
 use muster_graph::job::Job;
 use muster_graph::{Graph, JobId, UnitId};
 use muster_unit::{ExecCommand, Listen, UnitFile, UnitName};
@@ -464,6 +464,15 @@ pub struct State {
     pub basic_reached: bool,
     /// Facts fixed at start (host, container, default target, …).
     pub facts: Facts,
+    /// Devices that udevd tells of, by their directory in sysfs.
+    #[serde(default)]
+    pub devices: BTreeMap<String, DeviceFound>,
+    /// Who of them claims the name of a device unit.
+    #[serde(default)]
+    pub device_claims: BTreeMap<UnitName, BTreeSet<String>>,
+    /// The units of the network interfaces that the kernel lists.
+    #[serde(default)]
+    pub interfaces: BTreeSet<UnitName>,
 }
 
 /// What the manager is told once, at start.

@@ -151,6 +151,8 @@ impl Runtime {
         self.work_off();
         self.rejoin_bus();
         self.read_mounts();
+        self.read_interfaces();
+        self.read_all_devices();
     }
 }
 

@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll, Token};
 use muster_cgroup::Tree;
 use muster_manager::Manager;
 use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
-use muster_manager::event::{Event, MountPoint, Origin, ShutdownVerb};
+use muster_manager::event::{DeviceChange, DeviceFound, Event, MountPoint, Origin, ShutdownVerb};
 use muster_unit::Index;
 use signal_hook_mio::v1_0::Signals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -60,6 +60,8 @@ pub(crate) enum Source {
     Mounts,
     /// The list of network interfaces.
     Interfaces,
+    /// What udevd announces.
+    Devices,
     /// Where clients connect.
     Private,
     /// A connected client.
@@ -119,6 +121,7 @@ pub struct Runtime {
     pub(crate) cgroups: Tree,
     pub(crate) mounts: muster_watch::MountTable,
     interfaces: Option<muster_watch::Interfaces>,
+    devices: Option<muster_watch::udev::Monitor>,
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
     pub(crate) errands: crate::errand::Errands,
@@ -169,6 +172,7 @@ impl Runtime {
         // Without it nothing can wait for an interface, and all else goes on.
         let followed = setup.manager.state().facts.follows_interfaces;
         let interfaces = if followed { muster_watch::Interfaces::open().ok() } else { None };
+        let devices = if followed { muster_watch::udev::Monitor::open().ok() } else { None };
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         let mut runtime = Runtime {
             manager: setup.manager,
@@ -184,6 +188,7 @@ impl Runtime {
             cgroups: setup.cgroups,
             mounts,
             interfaces,
+            devices,
             clients,
             processes: Processes::default(),
             errands: crate::errand::Errands::default(),
@@ -206,7 +211,8 @@ impl Runtime {
             (runtime.clients.listener_fd(), Source::Private),
         ];
         let interfaces = runtime.interfaces.as_ref().map(|list| (list.as_raw_fd(), Source::Interfaces));
-        for (fd, source) in fixed.into_iter().chain(interfaces) {
+        let devices = runtime.devices.as_ref().map(|monitor| (monitor.as_raw_fd(), Source::Devices));
+        for (fd, source) in fixed.into_iter().chain(interfaces).chain(devices) {
             let token = runtime.register_raw(fd, source)?;
             // What came before it was watched is there already.
             runtime.still_ready(token);
@@ -227,6 +233,7 @@ impl Runtime {
         self.manager.begin(clock::now(), &self.index);
         self.read_mounts();
         self.read_interfaces();
+        self.read_all_devices();
         self.manager.start_default(clock::now(), &self.index);
         self.work_off();
     }
@@ -330,6 +337,9 @@ impl Runtime {
         if of(|source| *source == Source::Interfaces).next().is_some() {
             self.read_interfaces();
         }
+        if of(|source| *source == Source::Devices).next().is_some() {
+            self.read_devices();
+        }
         let traffic = Budget::new(TRAFFIC_USEC);
         for (token, source) in self.in_turns(of(|source| matches!(source, Source::Listener(_))).collect()) {
             if let Source::Listener(fd) = source {
@@ -350,6 +360,7 @@ impl Runtime {
                 | Source::Cgroups
                 | Source::Mounts
                 | Source::Interfaces
+                | Source::Devices
                 | Source::Report(_)
                 | Source::Listener(_) => {}
             }
@@ -519,6 +530,33 @@ impl Runtime {
         }
     }
 
+    /// What udevd announced meanwhile; where some of it was lost, everything.
+    fn read_devices(&mut self) {
+        let Some(announced) = self.devices.as_ref().map(muster_watch::udev::Monitor::read) else { return };
+        if !announced.drained {
+            self.mark_ready(Source::Devices);
+        }
+        if announced.lost {
+            return self.read_all_devices();
+        }
+        let changes: Vec<DeviceChange> = announced.changes.into_iter().map(device_change).collect();
+        if !changes.is_empty() {
+            self.deliver(Event::DevicesChanged { changes, whole: false });
+        }
+    }
+
+    /// The devices that udevd remembers: at the start, and where announcements were lost.
+    pub(crate) fn read_all_devices(&mut self) {
+        if self.devices.is_some() {
+            let present =
+                muster_watch::udev::enumerate().into_iter().map(muster_watch::udev::Change::Present);
+            self.deliver(Event::DevicesChanged {
+                changes: present.map(device_change).collect(),
+                whole: true,
+            });
+        }
+    }
+
     pub(crate) fn new_request(&mut self) -> RequestId {
         self.next_request = self.next_request.saturating_add(1);
         RequestId(self.next_request)
@@ -528,6 +566,25 @@ impl Runtime {
     pub(crate) fn note(&mut self, level: Level, message: &str) {
         let record = LogRecord { level, unit: None, message: message.to_owned(), fields: Vec::new() };
         self.log.write(&record, None);
+    }
+}
+
+/// A device as the manager wants it.
+fn device_change(change: muster_watch::udev::Change) -> DeviceChange {
+    use muster_watch::udev::Change;
+    match change {
+        Change::Gone(path) => DeviceChange::Gone(path),
+        Change::Present(device) => {
+            let interface = device.interface.map(|name| format!("/sys/subsystem/net/devices/{name}"));
+            let paths = device.node.into_iter().chain(device.links).chain(device.aliases).chain(interface);
+            DeviceChange::Present(DeviceFound {
+                syspath: device.syspath,
+                paths: paths.collect(),
+                ready: device.ready,
+                wants: device.wants,
+                model: device.model,
+            })
+        }
     }
 }
 
