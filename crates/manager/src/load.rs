@@ -11,8 +11,8 @@ use muster_unit::{Body, ExecSection, LoadState, Source, StdInput, StdOutput, Uni
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-/// So many units are loaded at most.
-const UNITS_MAX: usize = 65_536;
+/// At most this many units are loaded, as under systemd.
+const UNITS_MAX: usize = 131_072;
 
 /// Templates of so many sockets are kept for their next instance.
 const TEMPLATES_MAX: usize = 256;

@@ -234,7 +234,7 @@ impl Manager {
         };
         let pairs: Vec<_> =
             set.iter().filter_map(|text| split(text)).filter(|(key, _)| is_name(key)).collect();
-        if pairs.len() != set.len() || set.len() > 4096 {
+        if pairs.len() != set.len() || set.len() > 65_536 {
             return Err(Refused::new(
                 "org.freedesktop.DBus.Error.InvalidArgs",
                 "Invalid environment assignments",

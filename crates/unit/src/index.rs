@@ -31,8 +31,8 @@ pub const SYSTEM_PATH: &[&str] = &[
     "/run/systemd/generator.late",
 ];
 
-/// So many entries of one directory are read.
-const ENTRIES_MAX: usize = 65_536;
+/// At most this many entries of one directory are read.
+const ENTRIES_MAX: usize = 1_048_576;
 const O_NONBLOCK: i32 = 0o4000;
 
 /// One name in one directory.

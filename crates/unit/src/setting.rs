@@ -3,9 +3,14 @@
 use crate::lexer::short;
 use crate::value::*;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
-/// So many entries at most in one list.
-pub const ENTRIES_MAX: usize = 8192;
+/// Up to this many words a list is searched word by word.
+const FEW: usize = 16;
+
+/// At most this many entries are kept in one list, over all lines and drop-ins. systemd knows no such number; this one is
+/// beyond what its own limit of 131,072 units can mean.
+pub const ENTRIES_MAX: usize = 524_288;
 
 /// What an assignment can ask while it is read.
 pub struct Context<'a> {
@@ -312,10 +317,14 @@ fn words(value: &str, context: &Context<'_>) -> Result<Vec<String>, String> {
 }
 
 fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), String> {
-    if list.len().saturating_add(more.len()) > ENTRIES_MAX {
-        return Err(format!("more than {ENTRIES_MAX} entries"));
+    let left_out = list.len().saturating_add(more.len()).saturating_sub(ENTRIES_MAX);
+    let room = more.len().saturating_sub(left_out);
+    list.extend(more.into_iter().take(room));
+    if left_out > 0 {
+        return Err(format!(
+            "more than {ENTRIES_MAX} entries; the first are kept, the last {left_out} left out"
+        ));
     }
-    list.extend(more);
     Ok(())
 }
 
@@ -344,14 +353,25 @@ impl Setting for Lines {
 /// Names that are not valid are named and skipped; the rest of the line counts.
 impl Setting for Vec<UnitName> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        let words = words(value, context)?;
         let mut bad = None;
-        for word in words(value, context)? {
+        let mut more = Vec::new();
+        // A line may hold a hundred thousand names: looked up, not searched for.
+        let mut known: Option<HashSet<UnitName>> =
+            (words.len() > FEW).then(|| self.iter().cloned().collect());
+        for word in words {
             match word.parse::<UnitName>() {
-                Ok(name) if self.contains(&name) => {}
-                Ok(name) => append(self, vec![name])?,
+                Ok(name) => {
+                    let new = match &mut known {
+                        Some(known) => known.insert(name.clone()),
+                        None => !self.contains(&name) && !more.contains(&name),
+                    };
+                    more.extend(new.then_some(name));
+                }
                 Err(error) => bad = Some(error.to_string()),
             }
         }
+        append(self, more)?;
         bad.map_or(Ok(()), Err)
     }
 }
@@ -371,15 +391,20 @@ impl Setting for ExitStatusSet {
 impl Setting for Vec<(String, String)> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
         let mut bad = None;
+        let mut more = Vec::new();
         for word in words(value, context)? {
             match word.split_once('=') {
-                Some((name, value)) if is_variable(name) => {
-                    self.retain(|(known, _)| known != name);
-                    append(self, vec![(name.to_owned(), value.to_owned())])?;
-                }
+                Some((name, value)) if is_variable(name) => more.push((name.to_owned(), value.to_owned())),
                 _ => bad = Some(format!("'{}': expected NAME=VALUE", short(&word))),
             }
         }
+        let done = append(self, more);
+        // Of a name that is said twice, the last counts.
+        let mut seen = HashSet::new();
+        self.reverse();
+        self.retain(|(name, _)| seen.insert(name.clone()));
+        self.reverse();
+        done?;
         bad.map_or(Ok(()), Err)
     }
 }

@@ -159,8 +159,8 @@ const LISTEN: &[(&str, ListenKind)] = &[
     ("ListenUSBFunction", ListenKind::UsbFunction),
 ];
 
-/// So many addresses at most in one socket unit.
-pub const LISTEN_MAX: usize = 1024;
+/// At most this many addresses are kept of one socket unit; PID 1 has no descriptors for more.
+pub const LISTEN_MAX: usize = 65_536;
 
 impl More {
     fn assign(&mut self, section: &str, key: &str, value: &str, context: &Context<'_>) -> Option<Assigned> {
@@ -186,7 +186,9 @@ impl More {
             return Ok(Effect::Applied);
         }
         if self.listen.len() >= LISTEN_MAX {
-            return Err(format!("more than {LISTEN_MAX} addresses"));
+            return Err(format!(
+                "more than {LISTEN_MAX} addresses; the first are kept, this one is left out"
+            ));
         }
         self.listen.push(Listen::parse(kind, &context.expand(value)?)?);
         Ok(Effect::Applied)

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// So many words at most in one list.
-pub const WORDS_MAX: usize = 4096;
+/// At most this many words are in one list: a line of the longest kind holds no more.
+pub const WORDS_MAX: usize = crate::lexer::LINE_MAX / 2;
 
 /// How much of the unit's privileges a command gets (its `+`, `!`, `!!` prefix).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
