@@ -17,7 +17,7 @@ const DIRECT: &[(&str, &str)] = &[
     ("Environment", "A=b"),
     ("PassEnvironment", "PATH"),
     ("StandardOutput", "null"),
-    ("StandardError", "file:/run/error"),
+    ("StandardError", "null"),
     ("SyslogIdentifier", "someone"),
     ("SyslogFacility", "local0"),
     ("SyslogLevel", "debug"),

@@ -38,7 +38,7 @@ pub enum Exit {
     Seccomp = 228,
     SelinuxContext = 229,
     Personality = 230,
-    Apparmor = 231,
+    ApparmorProfile = 231,
     AddressFamilies = 232,
     RuntimeDirectory = 233,
     Chown = 235,
@@ -63,5 +63,30 @@ impl Exit {
 impl From<Exit> for i32 {
     fn from(exit: Exit) -> i32 {
         i32::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Exit;
+    use crate::steps::ORDER;
+    use muster_unit::exit_status_name;
+
+    /// `NoNewPrivileges` is `NO_NEW_PRIVILEGES`.
+    fn shouted(name: &str) -> String {
+        let parted = |letter: char| {
+            let mark = letter.is_uppercase().then_some('_');
+            mark.into_iter().chain(letter.to_uppercase())
+        };
+        name.chars().flat_map(parted).skip(1).collect()
+    }
+
+    #[test]
+    fn each_step_fails_by_the_name_of_the_manual() {
+        for exit in
+            ORDER.iter().map(|step| step.exit).chain([Exit::ApparmorProfile, Exit::Seccomp, Exit::Bpf])
+        {
+            assert_eq!(exit_status_name(exit.into()), Some(shouted(&format!("{exit:?}")).as_str()));
+        }
     }
 }

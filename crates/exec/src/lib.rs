@@ -17,6 +17,7 @@ pub mod plan;
 pub mod process;
 pub mod selinux;
 pub mod steps;
+pub mod tree;
 
 pub use context::Context;
 pub use exit::Exit;

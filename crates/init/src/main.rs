@@ -145,8 +145,12 @@ fn give_up(message: &str) -> ExitCode {
 
 /// The errand of removing directories whole, which may take long.
 fn remove_directories(paths: &[&str]) -> ExitCode {
-    for path in paths.iter().filter(|path| path.starts_with("/run/") && !path.contains("/../")) {
-        let _ = std::fs::remove_dir_all(path);
+    let mut code = ExitCode::SUCCESS;
+    for path in paths {
+        if let Err(error) = muster_exec::tree::remove(path) {
+            eprintln!("{path}: {error}");
+            code = ExitCode::FAILURE;
+        }
     }
-    ExitCode::SUCCESS
+    code
 }

@@ -1,10 +1,8 @@
 //! `RuntimeDirectory=` and its kin.
 
 use super::{About, Direct, Done, Step};
-use crate::{Context, Exit, Process};
+use crate::{Context, Exit, Process, tree};
 use muster_unit::ExecDirectory;
-use nix::sys::stat::{Mode, umask};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 struct Kind {
     variable: &'static str,
@@ -47,20 +45,19 @@ kind!(/// `ConfigurationDirectory=`.
     configuration_directory, configuration_directory_mode);
 
 fn make(kind: &Kind, context: &Context<'_>, process: &mut Process) -> Done {
-    let (uid, gid) = process.owner();
+    let owner = process.owner();
     let mode = (kind.mode)(context);
+    // What is configured is the administrator's, and stays as it was found.
+    let ours = kind.variable != "CONFIGURATION_DIRECTORY";
     let mut paths = Vec::new();
     for directory in (kind.list)(context) {
         let path = format!("{}/{}", kind.base, directory.path);
-        // Those above it are for all to pass through.
-        let own = umask(Mode::from_bits_truncate(0o022));
-        let made = std::fs::create_dir_all(&path);
-        umask(own);
-        made.about(&path)?;
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).about(&path)?;
-        chown(&path, Some(uid), Some(gid)).about(&path)?;
+        tree::make(&path, mode, owner, ours).about(&path)?;
         for link in &directory.symlinks {
-            let _ = symlink(&path, format!("{}/{link}", kind.base));
+            let place = format!("{}/{link}", kind.base);
+            // Relative, from where the link stands.
+            let up = "../".repeat(link.matches('/').count());
+            tree::link(&place, &format!("{up}{}", directory.path)).about(&place)?;
         }
         paths.push(path);
     }

@@ -3,11 +3,11 @@
 use super::descriptors::set_blocking;
 use super::{About, Direct, Done, Step, always, failed};
 use crate::direct::Draft;
-use crate::{Context, Exit, FIRST_FD, Process, journal};
+use crate::{Context, Exit, FIRST_FD, Process, journal, tree};
 use muster_sys::Step as Raw;
 use muster_unit::{StdInput, StdOutput};
 use nix::fcntl::{OFlag, open};
-use nix::libc::{O_APPEND, O_CREAT, O_RDONLY, O_TRUNC, O_WRONLY};
+use nix::libc::{O_RDONLY, O_WRONLY};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::Mode;
 use std::ffi::CString;
@@ -48,6 +48,11 @@ fn place(fd: impl AsFd, target: i32) -> Done {
 
 fn place_number(number: i32, target: i32) -> Done {
     place(Process::copy(number).about("standard streams")?, target)
+}
+
+/// A file that a service may have a hand in.
+fn open_file(path: &str, flags: OFlag, target: i32) -> Done {
+    place(tree::open_file(path, flags, 0o644).about(path)?, target)
 }
 
 fn open_at(path: &str, flags: OFlag, target: i32) -> Done {
@@ -97,7 +102,7 @@ fn standard_input(context: &Context<'_>, process: &mut Process) -> Done {
             Ok(())
         }
         StdInput::File(path) => {
-            open_at(path, OFlag::O_RDWR, 0).or_else(|_| open_at(path, OFlag::O_RDONLY, 0))
+            open_file(path, OFlag::O_RDWR, 0).or_else(|_| open_file(path, OFlag::O_RDONLY, 0))
         }
         StdInput::Socket => place_socket("StandardInput", process, 0),
         StdInput::Fd(name) => place_named("StandardInput", context, name, 0),
@@ -124,9 +129,13 @@ fn standard_output(context: &Context<'_>, process: &mut Process, target: i32) ->
         StdOutput::Journal | StdOutput::JournalConsole => to_journal(context, process, target),
         StdOutput::Kmsg | StdOutput::KmsgConsole => open_at("/dev/kmsg", OFlag::O_WRONLY, target)
             .or_else(|_| open_at("/dev/null", OFlag::O_WRONLY, target)),
-        StdOutput::File(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT, target),
-        StdOutput::Append(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, target),
-        StdOutput::Truncate(path) => open_at(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, target),
+        StdOutput::File(path) => open_file(path, OFlag::O_WRONLY | OFlag::O_CREAT, target),
+        StdOutput::Append(path) => {
+            open_file(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, target)
+        }
+        StdOutput::Truncate(path) => {
+            open_file(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, target)
+        }
         StdOutput::Socket => place_socket(directive, process, target),
         StdOutput::Fd(name) => place_named(directive, context, name, target),
     }
@@ -200,11 +209,10 @@ fn direct_output(context: &Context<'_>, draft: &mut Draft, target: i32) -> Optio
             }
         }
         StdOutput::Null => direct_open("/dev/null", O_WRONLY, target)?,
-        StdOutput::File(path) => direct_open(path, O_WRONLY | O_CREAT, target)?,
-        StdOutput::Append(path) => direct_open(path, O_WRONLY | O_CREAT | O_APPEND, target)?,
-        StdOutput::Truncate(path) => direct_open(path, O_WRONLY | O_CREAT | O_TRUNC, target)?,
         StdOutput::Socket => Raw::Given { index: socket_index(context)?, target },
         StdOutput::Fd(name) => Raw::Given { index: named_index(context, name)?, target },
+        // Their paths are walked with care.
+        StdOutput::File(_) | StdOutput::Append(_) | StdOutput::Truncate(_) => return None,
         StdOutput::Tty | StdOutput::Kmsg | StdOutput::KmsgConsole => return None,
     };
     draft.step(step, exit)
