@@ -8,27 +8,26 @@ use muster_unit::setting::{Amount, Weight};
 pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, String)> {
     let (memory, tasks) = (machine.memory_bytes, machine.tasks);
     let rows = [
-        ("cpu.weight", config.cpu_weight.map(weight)),
-        ("cpu.idle", config.cpu_weight.filter(|weight| weight.0 == 0).map(|_| "1".to_owned())),
+        ("cpu.weight", config.cpu_weight().map(weight)),
+        ("cpu.idle", config.cpu_weight().filter(|weight| weight.0 == 0).map(|_| "1".to_owned())),
         (
             "cpu.max",
-            config
-                .cpu_quota
-                .as_deref()
-                .and_then(|quota| cpu_max(quota, config.cpu_quota_period_sec.map_or(100_000, |span| span.0))),
+            config.cpu_quota().as_deref().and_then(|quota| {
+                cpu_max(quota, config.cpu_quota_period_sec().map_or(100_000, |span| span.0))
+            }),
         ),
-        ("io.weight", config.io_weight.map(|weight| format!("default {}", weight.0))),
-        ("memory.min", config.memory_min.map(|value| amount(value, memory))),
-        ("memory.low", config.memory_low.map(|value| amount(value, memory))),
-        ("memory.high", config.memory_high.map(|value| amount(value, memory))),
-        ("memory.max", config.memory_max.map(|value| amount(value, memory))),
-        ("memory.swap.max", config.memory_swap_max.map(|value| amount(value, memory))),
-        ("memory.zswap.max", config.memory_zswap_max.map(|value| amount(value, memory))),
-        ("pids.max", config.tasks_max.map(|value| amount(value, tasks))),
-        ("cpuset.cpus", (!config.allowed_cpus.is_empty()).then(|| config.allowed_cpus.join(","))),
+        ("io.weight", config.io_weight().map(|weight| format!("default {}", weight.0))),
+        ("memory.min", config.memory_min().map(|value| amount(value, memory))),
+        ("memory.low", config.memory_low().map(|value| amount(value, memory))),
+        ("memory.high", config.memory_high().map(|value| amount(value, memory))),
+        ("memory.max", config.memory_max().map(|value| amount(value, memory))),
+        ("memory.swap.max", config.memory_swap_max().map(|value| amount(value, memory))),
+        ("memory.zswap.max", config.memory_zswap_max().map(|value| amount(value, memory))),
+        ("pids.max", config.tasks_max().map(|value| amount(value, tasks))),
+        ("cpuset.cpus", (!config.allowed_cpus().is_empty()).then(|| config.allowed_cpus().join(","))),
         (
             "cpuset.mems",
-            (!config.allowed_memory_nodes.is_empty()).then(|| config.allowed_memory_nodes.join(",")),
+            (!config.allowed_memory_nodes().is_empty()).then(|| config.allowed_memory_nodes().join(",")),
         ),
     ];
     rows.into_iter().filter_map(|(file, value)| Some((file, value?))).collect()
@@ -54,15 +53,15 @@ fn cpu_max(quota: &str, period: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_unit::CGroupRow;
 
     #[test]
     fn a_row_each() {
-        let config = CGroupSection {
-            tasks_max: Some(Amount::Absolute(7)),
-            cpu_quota: Some("150%".to_owned()),
-            memory_high: Some(Amount::Infinity),
-            ..CGroupSection::default()
-        };
+        let config = CGroupSection::of([
+            CGroupRow::tasks_max(Some(Amount::Absolute(7))),
+            CGroupRow::cpu_quota(Some("150%".to_owned())),
+            CGroupRow::memory_high(Some(Amount::Infinity)),
+        ]);
         let want = [("cpu.max", "150000 100000"), ("memory.high", "max"), ("pids.max", "7")];
         let got = wanted(&config, Machine::default());
         assert_eq!(got.iter().map(|(file, value)| (*file, value.as_str())).collect::<Vec<_>>(), want);

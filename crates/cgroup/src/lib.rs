@@ -131,14 +131,14 @@ impl Tree {
         }
         .map_err(|error| format!("{directory}: {error}"))?;
         let mut wanted = attributes::wanted(config, self.machine);
-        if let Some(tasks) = default_tasks_max.filter(|_| config.tasks_max.is_none()) {
+        if let Some(tasks) = default_tasks_max.filter(|_| config.tasks_max().is_none()) {
             wanted.push(("pids.max", tasks.to_string()));
         }
         let given = |file: &str| {
             file.split_once('.').is_some_and(|(name, _)| self.controllers.iter().any(|c| c == name))
         };
         wanted.retain(|(file, _)| given(file));
-        if !wanted.is_empty() || config.delegate.is_some() {
+        if !wanted.is_empty() || config.delegate().is_some() {
             self.enable_controllers(path);
         }
         let mut failed = None;
@@ -152,7 +152,7 @@ impl Tree {
                 }
             }
         }
-        if let (Some((uid, gid)), true) = (owner, config.delegate.is_some()) {
+        if let (Some((uid, gid)), true) = (owner, config.delegate().is_some()) {
             for file in ["", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"] {
                 let _ = std::os::unix::fs::chown(format!("{directory}{file}"), Some(uid), Some(gid));
             }

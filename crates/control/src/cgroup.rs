@@ -11,7 +11,7 @@ use muster_unit::{CGroupSection, Delegate, parse_size};
 
 /// Whether a unit's processes may make cgroups of their own below its cgroup.
 pub fn is_delegated(section: &CGroupSection) -> bool {
-    match &section.delegate {
+    match &section.delegate() {
         None => false,
         Some(Delegate::All) => true,
         Some(Delegate::Controllers(list)) => list.first().is_none_or(|first| first != "-"),
@@ -30,7 +30,7 @@ fn delegated(u: &UnitView<'_>) -> Vec<String> {
         "bpf-foreign",
         "bpf-socket-bind",
     ];
-    match &u.cgroup().delegate {
+    match &u.cgroup().delegate() {
         Some(Delegate::All) => ALL.iter().map(|word| (*word).to_owned()).collect(),
         Some(Delegate::Controllers(list)) => list.iter().filter(|word| *word != "-").cloned().collect(),
         None => Vec::new(),
@@ -62,7 +62,7 @@ fn effective_memory(u: &UnitView<'_>, get: fn(&CGroupSection) -> Option<Amount>)
 }
 
 fn effective_tasks(u: &UnitView<'_>) -> u64 {
-    effective(u, u.manager.state().facts.tasks_total, tasks_max(u), |cgroup| cgroup.tasks_max)
+    effective(u, u.manager.state().facts.tasks_total, tasks_max(u), |cgroup| cgroup.tasks_max())
 }
 
 /// `TasksMax=`, or the default, which slices do not have.
@@ -70,7 +70,7 @@ fn tasks_max(u: &UnitView<'_>) -> u64 {
     let facts = &u.manager.state().facts;
     let default =
         if u.unit.name.kind() == muster_unit::UnitKind::Slice { u64::MAX } else { facts.default_tasks_max };
-    u.cgroup().tasks_max.map_or(default, |limit| limit.of(facts.tasks_total))
+    u.cgroup().tasks_max().map_or(default, |limit| limit.of(facts.tasks_total))
 }
 
 fn weight(weight: Option<Weight>) -> u64 {
@@ -90,7 +90,7 @@ fn amount(amount: Option<Amount>, default: u64) -> u64 {
 fn quota(u: &UnitView<'_>) -> u64 {
     let percent = u
         .cgroup()
-        .cpu_quota
+        .cpu_quota()
         .as_deref()
         .and_then(|text| text.strip_suffix('%'))
         .and_then(|text| text.parse::<u64>().ok());
@@ -123,8 +123,8 @@ properties! {
         MemorySwapPeak "t" Never [live] = or(&u.live_number(LiveValue::MemorySwapPeak), UNSET);
         MemoryZSwapCurrent "t" Never [live] = or(&u.live_number(LiveValue::MemoryZSwapCurrent), UNSET);
         MemoryAvailable "t" Never [live] = or(&u.live_number(LiveValue::MemoryAvailable), UNSET);
-        EffectiveMemoryMax "t" Never = effective_memory(u, |cgroup| cgroup.memory_max);
-        EffectiveMemoryHigh "t" Never = effective_memory(u, |cgroup| cgroup.memory_high);
+        EffectiveMemoryMax "t" Never = effective_memory(u, |cgroup| cgroup.memory_max());
+        EffectiveMemoryHigh "t" Never = effective_memory(u, |cgroup| cgroup.memory_high());
         CPUUsageNSec "t" Never [live] = or(&u.live_number(LiveValue::CPUUsageNSec), UNSET);
         EffectiveCPUs "ay" Never = Empty;
         EffectiveMemoryNodes "ay" Never = Empty;
@@ -140,26 +140,26 @@ properties! {
         IOWriteOperations "t" Never [live] = or(&u.live_number(LiveValue::IOWriteOperations), UNSET);
         Delegate "b" Never = is_delegated(u.cgroup());
         DelegateControllers "as" Never = delegated(u);
-        DelegateSubgroup "s" Never = u.cgroup().delegate_subgroup;
+        DelegateSubgroup "s" Never = u.cgroup().delegate_subgroup();
         CPUAccounting "b" Never = true;
-        CPUWeight "t" Never = weight(u.cgroup().cpu_weight);
-        StartupCPUWeight "t" Never = weight(u.cgroup().startup_cpu_weight);
+        CPUWeight "t" Never = weight(u.cgroup().cpu_weight());
+        StartupCPUWeight "t" Never = weight(u.cgroup().startup_cpu_weight());
         CPUShares "t" Never = UNSET;
         StartupCPUShares "t" Never = UNSET;
         CPUQuotaPerSecUSec "t" Never = quota(u);
-        CPUQuotaPeriodUSec "t" Never = or(&u.cgroup().cpu_quota_period_sec, UNSET);
-        AllowedCPUs "ay" Never = Mask(&u.cgroup().allowed_cpus);
-        StartupAllowedCPUs "ay" Never = Mask(&u.cgroup().startup_allowed_cpus);
-        AllowedMemoryNodes "ay" Never = Mask(&u.cgroup().allowed_memory_nodes);
-        StartupAllowedMemoryNodes "ay" Never = Mask(&u.cgroup().startup_allowed_memory_nodes);
-        IOAccounting "b" Never = u.cgroup().io_accounting.unwrap_or(false);
-        IOWeight "t" Never = weight(u.cgroup().io_weight);
-        StartupIOWeight "t" Never = weight(u.cgroup().startup_io_weight);
-        IODeviceWeight "a(st)" Never = Each(u.cgroup().io_device_weight.chunks(2), device_number);
-        IOReadBandwidthMax "a(st)" Never = Each(u.cgroup().io_read_bandwidth_max.chunks(2), device_number);
-        IOWriteBandwidthMax "a(st)" Never = Each(u.cgroup().io_write_bandwidth_max.chunks(2), device_number);
-        IOReadIOPSMax "a(st)" Never = Each(u.cgroup().io_read_iops_max.chunks(2), device_number);
-        IOWriteIOPSMax "a(st)" Never = Each(u.cgroup().io_write_iops_max.chunks(2), device_number);
+        CPUQuotaPeriodUSec "t" Never = or(&u.cgroup().cpu_quota_period_sec(), UNSET);
+        AllowedCPUs "ay" Never = Mask(u.cgroup().allowed_cpus());
+        StartupAllowedCPUs "ay" Never = Mask(u.cgroup().startup_allowed_cpus());
+        AllowedMemoryNodes "ay" Never = Mask(u.cgroup().allowed_memory_nodes());
+        StartupAllowedMemoryNodes "ay" Never = Mask(u.cgroup().startup_allowed_memory_nodes());
+        IOAccounting "b" Never = u.cgroup().io_accounting().unwrap_or(false);
+        IOWeight "t" Never = weight(u.cgroup().io_weight());
+        StartupIOWeight "t" Never = weight(u.cgroup().startup_io_weight());
+        IODeviceWeight "a(st)" Never = Each(u.cgroup().io_device_weight().chunks(2), device_number);
+        IOReadBandwidthMax "a(st)" Never = Each(u.cgroup().io_read_bandwidth_max().chunks(2), device_number);
+        IOWriteBandwidthMax "a(st)" Never = Each(u.cgroup().io_write_bandwidth_max().chunks(2), device_number);
+        IOReadIOPSMax "a(st)" Never = Each(u.cgroup().io_read_iops_max().chunks(2), device_number);
+        IOWriteIOPSMax "a(st)" Never = Each(u.cgroup().io_write_iops_max().chunks(2), device_number);
         IODeviceLatencyTargetUSec "a(st)" Never = Empty;
         BlockIOAccounting "b" Never = false;
         BlockIOWeight "t" Never = UNSET;
@@ -167,45 +167,45 @@ properties! {
         BlockIODeviceWeight "a(st)" Never = Empty;
         BlockIOReadBandwidth "a(st)" Never = Empty;
         BlockIOWriteBandwidth "a(st)" Never = Empty;
-        MemoryAccounting "b" Never = u.cgroup().memory_accounting.unwrap_or(true);
+        MemoryAccounting "b" Never = u.cgroup().memory_accounting().unwrap_or(true);
         DefaultMemoryLow "t" Never = 0_u64;
         DefaultStartupMemoryLow "t" Never = 0_u64;
         DefaultMemoryMin "t" Never = 0_u64;
-        MemoryMin "t" Never = amount(u.cgroup().memory_min, 0);
-        MemoryLow "t" Never = amount(u.cgroup().memory_low, 0);
-        StartupMemoryLow "t" Never = amount(u.cgroup().startup_memory_low, 0);
-        MemoryHigh "t" Never = amount(u.cgroup().memory_high, u64::MAX);
-        StartupMemoryHigh "t" Never = amount(u.cgroup().startup_memory_high, u64::MAX);
-        MemoryMax "t" Never = amount(u.cgroup().memory_max, u64::MAX);
-        StartupMemoryMax "t" Never = amount(u.cgroup().startup_memory_max, u64::MAX);
-        MemorySwapMax "t" Never = amount(u.cgroup().memory_swap_max, u64::MAX);
-        StartupMemorySwapMax "t" Never = amount(u.cgroup().startup_memory_swap_max, u64::MAX);
-        MemoryZSwapMax "t" Never = amount(u.cgroup().memory_zswap_max, u64::MAX);
-        StartupMemoryZSwapMax "t" Never = amount(u.cgroup().startup_memory_zswap_max, u64::MAX);
-        MemoryZSwapWriteback "b" Never = u.cgroup().memory_zswap_writeback.unwrap_or(true);
+        MemoryMin "t" Never = amount(u.cgroup().memory_min(), 0);
+        MemoryLow "t" Never = amount(u.cgroup().memory_low(), 0);
+        StartupMemoryLow "t" Never = amount(u.cgroup().startup_memory_low(), 0);
+        MemoryHigh "t" Never = amount(u.cgroup().memory_high(), u64::MAX);
+        StartupMemoryHigh "t" Never = amount(u.cgroup().startup_memory_high(), u64::MAX);
+        MemoryMax "t" Never = amount(u.cgroup().memory_max(), u64::MAX);
+        StartupMemoryMax "t" Never = amount(u.cgroup().startup_memory_max(), u64::MAX);
+        MemorySwapMax "t" Never = amount(u.cgroup().memory_swap_max(), u64::MAX);
+        StartupMemorySwapMax "t" Never = amount(u.cgroup().startup_memory_swap_max(), u64::MAX);
+        MemoryZSwapMax "t" Never = amount(u.cgroup().memory_zswap_max(), u64::MAX);
+        StartupMemoryZSwapMax "t" Never = amount(u.cgroup().startup_memory_zswap_max(), u64::MAX);
+        MemoryZSwapWriteback "b" Never = u.cgroup().memory_zswap_writeback().unwrap_or(true);
         MemoryLimit "t" Never = UNSET;
-        DevicePolicy "s" Never = u.cgroup().device_policy.as_str();
-        DeviceAllow "a(ss)" Never = Each(u.cgroup().device_allow.chunks(2), word_pair);
-        TasksAccounting "b" Never = u.cgroup().tasks_accounting.unwrap_or(true);
+        DevicePolicy "s" Never = u.cgroup().device_policy().as_str();
+        DeviceAllow "a(ss)" Never = Each(u.cgroup().device_allow().chunks(2), word_pair);
+        TasksAccounting "b" Never = u.cgroup().tasks_accounting().unwrap_or(true);
         TasksMax "t" Never = tasks_max(u);
-        IPAccounting "b" Never = u.cgroup().ip_accounting.unwrap_or(false);
+        IPAccounting "b" Never = u.cgroup().ip_accounting().unwrap_or(false);
         IPAddressAllow "a(iayu)" Never = Empty;
         IPAddressDeny "a(iayu)" Never = Empty;
-        IPIngressFilterPath "as" Never = u.cgroup().ip_ingress_filter_path;
-        IPEgressFilterPath "as" Never = u.cgroup().ip_egress_filter_path;
-        DisableControllers "as" Never = u.cgroup().disable_controllers;
-        ManagedOOMSwap "s" Never = word(&u.cgroup().managed_oom_swap, "auto");
-        ManagedOOMMemoryPressure "s" Never = word(&u.cgroup().managed_oom_memory_pressure, "auto");
+        IPIngressFilterPath "as" Never = u.cgroup().ip_ingress_filter_path();
+        IPEgressFilterPath "as" Never = u.cgroup().ip_egress_filter_path();
+        DisableControllers "as" Never = u.cgroup().disable_controllers();
+        ManagedOOMSwap "s" Never = word(&u.cgroup().managed_oom_swap(), "auto");
+        ManagedOOMMemoryPressure "s" Never = word(&u.cgroup().managed_oom_memory_pressure(), "auto");
         ManagedOOMMemoryPressureLimit "u" Never = 0_u32;
-        ManagedOOMMemoryPressureDurationUSec "t" Never = or(&u.cgroup().managed_oom_memory_pressure_duration_sec, UNSET);
-        ManagedOOMPreference "s" Never = word(&u.cgroup().managed_oom_preference, "none");
+        ManagedOOMMemoryPressureDurationUSec "t" Never = or(&u.cgroup().managed_oom_memory_pressure_duration_sec(), UNSET);
+        ManagedOOMPreference "s" Never = word(&u.cgroup().managed_oom_preference(), "none");
         BPFProgram "a(ss)" Never = Empty;
         SocketBindAllow "a(iiqq)" Never = Empty;
         SocketBindDeny "a(iiqq)" Never = Empty;
-        RestrictNetworkInterfaces "(bas)" Never = Listed(u.cgroup().restrict_network_interfaces.clone());
-        MemoryPressureWatch "s" Never = word(&u.cgroup().memory_pressure_watch, "auto");
-        MemoryPressureThresholdUSec "t" Never = or(&u.cgroup().memory_pressure_threshold_sec, 200_000);
+        RestrictNetworkInterfaces "(bas)" Never = Listed(u.cgroup().restrict_network_interfaces().clone());
+        MemoryPressureWatch "s" Never = word(&u.cgroup().memory_pressure_watch(), "auto");
+        MemoryPressureThresholdUSec "t" Never = or(&u.cgroup().memory_pressure_threshold_sec(), 200_000);
         NFTSet "a(iiss)" Never = Empty;
-        CoredumpReceive "b" Never = u.cgroup().coredump_receive;
+        CoredumpReceive "b" Never = u.cgroup().coredump_receive();
     }
 }

@@ -17,7 +17,7 @@ fn assignments(list: &[(String, String)]) -> Vec<String> {
 
 /// A directory that may be missing has a `!` before it.
 fn working_directory(u: &UnitView<'_>) -> String {
-    let said = u.exec().working_directory.clone().unwrap_or_default();
+    let said = u.exec().working_directory().clone().unwrap_or_default();
     said.strip_prefix('-').map_or_else(|| said.clone(), |path| format!("!{path}"))
 }
 
@@ -87,7 +87,7 @@ fn cpu_policy(policy: Option<CpuPolicy>) -> i32 {
 
 /// Policies by the number of set_mempolicy(2); -1 for none.
 fn numa_policy(u: &UnitView<'_>) -> i32 {
-    match u.exec().numa_policy.as_deref() {
+    match u.exec().numa_policy().as_deref() {
         Some("default") => 0,
         Some("preferred") => 1,
         Some("bind") => 2,
@@ -98,7 +98,7 @@ fn numa_policy(u: &UnitView<'_>) -> i32 {
 }
 
 fn input_name(u: &UnitView<'_>) -> String {
-    match &u.exec().standard_input {
+    match &u.exec().standard_input() {
         StdInput::Fd(name) => name.clone(),
         StdInput::Null
         | StdInput::Tty
@@ -111,14 +111,14 @@ fn input_name(u: &UnitView<'_>) -> String {
 }
 
 fn standard_input_data(u: &UnitView<'_>) -> Vec<u8> {
-    let lines = &u.exec().standard_input_text.0;
+    let lines = &u.exec().standard_input_text().0;
     lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect()
 }
 
 /// `StandardOutput=`; of a unit that does not exist, what it is before systemd's default is taken.
 fn standard_output(u: &UnitView<'_>) -> String {
     match u.unit.file.load_state {
-        LoadState::Loaded => u.exec().standard_output.to_string(),
+        LoadState::Loaded => u.exec().standard_output().to_string(),
         _ => StdOutput::Inherit.to_string(),
     }
 }
@@ -145,11 +145,11 @@ fn place(words: &[&str], word: &str) -> i32 {
 }
 
 fn level(u: &UnitView<'_>) -> i32 {
-    number_of_level(u.exec().syslog_level)
+    number_of_level(u.exec().syslog_level())
 }
 
 fn facility(u: &UnitView<'_>) -> i32 {
-    place(muster_unit::SyslogFacility::WORDS, u.exec().syslog_facility.as_str())
+    place(muster_unit::SyslogFacility::WORDS, u.exec().syslog_facility().as_str())
 }
 
 fn log_pattern(pattern: &str, out: &mut Out<'_>) {
@@ -171,7 +171,7 @@ fn secure_bits(u: &UnitView<'_>) -> i32 {
         "keep-caps-locked" => 32,
         _ => 0,
     };
-    u.exec().secure_bits.iter().map(bit).fold(0, |all, one| all | one)
+    u.exec().secure_bits().iter().map(bit).fold(0, |all, one| all | one)
 }
 
 /// `LoadCredential=id:path`; without a path it is looked for by its name.
@@ -193,12 +193,12 @@ fn inline_credential(line: &str, out: &mut Out<'_>) {
 }
 
 fn search_path(u: &UnitView<'_>) -> Vec<String> {
-    u.exec().exec_search_path.iter().flat_map(|path| path.split(':')).map(str::to_owned).collect()
+    u.exec().exec_search_path().iter().flat_map(|path| path.split(':')).map(str::to_owned).collect()
 }
 
 /// The bits of mount(2).
 fn mount_flags(u: &UnitView<'_>) -> u64 {
-    match u.exec().mount_flags {
+    match u.exec().mount_flags() {
         None => 0,
         Some(MountFlags::Shared) => 1 << 20,
         Some(MountFlags::Slave) => 1 << 19,
@@ -211,7 +211,7 @@ fn yes_no(value: bool) -> &'static str {
 }
 
 fn private_users<'a>(u: &'a UnitView<'_>) -> &'a str {
-    let text = u.exec().private_users.as_deref().unwrap_or("no");
+    let text = u.exec().private_users().as_deref().unwrap_or("no");
     match muster_unit::parse_bool(text) {
         Some(true) => "self",
         Some(false) => "no",
@@ -244,7 +244,7 @@ fn namespaces(u: &UnitView<'_>) -> u64 {
         ("uts", 0x0400_0000),
         ("time", 0x0000_0080),
     ];
-    let Some(text) = u.exec().restrict_namespaces.as_deref() else { return u64::MAX };
+    let Some(text) = u.exec().restrict_namespaces().as_deref() else { return u64::MAX };
     let all = KINDS.iter().fold(0, |bits, (_, bit)| bits | bit);
     let (except, words) = text.strip_prefix('~').map_or((false, text), |words| (true, words));
     let named = |word: &str| KINDS.iter().find(|(name, _)| *name == word).map_or(0, |(_, bit)| *bit);
@@ -283,197 +283,197 @@ fn temporary(text: &str, out: &mut Out<'_>) {
 properties! {
     /// Of services, sockets, mounts and swaps.
     EXEC: Unit(u) {
-        Environment "as" Const = assignments(&u.exec().environment);
-        EnvironmentFiles "a(sb)" Const = Each(&u.exec().environment_file, environment_file);
-        PassEnvironment "as" Const = u.exec().pass_environment;
-        UnsetEnvironment "as" Const = u.exec().unset_environment;
-        UMask "u" Const = u.exec().umask.0;
-        LimitCPU "t" Const [live] = limit(u, u.exec().limit_cpu, "LimitCPU", false);
-        LimitCPUSoft "t" Const [live] = limit(u, u.exec().limit_cpu, "LimitCPU", true);
-        LimitFSIZE "t" Const [live] = limit(u, u.exec().limit_fsize, "LimitFSIZE", false);
-        LimitFSIZESoft "t" Const [live] = limit(u, u.exec().limit_fsize, "LimitFSIZE", true);
-        LimitDATA "t" Const [live] = limit(u, u.exec().limit_data, "LimitDATA", false);
-        LimitDATASoft "t" Const [live] = limit(u, u.exec().limit_data, "LimitDATA", true);
-        LimitSTACK "t" Const [live] = limit(u, u.exec().limit_stack, "LimitSTACK", false);
-        LimitSTACKSoft "t" Const [live] = limit(u, u.exec().limit_stack, "LimitSTACK", true);
-        LimitCORE "t" Const [live] = limit(u, u.exec().limit_core, "LimitCORE", false);
-        LimitCORESoft "t" Const [live] = limit(u, u.exec().limit_core, "LimitCORE", true);
-        LimitRSS "t" Const [live] = limit(u, u.exec().limit_rss, "LimitRSS", false);
-        LimitRSSSoft "t" Const [live] = limit(u, u.exec().limit_rss, "LimitRSS", true);
-        LimitNOFILE "t" Const [live] = limit(u, u.exec().limit_nofile, "LimitNOFILE", false);
-        LimitNOFILESoft "t" Const [live] = limit(u, u.exec().limit_nofile, "LimitNOFILE", true);
-        LimitAS "t" Const [live] = limit(u, u.exec().limit_as, "LimitAS", false);
-        LimitASSoft "t" Const [live] = limit(u, u.exec().limit_as, "LimitAS", true);
-        LimitNPROC "t" Const [live] = limit(u, u.exec().limit_nproc, "LimitNPROC", false);
-        LimitNPROCSoft "t" Const [live] = limit(u, u.exec().limit_nproc, "LimitNPROC", true);
-        LimitMEMLOCK "t" Const [live] = limit(u, u.exec().limit_memlock, "LimitMEMLOCK", false);
-        LimitMEMLOCKSoft "t" Const [live] = limit(u, u.exec().limit_memlock, "LimitMEMLOCK", true);
-        LimitLOCKS "t" Const [live] = limit(u, u.exec().limit_locks, "LimitLOCKS", false);
-        LimitLOCKSSoft "t" Const [live] = limit(u, u.exec().limit_locks, "LimitLOCKS", true);
-        LimitSIGPENDING "t" Const [live] = limit(u, u.exec().limit_sigpending, "LimitSIGPENDING", false);
-        LimitSIGPENDINGSoft "t" Const [live] = limit(u, u.exec().limit_sigpending, "LimitSIGPENDING", true);
-        LimitMSGQUEUE "t" Const [live] = limit(u, u.exec().limit_msgqueue, "LimitMSGQUEUE", false);
-        LimitMSGQUEUESoft "t" Const [live] = limit(u, u.exec().limit_msgqueue, "LimitMSGQUEUE", true);
-        LimitNICE "t" Const [live] = limit(u, u.exec().limit_nice, "LimitNICE", false);
-        LimitNICESoft "t" Const [live] = limit(u, u.exec().limit_nice, "LimitNICE", true);
-        LimitRTPRIO "t" Const [live] = limit(u, u.exec().limit_rtprio, "LimitRTPRIO", false);
-        LimitRTPRIOSoft "t" Const [live] = limit(u, u.exec().limit_rtprio, "LimitRTPRIO", true);
-        LimitRTTIME "t" Const [live] = limit(u, u.exec().limit_rttime, "LimitRTTIME", false);
-        LimitRTTIMESoft "t" Const [live] = limit(u, u.exec().limit_rttime, "LimitRTTIME", true);
+        Environment "as" Const = assignments(u.exec().environment());
+        EnvironmentFiles "a(sb)" Const = Each(u.exec().environment_file(), environment_file);
+        PassEnvironment "as" Const = u.exec().pass_environment();
+        UnsetEnvironment "as" Const = u.exec().unset_environment();
+        UMask "u" Const = u.exec().umask().0;
+        LimitCPU "t" Const [live] = limit(u, u.exec().limit_cpu(), "LimitCPU", false);
+        LimitCPUSoft "t" Const [live] = limit(u, u.exec().limit_cpu(), "LimitCPU", true);
+        LimitFSIZE "t" Const [live] = limit(u, u.exec().limit_fsize(), "LimitFSIZE", false);
+        LimitFSIZESoft "t" Const [live] = limit(u, u.exec().limit_fsize(), "LimitFSIZE", true);
+        LimitDATA "t" Const [live] = limit(u, u.exec().limit_data(), "LimitDATA", false);
+        LimitDATASoft "t" Const [live] = limit(u, u.exec().limit_data(), "LimitDATA", true);
+        LimitSTACK "t" Const [live] = limit(u, u.exec().limit_stack(), "LimitSTACK", false);
+        LimitSTACKSoft "t" Const [live] = limit(u, u.exec().limit_stack(), "LimitSTACK", true);
+        LimitCORE "t" Const [live] = limit(u, u.exec().limit_core(), "LimitCORE", false);
+        LimitCORESoft "t" Const [live] = limit(u, u.exec().limit_core(), "LimitCORE", true);
+        LimitRSS "t" Const [live] = limit(u, u.exec().limit_rss(), "LimitRSS", false);
+        LimitRSSSoft "t" Const [live] = limit(u, u.exec().limit_rss(), "LimitRSS", true);
+        LimitNOFILE "t" Const [live] = limit(u, u.exec().limit_nofile(), "LimitNOFILE", false);
+        LimitNOFILESoft "t" Const [live] = limit(u, u.exec().limit_nofile(), "LimitNOFILE", true);
+        LimitAS "t" Const [live] = limit(u, u.exec().limit_as(), "LimitAS", false);
+        LimitASSoft "t" Const [live] = limit(u, u.exec().limit_as(), "LimitAS", true);
+        LimitNPROC "t" Const [live] = limit(u, u.exec().limit_nproc(), "LimitNPROC", false);
+        LimitNPROCSoft "t" Const [live] = limit(u, u.exec().limit_nproc(), "LimitNPROC", true);
+        LimitMEMLOCK "t" Const [live] = limit(u, u.exec().limit_memlock(), "LimitMEMLOCK", false);
+        LimitMEMLOCKSoft "t" Const [live] = limit(u, u.exec().limit_memlock(), "LimitMEMLOCK", true);
+        LimitLOCKS "t" Const [live] = limit(u, u.exec().limit_locks(), "LimitLOCKS", false);
+        LimitLOCKSSoft "t" Const [live] = limit(u, u.exec().limit_locks(), "LimitLOCKS", true);
+        LimitSIGPENDING "t" Const [live] = limit(u, u.exec().limit_sigpending(), "LimitSIGPENDING", false);
+        LimitSIGPENDINGSoft "t" Const [live] = limit(u, u.exec().limit_sigpending(), "LimitSIGPENDING", true);
+        LimitMSGQUEUE "t" Const [live] = limit(u, u.exec().limit_msgqueue(), "LimitMSGQUEUE", false);
+        LimitMSGQUEUESoft "t" Const [live] = limit(u, u.exec().limit_msgqueue(), "LimitMSGQUEUE", true);
+        LimitNICE "t" Const [live] = limit(u, u.exec().limit_nice(), "LimitNICE", false);
+        LimitNICESoft "t" Const [live] = limit(u, u.exec().limit_nice(), "LimitNICE", true);
+        LimitRTPRIO "t" Const [live] = limit(u, u.exec().limit_rtprio(), "LimitRTPRIO", false);
+        LimitRTPRIOSoft "t" Const [live] = limit(u, u.exec().limit_rtprio(), "LimitRTPRIO", true);
+        LimitRTTIME "t" Const [live] = limit(u, u.exec().limit_rttime(), "LimitRTTIME", false);
+        LimitRTTIMESoft "t" Const [live] = limit(u, u.exec().limit_rttime(), "LimitRTTIME", true);
         WorkingDirectory "s" Const = working_directory(u);
-        RootDirectory "s" Const = u.exec().root_directory;
-        RootImage "s" Const = u.exec().root_image;
+        RootDirectory "s" Const = u.exec().root_directory();
+        RootImage "s" Const = u.exec().root_image();
         RootImageOptions "a(ss)" Const = Empty;
         RootHash "ay" Const = Empty;
         RootHashPath "s" Const = "";
         RootHashSignature "ay" Const = Empty;
         RootHashSignaturePath "s" Const = "";
-        RootVerity "s" Const = u.exec().root_verity;
-        RootEphemeral "b" Const = u.exec().root_ephemeral;
-        ExtensionDirectories "as" Const = u.exec().extension_directories;
+        RootVerity "s" Const = u.exec().root_verity();
+        RootEphemeral "b" Const = u.exec().root_ephemeral();
+        ExtensionDirectories "as" Const = u.exec().extension_directories();
         ExtensionImages "a(sba(ss))" Const = Empty;
         MountImages "a(ssba(ss))" Const = Empty;
-        OOMScoreAdjust "i" Const = or(&u.exec().oom_score_adjust, 0);
+        OOMScoreAdjust "i" Const = or(&u.exec().oom_score_adjust(), 0);
         CoredumpFilter "t" Const = 0x33_u64;
-        Nice "i" Const = or(&u.exec().nice, 0);
-        IOSchedulingClass "i" Const = io_class(u.exec().io_scheduling_class);
-        IOSchedulingPriority "i" Const = or(&u.exec().io_scheduling_priority, 4);
-        CPUSchedulingPolicy "i" Const = cpu_policy(u.exec().cpu_scheduling_policy);
-        CPUSchedulingPriority "i" Const = or(&u.exec().cpu_scheduling_priority, 0);
-        CPUAffinity "ay" Const = Mask(u.exec().cpu_affinity.as_slice());
-        CPUAffinityFromNUMA "b" Const = u.exec().cpu_affinity.as_deref() == Some("numa");
+        Nice "i" Const = or(&u.exec().nice(), 0);
+        IOSchedulingClass "i" Const = io_class(u.exec().io_scheduling_class());
+        IOSchedulingPriority "i" Const = or(&u.exec().io_scheduling_priority(), 4);
+        CPUSchedulingPolicy "i" Const = cpu_policy(u.exec().cpu_scheduling_policy());
+        CPUSchedulingPriority "i" Const = or(&u.exec().cpu_scheduling_priority(), 0);
+        CPUAffinity "ay" Const = Mask(u.exec().cpu_affinity().as_slice());
+        CPUAffinityFromNUMA "b" Const = u.exec().cpu_affinity().as_deref() == Some("numa");
         NUMAPolicy "i" Const = numa_policy(u);
-        NUMAMask "ay" Const = Mask(&u.exec().numa_mask);
+        NUMAMask "ay" Const = Mask(u.exec().numa_mask());
         TimerSlackNSec "t" Const = 50_000_u64;
-        CPUSchedulingResetOnFork "b" Const = u.exec().cpu_scheduling_reset_on_fork;
-        NonBlocking "b" Const = u.service().non_blocking;
-        StandardInput "s" Const = u.exec().standard_input.to_string();
+        CPUSchedulingResetOnFork "b" Const = u.exec().cpu_scheduling_reset_on_fork();
+        NonBlocking "b" Const = u.service().non_blocking();
+        StandardInput "s" Const = u.exec().standard_input().to_string();
         StandardInputFileDescriptorName "s" Const = input_name(u);
         StandardInputData "ay" Const = standard_input_data(u).as_slice();
         StandardOutput "s" Const = standard_output(u);
-        StandardOutputFileDescriptorName "s" Const = output_name(&u.exec().standard_output);
-        StandardError "s" Const = u.exec().standard_error.to_string();
-        StandardErrorFileDescriptorName "s" Const = output_name(&u.exec().standard_error);
-        TTYPath "s" Const = u.exec().tty_path;
-        TTYReset "b" Const = u.exec().tty_reset;
-        TTYVHangup "b" Const = u.exec().tty_vhangup;
-        TTYVTDisallocate "b" Const = u.exec().tty_vt_disallocate;
-        TTYRows "q" Const = or(&u.exec().tty_rows, 0xffff);
-        TTYColumns "q" Const = or(&u.exec().tty_columns, 0xffff);
+        StandardOutputFileDescriptorName "s" Const = output_name(u.exec().standard_output());
+        StandardError "s" Const = u.exec().standard_error().to_string();
+        StandardErrorFileDescriptorName "s" Const = output_name(u.exec().standard_error());
+        TTYPath "s" Const = u.exec().tty_path();
+        TTYReset "b" Const = u.exec().tty_reset();
+        TTYVHangup "b" Const = u.exec().tty_vhangup();
+        TTYVTDisallocate "b" Const = u.exec().tty_vt_disallocate();
+        TTYRows "q" Const = or(&u.exec().tty_rows(), 0xffff);
+        TTYColumns "q" Const = or(&u.exec().tty_columns(), 0xffff);
         SyslogPriority "i" Const = (facility(u) << 3) | level(u);
-        SyslogIdentifier "s" Const = u.exec().syslog_identifier;
-        SyslogLevelPrefix "b" Const = u.exec().syslog_level_prefix;
+        SyslogIdentifier "s" Const = u.exec().syslog_identifier();
+        SyslogLevelPrefix "b" Const = u.exec().syslog_level_prefix();
         SyslogLevel "i" Const = level(u);
         SyslogFacility "i" Const = facility(u);
-        LogLevelMax "i" Const = u.exec().log_level_max.map_or(-1, number_of_level);
-        LogRateLimitIntervalUSec "t" Const = or(&u.exec().log_rate_limit_interval_sec, 0);
-        LogRateLimitBurst "u" Const = or(&u.exec().log_rate_limit_burst, 0);
-        LogExtraFields "aay" Const = Each(&u.exec().log_extra_fields, |text: &String, out: &mut Out<'_>| text.as_bytes().emit("ay", out));
-        LogFilterPatterns "a(bs)" Const = Each(strs(&u.exec().log_filter_patterns.0), log_pattern);
-        LogNamespace "s" Const = u.exec().log_namespace;
+        LogLevelMax "i" Const = u.exec().log_level_max().map_or(-1, number_of_level);
+        LogRateLimitIntervalUSec "t" Const = or(&u.exec().log_rate_limit_interval_sec(), 0);
+        LogRateLimitBurst "u" Const = or(&u.exec().log_rate_limit_burst(), 0);
+        LogExtraFields "aay" Const = Each(u.exec().log_extra_fields(), |text: &String, out: &mut Out<'_>| text.as_bytes().emit("ay", out));
+        LogFilterPatterns "a(bs)" Const = Each(strs(&u.exec().log_filter_patterns().0), log_pattern);
+        LogNamespace "s" Const = u.exec().log_namespace();
         SecureBits "i" Const = secure_bits(u);
-        CapabilityBoundingSet "t" Const = u.exec().capability_bounding_set.map_or(u64::MAX, |set| set.0);
-        AmbientCapabilities "t" Const = u.exec().ambient_capabilities.0;
-        User "s" Const = u.exec().user;
-        Group "s" Const = u.exec().group;
-        DynamicUser "b" Const = u.exec().dynamic_user;
-        SetLoginEnvironment "b" Const = u.exec().set_login_environment.unwrap_or_else(|| u.exec().user.is_some());
-        RemoveIPC "b" Const = u.exec().remove_ipc;
-        SetCredential "a(say)" Const = Each(strs(&u.exec().set_credential.0), inline_credential);
-        SetCredentialEncrypted "a(say)" Const = Each(strs(&u.exec().set_credential_encrypted.0), inline_credential);
-        LoadCredential "a(ss)" Const = Each(strs(&u.exec().load_credential.0), credential);
-        LoadCredentialEncrypted "a(ss)" Const = Each(strs(&u.exec().load_credential_encrypted.0), credential);
-        ImportCredential "as" Const = u.exec().import_credential.0;
+        CapabilityBoundingSet "t" Const = u.exec().capability_bounding_set().map_or(u64::MAX, |set| set.0);
+        AmbientCapabilities "t" Const = u.exec().ambient_capabilities().0;
+        User "s" Const = u.exec().user();
+        Group "s" Const = u.exec().group();
+        DynamicUser "b" Const = u.exec().dynamic_user();
+        SetLoginEnvironment "b" Const = u.exec().set_login_environment().unwrap_or_else(|| u.exec().user().is_some());
+        RemoveIPC "b" Const = u.exec().remove_ipc();
+        SetCredential "a(say)" Const = Each(strs(&u.exec().set_credential().0), inline_credential);
+        SetCredentialEncrypted "a(say)" Const = Each(strs(&u.exec().set_credential_encrypted().0), inline_credential);
+        LoadCredential "a(ss)" Const = Each(strs(&u.exec().load_credential().0), credential);
+        LoadCredentialEncrypted "a(ss)" Const = Each(strs(&u.exec().load_credential_encrypted().0), credential);
+        ImportCredential "as" Const = u.exec().import_credential().0;
         ImportCredentialEx "a(ss)" Const = Empty;
-        SupplementaryGroups "as" Const = u.exec().supplementary_groups;
-        PAMName "s" Const = u.exec().pam_name;
-        ReadWritePaths "as" Const = u.exec().read_write_paths;
-        ReadOnlyPaths "as" Const = u.exec().read_only_paths;
-        InaccessiblePaths "as" Const = u.exec().inaccessible_paths;
-        ExecPaths "as" Const = u.exec().exec_paths;
-        NoExecPaths "as" Const = u.exec().no_exec_paths;
+        SupplementaryGroups "as" Const = u.exec().supplementary_groups();
+        PAMName "s" Const = u.exec().pam_name();
+        ReadWritePaths "as" Const = u.exec().read_write_paths();
+        ReadOnlyPaths "as" Const = u.exec().read_only_paths();
+        InaccessiblePaths "as" Const = u.exec().inaccessible_paths();
+        ExecPaths "as" Const = u.exec().exec_paths();
+        NoExecPaths "as" Const = u.exec().no_exec_paths();
         ExecSearchPath "as" Const = search_path(u);
         MountFlags "t" Const = mount_flags(u);
         PrivateTmp "b" Const = u.exec().private_tmp_is_set();
-        PrivateTmpEx "s" Const = u.exec().private_tmp.as_str();
-        PrivateDevices "b" Const = u.exec().private_devices;
-        ProtectClock "b" Const = u.exec().protect_clock;
-        ProtectKernelTunables "b" Const = u.exec().protect_kernel_tunables;
-        ProtectKernelModules "b" Const = u.exec().protect_kernel_modules;
-        ProtectKernelLogs "b" Const = u.exec().protect_kernel_logs;
-        ProtectControlGroups "b" Const = u.exec().protect_control_groups != ProtectControlGroups::No;
-        ProtectControlGroupsEx "s" Const = u.exec().protect_control_groups.as_str();
-        PrivateNetwork "b" Const = u.exec().private_network;
+        PrivateTmpEx "s" Const = u.exec().private_tmp().as_str();
+        PrivateDevices "b" Const = u.exec().private_devices();
+        ProtectClock "b" Const = u.exec().protect_clock();
+        ProtectKernelTunables "b" Const = u.exec().protect_kernel_tunables();
+        ProtectKernelModules "b" Const = u.exec().protect_kernel_modules();
+        ProtectKernelLogs "b" Const = u.exec().protect_kernel_logs();
+        ProtectControlGroups "b" Const = u.exec().protect_control_groups() != ProtectControlGroups::No;
+        ProtectControlGroupsEx "s" Const = u.exec().protect_control_groups().as_str();
+        PrivateNetwork "b" Const = u.exec().private_network();
         PrivateUsers "b" Const = private_users(u) != "no";
         PrivateUsersEx "s" Const = private_users(u);
-        PrivateMounts "b" Const = u.exec().private_mounts.unwrap_or(false);
-        PrivateIPC "b" Const = u.exec().private_ipc;
-        PrivatePIDs "s" Const = yes_no(u.exec().private_pids);
-        ProtectHome "s" Const = u.exec().protect_home.as_str();
-        ProtectSystem "s" Const = u.exec().protect_system.as_str();
+        PrivateMounts "b" Const = u.exec().private_mounts().unwrap_or(false);
+        PrivateIPC "b" Const = u.exec().private_ipc();
+        PrivatePIDs "s" Const = yes_no(u.exec().private_pids());
+        ProtectHome "s" Const = u.exec().protect_home().as_str();
+        ProtectSystem "s" Const = u.exec().protect_system().as_str();
         SameProcessGroup "b" Const = u.unit.name.kind() == muster_unit::UnitKind::Mount;
-        UtmpIdentifier "s" Const = u.exec().utmp_identifier;
-        UtmpMode "s" Const = u.exec().utmp_mode.as_str();
-        SELinuxContext "(bs)" Const = Optional(u.exec().selinux_context.as_deref());
-        AppArmorProfile "(bs)" Const = Optional(u.exec().app_armor_profile.as_deref());
-        SmackProcessLabel "(bs)" Const = Optional(u.exec().smack_process_label.as_deref());
-        IgnoreSIGPIPE "b" Const = u.exec().ignore_sigpipe;
-        NoNewPrivileges "b" Const = u.exec().no_new_privileges;
-        SystemCallFilter "(bas)" Const = Listed(u.exec().system_call_filter.0.clone());
-        SystemCallArchitectures "as" Const = u.exec().system_call_architectures;
+        UtmpIdentifier "s" Const = u.exec().utmp_identifier();
+        UtmpMode "s" Const = u.exec().utmp_mode().as_str();
+        SELinuxContext "(bs)" Const = Optional(u.exec().selinux_context().as_deref());
+        AppArmorProfile "(bs)" Const = Optional(u.exec().app_armor_profile().as_deref());
+        SmackProcessLabel "(bs)" Const = Optional(u.exec().smack_process_label().as_deref());
+        IgnoreSIGPIPE "b" Const = u.exec().ignore_sigpipe();
+        NoNewPrivileges "b" Const = u.exec().no_new_privileges();
+        SystemCallFilter "(bas)" Const = Listed(u.exec().system_call_filter().0.clone());
+        SystemCallArchitectures "as" Const = u.exec().system_call_architectures();
         SystemCallErrorNumber "i" Const = 0x7fff_fffe_i32;
-        SystemCallLog "(bas)" Const = Listed(u.exec().system_call_log.clone());
-        Personality "s" Const = u.exec().personality;
-        LockPersonality "b" Const = u.exec().lock_personality;
-        RestrictAddressFamilies "(bas)" Const = Listed(u.exec().restrict_address_families.iter().cloned().collect());
-        RuntimeDirectorySymlink "a(sst)" Const = Each(links(&u.exec().runtime_directory), link);
-        RuntimeDirectoryPreserve "s" Const = u.exec().runtime_directory_preserve.as_str();
-        RuntimeDirectoryMode "u" Const = u.exec().runtime_directory_mode.0;
-        RuntimeDirectory "as" Const = paths(&u.exec().runtime_directory);
-        StateDirectorySymlink "a(sst)" Const = Each(links(&u.exec().state_directory), link);
-        StateDirectoryMode "u" Const = u.exec().state_directory_mode.0;
-        StateDirectory "as" Const = paths(&u.exec().state_directory);
-        CacheDirectorySymlink "a(sst)" Const = Each(links(&u.exec().cache_directory), link);
-        CacheDirectoryMode "u" Const = u.exec().cache_directory_mode.0;
-        CacheDirectory "as" Const = paths(&u.exec().cache_directory);
-        LogsDirectorySymlink "a(sst)" Const = Each(links(&u.exec().logs_directory), link);
-        LogsDirectoryMode "u" Const = u.exec().logs_directory_mode.0;
-        LogsDirectory "as" Const = paths(&u.exec().logs_directory);
-        ConfigurationDirectoryMode "u" Const = u.exec().configuration_directory_mode.0;
-        ConfigurationDirectory "as" Const = paths(&u.exec().configuration_directory);
-        TimeoutCleanUSec "t" Const = or(&u.exec().timeout_clean_sec, UNSET);
-        MemoryDenyWriteExecute "b" Const = u.exec().memory_deny_write_execute;
-        RestrictRealtime "b" Const = u.exec().restrict_realtime;
-        RestrictSUIDSGID "b" Const = u.exec().restrict_suid_sgid;
+        SystemCallLog "(bas)" Const = Listed(u.exec().system_call_log().clone());
+        Personality "s" Const = u.exec().personality();
+        LockPersonality "b" Const = u.exec().lock_personality();
+        RestrictAddressFamilies "(bas)" Const = Listed(u.exec().restrict_address_families().iter().cloned().collect());
+        RuntimeDirectorySymlink "a(sst)" Const = Each(links(u.exec().runtime_directory()), link);
+        RuntimeDirectoryPreserve "s" Const = u.exec().runtime_directory_preserve().as_str();
+        RuntimeDirectoryMode "u" Const = u.exec().runtime_directory_mode().0;
+        RuntimeDirectory "as" Const = paths(u.exec().runtime_directory());
+        StateDirectorySymlink "a(sst)" Const = Each(links(u.exec().state_directory()), link);
+        StateDirectoryMode "u" Const = u.exec().state_directory_mode().0;
+        StateDirectory "as" Const = paths(u.exec().state_directory());
+        CacheDirectorySymlink "a(sst)" Const = Each(links(u.exec().cache_directory()), link);
+        CacheDirectoryMode "u" Const = u.exec().cache_directory_mode().0;
+        CacheDirectory "as" Const = paths(u.exec().cache_directory());
+        LogsDirectorySymlink "a(sst)" Const = Each(links(u.exec().logs_directory()), link);
+        LogsDirectoryMode "u" Const = u.exec().logs_directory_mode().0;
+        LogsDirectory "as" Const = paths(u.exec().logs_directory());
+        ConfigurationDirectoryMode "u" Const = u.exec().configuration_directory_mode().0;
+        ConfigurationDirectory "as" Const = paths(u.exec().configuration_directory());
+        TimeoutCleanUSec "t" Const = or(&u.exec().timeout_clean_sec(), UNSET);
+        MemoryDenyWriteExecute "b" Const = u.exec().memory_deny_write_execute();
+        RestrictRealtime "b" Const = u.exec().restrict_realtime();
+        RestrictSUIDSGID "b" Const = u.exec().restrict_suid_sgid();
         RestrictNamespaces "t" Const = namespaces(u);
-        RestrictFileSystems "(bas)" Const = Listed(u.exec().restrict_file_systems.clone());
-        BindPaths "a(ssbt)" Const = Each(strs(&u.exec().bind_paths), bind);
-        BindReadOnlyPaths "a(ssbt)" Const = Each(strs(&u.exec().bind_read_only_paths), bind);
-        TemporaryFileSystem "a(ss)" Const = Each(strs(&u.exec().temporary_file_system), temporary);
-        MountAPIVFS "b" Const = u.exec().mount_api_vfs.unwrap_or_else(|| u.exec().root_directory.is_some());
-        BindLogSockets "b" Const = u.exec().bind_log_sockets.unwrap_or(false);
-        KeyringMode "s" Const = u.exec().keyring_mode.as_str();
-        ProtectProc "s" Const = u.exec().protect_proc.as_str();
-        ProcSubset "s" Const = u.exec().proc_subset.as_str();
-        ProtectHostname "b" Const = u.exec().protect_hostname.as_deref().and_then(muster_unit::parse_bool).unwrap_or_else(|| u.exec().protect_hostname.is_some());
-        MemoryKSM "b" Const = u.exec().memory_ksm.unwrap_or(false);
-        NetworkNamespacePath "s" Const = u.exec().network_namespace_path;
-        IPCNamespacePath "s" Const = u.exec().ipc_namespace_path;
-        RootImagePolicy "s" Const = word(&u.exec().root_image_policy, IMAGE_POLICY);
-        MountImagePolicy "s" Const = word(&u.exec().mount_image_policy, IMAGE_POLICY);
-        ExtensionImagePolicy "s" Const = word(&u.exec().extension_image_policy, IMAGE_POLICY);
+        RestrictFileSystems "(bas)" Const = Listed(u.exec().restrict_file_systems().clone());
+        BindPaths "a(ssbt)" Const = Each(strs(u.exec().bind_paths()), bind);
+        BindReadOnlyPaths "a(ssbt)" Const = Each(strs(u.exec().bind_read_only_paths()), bind);
+        TemporaryFileSystem "a(ss)" Const = Each(strs(u.exec().temporary_file_system()), temporary);
+        MountAPIVFS "b" Const = u.exec().mount_api_vfs().unwrap_or_else(|| u.exec().root_directory().is_some());
+        BindLogSockets "b" Const = u.exec().bind_log_sockets().unwrap_or(false);
+        KeyringMode "s" Const = u.exec().keyring_mode().as_str();
+        ProtectProc "s" Const = u.exec().protect_proc().as_str();
+        ProcSubset "s" Const = u.exec().proc_subset().as_str();
+        ProtectHostname "b" Const = u.exec().protect_hostname().as_deref().and_then(muster_unit::parse_bool).unwrap_or_else(|| u.exec().protect_hostname().is_some());
+        MemoryKSM "b" Const = u.exec().memory_ksm().unwrap_or(false);
+        NetworkNamespacePath "s" Const = u.exec().network_namespace_path();
+        IPCNamespacePath "s" Const = u.exec().ipc_namespace_path();
+        RootImagePolicy "s" Const = word(&u.exec().root_image_policy(), IMAGE_POLICY);
+        MountImagePolicy "s" Const = word(&u.exec().mount_image_policy(), IMAGE_POLICY);
+        ExtensionImagePolicy "s" Const = word(&u.exec().extension_image_policy(), IMAGE_POLICY);
     }
 }
 
 properties! {
     /// Of types whose processes are killed.
     KILL: Unit(u) {
-        KillMode "s" Const = u.kill().kill_mode.as_str();
-        KillSignal "i" Const = u.kill().kill_signal.0;
-        RestartKillSignal "i" Const = u.kill().restart_kill_signal.unwrap_or(u.kill().kill_signal).0;
-        FinalKillSignal "i" Const = u.kill().final_kill_signal.0;
-        SendSIGKILL "b" Const = u.kill().send_sigkill;
-        SendSIGHUP "b" Const = u.kill().send_sighup;
-        WatchdogSignal "i" Const = u.kill().watchdog_signal.0;
+        KillMode "s" Const = u.kill().kill_mode().as_str();
+        KillSignal "i" Const = u.kill().kill_signal().0;
+        RestartKillSignal "i" Const = u.kill().restart_kill_signal().unwrap_or(u.kill().kill_signal()).0;
+        FinalKillSignal "i" Const = u.kill().final_kill_signal().0;
+        SendSIGKILL "b" Const = u.kill().send_sigkill();
+        SendSIGHUP "b" Const = u.kill().send_sighup();
+        WatchdogSignal "i" Const = u.kill().watchdog_signal().0;
     }
 }

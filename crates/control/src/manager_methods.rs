@@ -128,7 +128,7 @@ fn refuse_manual(unit: &Unit, kind: JobType) -> Result<(), Refusal> {
     let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
     let starts =
         matches!(kind, JobType::Start | JobType::Restart | JobType::TryRestart | JobType::ReloadOrStart);
-    if (starts && section.refuse_manual_start) || (stops && section.refuse_manual_stop) {
+    if (starts && section.refuse_manual_start()) || (stops && section.refuse_manual_stop()) {
         return Err(Refusal::only_by_dependency(&unit.name, "start/stop"));
     }
     Ok(())

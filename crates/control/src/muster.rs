@@ -65,8 +65,8 @@ properties! {
 properties! {
     /// Of every socket.
     SOCKET: Unit(u) {
-        TriggerLimitAction "s" Const = u.socket().trigger_limit_action.as_str();
-        ListenErrorAction "s" Const = u.socket().listen_error_action.as_str();
+        TriggerLimitAction "s" Const = u.socket().trigger_limit_action().as_str();
+        ListenErrorAction "s" Const = u.socket().listen_error_action().as_str();
         Failures "t" Never = u.socket_state().failures;
         Pauses "t" Never = u.socket_state().pauses;
         PausedUntilUSec "t" Never = u.socket_state().paused_until_usec;

@@ -19,11 +19,11 @@ fn mounted<'a>(u: &UnitView<'a>) -> Option<&'a MountPoint> {
 fn monotonic(u: &UnitView<'_>) -> Vec<(&'static str, u64)> {
     let timer = u.timer();
     let bases = [
-        ("OnActiveUSec", &timer.on_active_sec),
-        ("OnBootUSec", &timer.on_boot_sec),
-        ("OnStartupUSec", &timer.on_startup_sec),
-        ("OnUnitActiveUSec", &timer.on_unit_active_sec),
-        ("OnUnitInactiveUSec", &timer.on_unit_inactive_sec),
+        ("OnActiveUSec", timer.on_active_sec()),
+        ("OnBootUSec", timer.on_boot_sec()),
+        ("OnStartupUSec", timer.on_startup_sec()),
+        ("OnUnitActiveUSec", timer.on_unit_active_sec()),
+        ("OnUnitInactiveUSec", timer.on_unit_inactive_sec()),
     ];
     let spans = |(word, lines): (&'static str, &'_ muster_unit::setting::Lines)| {
         let span = |line: &String| Timespan::parse(line, 1_000_000).ok().map(|span| (word, span.0));
@@ -51,11 +51,11 @@ fn calendar_timer(text: &str, out: &mut Out<'_>) {
 fn path_specs(u: &UnitView<'_>) -> Vec<(&'static str, String)> {
     let path = u.path();
     let kinds = [
-        ("PathExists", &path.path_exists),
-        ("PathExistsGlob", &path.path_exists_glob),
-        ("PathChanged", &path.path_changed),
-        ("PathModified", &path.path_modified),
-        ("DirectoryNotEmpty", &path.directory_not_empty),
+        ("PathExists", &path.path_exists()),
+        ("PathExistsGlob", &path.path_exists_glob()),
+        ("PathChanged", &path.path_changed()),
+        ("PathModified", &path.path_modified()),
+        ("DirectoryNotEmpty", &path.directory_not_empty()),
     ];
     kinds.into_iter().flat_map(|(word, list)| list.iter().map(move |path| (word, path.clone()))).collect()
 }
@@ -70,17 +70,17 @@ fn spec((word, path): (&'static str, String), out: &mut Out<'_>) {
 properties! {
     /// Of mounts alone.
     MOUNT: Unit(u) {
-        Where "s" Const = mounted(u).map_or_else(|| u.mount().where_.clone().unwrap_or_default(), |mount| mount.place.clone());
-        What "s" Change = mounted(u).map_or_else(|| u.mount().what.clone().unwrap_or_default(), |mount| mount.what.clone());
-        Options "s" Change = mounted(u).map_or_else(|| u.mount().options.clone().unwrap_or_default(), |mount| mount.options.clone());
-        Type "s" Change = mounted(u).map_or_else(|| u.mount().type_.clone().unwrap_or_default(), |mount| mount.fs_type.clone());
-        TimeoutUSec "t" Const = or(&u.mount().timeout_sec, i128::from(u.manager.state().facts.default_timeout_start_usec));
+        Where "s" Const = mounted(u).map_or_else(|| u.mount().where_().clone().unwrap_or_default(), |mount| mount.place.clone());
+        What "s" Change = mounted(u).map_or_else(|| u.mount().what().clone().unwrap_or_default(), |mount| mount.what.clone());
+        Options "s" Change = mounted(u).map_or_else(|| u.mount().options().clone().unwrap_or_default(), |mount| mount.options.clone());
+        Type "s" Change = mounted(u).map_or_else(|| u.mount().type_().clone().unwrap_or_default(), |mount| mount.fs_type.clone());
+        TimeoutUSec "t" Const = or(&u.mount().timeout_sec(), i128::from(u.manager.state().facts.default_timeout_start_usec));
         ControlPID "u" Change = crate::command::pid(&u.mount_state().control);
-        DirectoryMode "u" Const = u.mount().directory_mode.0;
-        SloppyOptions "b" Const = u.mount().sloppy_options;
-        LazyUnmount "b" Const = u.mount().lazy_unmount;
-        ForceUnmount "b" Const = u.mount().force_unmount;
-        ReadWriteOnly "b" Const = u.mount().read_write_only;
+        DirectoryMode "u" Const = u.mount().directory_mode().0;
+        SloppyOptions "b" Const = u.mount().sloppy_options();
+        LazyUnmount "b" Const = u.mount().lazy_unmount();
+        ForceUnmount "b" Const = u.mount().force_unmount();
+        ReadWriteOnly "b" Const = u.mount().read_write_only();
         Result "s" Change = u.unit.kind.state().result();
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
@@ -93,10 +93,10 @@ properties! {
 properties! {
     /// Of swaps alone.
     SWAP: Unit(u) {
-        What "s" Change = u.swap().what;
-        Priority "i" Change = or(&u.swap().priority, -1);
-        Options "s" Change = u.swap().options;
-        TimeoutUSec "t" Const = or(&u.swap().timeout_sec, i128::from(u.manager.state().facts.default_timeout_start_usec));
+        What "s" Change = u.swap().what();
+        Priority "i" Change = or(&u.swap().priority(), -1);
+        Options "s" Change = u.swap().options();
+        TimeoutUSec "t" Const = or(&u.swap().timeout_sec(), i128::from(u.manager.state().facts.default_timeout_start_usec));
         ControlPID "u" Change = 0_u32;
         Result "s" Change = u.unit.kind.state().result();
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
@@ -111,21 +111,21 @@ properties! {
     TIMER: Unit(u) {
         Unit "s" Const = u.triggered();
         TimersMonotonic "a(stt)" Invalidates = Each(monotonic(u), monotonic_timer);
-        TimersCalendar "a(sst)" Invalidates = Each(strs(&u.timer().on_calendar.0), calendar_timer);
-        OnClockChange "b" Const = u.timer().on_clock_change;
-        OnTimezoneChange "b" Const = u.timer().on_timezone_change;
+        TimersCalendar "a(sst)" Invalidates = Each(strs(&u.timer().on_calendar().0), calendar_timer);
+        OnClockChange "b" Const = u.timer().on_clock_change();
+        OnTimezoneChange "b" Const = u.timer().on_timezone_change();
         NextElapseUSecRealtime "t" Change = UNSET;
         NextElapseUSecMonotonic "t" Change = UNSET;
         LastTriggerUSec "t" Change = 0_u64;
         LastTriggerUSecMonotonic "t" Change = 0_u64;
         Result "s" Change = u.unit.kind.state().result();
-        AccuracyUSec "t" Const = or(&u.timer().accuracy_sec, 60_000_000);
-        RandomizedDelayUSec "t" Const = or(&u.timer().randomized_delay_sec, 0);
-        FixedRandomDelay "b" Const = u.timer().fixed_random_delay;
-        Persistent "b" Const = u.timer().persistent;
-        WakeSystem "b" Const = u.timer().wake_system;
-        RemainAfterElapse "b" Const = u.timer().remain_after_elapse;
-        DeferReactivation "b" Const = u.timer().defer_reactivation;
+        AccuracyUSec "t" Const = or(&u.timer().accuracy_sec(), 60_000_000);
+        RandomizedDelayUSec "t" Const = or(&u.timer().randomized_delay_sec(), 0);
+        FixedRandomDelay "b" Const = u.timer().fixed_random_delay();
+        Persistent "b" Const = u.timer().persistent();
+        WakeSystem "b" Const = u.timer().wake_system();
+        RemainAfterElapse "b" Const = u.timer().remain_after_elapse();
+        DeferReactivation "b" Const = u.timer().defer_reactivation();
     }
 }
 
@@ -134,22 +134,22 @@ properties! {
     PATH: Unit(u) {
         Unit "s" Const = u.triggered();
         Paths "a(ss)" Const = Each(path_specs(u), spec);
-        MakeDirectory "b" Const = u.path().make_directory;
-        DirectoryMode "u" Const = u.path().directory_mode.0;
+        MakeDirectory "b" Const = u.path().make_directory();
+        DirectoryMode "u" Const = u.path().directory_mode().0;
         Result "s" Change = u.unit.kind.state().result();
-        TriggerLimitIntervalUSec "t" Const = or(&u.path().trigger_limit_interval_sec, 2_000_000);
-        TriggerLimitBurst "u" Const = or(&u.path().trigger_limit_burst, 200);
+        TriggerLimitIntervalUSec "t" Const = or(&u.path().trigger_limit_interval_sec(), 2_000_000);
+        TriggerLimitBurst "u" Const = or(&u.path().trigger_limit_burst(), 200);
     }
 }
 
 properties! {
     /// Of automounts.
     AUTOMOUNT: Unit(u) {
-        Where "s" Const = u.automount().where_;
-        ExtraOptions "s" Const = u.automount().extra_options;
-        DirectoryMode "u" Const = u.automount().directory_mode.0;
+        Where "s" Const = u.automount().where_();
+        ExtraOptions "s" Const = u.automount().extra_options();
+        DirectoryMode "u" Const = u.automount().directory_mode().0;
         Result "s" Change = u.unit.kind.state().result();
-        TimeoutIdleUSec "t" Const = or(&u.automount().timeout_idle_sec, 0);
+        TimeoutIdleUSec "t" Const = or(&u.automount().timeout_idle_sec(), 0);
     }
 }
 
@@ -164,10 +164,10 @@ properties! {
     /// Of scopes alone.
     SCOPE: Unit(u) {
         Controller "s" Change = u.scope_state().controller;
-        TimeoutStopUSec "t" Const = or(&u.scope().timeout_stop_sec, i128::from(u.manager.state().facts.default_timeout_stop_usec));
+        TimeoutStopUSec "t" Const = or(&u.scope().timeout_stop_sec(), i128::from(u.manager.state().facts.default_timeout_stop_usec));
         Result "s" Change = u.unit.kind.state().result();
-        RuntimeMaxUSec "t" Const = or(&u.scope().runtime_max_sec, UNSET);
-        RuntimeRandomizedExtraUSec "t" Const = or(&u.scope().runtime_randomized_extra_sec, 0);
-        OOMPolicy "s" Const = u.scope().oom_policy.map_or("stop", |policy| policy.as_str());
+        RuntimeMaxUSec "t" Const = or(&u.scope().runtime_max_sec(), UNSET);
+        RuntimeRandomizedExtraUSec "t" Const = or(&u.scope().runtime_randomized_extra_sec(), 0);
+        OOMPolicy "s" Const = u.scope().oom_policy().map_or("stop", |policy| policy.as_str());
     }
 }

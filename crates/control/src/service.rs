@@ -22,7 +22,7 @@ impl Emit for Statuses<'_> {
 }
 
 fn restart_usec(u: &UnitView<'_>) -> i128 {
-    or(&u.service().restart_sec, i128::from(u.manager.state().facts.default_restart_usec))
+    or(&u.service().restart_sec(), i128::from(u.manager.state().facts.default_restart_usec))
 }
 
 fn is_loaded(u: &UnitView<'_>) -> bool {
@@ -36,7 +36,7 @@ fn service_type(u: &UnitView<'_>) -> &'static str {
 
 fn oom_policy(u: &UnitView<'_>) -> &'static str {
     let default = if is_loaded(u) { "stop" } else { "" };
-    u.service().oom_policy.map_or(default, |policy| policy.as_str())
+    u.service().oom_policy().map_or(default, |policy| policy.as_str())
 }
 
 /// A oneshot service may start for as long as it likes.
@@ -45,17 +45,17 @@ fn timeout_start(u: &UnitView<'_>) -> i128 {
         ServiceType::Oneshot if is_loaded(u) => UNSET,
         _ => i128::from(u.manager.state().facts.default_timeout_start_usec),
     };
-    or(&u.service().timeout_start_sec, default)
+    or(&u.service().timeout_start_sec(), default)
 }
 
 fn timeout_stop(u: &UnitView<'_>) -> i128 {
-    or(&u.service().timeout_stop_sec, i128::from(u.manager.state().facts.default_timeout_stop_usec))
+    or(&u.service().timeout_stop_sec(), i128::from(u.manager.state().facts.default_timeout_stop_usec))
 }
 
 /// Infinite until a service without a watchdog first runs, then 0: systemd shows it so.
 fn watchdog(u: &UnitView<'_>) -> i128 {
     let begun = u.unit.inactive_exit.monotonic_usec > u.unit.inactive_enter.monotonic_usec;
-    let configured = if begun { or(&u.service().watchdog_sec, 0) } else { UNSET };
+    let configured = if begun { or(&u.service().watchdog_sec(), 0) } else { UNSET };
     or(&u.service_state().watchdog_override_usec, configured)
 }
 
@@ -63,9 +63,9 @@ fn watchdog(u: &UnitView<'_>) -> i128 {
 fn notify_access(u: &UnitView<'_>) -> &'static str {
     let service = u.service();
     let access =
-        u.service_state().notify_access_override.or(service.notify_access).unwrap_or(NotifyAccess::None);
+        u.service_state().notify_access_override.or(service.notify_access()).unwrap_or(NotifyAccess::None);
     let notifies = matches!(service.effective_type(), ServiceType::Notify | ServiceType::NotifyReload)
-        || service.watchdog_sec.is_some_and(|span| span.0 > 0);
+        || service.watchdog_sec().is_some_and(|span| span.0 > 0);
     if access == NotifyAccess::None && notifies { NotifyAccess::Main.as_str() } else { access.as_str() }
 }
 
@@ -94,37 +94,37 @@ properties! {
     /// Of services alone.
     SERVICE: Unit(u) {
         Type "s" Const = service_type(u);
-        ExitType "s" Const = u.service().exit_type.as_str();
-        Restart "s" Const = u.service().restart.as_str();
-        RestartMode "s" Const = u.service().restart_mode.as_str();
-        PIDFile "s" Const = u.service().pid_file;
+        ExitType "s" Const = u.service().exit_type().as_str();
+        Restart "s" Const = u.service().restart().as_str();
+        RestartMode "s" Const = u.service().restart_mode().as_str();
+        PIDFile "s" Const = u.service().pid_file();
         NotifyAccess "s" Change = notify_access(u);
         RestartUSec "t" Const = restart_usec(u);
-        RestartSteps "u" Const = u.service().restart_steps;
-        RestartMaxDelayUSec "t" Const = or(&u.service().restart_max_delay_sec, UNSET);
+        RestartSteps "u" Const = u.service().restart_steps();
+        RestartMaxDelayUSec "t" Const = or(&u.service().restart_max_delay_sec(), UNSET);
         RestartUSecNext "t" Never = restart_usec(u);
         TimeoutStartUSec "t" Const = timeout_start(u);
         TimeoutStopUSec "t" Const = timeout_stop(u);
-        TimeoutAbortUSec "t" Never = or(&u.service().timeout_abort_sec, timeout_stop(u));
-        TimeoutStartFailureMode "s" Const = u.service().timeout_start_failure_mode.as_str();
-        TimeoutStopFailureMode "s" Const = u.service().timeout_stop_failure_mode.as_str();
-        RuntimeMaxUSec "t" Const = or(&u.service().runtime_max_sec, UNSET);
-        RuntimeRandomizedExtraUSec "t" Const = or(&u.service().runtime_randomized_extra_sec, 0);
+        TimeoutAbortUSec "t" Never = or(&u.service().timeout_abort_sec(), timeout_stop(u));
+        TimeoutStartFailureMode "s" Const = u.service().timeout_start_failure_mode().as_str();
+        TimeoutStopFailureMode "s" Const = u.service().timeout_stop_failure_mode().as_str();
+        RuntimeMaxUSec "t" Const = or(&u.service().runtime_max_sec(), UNSET);
+        RuntimeRandomizedExtraUSec "t" Const = or(&u.service().runtime_randomized_extra_sec(), 0);
         WatchdogUSec "t" Never = watchdog(u);
         WatchdogTimestamp "t" Never = u.service_state().watchdog.realtime_usec;
         WatchdogTimestampMonotonic "t" Never = u.service_state().watchdog.monotonic_usec;
-        RootDirectoryStartOnly "b" Const = u.service().root_directory_start_only;
-        RemainAfterExit "b" Const = u.service().remain_after_exit;
-        GuessMainPID "b" Const = u.service().guess_main_pid;
-        RestartPreventExitStatus "(aiai)" Const = Statuses(&u.service().restart_prevent_exit_status);
-        RestartForceExitStatus "(aiai)" Const = Statuses(&u.service().restart_force_exit_status);
-        SuccessExitStatus "(aiai)" Const = Statuses(&u.service().success_exit_status);
+        RootDirectoryStartOnly "b" Const = u.service().root_directory_start_only();
+        RemainAfterExit "b" Const = u.service().remain_after_exit();
+        GuessMainPID "b" Const = u.service().guess_main_pid();
+        RestartPreventExitStatus "(aiai)" Const = Statuses(u.service().restart_prevent_exit_status());
+        RestartForceExitStatus "(aiai)" Const = Statuses(u.service().restart_force_exit_status());
+        SuccessExitStatus "(aiai)" Const = Statuses(u.service().success_exit_status());
         MainPID "u" Change = pid(&u.service_state().main);
         ControlPID "u" Change = pid(&u.service_state().control);
-        BusName "s" Const = u.service().bus_name;
-        FileDescriptorStoreMax "u" Const = u.service().file_descriptor_store_max;
+        BusName "s" Const = u.service().bus_name();
+        FileDescriptorStoreMax "u" Const = u.service().file_descriptor_store_max();
         NFileDescriptorStore "u" Never = u.service_state().fd_store.len();
-        FileDescriptorStorePreserve "s" Never = u.service().file_descriptor_store_preserve.as_str();
+        FileDescriptorStorePreserve "s" Never = u.service().file_descriptor_store_preserve().as_str();
         StatusText "s" Change = u.service_state().status_text;
         StatusErrno "i" Change = u.service_state().status_errno;
         StatusBusError "s" Change = u.service_state().status_bus_error;
@@ -133,15 +133,15 @@ properties! {
         ReloadResult "s" Change = u.service_state().reload_result;
         CleanResult "s" Change = "success";
         LiveMountResult "s" Change = "success";
-        USBFunctionDescriptors "s" Const = u.service().usb_function_descriptors;
-        USBFunctionStrings "s" Const = u.service().usb_function_strings;
+        USBFunctionDescriptors "s" Const = u.service().usb_function_descriptors();
+        USBFunctionStrings "s" Const = u.service().usb_function_strings();
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         NRestarts "u" Change = u.service_state().restarts;
         OOMPolicy "s" Const = oom_policy(u);
-        OpenFile "a(sst)" Const = Each(strs(&u.service().open_file.0), open_file);
+        OpenFile "a(sst)" Const = Each(strs(&u.service().open_file().0), open_file);
         ExtraFileDescriptorNames "as" Const = ();
-        ReloadSignal "i" Const = u.service().reload_signal.unwrap_or(Signal::HUP).0;
+        ReloadSignal "i" Const = u.service().reload_signal().unwrap_or(Signal::HUP).0;
         ExecMainStartTimestamp "t" Change = u.service_state().main_status.start.realtime_usec;
         ExecMainStartTimestampMonotonic "t" Change = u.service_state().main_status.start.monotonic_usec;
         ExecMainExitTimestamp "t" Change = u.service_state().main_status.exit.realtime_usec;
@@ -151,19 +151,19 @@ properties! {
         ExecMainPID "u" Change = u.service_state().main_status.pid;
         ExecMainCode "i" Change = u.service_state().main_status.code_and_status().0;
         ExecMainStatus "i" Change = u.service_state().main_status.code_and_status().1;
-        ExecCondition "a(sasbttttuii)" Invalidates = Commands::plain(&u.service().exec_condition, &u.service_state().command_status, CommandList::ExecCondition);
-        ExecConditionEx "a(sasasttttuii)" Invalidates = Commands::flagged(&u.service().exec_condition, &u.service_state().command_status, CommandList::ExecCondition);
-        ExecStartPre "a(sasbttttuii)" Invalidates = Commands::plain(&u.service().exec_start_pre, &u.service_state().command_status, CommandList::ExecStartPre);
-        ExecStartPreEx "a(sasasttttuii)" Invalidates = Commands::flagged(&u.service().exec_start_pre, &u.service_state().command_status, CommandList::ExecStartPre);
-        ExecStart "a(sasbttttuii)" Invalidates = Commands::plain(&u.service().exec_start, &u.service_state().command_status, CommandList::ExecStart);
-        ExecStartEx "a(sasasttttuii)" Invalidates = Commands::flagged(&u.service().exec_start, &u.service_state().command_status, CommandList::ExecStart);
-        ExecStartPost "a(sasbttttuii)" Invalidates = Commands::plain(&u.service().exec_start_post, &u.service_state().command_status, CommandList::ExecStartPost);
-        ExecStartPostEx "a(sasasttttuii)" Invalidates = Commands::flagged(&u.service().exec_start_post, &u.service_state().command_status, CommandList::ExecStartPost);
-        ExecReload "a(sasbttttuii)" Invalidates = Commands::plain(&u.service().exec_reload, &u.service_state().command_status, CommandList::ExecReload);
-        ExecReloadEx "a(sasasttttuii)" Invalidates = Commands::flagged(&u.service().exec_reload, &u.service_state().command_status, CommandList::ExecReload);
-        ExecStop "a(sasbttttuii)" Invalidates = Commands::plain(&u.service().exec_stop, &u.service_state().command_status, CommandList::ExecStop);
-        ExecStopEx "a(sasasttttuii)" Invalidates = Commands::flagged(&u.service().exec_stop, &u.service_state().command_status, CommandList::ExecStop);
-        ExecStopPost "a(sasbttttuii)" Invalidates = Commands::plain(&u.service().exec_stop_post, &u.service_state().command_status, CommandList::ExecStopPost);
-        ExecStopPostEx "a(sasasttttuii)" Invalidates = Commands::flagged(&u.service().exec_stop_post, &u.service_state().command_status, CommandList::ExecStopPost);
+        ExecCondition "a(sasbttttuii)" Invalidates = Commands::plain(u.service().exec_condition(), &u.service_state().command_status, CommandList::ExecCondition);
+        ExecConditionEx "a(sasasttttuii)" Invalidates = Commands::flagged(u.service().exec_condition(), &u.service_state().command_status, CommandList::ExecCondition);
+        ExecStartPre "a(sasbttttuii)" Invalidates = Commands::plain(u.service().exec_start_pre(), &u.service_state().command_status, CommandList::ExecStartPre);
+        ExecStartPreEx "a(sasasttttuii)" Invalidates = Commands::flagged(u.service().exec_start_pre(), &u.service_state().command_status, CommandList::ExecStartPre);
+        ExecStart "a(sasbttttuii)" Invalidates = Commands::plain(u.service().exec_start(), &u.service_state().command_status, CommandList::ExecStart);
+        ExecStartEx "a(sasasttttuii)" Invalidates = Commands::flagged(u.service().exec_start(), &u.service_state().command_status, CommandList::ExecStart);
+        ExecStartPost "a(sasbttttuii)" Invalidates = Commands::plain(u.service().exec_start_post(), &u.service_state().command_status, CommandList::ExecStartPost);
+        ExecStartPostEx "a(sasasttttuii)" Invalidates = Commands::flagged(u.service().exec_start_post(), &u.service_state().command_status, CommandList::ExecStartPost);
+        ExecReload "a(sasbttttuii)" Invalidates = Commands::plain(u.service().exec_reload(), &u.service_state().command_status, CommandList::ExecReload);
+        ExecReloadEx "a(sasasttttuii)" Invalidates = Commands::flagged(u.service().exec_reload(), &u.service_state().command_status, CommandList::ExecReload);
+        ExecStop "a(sasbttttuii)" Invalidates = Commands::plain(u.service().exec_stop(), &u.service_state().command_status, CommandList::ExecStop);
+        ExecStopEx "a(sasasttttuii)" Invalidates = Commands::flagged(u.service().exec_stop(), &u.service_state().command_status, CommandList::ExecStop);
+        ExecStopPost "a(sasbttttuii)" Invalidates = Commands::plain(u.service().exec_stop_post(), &u.service_state().command_status, CommandList::ExecStopPost);
+        ExecStopPostEx "a(sasasttttuii)" Invalidates = Commands::flagged(u.service().exec_stop_post(), &u.service_state().command_status, CommandList::ExecStopPost);
     }
 }

@@ -32,17 +32,17 @@ fn is_loaded(u: &UnitView<'_>) -> bool {
 
 fn can_start(u: &UnitView<'_>) -> bool {
     let by_kind = !matches!(u.unit.name.kind(), UnitKind::Device | UnitKind::Scope);
-    is_loaded(u) && by_kind && !u.unit.file.unit.refuse_manual_start
+    is_loaded(u) && by_kind && !u.unit.file.unit.refuse_manual_start()
 }
 
 fn can_stop(u: &UnitView<'_>) -> bool {
-    u.unit.name.kind() != UnitKind::Device && !u.unit.perpetual && !u.unit.file.unit.refuse_manual_stop
+    u.unit.name.kind() != UnitKind::Device && !u.unit.perpetual && !u.unit.file.unit.refuse_manual_stop()
 }
 
 fn can_reload(u: &UnitView<'_>) -> bool {
     match &u.unit.file.body {
         Body::Service(service) => {
-            !service.exec_reload.is_empty() || service.effective_type() == ServiceType::NotifyReload
+            !service.exec_reload().is_empty() || service.effective_type() == ServiceType::NotifyReload
         }
         Body::Mount(_) => true,
         _ => false,
@@ -53,13 +53,14 @@ fn can_reload(u: &UnitView<'_>) -> bool {
 fn can_clean(u: &UnitView<'_>) -> Vec<String> {
     let exec = u.exec();
     let directories = [
-        ("runtime", &exec.runtime_directory),
-        ("state", &exec.state_directory),
-        ("cache", &exec.cache_directory),
-        ("logs", &exec.logs_directory),
-        ("configuration", &exec.configuration_directory),
+        ("runtime", &exec.runtime_directory()),
+        ("state", &exec.state_directory()),
+        ("cache", &exec.cache_directory()),
+        ("logs", &exec.logs_directory()),
+        ("configuration", &exec.configuration_directory()),
     ];
-    let stores = matches!(&u.unit.file.body, Body::Service(service) if service.file_descriptor_store_max > 0);
+    let stores =
+        matches!(&u.unit.file.body, Body::Service(service) if service.file_descriptor_store_max() > 0);
     let words = directories.into_iter().filter(|(_, list)| !list.is_empty()).map(|(word, _)| word);
     words.chain(stores.then_some("fdstore")).map(str::to_owned).collect()
 }
@@ -81,7 +82,7 @@ fn job(u: &UnitView<'_>, out: &mut Out<'_>) {
 fn conditions(u: &UnitView<'_>, asserts: bool, out: &mut Out<'_>) {
     out.array("(sbbsi)", |out| {
         for (at, condition) in
-            u.unit.file.unit.conditions.iter().enumerate().filter(|(_, c)| c.assert == asserts)
+            u.unit.file.unit.conditions().iter().enumerate().filter(|(_, c)| c.assert == asserts)
         {
             out.structure(|out| {
                 out.str(&condition.directive());
@@ -130,7 +131,7 @@ fn file_state(u: &UnitView<'_>) -> String {
 }
 
 fn source_path(u: &UnitView<'_>) -> String {
-    u.unit.file.unit.source_path.clone().unwrap_or_default()
+    u.unit.file.unit.source_path().clone().unwrap_or_default()
 }
 
 /// `DefaultDependencies=` and jobs of devices: a device is not waited for without end.
@@ -140,13 +141,13 @@ fn job_running_timeout(u: &UnitView<'_>) -> i128 {
     } else {
         UNSET
     };
-    or(&u.unit.file.unit.job_running_timeout_sec, default)
+    or(&u.unit.file.unit.job_running_timeout_sec(), default)
 }
 
 /// Whether isolating another unit leaves this one; the default depends on the type.
 fn ignore_on_isolate(u: &UnitView<'_>) -> bool {
     let usual = || muster_manager::kind::ignores_isolate(u.unit.name.kind());
-    u.unit.file.unit.ignore_on_isolate.unwrap_or_else(usual)
+    u.unit.file.unit.ignore_on_isolate().unwrap_or_else(usual)
 }
 
 /// Writes a pair of texts.
@@ -191,9 +192,9 @@ properties! {
         StopPropagatedFrom "as" Const = Related(u, Dependency::StopPropagatedFrom);
         JoinsNamespaceOf "as" Const = Related(u, Dependency::JoinsNamespaceOf);
         SliceOf "as" Const = Related(u, Dependency::SliceOf);
-        RequiresMountsFor "as" Const = u.unit.file.unit.requires_mounts_for;
-        WantsMountsFor "as" Const = u.unit.file.unit.wants_mounts_for;
-        Documentation "as" Const = u.unit.file.unit.documentation;
+        RequiresMountsFor "as" Const = u.unit.file.unit.requires_mounts_for();
+        WantsMountsFor "as" Const = u.unit.file.unit.wants_mounts_for();
+        Documentation "as" Const = u.unit.file.unit.documentation();
         Description "s" Const = u.unit.description().into_owned();
         AccessSELinuxContext "s" Const = "";
         LoadState "s" Const = u.unit.file.load_state.as_str();
@@ -218,26 +219,26 @@ properties! {
         CanStart "b" Const = can_start(u);
         CanStop "b" Const = can_stop(u);
         CanReload "b" Const = can_reload(u);
-        CanIsolate "b" Const = is_loaded(u) && u.unit.file.unit.allow_isolate;
+        CanIsolate "b" Const = is_loaded(u) && u.unit.file.unit.allow_isolate();
         CanClean "as" Const = can_clean(u);
         CanFreeze "b" Const = can_freeze(u);
         CanLiveMount "b" Const = false;
         Job "(uo)" Change = With(|out: &mut Out<'_>| job(u, out));
-        StopWhenUnneeded "b" Const = u.unit.file.unit.stop_when_unneeded;
-        RefuseManualStart "b" Const = u.unit.file.unit.refuse_manual_start;
-        RefuseManualStop "b" Const = u.unit.file.unit.refuse_manual_stop;
-        AllowIsolate "b" Const = u.unit.file.unit.allow_isolate;
-        DefaultDependencies "b" Const = u.unit.file.unit.default_dependencies;
-        SurviveFinalKillSignal "b" Const = u.unit.file.unit.survive_final_kill_signal;
-        OnSuccessJobMode "s" Const = u.unit.file.unit.on_success_job_mode.as_str();
+        StopWhenUnneeded "b" Const = u.unit.file.unit.stop_when_unneeded();
+        RefuseManualStart "b" Const = u.unit.file.unit.refuse_manual_start();
+        RefuseManualStop "b" Const = u.unit.file.unit.refuse_manual_stop();
+        AllowIsolate "b" Const = u.unit.file.unit.allow_isolate();
+        DefaultDependencies "b" Const = u.unit.file.unit.default_dependencies();
+        SurviveFinalKillSignal "b" Const = u.unit.file.unit.survive_final_kill_signal();
+        OnSuccessJobMode "s" Const = u.unit.file.unit.on_success_job_mode().as_str();
         OnFailureJobMode "s" Const = u.unit.file.unit.failure_job_mode().as_str();
         IgnoreOnIsolate "b" Const = ignore_on_isolate(u);
         NeedDaemonReload "b" Never = need_daemon_reload(u);
         Markers "as" Never = ();
-        JobTimeoutUSec "t" Const = or(&u.unit.file.unit.job_timeout_sec, UNSET);
+        JobTimeoutUSec "t" Const = or(&u.unit.file.unit.job_timeout_sec(), UNSET);
         JobRunningTimeoutUSec "t" Const = job_running_timeout(u);
-        JobTimeoutAction "s" Const = u.unit.file.unit.job_timeout_action.as_str();
-        JobTimeoutRebootArgument "s" Const = u.unit.file.unit.job_timeout_reboot_argument;
+        JobTimeoutAction "s" Const = u.unit.file.unit.job_timeout_action().as_str();
+        JobTimeoutRebootArgument "s" Const = u.unit.file.unit.job_timeout_reboot_argument();
         ConditionResult "b" Change = u.unit.condition_result;
         AssertResult "b" Change = u.unit.assert_result;
         ConditionTimestamp "t" Change = u.unit.condition_stamp.realtime_usec;
@@ -249,16 +250,16 @@ properties! {
         LoadError "(ss)" Const = With(|out: &mut Out<'_>| load_error(u, out));
         Transient "b" Const = u.unit.transient || u.unit.name.as_str() == "init.scope";
         Perpetual "b" Const = u.unit.perpetual;
-        StartLimitIntervalUSec "t" Const = or(&u.unit.file.unit.start_limit_interval_sec, i128::from(u.manager.state().facts.default_start_limit_interval_usec));
-        StartLimitBurst "u" Const = u.unit.file.unit.start_limit_burst.unwrap_or(u.manager.state().facts.default_start_limit_burst);
-        StartLimitAction "s" Const = u.unit.file.unit.start_limit_action.as_str();
-        FailureAction "s" Const = u.unit.file.unit.failure_action.as_str();
-        FailureActionExitStatus "i" Const = or(&u.unit.file.unit.failure_action_exit_status, -1);
-        SuccessAction "s" Const = u.unit.file.unit.success_action.as_str();
-        SuccessActionExitStatus "i" Const = or(&u.unit.file.unit.success_action_exit_status, -1);
-        RebootArgument "s" Const = u.unit.file.unit.reboot_argument;
+        StartLimitIntervalUSec "t" Const = or(&u.unit.file.unit.start_limit_interval_sec(), i128::from(u.manager.state().facts.default_start_limit_interval_usec));
+        StartLimitBurst "u" Const = u.unit.file.unit.start_limit_burst().unwrap_or(u.manager.state().facts.default_start_limit_burst);
+        StartLimitAction "s" Const = u.unit.file.unit.start_limit_action().as_str();
+        FailureAction "s" Const = u.unit.file.unit.failure_action().as_str();
+        FailureActionExitStatus "i" Const = or(&u.unit.file.unit.failure_action_exit_status(), -1);
+        SuccessAction "s" Const = u.unit.file.unit.success_action().as_str();
+        SuccessActionExitStatus "i" Const = or(&u.unit.file.unit.success_action_exit_status(), -1);
+        RebootArgument "s" Const = u.unit.file.unit.reboot_argument();
         InvocationID "ay" Change = HexId(&u.unit.invocation_id);
-        CollectMode "s" Const = u.unit.file.unit.collect_mode.as_str();
+        CollectMode "s" Const = u.unit.file.unit.collect_mode().as_str();
         Refs "as" Never = ();
         ActivationDetails "a(ss)" Change = Each(&u.unit.activation_details, pair);
         DebugInvocation "b" Never = false;

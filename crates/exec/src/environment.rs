@@ -23,11 +23,11 @@ pub fn assemble(
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     all.extend(base.iter().filter_map(split));
     all.extend(login.iter().map(owned));
-    all.extend(exec.environment.iter().cloned());
+    all.extend(exec.environment().iter().cloned());
     all.extend(from_files.iter().cloned());
     all.extend(own.iter().filter_map(split));
     all.extend(own_number.iter().map(owned));
-    for name in &exec.unset_environment {
+    for name in exec.unset_environment() {
         let (name, value) =
             name.split_once('=').map_or((name.as_str(), None), |(name, value)| (name, Some(value)));
         if value.is_none_or(|value| all.get(name).is_some_and(|known| known == value)) {
@@ -40,7 +40,7 @@ pub fn assemble(
 /// What the manager gives to all, and `PassEnvironment=`: of PID 1's own environment what is asked for.
 pub fn base(given: &[String], exec: &ExecSection) -> Vec<String> {
     let passed = |name: &String| Some(format!("{name}={}", std::env::var(name).ok()?));
-    given.iter().cloned().chain(exec.pass_environment.iter().filter_map(passed)).collect()
+    given.iter().cloned().chain(exec.pass_environment().iter().filter_map(passed)).collect()
 }
 
 /// Expands `$VAR` and `${VAR}` in arguments (systemd.service(5), "Command Lines"): a word that is `$VAR` alone is split

@@ -9,7 +9,7 @@ pub const STREAM: &str = "/run/systemd/journal/stdout";
 pub fn header(unit: &str, command: &ExecCommand, exec: &ExecSection) -> String {
     let name = command.path.rsplit('/').next().unwrap_or("");
     // One line each: a line break in a name would begin the next of these lines, and say another unit.
-    let identifier = exec.syslog_identifier.as_deref().unwrap_or(name).replace(['\n', '\0'], " ");
-    let priority = (exec.syslog_facility as u8).saturating_mul(8).saturating_add(exec.syslog_level as u8);
-    format!("{identifier}\n{unit}\n{priority}\n{}\n0\n0\n0\n", u8::from(exec.syslog_level_prefix))
+    let identifier = exec.syslog_identifier().as_deref().unwrap_or(name).replace(['\n', '\0'], " ");
+    let priority = (exec.syslog_facility() as u8).saturating_mul(8).saturating_add(exec.syslog_level() as u8);
+    format!("{identifier}\n{unit}\n{priority}\n{}\n0\n0\n0\n", u8::from(exec.syslog_level_prefix()))
 }

@@ -7,22 +7,22 @@ use std::sync::OnceLock;
 type Row = (Resource, &'static str, fn(&ExecSection) -> Option<ResourceLimit>);
 
 const ROWS: [Row; 16] = [
-    (Resource::RLIMIT_CPU, "LimitCPU=", |exec| exec.limit_cpu),
-    (Resource::RLIMIT_FSIZE, "LimitFSIZE=", |exec| exec.limit_fsize),
-    (Resource::RLIMIT_DATA, "LimitDATA=", |exec| exec.limit_data),
-    (Resource::RLIMIT_STACK, "LimitSTACK=", |exec| exec.limit_stack),
-    (Resource::RLIMIT_CORE, "LimitCORE=", |exec| exec.limit_core),
-    (Resource::RLIMIT_RSS, "LimitRSS=", |exec| exec.limit_rss),
-    (Resource::RLIMIT_NOFILE, "LimitNOFILE=", |exec| exec.limit_nofile),
-    (Resource::RLIMIT_AS, "LimitAS=", |exec| exec.limit_as),
-    (Resource::RLIMIT_NPROC, "LimitNPROC=", |exec| exec.limit_nproc),
-    (Resource::RLIMIT_MEMLOCK, "LimitMEMLOCK=", |exec| exec.limit_memlock),
-    (Resource::RLIMIT_LOCKS, "LimitLOCKS=", |exec| exec.limit_locks),
-    (Resource::RLIMIT_SIGPENDING, "LimitSIGPENDING=", |exec| exec.limit_sigpending),
-    (Resource::RLIMIT_MSGQUEUE, "LimitMSGQUEUE=", |exec| exec.limit_msgqueue),
-    (Resource::RLIMIT_NICE, "LimitNICE=", |exec| exec.limit_nice),
-    (Resource::RLIMIT_RTPRIO, "LimitRTPRIO=", |exec| exec.limit_rtprio),
-    (Resource::RLIMIT_RTTIME, "LimitRTTIME=", |exec| exec.limit_rttime),
+    (Resource::RLIMIT_CPU, "LimitCPU=", |exec| exec.limit_cpu()),
+    (Resource::RLIMIT_FSIZE, "LimitFSIZE=", |exec| exec.limit_fsize()),
+    (Resource::RLIMIT_DATA, "LimitDATA=", |exec| exec.limit_data()),
+    (Resource::RLIMIT_STACK, "LimitSTACK=", |exec| exec.limit_stack()),
+    (Resource::RLIMIT_CORE, "LimitCORE=", |exec| exec.limit_core()),
+    (Resource::RLIMIT_RSS, "LimitRSS=", |exec| exec.limit_rss()),
+    (Resource::RLIMIT_NOFILE, "LimitNOFILE=", |exec| exec.limit_nofile()),
+    (Resource::RLIMIT_AS, "LimitAS=", |exec| exec.limit_as()),
+    (Resource::RLIMIT_NPROC, "LimitNPROC=", |exec| exec.limit_nproc()),
+    (Resource::RLIMIT_MEMLOCK, "LimitMEMLOCK=", |exec| exec.limit_memlock()),
+    (Resource::RLIMIT_LOCKS, "LimitLOCKS=", |exec| exec.limit_locks()),
+    (Resource::RLIMIT_SIGPENDING, "LimitSIGPENDING=", |exec| exec.limit_sigpending()),
+    (Resource::RLIMIT_MSGQUEUE, "LimitMSGQUEUE=", |exec| exec.limit_msgqueue()),
+    (Resource::RLIMIT_NICE, "LimitNICE=", |exec| exec.limit_nice()),
+    (Resource::RLIMIT_RTPRIO, "LimitRTPRIO=", |exec| exec.limit_rtprio()),
+    (Resource::RLIMIT_RTTIME, "LimitRTTIME=", |exec| exec.limit_rttime()),
 ];
 
 /// The directive of a resource.
@@ -39,7 +39,7 @@ pub fn of(exec: &ExecSection) -> Vec<(i32, u64, u64)> {
         Some((*resource as i32, limit.soft.min(most), limit.hard.min(most)))
     };
     let mut all: Vec<_> = ROWS.iter().filter_map(said).collect();
-    if exec.limit_nofile.is_none() {
+    if exec.limit_nofile().is_none() {
         let (soft, hard) = default_nofile();
         all.push((Resource::RLIMIT_NOFILE as i32, soft, hard));
     }

@@ -180,7 +180,7 @@ impl Manager {
         };
         let described = device.model.as_ref().filter(|_| file.fragment_path.is_none());
         if let Some(model) = described {
-            Rc::make_mut(&mut file.unit).description = Some(model.clone());
+            *Rc::make_mut(&mut file.unit).edit().description() = Some(model.clone());
         }
     }
 
@@ -198,7 +198,7 @@ impl Manager {
         }
         match &file.body {
             Body::Socket(section) => {
-                let name = section.bind_to_device.as_ref().map(|name| name.0.as_str());
+                let name = section.bind_to_device().as_ref().map(|name| name.0.as_str());
                 // The loopback is always there.
                 let device = name.filter(|name| !matches!(*name, "*" | "lo")).and_then(unit_of_interface);
                 let kinds = [Dependency::BindsTo, Dependency::After];
@@ -207,8 +207,8 @@ impl Manager {
             // The root file system is there before any device unit.
             Body::Mount(section) if file.id.as_str() != "-.mount" => {
                 let device =
-                    section.what.as_deref().filter(|what| what.starts_with("/dev/")).and_then(unit_of_path);
-                let kinds = mount_ties(section.options.as_deref().unwrap_or_default());
+                    section.what().as_deref().filter(|what| what.starts_with("/dev/")).and_then(unit_of_path);
+                let kinds = mount_ties(section.options().as_deref().unwrap_or_default());
                 pairs.extend(
                     device.iter().flat_map(|device| kinds.iter().map(|kind| (*kind, device.clone()))),
                 );

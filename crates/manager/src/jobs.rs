@@ -74,7 +74,7 @@ impl Facts for Manager {
     fn ignores_isolate(&self, unit: UnitId) -> bool {
         self.state.units.get(&unit).is_none_or(|unit| {
             let kind_default = crate::kind::ignores_isolate(unit.name.kind());
-            unit.perpetual || unit.file.unit.ignore_on_isolate.unwrap_or(kind_default)
+            unit.perpetual || unit.file.unit.ignore_on_isolate().unwrap_or(kind_default)
         })
     }
 
@@ -137,7 +137,7 @@ impl Manager {
             ));
         }
         match self.state.units.get(&unit) {
-            Some(unit) if !unit.file.unit.allow_isolate => Err(Refused::new(
+            Some(unit) if !unit.file.unit.allow_isolate() => Err(Refused::new(
                 "org.freedesktop.systemd1.NoIsolation",
                 "Operation refused, unit may not be isolated.",
             )),
@@ -276,7 +276,7 @@ impl Manager {
             .state
             .units
             .get(&unit)
-            .and_then(|unit| unit.file.unit.job_timeout_sec)
+            .and_then(|unit| unit.file.unit.job_timeout_sec())
             .map_or(u64::MAX, |span| span.0);
         let job = Job {
             id,
@@ -321,7 +321,7 @@ impl Manager {
             job.running = true;
             job.begun_usec = self.now.monotonic_usec;
             let unit = self.state.units.get(&job.unit);
-            let said = unit.and_then(|unit| unit.file.unit.job_running_timeout_sec).map(|span| span.0);
+            let said = unit.and_then(|unit| unit.file.unit.job_running_timeout_sec()).map(|span| span.0);
             let device = unit.is_some_and(|unit| unit.name.kind() == UnitKind::Device);
             let usual = device.then_some(self.state.facts.default_timeout_start_usec);
             if let Some(span) = said.or(usual) {
@@ -503,7 +503,7 @@ impl Manager {
     /// Ends a job whose time is up.
     pub(crate) fn expire_job(&mut self, id: JobId) {
         let unit = self.state.jobs.get(&id).and_then(|job| self.state.units.get(&job.unit));
-        let action = unit.map(|unit| (unit.file.unit.job_timeout_action, unit.name.to_string()));
+        let action = unit.map(|unit| (unit.file.unit.job_timeout_action(), unit.name.to_string()));
         self.finish_job(id, JobResult::Timeout, true);
         if let Some((action, name)) = action {
             self.emergency_action(action, None, &format!("the job of unit {name} timed out"));

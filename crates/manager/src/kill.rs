@@ -86,11 +86,11 @@ impl Manager {
         let restarting = self.job_kind(id) == Some(muster_graph::JobType::Restart);
         match wave {
             Wave::Polite if restarting => {
-                (kill.restart_kill_signal.unwrap_or(kill.kill_signal).0, kill.send_sighup)
+                (kill.restart_kill_signal().unwrap_or(kill.kill_signal()).0, kill.send_sighup())
             }
-            Wave::Polite => (kill.kill_signal.0, kill.send_sighup),
-            Wave::Watchdog => (kill.watchdog_signal.0, false),
-            Wave::Final => (kill.final_kill_signal.0, false),
+            Wave::Polite => (kill.kill_signal().0, kill.send_sighup()),
+            Wave::Watchdog => (kill.watchdog_signal().0, false),
+            Wave::Final => (kill.final_kill_signal().0, false),
         }
     }
 

@@ -168,7 +168,7 @@ impl Manager {
         }
         let mode = self.state.units.get(&id).map(|unit| match kind {
             Dependency::OnFailure => unit.file.unit.failure_job_mode(),
-            _ => unit.file.unit.on_success_job_mode,
+            _ => unit.file.unit.on_success_job_mode(),
         });
         let mode = mode.and_then(|mode| JobMode::parse(mode.as_str())).unwrap_or(JobMode::Replace);
         let details = self.monitor_details(id);
@@ -203,9 +203,9 @@ impl Manager {
     fn unit_action(&mut self, id: UnitId, new: ActiveState) {
         let Some(unit) = self.state.units.get(&id) else { return };
         let (action, code) = if new == ActiveState::Failed {
-            (unit.file.unit.failure_action, unit.file.unit.failure_action_exit_status)
+            (unit.file.unit.failure_action(), unit.file.unit.failure_action_exit_status())
         } else {
-            (unit.file.unit.success_action, unit.file.unit.success_action_exit_status)
+            (unit.file.unit.success_action(), unit.file.unit.success_action_exit_status())
         };
         let status = match Service::of(&unit.kind).and_then(|service| service.main_status.how) {
             Some(crate::event::Exit::Exited(code)) => u8::try_from(code).ok(),
@@ -218,7 +218,7 @@ impl Manager {
     /// `StartLimitAction=`.
     pub(crate) fn start_limit_action(&mut self, id: UnitId) {
         let Some(unit) = self.state.units.get(&id) else { return };
-        let (action, name) = (unit.file.unit.start_limit_action, unit.name.to_string());
+        let (action, name) = (unit.file.unit.start_limit_action(), unit.name.to_string());
         self.emergency_action(action, None, &format!("unit {name} was started too often"));
     }
 
@@ -238,7 +238,7 @@ impl Manager {
 
     fn is_unneeded(&self, id: UnitId) -> bool {
         let Some(unit) = self.state.units.get(&id) else { return false };
-        unit.file.unit.stop_when_unneeded
+        unit.file.unit.stop_when_unneeded()
             && unit.job.is_none()
             && matches!(self.active_state(id), ActiveState::Active | ActiveState::Reloading)
             && ![Dependency::RequiredBy, Dependency::WantedBy, Dependency::BoundBy, Dependency::RequisiteOf]
@@ -296,7 +296,7 @@ impl Manager {
             return Started::Ended(JobResult::Dependency);
         }
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
-        if unit.file.unit.conditions.is_empty() {
+        if unit.file.unit.conditions().is_empty() {
             let stamp = self.stamp();
             if let Some(unit) = self.state.units.get_mut(&id) {
                 (unit.condition_result, unit.condition_stamp) = (true, stamp);
@@ -304,7 +304,7 @@ impl Manager {
             }
             return self.start_by_kind(id);
         }
-        let conditions = unit.file.unit.conditions.clone();
+        let conditions = unit.file.unit.conditions().clone();
         let query = crate::effect::QueryId(self.state.next_query);
         self.state.next_query = self.state.next_query.saturating_add(1);
         self.state.queries.insert(query, id);
@@ -332,7 +332,7 @@ impl Manager {
             return;
         };
         unit.pending_conditions = None;
-        let conditions = unit.file.unit.conditions.clone();
+        let conditions = unit.file.unit.conditions().clone();
         unit.condition_each = results.iter().map(|result| if *result { 1 } else { -1 }).collect();
         let verdict = |asserts: bool| crate::conditions::verdict(&conditions, results, asserts);
         (unit.condition_result, unit.condition_stamp) = (verdict(false).is_none(), stamp);
@@ -407,8 +407,8 @@ impl Manager {
             (self.state.facts.default_start_limit_interval_usec, self.state.facts.default_start_limit_burst);
         let Some(unit) = self.state.units.get_mut(&id) else { return false };
         let section = &unit.file.unit;
-        let interval = section.start_limit_interval_sec.map_or(default_interval, |span| span.0);
-        let burst = section.start_limit_burst.unwrap_or(default_burst);
+        let interval = section.start_limit_interval_sec().map_or(default_interval, |span| span.0);
+        let burst = section.start_limit_burst().unwrap_or(default_burst);
         crate::limit::admit(&mut unit.start_limit, now, interval, burst)
     }
 

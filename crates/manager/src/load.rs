@@ -178,8 +178,8 @@ impl Manager {
             return;
         }
         for (kind, paths) in [
-            (Dependency::Requires, &file.unit.requires_mounts_for),
-            (Dependency::Wants, &file.unit.wants_mounts_for),
+            (Dependency::Requires, &file.unit.requires_mounts_for()),
+            (Dependency::Wants, &file.unit.wants_mounts_for()),
         ] {
             let names = paths.iter().flat_map(|path| mounts_on(path));
             for mount in
@@ -231,7 +231,7 @@ impl Manager {
 
     fn order_target_after(&mut self, target: UnitId, part: UnitId) {
         let applies =
-            |id: UnitId| self.state.units.get(&id).is_some_and(|unit| unit.file.unit.default_dependencies);
+            |id: UnitId| self.state.units.get(&id).is_some_and(|unit| unit.file.unit.default_dependencies());
         let is_target =
             self.state.units.get(&target).is_some_and(|unit| unit.name.kind() == UnitKind::Target);
         if is_target
@@ -321,7 +321,7 @@ impl Manager {
 
     fn collects_failed(&self, unit: &Unit) -> bool {
         // Instances of Accept=yes come by the thousand; a failed one must not stay for ever.
-        unit.file.unit.collect_mode == muster_unit::CollectMode::InactiveOrFailed
+        unit.file.unit.collect_mode() == muster_unit::CollectMode::InactiveOrFailed
     }
 
     fn unload(&mut self, id: UnitId) {
@@ -397,22 +397,22 @@ fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
 fn declared(file: &UnitFile) -> Vec<Pair> {
     let unit = &file.unit;
     let table: [(Dependency, &[UnitName]); 16] = [
-        (Dependency::Requires, &unit.requires),
-        (Dependency::Requisite, &unit.requisite),
-        (Dependency::Wants, &unit.wants),
-        (Dependency::BindsTo, &unit.binds_to),
-        (Dependency::PartOf, &unit.part_of),
-        (Dependency::Upholds, &unit.upholds),
-        (Dependency::Conflicts, &unit.conflicts),
-        (Dependency::Before, &unit.before),
-        (Dependency::After, &unit.after),
-        (Dependency::OnSuccess, &unit.on_success),
-        (Dependency::OnFailure, &unit.on_failure),
-        (Dependency::PropagatesReloadTo, &unit.propagates_reload_to),
-        (Dependency::ReloadPropagatedFrom, &unit.reload_propagated_from),
-        (Dependency::PropagatesStopTo, &unit.propagates_stop_to),
-        (Dependency::StopPropagatedFrom, &unit.stop_propagated_from),
-        (Dependency::JoinsNamespaceOf, &unit.joins_namespace_of),
+        (Dependency::Requires, unit.requires()),
+        (Dependency::Requisite, unit.requisite()),
+        (Dependency::Wants, unit.wants()),
+        (Dependency::BindsTo, unit.binds_to()),
+        (Dependency::PartOf, unit.part_of()),
+        (Dependency::Upholds, unit.upholds()),
+        (Dependency::Conflicts, unit.conflicts()),
+        (Dependency::Before, unit.before()),
+        (Dependency::After, unit.after()),
+        (Dependency::OnSuccess, unit.on_success()),
+        (Dependency::OnFailure, unit.on_failure()),
+        (Dependency::PropagatesReloadTo, unit.propagates_reload_to()),
+        (Dependency::ReloadPropagatedFrom, unit.reload_propagated_from()),
+        (Dependency::PropagatesStopTo, unit.propagates_stop_to()),
+        (Dependency::StopPropagatedFrom, unit.stop_propagated_from()),
+        (Dependency::JoinsNamespaceOf, unit.joins_namespace_of()),
     ];
     table.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name.clone()))).collect()
 }
@@ -427,7 +427,7 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             pairs.push((kind, name));
         }
     };
-    let default = file.unit.default_dependencies;
+    let default = file.unit.default_dependencies();
     let before_shutdown = |add: &mut dyn FnMut(Dependency, &str)| {
         add(Dependency::Conflicts, "shutdown.target");
         add(Dependency::Before, "shutdown.target");
@@ -443,7 +443,7 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
     }
     match &file.body {
         Body::Service(section) => {
-            for socket in &section.sockets {
+            for socket in section.sockets() {
                 for kind in [Dependency::Wants, Dependency::After, Dependency::TriggeredBy] {
                     add(kind, socket.as_str());
                 }
@@ -459,9 +459,9 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             }
         }
         Body::Socket(section) => {
-            if !section.accept {
+            if !section.accept() {
                 let service = section
-                    .service
+                    .service()
                     .clone()
                     .map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
                 add(Dependency::Triggers, &service);
@@ -489,7 +489,7 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
         }
         Body::Timer(section) => {
             let unit = section
-                .unit
+                .unit()
                 .clone()
                 .map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
             add(Dependency::Triggers, &unit);
@@ -502,7 +502,7 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
         }
         Body::Path(section) => {
             let unit = section
-                .unit
+                .unit()
                 .clone()
                 .map_or_else(|| format!("{}.service", file.id.stem()), |name| name.to_string());
             add(Dependency::Triggers, &unit);
@@ -557,15 +557,19 @@ fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
     let logs = |output: &StdOutput| match output {
         StdOutput::Journal | StdOutput::JournalConsole | StdOutput::Kmsg | StdOutput::KmsgConsole => true,
         StdOutput::Inherit => {
-            exec.standard_input == StdInput::Null && exec.standard_output == StdOutput::Inherit
+            *exec.standard_input() == StdInput::Null && *exec.standard_output() == StdOutput::Inherit
         }
         _ => false,
     };
-    if logs(&exec.standard_output) || logs(&exec.standard_error) {
+    if logs(exec.standard_output()) || logs(exec.standard_error()) {
         after.push("systemd-journald.socket");
     }
-    let kept =
-        [&exec.state_directory, &exec.cache_directory, &exec.logs_directory, &exec.configuration_directory];
+    let kept = [
+        &exec.state_directory(),
+        &exec.cache_directory(),
+        &exec.logs_directory(),
+        &exec.configuration_directory(),
+    ];
     if kept.iter().any(|directories| !directories.is_empty()) {
         after.push("systemd-remount-fs.service");
     }
@@ -591,7 +595,7 @@ fn slice_of(file: &UnitFile) -> Option<String> {
         Body::Service(_) | Body::Socket(_) | Body::Mount(_) | Body::Swap(_) | Body::Scope(_) => {}
         Body::Target | Body::Device | Body::Timer(_) | Body::Path(_) | Body::Automount(_) => return None,
     }
-    if let Some(slice) = file.cgroup.as_ref().and_then(|cgroup| cgroup.slice.as_ref()) {
+    if let Some(slice) = file.cgroup.as_ref().and_then(|cgroup| cgroup.slice().as_ref()) {
         return Some(slice.to_string());
     }
     let extrinsic = match &file.body {

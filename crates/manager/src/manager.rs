@@ -347,7 +347,7 @@ impl Manager {
             .state
             .units
             .values()
-            .filter(|unit| matches!(&unit.file.body, muster_unit::Body::Service(section) if section.bus_name.as_deref() == Some(name)))
+            .filter(|unit| matches!(&unit.file.body, muster_unit::Body::Service(section) if section.bus_name().as_deref() == Some(name)))
             .map(|unit| unit.id)
             .collect();
         for id in owners {

@@ -119,9 +119,9 @@ impl Manager {
     fn file_of_mount(&self, mount: &MountPoint, source: &dyn muster_unit::Source) -> UnitFile {
         let make = |file: &mut UnitFile| {
             let section = Rc::make_mut(&mut file.unit);
-            section.description = Some(mount.place.clone());
-            section.source_path = Some("/proc/self/mountinfo".to_owned());
-            section.default_dependencies = !is_extrinsic(&mount.place);
+            *section.edit().description() = Some(mount.place.clone());
+            *section.edit().source_path() = Some("/proc/self/mountinfo".to_owned());
+            *section.edit().default_dependencies() = !is_extrinsic(&mount.place);
             if let muster_unit::Body::Mount(section) = &mut file.body {
                 take_from_kernel(section, mount);
             }
@@ -169,7 +169,7 @@ impl Manager {
             return Started::Ended(JobResult::Invalid);
         };
         let argv = mount_command(section);
-        let (path, mode) = (section.where_.clone().unwrap_or_default(), section.directory_mode.0);
+        let (path, mode) = (section.where_().clone().unwrap_or_default(), section.directory_mode().0);
         self.effects.push_back(Effect::MakeDirectory { path, mode });
         self.prepare_run(id);
         self.run_mount_command(id, argv, true)
@@ -282,22 +282,22 @@ pub(crate) fn is_extrinsic(place: &str) -> bool {
 
 /// What the kernel says of a mount, as its section.
 fn take_from_kernel(section: &mut MountSection, mount: &MountPoint) {
-    section.what = Some(mount.what.clone());
-    section.where_ = Some(mount.place.clone());
-    section.type_ = Some(mount.fs_type.clone());
-    section.options = Some(mount.options.clone());
+    *section.edit().what() = Some(mount.what.clone());
+    *section.edit().where_() = Some(mount.place.clone());
+    *section.edit().type_() = Some(mount.fs_type.clone());
+    *section.edit().options() = Some(mount.options.clone());
 }
 
 fn mount_command(section: &MountSection) -> Vec<String> {
     let mut argv = vec![
         "/bin/mount".to_owned(),
-        section.what.clone().unwrap_or_default(),
-        section.where_.clone().unwrap_or_default(),
+        section.what().clone().unwrap_or_default(),
+        section.where_().clone().unwrap_or_default(),
     ];
-    if let Some(fs_type) = &section.type_ {
+    if let Some(fs_type) = &section.type_() {
         argv.extend(["-t".to_owned(), fs_type.clone()]);
     }
-    if let Some(options) = section.options.as_ref().filter(|options| !options.is_empty()) {
+    if let Some(options) = section.options().as_ref().filter(|options| !options.is_empty()) {
         argv.extend(["-o".to_owned(), options.clone()]);
     }
     argv

@@ -160,7 +160,7 @@ impl Manager {
     }
 
     fn store_fds(&mut self, id: UnitId, fds: Vec<FdId>, name: &str, poll: bool) {
-        let max = self.service_config(id).map_or(0, |(_, section)| section.file_descriptor_store_max);
+        let max = self.service_config(id).map_or(0, |(_, section)| section.file_descriptor_store_max());
         let room = usize::try_from(max)
             .unwrap_or(0)
             .saturating_sub(self.service(id).map_or(0, |service| service.fd_store.len()));

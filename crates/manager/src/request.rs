@@ -124,8 +124,8 @@ impl Manager {
         let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
         let starts = matches!(kind, JobType::Start | JobType::Restart | JobType::TryRestart);
         let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
-        let refused = (starts && unit.file.unit.refuse_manual_start)
-            || (stops && unit.file.unit.refuse_manual_stop)
+        let refused = (starts && unit.file.unit.refuse_manual_start())
+            || (stops && unit.file.unit.refuse_manual_stop())
             || unit.perpetual
             || unit.name.kind() == UnitKind::Device;
         if refused && mode != JobMode::IgnoreRequirements {

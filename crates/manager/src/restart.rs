@@ -11,14 +11,14 @@ pub fn wanted(section: &ServiceSection, service: &Service) -> bool {
         Some(Exit::Killed(signal) | Exit::Dumped(signal)) => set.signals.contains(&Signal(signal)),
         None => false,
     };
-    if listed(&section.restart_prevent_exit_status) || service.result == UnitResult::ExecCondition {
+    if listed(section.restart_prevent_exit_status()) || service.result == UnitResult::ExecCondition {
         return false;
     }
-    if listed(&section.restart_force_exit_status) {
+    if listed(section.restart_force_exit_status()) {
         return true;
     }
     let result = service.result;
-    match section.restart {
+    match section.restart() {
         Restart::No => false,
         Restart::Always => true,
         Restart::OnSuccess => result == UnitResult::Success,

@@ -100,7 +100,7 @@ pub(crate) const VERBS: Verbs = Verbs {
     reload: Manager::service_reload,
     can_reload: |manager, unit| match &unit.file.body {
         muster_unit::Body::Service(service) => {
-            !service.exec_reload.is_empty() || manager.service_type(unit.id) == ServiceType::NotifyReload
+            !service.exec_reload().is_empty() || manager.service_type(unit.id) == ServiceType::NotifyReload
         }
         _ => false,
     },
@@ -139,7 +139,7 @@ impl Manager {
     }
 
     pub(crate) fn kill_mode(&self, id: UnitId) -> KillMode {
-        self.kill_section(id).map_or(KillMode::ControlGroup, |kill| kill.kill_mode)
+        self.kill_section(id).map_or(KillMode::ControlGroup, |kill| kill.kill_mode())
     }
 
     pub(crate) fn kill_section(&self, id: UnitId) -> Option<&muster_unit::KillSection> {
@@ -150,17 +150,17 @@ impl Manager {
     pub(crate) fn commands(&self, id: UnitId, list: CommandList) -> &[ExecCommand] {
         let Some(unit) = self.state.units.get(&id) else { return &[] };
         match (&unit.file.body, list) {
-            (muster_unit::Body::Service(section), CommandList::ExecCondition) => &section.exec_condition,
-            (muster_unit::Body::Service(section), CommandList::ExecStartPre) => &section.exec_start_pre,
-            (muster_unit::Body::Service(section), CommandList::ExecStart) => &section.exec_start,
-            (muster_unit::Body::Service(section), CommandList::ExecStartPost) => &section.exec_start_post,
-            (muster_unit::Body::Service(section), CommandList::ExecReload) => &section.exec_reload,
-            (muster_unit::Body::Service(section), CommandList::ExecStop) => &section.exec_stop,
-            (muster_unit::Body::Service(section), CommandList::ExecStopPost) => &section.exec_stop_post,
-            (muster_unit::Body::Socket(section), CommandList::ExecStartPre) => &section.exec_start_pre,
-            (muster_unit::Body::Socket(section), CommandList::ExecStartPost) => &section.exec_start_post,
-            (muster_unit::Body::Socket(section), CommandList::ExecStopPre) => &section.exec_stop_pre,
-            (muster_unit::Body::Socket(section), CommandList::ExecStopPost) => &section.exec_stop_post,
+            (muster_unit::Body::Service(section), CommandList::ExecCondition) => section.exec_condition(),
+            (muster_unit::Body::Service(section), CommandList::ExecStartPre) => section.exec_start_pre(),
+            (muster_unit::Body::Service(section), CommandList::ExecStart) => section.exec_start(),
+            (muster_unit::Body::Service(section), CommandList::ExecStartPost) => section.exec_start_post(),
+            (muster_unit::Body::Service(section), CommandList::ExecReload) => section.exec_reload(),
+            (muster_unit::Body::Service(section), CommandList::ExecStop) => section.exec_stop(),
+            (muster_unit::Body::Service(section), CommandList::ExecStopPost) => section.exec_stop_post(),
+            (muster_unit::Body::Socket(section), CommandList::ExecStartPre) => section.exec_start_pre(),
+            (muster_unit::Body::Socket(section), CommandList::ExecStartPost) => section.exec_start_post(),
+            (muster_unit::Body::Socket(section), CommandList::ExecStopPre) => section.exec_stop_pre(),
+            (muster_unit::Body::Socket(section), CommandList::ExecStopPost) => section.exec_stop_post(),
             _ => &[],
         }
     }
@@ -196,7 +196,7 @@ impl Manager {
         };
         let span = self
             .service_config(id)
-            .and_then(|(_, section)| section.timeout_start_sec)
+            .and_then(|(_, section)| section.timeout_start_sec())
             .map_or(default, |span| span.0);
         self.after(span)
     }
@@ -204,7 +204,7 @@ impl Manager {
     pub(crate) fn stop_span(&self, id: UnitId) -> u64 {
         let default = self.state.facts.default_timeout_stop_usec;
         self.service_config(id)
-            .and_then(|(_, section)| section.timeout_stop_sec)
+            .and_then(|(_, section)| section.timeout_stop_sec())
             .map_or(default, |span| span.0)
     }
 
@@ -213,7 +213,7 @@ impl Manager {
     }
 
     pub(crate) fn abort_deadline(&self, id: UnitId) -> Option<u64> {
-        let span = self.service_config(id).and_then(|(_, section)| section.timeout_abort_sec);
+        let span = self.service_config(id).and_then(|(_, section)| section.timeout_abort_sec());
         self.after(span.map_or_else(|| self.stop_span(id), |span| span.0))
     }
 
@@ -318,7 +318,7 @@ impl Manager {
         let alone = self.commands(id, CommandList::ExecStart).len() == 1
             && self
                 .service_config(id)
-                .is_some_and(|(_, section)| section.restart == muster_unit::Restart::No)
+                .is_some_and(|(_, section)| section.restart() == muster_unit::Restart::No)
             && needed_later.iter().all(|list| self.commands(id, *list).is_empty());
         let service = self.service_mut(id).filter(|_| alone);
         if let Some(fd) = service.and_then(|service| service.connection.take()) {
@@ -393,8 +393,8 @@ impl Manager {
     /// Everything that start asks for is done: stay up, or go on to the end when nothing is left to stay for.
     pub(crate) fn enter_running(&mut self, id: UnitId) {
         let Some((file, section)) = self.service_config(id) else { return };
-        let remain = section.remain_after_exit;
-        let runtime_max = section.runtime_max_sec.map_or(u64::MAX, |span| span.0);
+        let remain = section.remain_after_exit();
+        let runtime_max = section.runtime_max_sec().map_or(u64::MAX, |span| span.0);
         drop(file);
         let Some(service) = self.service(id) else { return };
         if service.result != UnitResult::Success {
@@ -530,7 +530,7 @@ impl Manager {
                     self.enter_stop_post(id)
                 }
                 ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog
-                    if self.kill_section(id).is_none_or(|kill| kill.send_sigkill)
+                    if self.kill_section(id).is_none_or(|kill| kill.send_sigkill())
                         && self.state.populated.contains(&id)
                         && self.kill_mode(id) != KillMode::None
                         && self.kill_mode(id) != KillMode::Process =>
@@ -576,9 +576,9 @@ impl Manager {
 
     pub(crate) fn restart_delay(&self, id: UnitId) -> u64 {
         let Some((_, section)) = self.service_config(id) else { return 0 };
-        let base = section.restart_sec.map_or(self.state.facts.default_restart_usec, |span| span.0);
+        let base = section.restart_sec().map_or(self.state.facts.default_restart_usec, |span| span.0);
         let (steps, max) =
-            (section.restart_steps, section.restart_max_delay_sec.map_or(u64::MAX, |span| span.0));
+            (section.restart_steps(), section.restart_max_delay_sec().map_or(u64::MAX, |span| span.0));
         let done = self.service(id).map_or(0, |service| service.restarts);
         crate::restart::delay_usec(base, max, steps, done)
     }
@@ -594,7 +594,7 @@ impl Manager {
     }
 
     pub(crate) fn remove_pid_file(&mut self, id: UnitId) {
-        if let Some(path) = self.service_config(id).and_then(|(_, section)| section.pid_file.clone()) {
+        if let Some(path) = self.service_config(id).and_then(|(_, section)| section.pid_file().clone()) {
             self.effects.push_back(Effect::RemoveFile { path });
         }
     }
@@ -614,7 +614,7 @@ impl Manager {
         if let (true, Some(pid)) = (notify, main) {
             let signal = self
                 .service_config(id)
-                .and_then(|(_, section)| section.reload_signal)
+                .and_then(|(_, section)| section.reload_signal())
                 .unwrap_or(Signal::HUP)
                 .0;
             self.effects.push_back(Effect::KillProcess { pid, signal, value: None });
@@ -705,7 +705,7 @@ impl Manager {
 
     /// The deadline of the current phase passed.
     pub(crate) fn service_deadline(&mut self, id: UnitId) {
-        let send_sigkill = self.kill_section(id).is_none_or(|kill| kill.send_sigkill);
+        let send_sigkill = self.kill_section(id).is_none_or(|kill| kill.send_sigkill());
         match self.sub(id) {
             ServiceSub::AutoRestart => self.restart_now(id),
             ServiceSub::Start if self.service_type(id) == ServiceType::Idle => self.start_simple(id),
@@ -805,7 +805,7 @@ impl Manager {
     /// `WatchdogSec=`, or what the service asked for; nothing when there is no watchdog.
     pub fn watchdog_usec(&self, id: UnitId) -> Option<u64> {
         let configured =
-            self.service_config(id).map_or(0, |(_, section)| section.watchdog_sec.map_or(0, |span| span.0));
+            self.service_config(id).map_or(0, |(_, section)| section.watchdog_sec().map_or(0, |span| span.0));
         let span = self.service(id).and_then(|service| service.watchdog_override_usec).unwrap_or(configured);
         (span != 0 && span != u64::MAX).then_some(span)
     }

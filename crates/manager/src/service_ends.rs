@@ -115,7 +115,7 @@ impl Manager {
         }
         let unit = self.name_of(id);
         let Some((_, section)) = self.service_config(id) else { return };
-        let effect = match (&section.pid_file, section.guess_main_pid) {
+        let effect = match (&section.pid_file(), section.guess_main_pid()) {
             (Some(path), _) => Effect::ReadPidFile { unit, path: path.clone() },
             (None, true) => {
                 let cgroup =
@@ -136,7 +136,7 @@ impl Manager {
         id: UnitId,
         found: Result<crate::event::PidFileFound, String>,
     ) {
-        let has_file = self.service_config(id).is_some_and(|(_, section)| section.pid_file.is_some());
+        let has_file = self.service_config(id).is_some_and(|(_, section)| section.pid_file().is_some());
         let Some(service) = self.service_mut(id).filter(|service| service.reading_pid_file) else { return };
         service.reading_pid_file = false;
         if service.sub != ServiceSub::Start {
@@ -293,7 +293,7 @@ impl Manager {
     fn clean_statuses(&self, id: UnitId) -> Option<&muster_unit::ExitStatusSet> {
         let unit = self.state.units.get(&id)?;
         match &unit.file.body {
-            muster_unit::Body::Service(section) => Some(&section.success_exit_status),
+            muster_unit::Body::Service(section) => Some(section.success_exit_status()),
             _ => None,
         }
     }

@@ -129,11 +129,11 @@ impl Manager {
         let old = self.active_state(id);
         let span = self
             .socket_config(id)
-            .and_then(|section| section.timeout_sec)
+            .and_then(|section| section.timeout_sec())
             .map_or(self.state.facts.default_timeout_start_usec, |span| span.0);
         let deferred = self
             .socket_config(id)
-            .and_then(|section| section.defer_trigger_max_sec)
+            .and_then(|section| section.defer_trigger_max_sec())
             .map_or(u64::MAX, |span| span.0);
         let span = match sub {
             SocketSub::Dead | SocketSub::Failed | SocketSub::Listening | SocketSub::Running => u64::MAX,
@@ -186,7 +186,7 @@ impl Manager {
 
     /// A socket cannot be put in front of a service that is not there, or that already runs without it.
     fn service_stands_in_the_way(&self, id: UnitId) -> Option<String> {
-        if self.socket_config(id)?.accept {
+        if self.socket_config(id)?.accept() {
             return None;
         }
         let service = self.state.graph.of(id, Dependency::Triggers).next()?;
@@ -257,7 +257,7 @@ impl Manager {
     fn match_kept(&mut self, id: UnitId, config: &Rc<SocketSection>) -> Vec<(u32, FdId)> {
         let Some(socket) = self.socket_mut(id) else { return Vec::new() };
         let place = |port: &Port| {
-            let at = config.listen.iter().position(|listen| *listen == port.listen)?;
+            let at = config.listen().iter().position(|listen| *listen == port.listen)?;
             u32::try_from(at).ok()
         };
         let (same, gone): (Vec<Port>, Vec<Port>) =
@@ -271,7 +271,7 @@ impl Manager {
     fn usb_function(&self, id: UnitId) -> Option<(String, String)> {
         let service = self.state.graph.of(id, Dependency::Triggers).next()?;
         let (_, section) = self.service_config(service)?;
-        section.usb_function_descriptors.clone().zip(section.usb_function_strings.clone())
+        section.usb_function_descriptors().clone().zip(section.usb_function_strings().clone())
     }
 
     /// The runtime opened what it could, or says what stood in the way.
@@ -287,7 +287,7 @@ impl Manager {
             }
         };
         let Some(config) = self.socket_section(id) else { return };
-        let address = |index: u32| usize::try_from(index).ok().and_then(|index| config.listen.get(index));
+        let address = |index: u32| usize::try_from(index).ok().and_then(|index| config.listen().get(index));
         let ports: Vec<Port> = opened
             .into_iter()
             .filter_map(|port| {
@@ -326,7 +326,7 @@ impl Manager {
     }
 
     fn socket_listen(&mut self, id: UnitId) {
-        if self.socket_config(id).is_some_and(|section| section.flush_pending) {
+        if self.socket_config(id).is_some_and(|section| section.flush_pending()) {
             let fds: Vec<FdId> = self
                 .socket(id)
                 .map_or_else(Vec::new, |socket| socket.ports.iter().map(|port| port.fd).collect());
@@ -338,8 +338,8 @@ impl Manager {
 
     fn watch_ports(&mut self, id: UnitId, watch: bool) {
         let Some(section) = self.socket_config(id) else { return };
-        let accept = section.accept;
-        let forgets = section.poll_limit_interval_sec.is_none() && section.poll_limit_burst.is_none();
+        let accept = section.accept();
+        let forgets = section.poll_limit_interval_sec().is_none() && section.poll_limit_burst().is_none();
         let Some(socket) = self.socket_mut(id) else { return };
         if socket.watched == watch {
             return;
@@ -393,7 +393,7 @@ impl Manager {
 
     /// Starts the service, or puts that off (`DeferTrigger=`) while it would bring down another one.
     fn trigger_service(&mut self, id: UnitId, service: UnitId) {
-        let defer = self.socket_config(id).map_or(DeferTrigger::No, |section| section.defer_trigger);
+        let defer = self.socket_config(id).map_or(DeferTrigger::No, |section| section.defer_trigger());
         let mode = if defer == DeferTrigger::No { JobMode::Replace } else { JobMode::Lenient };
         let cause = format!("traffic on {}", self.unit_name(id));
         let was_deferred = self.socket_sub(id) == SocketSub::Deferred;
@@ -444,8 +444,8 @@ impl Manager {
     fn poll_is_allowed(&mut self, id: UnitId, fd: FdId) -> bool {
         let now = self.now.monotonic_usec;
         let Some(section) = self.socket_config(id) else { return false };
-        let interval = section.poll_limit_interval_sec.map_or(2_000_000, |span| span.0);
-        let burst = section.poll_limit_burst.unwrap_or(if section.accept { 150 } else { 15 });
+        let interval = section.poll_limit_interval_sec().map_or(2_000_000, |span| span.0);
+        let burst = section.poll_limit_burst().unwrap_or(if section.accept() { 150 } else { 15 });
         let Some(socket) = self.socket_mut(id) else { return false };
         let window = socket.poll_limits.entry(fd).or_default();
         let admitted = crate::limit::admit(window, now, interval, burst);
@@ -469,7 +469,7 @@ impl Manager {
     /// Watches again what has rested long enough.
     pub(crate) fn socket_resume(&mut self, id: UnitId) {
         let now = self.now.monotonic_usec;
-        let accept = self.socket_config(id).is_some_and(|section| section.accept);
+        let accept = self.socket_config(id).is_some_and(|section| section.accept());
         let Some(socket) = self.socket_mut(id) else { return };
         let rested: Vec<FdId> =
             socket.resting.iter().filter(|(_, until)| **until <= now).map(|(fd, _)| *fd).collect();
@@ -502,9 +502,9 @@ impl Manager {
     fn trigger_is_allowed(&mut self, id: UnitId, taken: bool) -> bool {
         let now = self.now.monotonic_usec;
         let Some(section) = self.socket_config(id) else { return false };
-        let interval = section.trigger_limit_interval_sec.map_or(2_000_000, |span| span.0);
-        let burst = section.trigger_limit_burst.unwrap_or(if section.accept { 200 } else { 20 });
-        let pauses = section.trigger_limit_action == muster_unit::TriggerLimitAction::Pause;
+        let interval = section.trigger_limit_interval_sec().map_or(2_000_000, |span| span.0);
+        let burst = section.trigger_limit_burst().unwrap_or(if section.accept() { 200 } else { 20 });
+        let pauses = section.trigger_limit_action() == muster_unit::TriggerLimitAction::Pause;
         let Some(socket) = self.socket_mut(id) else { return false };
         if crate::limit::admit(&mut socket.trigger_limit, now, interval, burst) {
             return true;
@@ -600,7 +600,7 @@ impl Manager {
     /// `MaxConnections=` and `MaxConnectionsPerSource=`.
     fn has_room(&self, id: UnitId, peer: &Peer) -> bool {
         let (Some(section), Some(socket)) = (self.socket_config(id), self.socket(id)) else { return false };
-        let (max, per_source) = (section.max_connections, section.max_connections_per_source);
+        let (max, per_source) = (section.max_connections(), section.max_connections_per_source());
         let mine = socket.by_source.get(&peer.source).copied().unwrap_or(0);
         socket.connections < max && (per_source == 0 || mine < per_source)
     }
@@ -673,7 +673,7 @@ impl Manager {
     /// The service behind a socket with `Accept=no` changed.
     pub(crate) fn triggered_unit_changed(&mut self, id: UnitId, service: UnitId) {
         let Some(sub) = self.service(service).map(|service| service.sub) else { return };
-        if self.socket_config(id).is_none_or(|section| section.accept) {
+        if self.socket_config(id).is_none_or(|section| section.accept()) {
             return;
         }
         if self.socket_sub(id) == SocketSub::Listening && sub == ServiceSub::Running {
@@ -785,7 +785,7 @@ impl Manager {
     /// when the commands are done.
     fn socket_close(&mut self, id: UnitId) {
         self.watch_ports(id, false);
-        let passes = self.socket_config(id).is_some_and(|section| section.pass_file_descriptors_to_exec);
+        let passes = self.socket_config(id).is_some_and(|section| section.pass_file_descriptors_to_exec());
         if passes && !self.commands(id, CommandList::ExecStopPost).is_empty() {
             let ports = self.socket(id).map_or(&[][..], |socket| &socket.ports);
             let listen = ports.iter().map(|port| port.listen.clone()).collect();
@@ -856,7 +856,7 @@ impl Manager {
         let Some(socket) = self.socket_mut(id) else { return };
         let (stay, gone): (Vec<Port>, Vec<Port>) = std::mem::take(&mut socket.ports)
             .into_iter()
-            .partition(|port| config.listen.contains(&port.listen));
+            .partition(|port| config.listen().contains(&port.listen));
         socket.ports = stay;
         for port in &gone {
             let text = format!("{}: {} is no longer listened on.", self.unit_name(id), port.listen.address);

@@ -43,7 +43,7 @@ impl Manager {
             report_exec,
             set_watchdog_pid: main && self.watchdog_usec(id).is_some(),
             make_directories: true,
-            non_blocking: self.service_config(id).is_some_and(|(_, section)| section.non_blocking),
+            non_blocking: self.service_config(id).is_some_and(|(_, section)| section.non_blocking()),
             context_from_peer: main && self.context_from_peer(id),
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
@@ -91,7 +91,7 @@ impl Manager {
             env.push(format!("WATCHDOG_USEC={usec}"));
         }
         if let Some((_, section)) = self.service_config(id) {
-            env.extend(section.pid_file.as_ref().map(|path| format!("PIDFILE={path}")));
+            env.extend(section.pid_file().as_ref().map(|path| format!("PIDFILE={path}")));
         }
         if let Some(peer) = &service.peer {
             env.extend(peer.remote_addr.as_ref().map(|addr| format!("REMOTE_ADDR={addr}")));
@@ -115,9 +115,9 @@ impl Manager {
         let Some((_, section)) = self.service_config(id) else { return NotifyAccess::None };
         let needs = matches!(self.service_type(id), ServiceType::Notify | ServiceType::NotifyReload)
             || self.watchdog_usec(id).is_some()
-            || section.file_descriptor_store_max > 0;
+            || section.file_descriptor_store_max() > 0;
         let configured =
-            self.service(id).and_then(|service| service.notify_access_override).or(section.notify_access);
+            self.service(id).and_then(|service| service.notify_access_override).or(section.notify_access());
         match configured {
             Some(NotifyAccess::None) | None if needs => NotifyAccess::Main,
             Some(access) => access,
@@ -134,7 +134,7 @@ impl Manager {
         } else if let Some(connection) = service.connection {
             // With Accept=yes a process gets its connection and nothing else.
             let socket = service.accepted_from.and_then(|socket| self.socket_config(socket));
-            let name = socket.and_then(|section| section.file_descriptor_name.clone());
+            let name = socket.and_then(|section| section.file_descriptor_name().clone());
             fds.push((connection, name.map_or_else(|| "connection".to_owned(), |name| name.0)));
         } else {
             for socket in self.state.graph.of(id, Dependency::TriggeredBy) {
@@ -152,12 +152,12 @@ impl Manager {
         let mut sockets = self.state.graph.of(id, Dependency::TriggeredBy);
         let single = accepted.or_else(|| sockets.next().filter(|_| sockets.next().is_none()));
         let section = single.and_then(|socket| self.socket_config(socket));
-        section.is_some_and(|section| section.selinux_context_from_net)
+        section.is_some_and(|section| section.selinux_context_from_net())
     }
 
     /// `PassFileDescriptorsToExec=`: a socket's own descriptors for its commands once they are open.
     fn fds_for_command(&self, id: UnitId, list: CommandList) -> Vec<(FdId, String)> {
-        let passes = self.socket_config(id).is_some_and(|section| section.pass_file_descriptors_to_exec);
+        let passes = self.socket_config(id).is_some_and(|section| section.pass_file_descriptors_to_exec());
         let open =
             matches!(list, CommandList::ExecStartPost | CommandList::ExecStopPre | CommandList::ExecStopPost);
         if passes && open { self.socket_fds(id) } else { Vec::new() }
@@ -167,9 +167,9 @@ impl Manager {
         let exec = self.state.units.get(&id).and_then(|unit| unit.file.exec.as_ref());
         exec.is_some_and(|exec| {
             let out = |output: &muster_unit::StdOutput| *output == muster_unit::StdOutput::Socket;
-            exec.standard_input == muster_unit::StdInput::Socket
-                || out(&exec.standard_output)
-                || out(&exec.standard_error)
+            *exec.standard_input() == muster_unit::StdInput::Socket
+                || out(exec.standard_output())
+                || out(exec.standard_error())
         })
     }
 
@@ -179,7 +179,8 @@ impl Manager {
         else {
             return Vec::new();
         };
-        let name = section.file_descriptor_name.clone().map_or_else(|| unit.name.to_string(), |name| name.0);
+        let name =
+            section.file_descriptor_name().clone().map_or_else(|| unit.name.to_string(), |name| name.0);
         socket.ports.iter().map(|port| (port.fd, name.clone())).collect()
     }
 
@@ -209,8 +210,8 @@ impl Manager {
         let Some(unit) = self.state.units.get_mut(&id) else { return };
         unit.cgroup = Some(path.clone());
         let config = unit.file.cgroup.clone().unwrap_or_default();
-        let user = unit.file.exec.as_ref().and_then(|exec| exec.user.as_ref());
-        let owner = user.filter(|_| config.delegate.is_some()).map(|user| user.0.clone());
+        let user = unit.file.exec.as_ref().and_then(|exec| exec.user().as_ref());
+        let owner = user.filter(|_| config.delegate().is_some()).map(|user| user.0.clone());
         let effect = Effect::RealizeCgroup {
             path: path.clone(),
             unit: unit.name.clone(),
@@ -311,16 +312,16 @@ impl Manager {
 
     fn remove_runtime_directories(&mut self, id: UnitId, exec: &muster_unit::ExecSection, restarting: bool) {
         use muster_unit::DirectoryPreserve::{No, Restart, Yes};
-        let keep = match exec.runtime_directory_preserve {
+        let keep = match exec.runtime_directory_preserve() {
             Yes => true,
             Restart => restarting || self.job_kind(id) == Some(muster_graph::JobType::Restart),
             No => false,
         };
-        if keep || exec.runtime_directory.is_empty() {
+        if keep || exec.runtime_directory().is_empty() {
             return;
         }
         let paths =
-            exec.runtime_directory.iter().map(|directory| format!("/run/{}", directory.path)).collect();
+            exec.runtime_directory().iter().map(|directory| format!("/run/{}", directory.path)).collect();
         self.effects.push_back(Effect::RemoveDirectories { unit: self.name_of(id), paths });
     }
 

@@ -555,7 +555,7 @@ impl Default for Facts {
 impl Unit {
     /// `Description=`, or the name; the service of a connection says who is at the far end.
     pub fn description(&self) -> Cow<'_, str> {
-        let own = self.file.unit.description.as_deref().filter(|text| !text.is_empty());
+        let own = self.file.unit.description().as_deref().filter(|text| !text.is_empty());
         let peer = Service::of(&self.kind).and_then(|service| service.peer.as_ref());
         let peer = peer.map(|peer| peer.description.as_str());
         match (own, peer.filter(|peer| !peer.is_empty())) {

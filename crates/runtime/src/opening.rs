@@ -38,7 +38,7 @@ impl Runtime {
     fn look_owner_up(&mut self, opening: Opening) {
         let name =
             |account: &Option<Account>| account.as_ref().map_or(String::new(), |account| account.0.clone());
-        let (user, group) = (name(&opening.config.socket_user), name(&opening.config.socket_group));
+        let (user, group) = (name(opening.config.socket_user()), name(opening.config.socket_group()));
         let executor = self.executor.clone();
         let unit = opening.unit.clone();
         let arguments = ["--lookup", user.as_str(), group.as_str()];
@@ -151,13 +151,13 @@ impl Runtime {
 fn local_owner(section: &SocketSection) -> Option<Owner> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut owner = Owner::default();
-    if let Some(user) = &section.socket_user {
+    if let Some(user) = &section.socket_user() {
         let entry = database_entry(&read("/etc/passwd"), user);
         let number = |at: usize| entry.as_ref().and_then(|fields| fields.get(at)?.parse::<u32>().ok());
         owner.uid = Some(number(2).or_else(|| user.parse().ok())?);
         owner.gid = number(3);
     }
-    if let Some(group) = &section.socket_group {
+    if let Some(group) = &section.socket_group() {
         let entry = database_entry(&read("/etc/group"), group);
         let number = entry.and_then(|fields| fields.get(2)?.parse::<u32>().ok());
         owner.gid = Some(number.or_else(|| group.parse().ok())?);

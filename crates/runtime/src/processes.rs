@@ -188,7 +188,7 @@ impl Runtime {
         let state = self.manager.state();
         above
             .filter_map(|path| state.units.get(state.cgroups.get(path)?)?.file.cgroup.as_ref())
-            .any(|cgroup| cgroup.memory_max.is_some())
+            .any(|cgroup| cgroup.memory_max().is_some())
     }
 
     /// Reads what the executor has to say.

@@ -214,7 +214,7 @@ impl World {
                 self.waiting.push(Event::ConditionsChecked { query, results });
             }
             Effect::OpenSockets { unit, config, .. } => {
-                let opened = (0_u32..).zip(&config.listen).map(|(listen_index, _)| {
+                let opened = (0_u32..).zip(config.listen()).map(|(listen_index, _)| {
                     self.next_number += 1;
                     OpenedSocket {
                         fd: FdId(self.next_number),

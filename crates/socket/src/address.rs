@@ -62,8 +62,8 @@ impl Opening<'_> {
     }
 
     fn fifo(&mut self, path: &str) -> Outcome<OwnedFd> {
-        let mode = self.section.socket_mode.0;
-        make_parents(path, self.section.directory_mode.0);
+        let mode = self.section.socket_mode().0;
+        make_parents(path, self.section.directory_mode().0);
         match with_mode(mode, || nix::unistd::mkfifo(path, Mode::from_bits_truncate(mode))) {
             Ok(()) => self.nodes.path(path),
             Err(Errno::EEXIST) => {}
@@ -78,7 +78,7 @@ impl Opening<'_> {
         }
         nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(text)?;
         self.surroundings.owner.give_fd(&fd).map_err(text)?;
-        if let Some(size) = self.section.pipe_size {
+        if let Some(size) = self.section.pipe_size() {
             let wanted = i32::try_from(size.0).unwrap_or(i32::MAX);
             if let Err(error) = fcntl(&fd, FcntlArg::F_SETPIPE_SZ(wanted)) {
                 self.warnings.push(format!("PipeSize={wanted} was refused: {}", error.desc()));
@@ -88,7 +88,7 @@ impl Opening<'_> {
     }
 
     fn special(&mut self, path: &str) -> Outcome<OwnedFd> {
-        let access = if self.section.writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+        let access = if self.section.writable() { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let flags = access | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
         let fd = open_file(path, flags, Mode::empty()).map_err(text)?;
         match file_type(&fd)? {
@@ -99,11 +99,11 @@ impl Opening<'_> {
 
     fn message_queue(&mut self, name: &str) -> Outcome<OwnedFd> {
         let section = self.section;
-        let size = section.message_queue_max_messages.zip(section.message_queue_message_size);
+        let size = section.message_queue_max_messages().zip(section.message_queue_message_size());
         let size = size.map(|(messages, message_size)| muster_sys::QueueSize { messages, message_size });
         let name = CString::new(name).map_err(|error| error.to_string())?;
-        let open = || muster_sys::message_queue(&name, section.socket_mode.0, size);
-        let (fd, is_new) = with_mode(section.socket_mode.0, open).map_err(|error| queue_refused(&error))?;
+        let open = || muster_sys::message_queue(&name, section.socket_mode().0, size);
+        let (fd, is_new) = with_mode(section.socket_mode().0, open).map_err(|error| queue_refused(&error))?;
         if is_new {
             self.nodes.queue(&name);
         }
@@ -120,7 +120,7 @@ impl Opening<'_> {
     }
 
     fn unix_path(&mut self, path: &str, kind: ListenKind) -> Outcome<OwnedFd> {
-        let (mode, directory_mode) = (self.section.socket_mode.0, self.section.directory_mode.0);
+        let (mode, directory_mode) = (self.section.socket_mode().0, self.section.directory_mode().0);
         make_parents(path, directory_mode);
         let address = UnixAddr::new(path).map_err(text)?;
         let fd = self.socket(libc::AF_UNIX, kind_of(kind), 0)?;
@@ -168,7 +168,7 @@ impl Opening<'_> {
                 .map_err(|_| format!("there is no network interface {name}"))?,
         };
         let fd = self.socket(libc::AF_INET6, kind_of(kind), self.protocol())?;
-        let only = match self.section.bind_ipv6_only {
+        let only = match self.section.bind_ipv6_only() {
             BindIpv6Only::Default => None,
             BindIpv6Only::Both => Some(false),
             BindIpv6Only::Ipv6Only => Some(true),
@@ -222,14 +222,14 @@ impl Opening<'_> {
 
     fn listening(&mut self, fd: OwnedFd, kind: ListenKind) -> Outcome<OwnedFd> {
         if matches!(kind, ListenKind::Stream | ListenKind::SequentialPacket) {
-            let backlog = i32::try_from(self.section.backlog).unwrap_or(i32::MAX);
+            let backlog = i32::try_from(self.section.backlog()).unwrap_or(i32::MAX);
             muster_sys::listen(fd.as_fd(), backlog).map_err(|error| describe(&error))?;
         }
         Ok(fd)
     }
 
     fn protocol(&self) -> i32 {
-        match self.section.socket_protocol {
+        match self.section.socket_protocol() {
             None => 0,
             Some(SocketProtocol::UdpLite) => libc::IPPROTO_UDPLITE,
             Some(SocketProtocol::Sctp) => libc::IPPROTO_SCTP,

@@ -9,25 +9,25 @@ pub fn listening(section: &SocketSection, fd: BorrowedFd<'_>, node: Option<&str>
     let mut refused = Vec::new();
     let on_fd = |attribute: &str, value: &str| set(fd, attribute, value);
     for (name, attribute, label) in [
-        ("SmackLabelIPIn", "security.SMACK64IPIN", &section.smack_label_ip_in),
-        ("SmackLabelIPOut", "security.SMACK64IPOUT", &section.smack_label_ip_out),
+        ("SmackLabelIPIn", "security.SMACK64IPIN", &section.smack_label_ip_in()),
+        ("SmackLabelIPOut", "security.SMACK64IPOUT", &section.smack_label_ip_out()),
     ] {
         refused.extend(label.iter().filter_map(|label| fault(name, label, on_fd(attribute, label))));
     }
-    refused.extend(assignments("XAttrListen", &section.xattr_listen, on_fd));
+    refused.extend(assignments("XAttrListen", section.xattr_listen(), on_fd));
     if let Some(node) = node {
         let on_node = |attribute: &str, value: &str| set_path(node, attribute, value);
-        let label = section.smack_label.iter();
+        let label = section.smack_label().iter();
         refused
             .extend(label.filter_map(|label| fault("SmackLabel", label, on_node("security.SMACK64", label))));
-        refused.extend(assignments("XAttrEntryPoint", &section.xattr_entry_point, on_node));
+        refused.extend(assignments("XAttrEntryPoint", section.xattr_entry_point(), on_node));
     }
     refused
 }
 
 /// Labels an accepted connection.
 pub fn accepted(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
-    assignments("XAttrAccept", &section.xattr_accept, |attribute, value| set(fd, attribute, value))
+    assignments("XAttrAccept", section.xattr_accept(), |attribute, value| set(fd, attribute, value))
 }
 
 /// `attribute=value` words of one directive.

@@ -98,7 +98,7 @@ pub fn open(
 ) -> Result<Opened, String> {
     let mut opened = Opened::default();
     let mut nodes = node::Made::default();
-    for (listen_index, listen) in (0_u32..).zip(&section.listen) {
+    for (listen_index, listen) in (0_u32..).zip(section.listen()) {
         let role = role(listen.kind);
         if let Some((_, fd)) = keep.iter().find(|(at, _)| *at == listen_index) {
             opened.warnings.extend(options::apply_to_listener(section, *fd));
@@ -119,7 +119,7 @@ pub fn open(
             }
             Err(why) => {
                 let message = format!("Listen{}={}: {why}", listen.kind.as_str(), listen.address);
-                if section.listen_error_action != ListenErrorAction::Continue {
+                if section.listen_error_action() != ListenErrorAction::Continue {
                     return Err(message);
                 }
                 opened.warnings.push(message);

@@ -111,9 +111,9 @@ pub(crate) fn of(listen: &Listen) -> Option<&str> {
 
 /// `Symlinks=`. A link that is there is replaced; anything else stays, which is told and no failure.
 pub(crate) fn make_symlinks(section: &SocketSection, warnings: &mut Vec<String>) {
-    let Some(target) = section.listen.iter().find_map(of) else { return };
-    for link in section.symlinks.iter().map(|link| link.0.as_str()) {
-        make_parents(link, section.directory_mode.0);
+    let Some(target) = section.listen().iter().find_map(of) else { return };
+    for link in section.symlinks().iter().map(|link| link.0.as_str()) {
+        make_parents(link, section.directory_mode().0);
         if Path::new(link).is_symlink() {
             let _ = std::fs::remove_file(link);
         }
@@ -125,7 +125,7 @@ pub(crate) fn make_symlinks(section: &SocketSection, warnings: &mut Vec<String>)
 
 /// `RemoveOnStop=`: takes nodes, message queues and links of the addresses in `listen` away.
 pub fn remove_nodes(section: &SocketSection, listen: &[Listen]) {
-    if !section.remove_on_stop {
+    if !section.remove_on_stop() {
         return;
     }
     for listen in listen {
@@ -136,8 +136,8 @@ pub fn remove_nodes(section: &SocketSection, listen: &[Listen]) {
             let _ = CString::new(name.as_str()).map(|name| muster_sys::message_queue_unlink(&name));
         }
     }
-    let is_gone = section.listen.iter().find_map(of).is_none_or(|target| !Path::new(target).exists());
+    let is_gone = section.listen().iter().find_map(of).is_none_or(|target| !Path::new(target).exists());
     let links =
-        section.symlinks.iter().map(|link| Path::new(&link.0)).filter(|link| is_gone && link.is_symlink());
+        section.symlinks().iter().map(|link| Path::new(&link.0)).filter(|link| is_gone && link.is_symlink());
     links.for_each(|link| drop(std::fs::remove_file(link)));
 }

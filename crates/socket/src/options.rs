@@ -66,46 +66,52 @@ fn rows(section: &SocketSection) -> [Row; 26] {
     let s = section;
     let on = |set: bool| set.then_some(1);
     let seconds = |span: Option<Timespan>| span.map(|span| number(span.0.div_ceil(1_000_000)));
-    let stamp = |wanted: Timestamping| on(s.timestamping == wanted);
+    let stamp = |wanted: Timestamping| on(s.timestamping() == wanted);
     [
-        ("KeepAlive", Tcp, SOL_SOCKET, libc::SO_KEEPALIVE, on(s.keep_alive)),
-        ("KeepAliveTimeSec", Tcp, IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(s.keep_alive_time_sec)),
-        ("KeepAliveIntervalSec", Tcp, IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(s.keep_alive_interval_sec)),
+        ("KeepAlive", Tcp, SOL_SOCKET, libc::SO_KEEPALIVE, on(s.keep_alive())),
+        ("KeepAliveTimeSec", Tcp, IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(s.keep_alive_time_sec())),
+        ("KeepAliveIntervalSec", Tcp, IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(s.keep_alive_interval_sec())),
         (
             "KeepAliveProbes",
             Tcp,
             IPPROTO_TCP,
             libc::TCP_KEEPCNT,
-            s.keep_alive_probes.map(|n| number(n.into())),
+            s.keep_alive_probes().map(|n| number(n.into())),
         ),
-        ("DeferAcceptSec", Tcp, IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds(s.defer_accept_sec)),
-        ("NoDelay", Tcp, IPPROTO_TCP, libc::TCP_NODELAY, on(s.no_delay)),
-        ("Broadcast", Inet, SOL_SOCKET, libc::SO_BROADCAST, on(s.broadcast)),
-        ("PassCredentials", UnixOrNetlink, SOL_SOCKET, libc::SO_PASSCRED, on(s.pass_credentials)),
-        ("PassPIDFD", Unix, SOL_SOCKET, SO_PASSPIDFD, on(s.pass_pidfd)),
-        ("PassSecurity", UnixOrNetlink, SOL_SOCKET, libc::SO_PASSSEC, on(s.pass_security)),
-        ("AcceptFileDescriptors", Unix, SOL_SOCKET, SO_PASSRIGHTS, (!s.accept_file_descriptors).then_some(0)),
-        ("PassPacketInfo", V4, IPPROTO_IP, libc::IP_PKTINFO, on(s.pass_packet_info)),
-        ("PassPacketInfo", V6, IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, on(s.pass_packet_info)),
-        ("PassPacketInfo", Netlink, SOL_NETLINK, NETLINK_PKTINFO, on(s.pass_packet_info)),
+        ("DeferAcceptSec", Tcp, IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds(s.defer_accept_sec())),
+        ("NoDelay", Tcp, IPPROTO_TCP, libc::TCP_NODELAY, on(s.no_delay())),
+        ("Broadcast", Inet, SOL_SOCKET, libc::SO_BROADCAST, on(s.broadcast())),
+        ("PassCredentials", UnixOrNetlink, SOL_SOCKET, libc::SO_PASSCRED, on(s.pass_credentials())),
+        ("PassPIDFD", Unix, SOL_SOCKET, SO_PASSPIDFD, on(s.pass_pidfd())),
+        ("PassSecurity", UnixOrNetlink, SOL_SOCKET, libc::SO_PASSSEC, on(s.pass_security())),
+        (
+            "AcceptFileDescriptors",
+            Unix,
+            SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (!s.accept_file_descriptors()).then_some(0),
+        ),
+        ("PassPacketInfo", V4, IPPROTO_IP, libc::IP_PKTINFO, on(s.pass_packet_info())),
+        ("PassPacketInfo", V6, IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, on(s.pass_packet_info())),
+        ("PassPacketInfo", Netlink, SOL_NETLINK, NETLINK_PKTINFO, on(s.pass_packet_info())),
         ("Timestamping", Any, SOL_SOCKET, libc::SO_TIMESTAMP, stamp(Timestamping::Us)),
         ("Timestamping", Any, SOL_SOCKET, libc::SO_TIMESTAMPNS, stamp(Timestamping::Ns)),
-        ("Priority", Any, SOL_SOCKET, libc::SO_PRIORITY, s.priority),
-        ("Mark", Any, SOL_SOCKET, libc::SO_MARK, s.mark),
-        ("ReusePort", Inet, SOL_SOCKET, libc::SO_REUSEPORT, on(s.reuse_port)),
-        ("IPTOS", Inet, IPPROTO_IP, libc::IP_TOS, s.ip_tos.map(|tos| tos.0)),
-        ("IPTTL", Inet, IPPROTO_IP, libc::IP_TTL, s.ip_ttl),
-        ("IPTTL", V6, IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, s.ip_ttl),
-        ("FreeBind", Inet, IPPROTO_IP, libc::IP_FREEBIND, on(s.free_bind)),
-        ("FreeBind", V6, IPPROTO_IPV6, IPV6_FREEBIND, on(s.free_bind)),
-        ("Transparent", Inet, IPPROTO_IP, libc::IP_TRANSPARENT, on(s.transparent)),
-        ("Transparent", V6, IPPROTO_IPV6, IPV6_TRANSPARENT, on(s.transparent)),
+        ("Priority", Any, SOL_SOCKET, libc::SO_PRIORITY, s.priority()),
+        ("Mark", Any, SOL_SOCKET, libc::SO_MARK, s.mark()),
+        ("ReusePort", Inet, SOL_SOCKET, libc::SO_REUSEPORT, on(s.reuse_port())),
+        ("IPTOS", Inet, IPPROTO_IP, libc::IP_TOS, s.ip_tos().map(|tos| tos.0)),
+        ("IPTTL", Inet, IPPROTO_IP, libc::IP_TTL, s.ip_ttl()),
+        ("IPTTL", V6, IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, s.ip_ttl()),
+        ("FreeBind", Inet, IPPROTO_IP, libc::IP_FREEBIND, on(s.free_bind())),
+        ("FreeBind", V6, IPPROTO_IPV6, IPV6_FREEBIND, on(s.free_bind())),
+        ("Transparent", Inet, IPPROTO_IP, libc::IP_TRANSPARENT, on(s.transparent())),
+        ("Transparent", V6, IPPROTO_IPV6, IPV6_TRANSPARENT, on(s.transparent())),
     ]
 }
 
 /// The options that are words.
 fn words(section: &SocketSection) -> [(&'static str, Fits, i32, i32, Option<&str>); 2] {
-    let congestion = section.tcp_congestion.as_deref();
+    let congestion = section.tcp_congestion().as_deref();
     [
         ("BindToDevice", Fits::Inet, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, None),
         ("TCPCongestion", Fits::Tcp, libc::IPPROTO_TCP, libc::TCP_CONGESTION, congestion),
@@ -114,7 +120,7 @@ fn words(section: &SocketSection) -> [(&'static str, Fits, i32, i32, Option<&str
 
 /// `BindToDevice=`. Unlike the others this one must hold: a socket that was meant for one network is not opened to all.
 pub fn bind_to_device(section: &SocketSection, fd: BorrowedFd<'_>) -> Result<(), String> {
-    let device = section.bind_to_device.as_deref().filter(|name| *name != "*");
+    let device = section.bind_to_device().as_deref().filter(|name| *name != "*");
     let Some(device) = device.filter(|_| Kind::of(fd).fits(Fits::Inet)) else { return Ok(()) };
     muster_sys::set_option_bytes(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device.as_bytes())
         .map_err(|error| format!("BindToDevice={device} was refused: {error}"))
@@ -137,8 +143,8 @@ pub fn apply(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
         }
     }
     for (name, forced, plain, size) in [
-        ("ReceiveBuffer", libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, section.receive_buffer),
-        ("SendBuffer", libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, section.send_buffer),
+        ("ReceiveBuffer", libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, section.receive_buffer()),
+        ("SendBuffer", libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, section.send_buffer()),
     ] {
         if let Some(size) = size.map(|size| number(size.0)) {
             let set = |option| muster_sys::set_option(fd, libc::SOL_SOCKET, option, size);

@@ -156,7 +156,7 @@ thread_local! {
     static DEFAULT_EXEC: Rc<ExecSection> = Rc::default();
     // What is no service shares its keyring with PID 1.
     static OTHER_EXEC: Rc<ExecSection> =
-        Rc::new(ExecSection { keyring_mode: KeyringMode::Shared, ..ExecSection::default() });
+        Rc::new(ExecSection::of([ExecRow::keyring_mode(KeyringMode::Shared)]));
     static DEFAULT_CGROUP: Rc<CGroupSection> = Rc::default();
 }
 
@@ -195,10 +195,10 @@ impl UnitFile {
             Body::Service(_) | Body::Mount(_) | Body::Swap(_) => true,
             Body::Socket(socket) => {
                 let lists = [
-                    &socket.exec_start_pre,
-                    &socket.exec_start_post,
-                    &socket.exec_stop_pre,
-                    &socket.exec_stop_post,
+                    &socket.exec_start_pre(),
+                    &socket.exec_start_post(),
+                    &socket.exec_stop_pre(),
+                    &socket.exec_stop_post(),
                 ];
                 lists.into_iter().any(|list| !list.is_empty())
             }
@@ -214,6 +214,6 @@ impl UnitFile {
 
     /// `SourcePath=`.
     pub fn source_path(&self) -> Option<&str> {
-        self.unit.source_path.as_deref()
+        self.unit.source_path().as_deref()
     }
 }

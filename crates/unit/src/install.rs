@@ -180,24 +180,23 @@ fn install_section(index: &Index, name: &UnitName, file: &str) -> InstallSection
             }
         }
     }
-    for list in [
-        &mut section.alias,
-        &mut section.wanted_by,
-        &mut section.required_by,
-        &mut section.upheld_by,
-        &mut section.also,
-    ] {
+    let expand_all = |list: &mut Vec<String>| {
         for word in list {
             if let Ok(expanded) = expand(word, &facts) {
                 *word = expanded;
             }
         }
-    }
+    };
+    expand_all(section.edit().alias());
+    expand_all(section.edit().wanted_by());
+    expand_all(section.edit().required_by());
+    expand_all(section.edit().upheld_by());
+    expand_all(section.edit().also());
     section
 }
 
 fn says_something(section: &InstallSection) -> bool {
-    [&section.alias, &section.wanted_by, &section.required_by, &section.upheld_by, &section.also]
+    [section.alias(), section.wanted_by(), section.required_by(), section.upheld_by(), section.also()]
         .into_iter()
         .any(|list| !list.is_empty())
 }
@@ -221,16 +220,18 @@ fn plan(index: &Index, found: Found) -> Result<Plan, Failure> {
     if found.outside {
         links.push((own.clone(), None));
     }
-    for alias in &section.alias {
+    for alias in section.alias() {
         links.push((alias_of(name, &found.file, alias)?, None));
     }
-    let linked_as = match section.default_instance.as_deref().filter(|_| name.is_template()) {
+    let linked_as = match section.default_instance().as_deref().filter(|_| name.is_template()) {
         Some(instance) => name.with_instance(instance).unwrap_or_else(|| name.clone()),
         None => name.clone(),
     };
-    for (targets, suffix) in
-        [(&section.wanted_by, "wants"), (&section.required_by, "requires"), (&section.upheld_by, "upholds")]
-    {
+    for (targets, suffix) in [
+        (section.wanted_by(), "wants"),
+        (section.required_by(), "requires"),
+        (section.upheld_by(), "upholds"),
+    ] {
         for target in targets {
             let target: UnitName = target.parse().map_err(|_| Failure::Reference(target.clone()))?;
             if linked_as.is_template() && !target.is_template() {
@@ -240,7 +241,7 @@ fn plan(index: &Index, found: Found) -> Result<Plan, Failure> {
             links.push((format!("{target}.{suffix}/{linked_as}"), missing));
         }
     }
-    let also = section.also.iter().filter_map(|name| name.parse().ok()).collect();
+    let also = section.also().iter().filter_map(|name| name.parse().ok()).collect();
     Ok(Plan { has_info: says_something(&section), file: found.file, links, also })
 }
 
@@ -504,7 +505,7 @@ fn disable_with(
                 let section = install_section(index, &found.name, &found.file);
                 carries |= says_something(&section);
                 if names.len() < ALSO_MAX {
-                    let also = section.also.iter().filter_map(|name| name.parse::<UnitName>().ok());
+                    let also = section.also().iter().filter_map(|name| name.parse::<UnitName>().ok());
                     queue.extend(also.filter(|also| !names.contains(also)));
                 }
             }
@@ -828,10 +829,10 @@ pub fn state(index: &Index, name: &UnitName, links: &AllLinks) -> Option<&'stati
     if persistent == How::Otherwise || runtime == How::Otherwise {
         return Some("indirect");
     }
-    let links_itself = [&section.alias, &section.wanted_by, &section.required_by, &section.upheld_by];
+    let links_itself = [section.alias(), section.wanted_by(), section.required_by(), section.upheld_by()];
     Some(match links_itself.into_iter().any(|list| !list.is_empty()) {
         true => "disabled",
-        false if !section.also.is_empty() => "indirect",
+        false if !section.also().is_empty() => "indirect",
         false => "static",
     })
 }
@@ -855,12 +856,12 @@ fn how_linked(links: &Links, name: &UnitName, section: &InstallSection) -> How {
             return How::Enabled;
         }
         if name.is_template() && link.template().is_some_and(|template| template == *name) {
-            if in_directory && link.instance() == section.default_instance.as_deref() {
+            if in_directory && link.instance() == section.default_instance().as_deref() {
                 return How::Enabled;
             }
             how = How::Otherwise;
         } else if leads && link != *name && !name.is_instance() {
-            if section.alias.iter().any(|alias| alias == own) {
+            if section.alias().iter().any(|alias| alias == own) {
                 return How::Enabled;
             }
             how = How::Otherwise;

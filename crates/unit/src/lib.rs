@@ -25,7 +25,9 @@ pub use index::Index;
 pub use load::{Setting, Source, assign, check_settings, further_instance, load, load_made, load_settings};
 pub use specifier::SpecifierContext;
 pub use table::{
-    AutomountSection, CGroupSection, ExecSection, InstallSection, KillSection, MountSection, PathSection,
-    ScopeSection, ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitSection,
+    AutomountRow, AutomountSection, CGroupRow, CGroupSection, ExecRow, ExecSection, InstallRow,
+    InstallSection, KillRow, KillSection, MountRow, MountSection, PathRow, PathSection, ScopeRow,
+    ScopeSection, ServiceRow, ServiceSection, SliceRow, SliceSection, SocketRow, SocketSection, SwapRow,
+    SwapSection, TimerRow, TimerSection, UnitRow, UnitSection,
 };
 pub use value::*;

@@ -120,7 +120,7 @@ pub fn further_instance(
         InstanceUse::Description(text) => {
             let fragment = of.fragment_path.clone().unwrap_or_default();
             let text = expand(text, &UnitFacts::new(name, &fragment, machine)).ok()?;
-            Rc::make_mut(&mut file.unit).description = Some(text);
+            *Rc::make_mut(&mut file.unit).edit().description() = Some(text);
         }
         InstanceUse::More => return None,
     }
@@ -319,11 +319,11 @@ fn add_links(file: &mut UnitFile, source: &dyn Source) {
         for suffix in LINKS {
             for linked in source.linked(&format!("{name}.{suffix}")) {
                 let other = if linked.is_template() { linked.with_instance(&instance) } else { Some(linked) };
-                let unit = Rc::make_mut(&mut file.unit);
+                let mut unit = Rc::make_mut(&mut file.unit).edit();
                 let list = match suffix {
-                    "wants" => &mut unit.wants,
-                    "requires" => &mut unit.requires,
-                    _ => &mut unit.upholds,
+                    "wants" => unit.wants(),
+                    "requires" => unit.requires(),
+                    _ => unit.upholds(),
                 };
                 list.extend(other.filter(|other| *other != file.id && !list.contains(other)));
             }
@@ -486,7 +486,7 @@ fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_
         Body::Target | Body::Device => None,
     };
     if let (Some(exec), "StandardOutput") = (&mut file.exec, key) {
-        Rc::make_mut(exec).more.output_is_set = !value.is_empty();
+        *Rc::make_mut(exec).edit().output_is_set() = !value.is_empty();
     }
     own.or_else(|| file.exec.as_mut().and_then(|exec| Rc::make_mut(exec).assign(key, value, context)))
         .or_else(|| file.kill.as_mut().and_then(|kill| Rc::make_mut(kill).assign(key, value, context)))
@@ -498,7 +498,7 @@ fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_
 fn places(file: &UnitFile) -> Vec<String> {
     let mut places = Vec::new();
     if let Body::Socket(section) = &file.body {
-        places.extend(section.listen.iter().filter_map(|listen| match (&listen.address, listen.kind) {
+        places.extend(section.listen().iter().filter_map(|listen| match (&listen.address, listen.kind) {
             (SocketAddress::FilePath(_), ListenKind::MessageQueue) => None,
             (SocketAddress::Path(path) | SocketAddress::FilePath(path), _) => Some(path.clone()),
             _ => None,
@@ -514,52 +514,61 @@ fn places(file: &UnitFile) -> Vec<String> {
         let below = |base: &str, directories: &[ExecDirectory]| -> Vec<String> {
             directories.iter().map(|directory| format!("{base}/{}", directory.path)).collect()
         };
-        let working = exec.working_directory.iter().filter(|path| path.starts_with('/'));
-        places.extend(working.chain(&exec.root_directory).cloned());
-        places.extend(below("/run", &exec.runtime_directory));
-        places.extend(below("/var/lib", &exec.state_directory));
-        places.extend(below("/var/cache", &exec.cache_directory));
-        places.extend(below("/var/log", &exec.logs_directory));
-        places.extend(below("/etc", &exec.configuration_directory));
+        let working = exec.working_directory().iter().filter(|path| path.starts_with('/'));
+        places.extend(working.chain(exec.root_directory()).cloned());
+        places.extend(below("/run", exec.runtime_directory()));
+        places.extend(below("/var/lib", exec.state_directory()));
+        places.extend(below("/var/cache", exec.cache_directory()));
+        places.extend(below("/var/log", exec.logs_directory()));
+        places.extend(below("/etc", exec.configuration_directory()));
     }
-    places.retain(|place| !file.unit.requires_mounts_for.contains(place));
+    places.retain(|place| !file.unit.requires_mounts_for().contains(place));
     places
+}
+
+/// A time span of zero means none at all.
+macro_rules! endless {
+    ($section:expr, $field:ident) => {
+        if $section.$field() == Some(Timespan(0)) {
+            *$section.edit().$field() = Some(Timespan::INFINITY);
+        }
+    };
 }
 
 /// Defaults that depend on other settings, and zeros that mean infinity.
 fn settle(file: &mut UnitFile) {
-    if file.id.kind() == UnitKind::Slice && file.unit.description.is_none() {
+    if file.id.kind() == UnitKind::Slice && file.unit.description().is_none() {
         let path = crate::value::path_unescape(file.id.stem());
-        Rc::make_mut(&mut file.unit).description = Some(format!("Slice {path}"));
+        *Rc::make_mut(&mut file.unit).edit().description() = Some(format!("Slice {path}"));
     }
-    if file.id.kind() == UnitKind::Device && file.unit.description.is_none() {
+    if file.id.kind() == UnitKind::Device && file.unit.description().is_none() {
         let path = format!("/{}", crate::value::path_unescape(file.id.stem()).trim_start_matches('/'));
-        Rc::make_mut(&mut file.unit).description = Some(path);
+        *Rc::make_mut(&mut file.unit).edit().description() = Some(path);
     }
-    let endless = |span: &mut Option<Timespan>| {
-        if *span == Some(Timespan(0)) {
-            *span = Some(Timespan::INFINITY);
-        }
-    };
     match &mut file.body {
         Body::Service(section) => {
             let section = Rc::make_mut(section);
-            endless(&mut section.timeout_start_sec);
-            endless(&mut section.timeout_stop_sec);
-            endless(&mut section.runtime_max_sec);
-            if section.effective_type() == ServiceType::Oneshot && section.timeout_start_sec.is_none() {
-                section.timeout_start_sec = Some(Timespan::INFINITY);
+            endless!(section, timeout_start_sec);
+            endless!(section, timeout_stop_sec);
+            endless!(section, runtime_max_sec);
+            if section.effective_type() == ServiceType::Oneshot && section.timeout_start_sec().is_none() {
+                *section.edit().timeout_start_sec() = Some(Timespan::INFINITY);
             }
         }
-        Body::Socket(section) => endless(&mut Rc::make_mut(section).timeout_sec),
-        Body::Mount(section) => {
-            endless(&mut section.timeout_sec);
-            section.where_.get_or_insert_with(|| crate::value::path_unescape(file.id.stem()));
+        Body::Socket(section) => {
+            let section = Rc::make_mut(section);
+            endless!(section, timeout_sec);
         }
-        Body::Swap(section) => endless(&mut section.timeout_sec),
+        Body::Mount(section) => {
+            endless!(section, timeout_sec);
+            section.edit().where_().get_or_insert_with(|| crate::value::path_unescape(file.id.stem()));
+        }
+        Body::Swap(section) => {
+            endless!(section, timeout_sec);
+        }
         Body::Scope(section) => {
-            endless(&mut section.runtime_max_sec);
-            endless(&mut section.timeout_stop_sec);
+            endless!(section, runtime_max_sec);
+            endless!(section, timeout_stop_sec);
         }
         Body::Target
         | Body::Slice(_)
@@ -570,32 +579,38 @@ fn settle(file: &mut UnitFile) {
     }
     let places = places(file);
     let private_tmp = file.exec.as_ref().is_some_and(|exec| exec.private_tmp_is_set());
-    let wished = file.exec.as_ref().and_then(|exec| exec.working_directory.as_ref()?.strip_prefix('-'));
+    let wished = file.exec.as_ref().and_then(|exec| exec.working_directory().as_ref()?.strip_prefix('-'));
     let wished = wished.filter(|path| path.starts_with('/')).map(str::to_owned);
     let unit = Rc::make_mut(&mut file.unit);
     if private_tmp {
-        unit.wants_mounts_for.extend(["/tmp", "/var/tmp"].map(str::to_owned));
+        unit.edit().wants_mounts_for().extend(["/tmp", "/var/tmp"].map(str::to_owned));
     }
-    unit.wants_mounts_for.extend(wished);
+    if wished.is_some() {
+        unit.edit().wants_mounts_for().extend(wished);
+    }
     // The one is the limit of the other too.
-    unit.job_running_timeout_sec = unit.job_running_timeout_sec.or(unit.job_timeout_sec);
-    endless(&mut unit.job_timeout_sec);
-    endless(&mut unit.job_running_timeout_sec);
-    unit.requires_mounts_for.extend(places);
+    if let (None, Some(span)) = (unit.job_running_timeout_sec(), unit.job_timeout_sec()) {
+        *unit.edit().job_running_timeout_sec() = Some(span);
+    }
+    endless!(unit, job_timeout_sec);
+    endless!(unit, job_running_timeout_sec);
+    if !places.is_empty() {
+        unit.edit().requires_mounts_for().extend(places);
+    }
     if let Some(cgroup) = &mut file.cgroup {
-        if cgroup.delegate == Some(crate::value::Delegate::Controllers(vec!["-".to_owned()])) {
-            Rc::make_mut(cgroup).delegate = None;
+        if *cgroup.delegate() == Some(crate::value::Delegate::Controllers(vec!["-".to_owned()])) {
+            *Rc::make_mut(cgroup).edit().delegate() = None;
         }
     }
     if let (Some(exec), Body::Service(_) | Body::Socket(_)) = (&mut file.exec, &file.body) {
         use crate::value::{StdInput, StdOutput};
         // Output follows a terminal or a socket on input where it is not set (systemd.exec(5)).
         let follows = matches!(
-            exec.standard_input,
+            exec.standard_input(),
             StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail | StdInput::Socket | StdInput::Fd(_)
         );
-        if follows && exec.standard_output == StdOutput::Journal && !exec.output_is_set {
-            Rc::make_mut(exec).standard_output = StdOutput::Inherit;
+        if follows && *exec.standard_output() == StdOutput::Journal && !exec.output_is_set() {
+            *Rc::make_mut(exec).edit().standard_output() = StdOutput::Inherit;
         }
     }
 }
@@ -605,53 +620,53 @@ fn check(file: &UnitFile) -> Result<(), String> {
     match &file.body {
         Body::Service(service) => {
             let oneshot = service.effective_type() == ServiceType::Oneshot;
-            if service.exec_start.is_empty()
-                && service.exec_stop.is_empty()
-                && file.unit.success_action == Default::default()
+            if service.exec_start().is_empty()
+                && service.exec_stop().is_empty()
+                && file.unit.success_action() == Default::default()
             {
                 return Err("Service has no ExecStart=, ExecStop=, or SuccessAction= setting.".to_owned());
             }
-            if service.exec_start.is_empty()
-                && (!oneshot || !service.remain_after_exit)
-                && file.unit.success_action == Default::default()
+            if service.exec_start().is_empty()
+                && (!oneshot || !service.remain_after_exit())
+                && file.unit.success_action() == Default::default()
             {
                 return Err("Service has no ExecStart= setting, which is only allowed for RemainAfterExit=yes services.".to_owned());
             }
-            if service.exec_start.len() > 1 && !oneshot {
+            if service.exec_start().len() > 1 && !oneshot {
                 return Err("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services.".to_owned());
             }
-            if service.type_ == Some(ServiceType::Dbus) && service.bus_name.is_none() {
+            if service.type_() == Some(ServiceType::Dbus) && service.bus_name().is_none() {
                 return Err(
                     "Service is of type D-Bus but no D-Bus service name has been specified.".to_owned()
                 );
             }
             let restarts =
-                matches!(service.restart, crate::value::Restart::Always | crate::value::Restart::OnSuccess);
-            if oneshot && restarts && service.type_ == Some(ServiceType::Oneshot) {
+                matches!(service.restart(), crate::value::Restart::Always | crate::value::Restart::OnSuccess);
+            if oneshot && restarts && service.type_() == Some(ServiceType::Oneshot) {
                 return Err("Service has Restart= set to either always or on-success, which isn't allowed for Type=oneshot services.".to_owned());
             }
             Ok(())
         }
         Body::Socket(socket) => {
-            if socket.listen.is_empty() {
+            if socket.listen().is_empty() {
                 return Err("Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...)."
                     .to_owned());
             }
-            if socket.accept && socket.listen.iter().any(|listen| !accepts(listen.kind)) {
+            if socket.accept() && socket.listen().iter().any(|listen| !accepts(listen.kind)) {
                 return Err(
                     "Unit is configured for accepting sockets, but sockets are non-accepting.".to_owned()
                 );
             }
-            if socket.max_connections == 0 {
+            if socket.max_connections() == 0 {
                 return Err("MaxConnection= setting too small.".to_owned());
             }
-            if socket.accept && socket.service.is_some() {
+            if socket.accept() && socket.service().is_some() {
                 return Err(
                     "Explicit service configuration for accepting socket units not supported.".to_owned()
                 );
             }
-            if !socket.symlinks.is_empty()
-                && socket.listen.iter().filter(|listen| listen.is_node()).count() != 1
+            if !socket.symlinks().is_empty()
+                && socket.listen().iter().filter(|listen| listen.is_node()).count() != 1
             {
                 return Err(
                     "Unit has symlinks set but none or more than one node in the file system.".to_owned()
@@ -660,11 +675,11 @@ fn check(file: &UnitFile) -> Result<(), String> {
             Ok(())
         }
         Body::Mount(mount) => {
-            let place = mount.where_.clone().unwrap_or_else(|| crate::value::path_unescape(file.id.stem()));
+            let place = mount.where_().clone().unwrap_or_else(|| crate::value::path_unescape(file.id.stem()));
             if crate::value::path_escape(&place) != file.id.stem() {
                 return Err("Where= setting doesn't match unit name.".to_owned());
             }
-            if file.fragment_path.is_some() && mount.what.is_none() {
+            if file.fragment_path.is_some() && mount.what().is_none() {
                 return Err("What= setting is missing.".to_owned());
             }
             Ok(())

@@ -42,6 +42,101 @@ pub trait Setting: Sized {
     }
 }
 
+/// How the value of a row is handed out: what is small by itself, what is not by reference.
+pub trait Held {
+    /// What a reader gets.
+    type Ref<'a>
+    where
+        Self: 'a;
+    /// The value.
+    fn held(&self) -> Self::Ref<'_>;
+}
+
+/// The type of a row that is handed out by itself.
+macro_rules! copied {
+    ($($type:ty),* $(,)?) => {$(
+        impl $crate::setting::Held for $type {
+            type Ref<'a> = $type;
+            fn held(&self) -> $type {
+                *self
+            }
+        }
+    )*};
+}
+pub(crate) use copied;
+
+/// The type of a row that is handed out by reference.
+macro_rules! borrowed {
+    ($($type:ty),* $(,)?) => {$(
+        impl Held for $type {
+            type Ref<'a> = &'a $type;
+            fn held(&self) -> &$type {
+                self
+            }
+        }
+    )*};
+}
+
+copied!(
+    bool,
+    u32,
+    Option<bool>,
+    Option<u8>,
+    Option<u32>,
+    Option<i32>,
+    Option<i64>,
+    FileMode,
+    Signal,
+    Option<Signal>,
+    Option<Timespan>,
+    Option<ResourceLimit>,
+    Option<Amount>,
+    Option<Weight>,
+    Option<Size>,
+    Option<IpTos>,
+    CapabilitySet,
+    Option<CapabilitySet>,
+);
+
+borrowed!(
+    Option<String>,
+    Option<Account>,
+    Option<UnitName>,
+    Option<ServiceName>,
+    Option<InterfaceName>,
+    Option<FdName>,
+    Option<Delegate>,
+    Vec<String>,
+    Vec<UnitName>,
+    Vec<AbsolutePath>,
+    Vec<ExecCommand>,
+    Vec<ExecDirectory>,
+    Vec<EnvironmentFile>,
+    Vec<(String, String)>,
+    Vec<Condition>,
+    Vec<Listen>,
+    Lines,
+    StdInput,
+    StdOutput,
+);
+
+/// What is large and seldom set.
+impl<T> Held for Box<T> {
+    type Ref<'a>
+        = &'a T
+    where
+        T: 'a;
+    fn held(&self) -> &T {
+        self
+    }
+}
+
+impl<T: Setting> Setting for Box<T> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        T::set(self, value, context)
+    }
+}
+
 /// A closed set of words.
 pub trait Word: Sized {
     /// The words, for messages.

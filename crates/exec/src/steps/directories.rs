@@ -17,14 +17,14 @@ macro_rules! kind {
         pub const $name: Step = Step {
             directive: $directive,
             exit: Exit::$exit,
-            needed: |context| context.make_directories && !context.exec.$list.is_empty(),
+            needed: |context| context.make_directories && !context.exec.$list().is_empty(),
             direct: Direct::No,
             run: |context, process| {
                 let kind = Kind {
                     variable: $variable,
                     base: $base,
-                    list: |context| &context.exec.$list,
-                    mode: |context| context.exec.$mode.0,
+                    list: |context| context.exec.$list(),
+                    mode: |context| context.exec.$mode().0,
                 };
                 make(&kind, context, process)
             },

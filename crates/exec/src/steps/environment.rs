@@ -15,8 +15,8 @@ pub const VARIABLES: Step = Step {
     direct: Direct::By(|context, draft| {
         let exec = context.exec;
         let names_own = |word: &String| OWN.iter().any(|name| word.contains(name));
-        if !exec.environment_file.is_empty()
-            || !exec.unset_environment.is_empty()
+        if !exec.environment_file().is_empty()
+            || !exec.unset_environment().is_empty()
             || context.command.argv.iter().any(names_own)
         {
             return None;
@@ -52,7 +52,7 @@ fn run(context: &Context<'_>, process: &mut Process) -> Done {
         login.push(("USER", "root"));
     }
     let mut from_files = Vec::new();
-    for file in &context.exec.environment_file {
+    for file in context.exec.environment_file() {
         match std::fs::read_to_string(&file.path) {
             Ok(text) => from_files.extend(environment_file::parse(&text)),
             Err(_) if file.optional => {}

@@ -25,10 +25,10 @@ pub struct User {
 pub const USER_NAME: Step = Step {
     directive: "User=",
     exit: Exit::User,
-    needed: |context| context.exec.user.is_some(),
+    needed: |context| context.exec.user().is_some(),
     direct: Direct::No,
     run: |context, process| {
-        process.user = context.exec.user.as_deref().map(find_user).transpose()?;
+        process.user = context.exec.user().as_deref().map(find_user).transpose()?;
         process.gid = process.user.as_ref().map(|user| user.gid);
         Ok(())
     },
@@ -38,10 +38,10 @@ pub const USER_NAME: Step = Step {
 pub const GROUP_NAME: Step = Step {
     directive: "Group=",
     exit: Exit::Group,
-    needed: |context| context.exec.user.is_some() || context.exec.group.is_some(),
+    needed: |context| context.exec.user().is_some() || context.exec.group().is_some(),
     direct: Direct::No,
     run: |context, process| {
-        let group = context.exec.group.as_deref().map(find_group).transpose()?;
+        let group = context.exec.group().as_deref().map(find_group).transpose()?;
         process.gid = group.or(process.gid);
         let (uid, gid) = process.owner();
         process.tell(&format!("{RUNS_AS}{uid} {gid}"));
@@ -57,10 +57,10 @@ const PR_SET_NO_NEW_PRIVS: i32 = 38;
 pub const BOUNDING_SET: Step = Step {
     directive: "CapabilityBoundingSet=",
     exit: Exit::Capabilities,
-    needed: |context| context.is_confined() && context.exec.capability_bounding_set.is_some(),
+    needed: |context| context.is_confined() && context.exec.capability_bounding_set().is_some(),
     direct: Direct::No,
     run: |context, _| {
-        let Some(CapabilitySet(bounding)) = context.exec.capability_bounding_set else { return Ok(()) };
+        let Some(CapabilitySet(bounding)) = context.exec.capability_bounding_set() else { return Ok(()) };
         let dropped = muster_unit::CAPABILITIES.iter().enumerate();
         for (number, name) in dropped.filter(|(number, _)| (bounding >> number) & 1 == 0) {
             match muster_sys::process_control(PR_CAPBSET_DROP, u64::try_from(number).unwrap_or(0), 0) {
@@ -76,7 +76,7 @@ pub const BOUNDING_SET: Step = Step {
 };
 
 fn has_ambient(context: &Context<'_>) -> bool {
-    context.is_confined() && context.exec.ambient_capabilities.0 != 0
+    context.is_confined() && context.exec.ambient_capabilities().0 != 0
 }
 
 /// What `AmbientCapabilities=` needs over the change of user.
@@ -95,13 +95,13 @@ pub const GROUPS: Step = Step {
     needed: |context| {
         let exec = context.exec;
         context.changes_identity()
-            && (exec.user.is_some() || exec.group.is_some() || !exec.supplementary_groups.is_empty())
+            && (exec.user().is_some() || exec.group().is_some() || !exec.supplementary_groups().is_empty())
     },
     direct: Direct::No,
     run: |context, process| {
         let mut groups: Vec<Gid> =
             process.user.as_ref().map(|user| groups_of(&user.name)).unwrap_or_default();
-        for name in &context.exec.supplementary_groups {
+        for name in context.exec.supplementary_groups() {
             groups.push(Gid::from_raw(find_group(name)?));
         }
         let gid = process.gid.map(Gid::from_raw);
@@ -115,7 +115,7 @@ pub const GROUPS: Step = Step {
 pub const USER: Step = Step {
     directive: "User=",
     exit: Exit::User,
-    needed: |context| context.changes_identity() && context.exec.user.is_some(),
+    needed: |context| context.changes_identity() && context.exec.user().is_some(),
     direct: Direct::No,
     run: |_, process| {
         let Some(user) = &process.user else { return Ok(()) };
@@ -130,7 +130,7 @@ pub const AMBIENT: Step = Step {
     needed: has_ambient,
     direct: Direct::No,
     run: |context, _| {
-        let ambient = context.exec.ambient_capabilities.0;
+        let ambient = context.exec.ambient_capabilities().0;
         let all: caps::CapsHashSet =
             caps::all().into_iter().filter(|cap| (ambient >> cap.index()) & 1 == 1).collect();
         caps::set(None, caps::CapSet::Inheritable, &all).about("AmbientCapabilities=")?;
@@ -142,7 +142,7 @@ pub const AMBIENT: Step = Step {
 pub const NO_NEW_PRIVILEGES: Step = Step {
     directive: "NoNewPrivileges=",
     exit: Exit::NoNewPrivileges,
-    needed: |context| context.is_confined() && context.exec.no_new_privileges,
+    needed: |context| context.is_confined() && context.exec.no_new_privileges(),
     direct: Direct::By(|_, draft| {
         draft.step(Raw::Control { option: PR_SET_NO_NEW_PRIVS, value: 1 }, Exit::NoNewPrivileges)
     }),

@@ -9,10 +9,10 @@ use std::ffi::CString;
 pub const ROOT: Step = Step {
     directive: "RootDirectory=",
     exit: Exit::Chroot,
-    needed: |context| context.is_confined() && context.exec.root_directory.is_some(),
+    needed: |context| context.is_confined() && context.exec.root_directory().is_some(),
     direct: Direct::No,
     run: |context, _| {
-        let root = context.exec.root_directory.as_deref().unwrap_or("/");
+        let root = context.exec.root_directory().as_deref().unwrap_or("/");
         nix::unistd::chroot(root).about("RootDirectory=")
     },
 };
@@ -22,7 +22,7 @@ pub const WORKING_DIRECTORY: Step = Step {
     directive: "WorkingDirectory=",
     exit: Exit::Chdir,
     needed: always,
-    direct: Direct::By(|context, draft| match context.exec.working_directory.as_deref() {
+    direct: Direct::By(|context, draft| match context.exec.working_directory().as_deref() {
         // Where PID 1 is.
         None | Some("/") => Some(()),
         Some(path) if path.starts_with('/') => {
@@ -31,7 +31,7 @@ pub const WORKING_DIRECTORY: Step = Step {
         Some(_) => None,
     }),
     run: |context, process| {
-        let wanted = context.exec.working_directory.as_deref().unwrap_or("/");
+        let wanted = context.exec.working_directory().as_deref().unwrap_or("/");
         let (optional, path) = wanted.strip_prefix('-').map_or((false, wanted), |path| (true, path));
         let home = process.user.as_ref().map_or("/root", |user| user.home.as_str());
         let path = if path == "~" { home } else { path };

@@ -52,7 +52,7 @@ fn candidates(command: &ExecCommand, exec: &ExecSection, environment: &Environme
     if path.starts_with('/') {
         return vec![path.clone()];
     }
-    let own = exec.exec_search_path.as_deref();
+    let own = exec.exec_search_path().as_deref();
     let search = own.or(environment.get("PATH").map(String::as_str));
     let search = search.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
     search.split(':').map(|directory| format!("{directory}/{path}")).collect()

@@ -8,10 +8,10 @@ use muster_unit::CpuPolicy::{Batch, Ext, Fifo, Idle, Other, Rr};
 pub const OOM_SCORE: Step = Step {
     directive: "OOMScoreAdjust=",
     exit: Exit::OomAdjust,
-    needed: |context| context.exec.oom_score_adjust.is_some(),
+    needed: |context| context.exec.oom_score_adjust().is_some(),
     direct: Direct::No,
     run: |context, _| {
-        let Some(score) = context.exec.oom_score_adjust else { return Ok(()) };
+        let Some(score) = context.exec.oom_score_adjust() else { return Ok(()) };
         // Without the right to lower it (containers), the score stays as it is.
         match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
@@ -24,9 +24,9 @@ pub const OOM_SCORE: Step = Step {
 pub const NICE: Step = Step {
     directive: "Nice=",
     exit: Exit::Nice,
-    needed: |context| context.exec.nice.is_some(),
+    needed: |context| context.exec.nice().is_some(),
     direct: Direct::No,
-    run: |context, _| context.exec.nice.map_or(Ok(()), |nice| muster_sys::set_nice(nice).about("Nice=")),
+    run: |context, _| context.exec.nice().map_or(Ok(()), |nice| muster_sys::set_nice(nice).about("Nice=")),
 };
 
 /// `SCHED_RESET_ON_FORK` (sched(7)).
@@ -38,14 +38,14 @@ pub const CPU: Step = Step {
     exit: Exit::Setscheduler,
     needed: |context| {
         let exec = context.exec;
-        exec.cpu_scheduling_policy.is_some()
-            || exec.cpu_scheduling_priority.is_some()
-            || exec.cpu_scheduling_reset_on_fork
+        exec.cpu_scheduling_policy().is_some()
+            || exec.cpu_scheduling_priority().is_some()
+            || exec.cpu_scheduling_reset_on_fork()
     },
     direct: Direct::No,
     run: |context, _| {
         let exec = context.exec;
-        let Some(policy) = exec.cpu_scheduling_policy else { return Ok(()) };
+        let Some(policy) = exec.cpu_scheduling_policy() else { return Ok(()) };
         let number = match policy {
             Other => 0,
             Fifo => 1,
@@ -55,10 +55,10 @@ pub const CPU: Step = Step {
             Ext => 7,
         };
         let priority = exec
-            .cpu_scheduling_priority
+            .cpu_scheduling_priority()
             .and_then(|priority| i32::try_from(priority).ok())
             .unwrap_or(i32::from(matches!(policy, Fifo | Rr)));
-        let number = if exec.cpu_scheduling_reset_on_fork { number | RESET_ON_FORK } else { number };
+        let number = if exec.cpu_scheduling_reset_on_fork() { number | RESET_ON_FORK } else { number };
         muster_sys::set_scheduler(number, priority).about("CPUSchedulingPolicy=")
     },
 };
@@ -68,13 +68,13 @@ pub const IO: Step = Step {
     directive: "IOSchedulingClass=",
     exit: Exit::Ioprio,
     needed: |context| {
-        context.exec.io_scheduling_class.is_some() || context.exec.io_scheduling_priority.is_some()
+        context.exec.io_scheduling_class().is_some() || context.exec.io_scheduling_priority().is_some()
     },
     direct: Direct::No,
     run: |context, _| {
-        let Some(class) = context.exec.io_scheduling_class else { return Ok(()) };
+        let Some(class) = context.exec.io_scheduling_class() else { return Ok(()) };
         let level =
-            context.exec.io_scheduling_priority.and_then(|level| i32::try_from(level).ok()).unwrap_or(4);
+            context.exec.io_scheduling_priority().and_then(|level| i32::try_from(level).ok()).unwrap_or(4);
         muster_sys::set_io_priority(class as i32, level).about("IOSchedulingClass=")
     },
 };

@@ -28,13 +28,13 @@ pub const SIGNALS: Step = Step {
     needed: always,
     direct: Direct::By(|context, draft| {
         // PID 1 ignores SIGPIPE and nothing else; handlers are gone already.
-        if context.exec.ignore_sigpipe {
+        if context.exec.ignore_sigpipe() {
             return Some(());
         }
         draft.step(Raw::Signal { number: SIGPIPE, ignore: false }, Exit::SignalMask)
     }),
     run: |context, _| {
-        muster_sys::reset_signals(if context.exec.ignore_sigpipe { &[SIGPIPE] } else { &[] });
+        muster_sys::reset_signals(if context.exec.ignore_sigpipe() { &[SIGPIPE] } else { &[] });
         Ok(())
     },
 };
@@ -44,9 +44,9 @@ pub const FILE_MODE: Step = Step {
     directive: "UMask=",
     exit: Exit::Setsid,
     needed: always,
-    direct: Direct::By(|context, draft| draft.step(Raw::FileMode(context.exec.umask.0), Exit::Setsid)),
+    direct: Direct::By(|context, draft| draft.step(Raw::FileMode(context.exec.umask().0), Exit::Setsid)),
     run: |context, _| {
-        umask(Mode::from_bits_truncate(context.exec.umask.0));
+        umask(Mode::from_bits_truncate(context.exec.umask().0));
         Ok(())
     },
 };

@@ -68,7 +68,7 @@ fn given(context: &Context<'_>, target: i32) -> Option<i32> {
 }
 
 fn terminal<'a>(context: &Context<'a>) -> &'a str {
-    context.exec.tty_path.as_deref().unwrap_or("/dev/console")
+    context.exec.tty_path().as_deref().unwrap_or("/dev/console")
 }
 
 fn place_socket(directive: &str, process: &Process, target: i32) -> Done {
@@ -93,11 +93,11 @@ fn standard_input(context: &Context<'_>, process: &mut Process) -> Done {
     if let Some(number) = given(context, 0) {
         return place_number(number, 0);
     }
-    match &context.exec.standard_input {
+    match &context.exec.standard_input() {
         StdInput::Null | StdInput::Data => open_at("/dev/null", OFlag::O_RDONLY, 0),
         StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail => {
             open_at(terminal(context), OFlag::O_RDWR, 0)?;
-            let force = context.exec.standard_input == StdInput::TtyForce;
+            let force = *context.exec.standard_input() == StdInput::TtyForce;
             let _ = muster_sys::take_terminal(std::io::stdin().as_fd(), force);
             Ok(())
         }
@@ -115,14 +115,18 @@ fn standard_output(context: &Context<'_>, process: &mut Process, target: i32) ->
         return place_number(number, target);
     }
     let (directive, output) = match target {
-        1 => ("StandardOutput", &exec.standard_output),
-        _ => ("StandardError", &exec.standard_error),
+        1 => ("StandardOutput", &exec.standard_output()),
+        _ => ("StandardError", &exec.standard_error()),
     };
     match output {
         // One file for both is opened once, so that neither overwrites the other.
         StdOutput::Inherit if target == 2 => place(std::io::stdout(), 2),
-        same if target == 2 && same.is_file() && *same == exec.standard_output => place(std::io::stdout(), 2),
-        StdOutput::Inherit if exec.standard_input == StdInput::Null => to_journal(context, process, target),
+        same if target == 2 && same.is_file() && *same == exec.standard_output() => {
+            place(std::io::stdout(), 2)
+        }
+        StdOutput::Inherit if *exec.standard_input() == StdInput::Null => {
+            to_journal(context, process, target)
+        }
         StdOutput::Inherit => place(std::io::stdin(), target),
         StdOutput::Null => open_at("/dev/null", OFlag::O_WRONLY, target),
         StdOutput::Tty => open_at(terminal(context), OFlag::O_WRONLY, target),
@@ -173,10 +177,10 @@ fn direct_open(path: &str, flags: i32, target: i32) -> Option<Raw> {
 }
 
 fn direct_input(context: &Context<'_>, draft: &mut Draft) -> Option<()> {
-    if !context.stdio.is_empty() || context.exec.tty_path.is_some() {
+    if !context.stdio.is_empty() || context.exec.tty_path().is_some() {
         return None;
     }
-    let step = match &context.exec.standard_input {
+    let step = match &context.exec.standard_input() {
         StdInput::Null => direct_open("/dev/null", O_RDONLY, 0)?,
         StdInput::Socket => Raw::Given { index: socket_index(context)?, target: 0 },
         StdInput::Fd(name) => Raw::Given { index: named_index(context, name)?, target: 0 },
@@ -190,16 +194,16 @@ fn direct_input(context: &Context<'_>, draft: &mut Draft) -> Option<()> {
 fn direct_output(context: &Context<'_>, draft: &mut Draft, target: i32) -> Option<()> {
     let exec = context.exec;
     let (exit, output) = match target {
-        1 => (Exit::Stdout, &exec.standard_output),
-        _ => (Exit::Stderr, &exec.standard_error),
+        1 => (Exit::Stdout, &exec.standard_output()),
+        _ => (Exit::Stderr, &exec.standard_error()),
     };
     let step = match output {
         // One file for both is opened once, so that neither overwrites the other.
         StdOutput::Inherit if target == 2 => Raw::Copy { from: 1, target },
-        same if target == 2 && same.is_file() && *same == exec.standard_output => {
+        same if target == 2 && same.is_file() && *same == exec.standard_output() => {
             Raw::Copy { from: 1, target }
         }
-        StdOutput::Inherit if exec.standard_input != StdInput::Null => Raw::Copy { from: 0, target },
+        StdOutput::Inherit if *exec.standard_input() != StdInput::Null => Raw::Copy { from: 0, target },
         StdOutput::Inherit | StdOutput::Journal | StdOutput::JournalConsole => {
             draft.to_journal = true;
             Raw::Stream {

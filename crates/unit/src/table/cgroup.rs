@@ -7,7 +7,7 @@ use crate::value::*;
 
 section! {
     /// What a unit's cgroup is given (systemd.resource-control(5)).
-    CGroupSection "CGroup" {
+    CGroupSection CGroupRow "CGroup" {
         "Slice" => slice: Option<UnitName> = None, Applied Expand;
         "AllowedCPUs" => allowed_cpus: Vec<String> = Default::default(), Applied Expand;
         "StartupAllowedCPUs" => startup_allowed_cpus: Vec<String> = Default::default(), Stored Expand;
@@ -80,17 +80,17 @@ impl CGroupSection {
     pub fn list(&self, directive: &str) -> Vec<String> {
         let pairs = |words: &[String]| words.chunks(2).map(|pair| pair.join(" ")).collect();
         match directive {
-            "DeviceAllow" => pairs(&self.device_allow),
-            "IODeviceWeight" => pairs(&self.io_device_weight),
-            "IOReadBandwidthMax" => pairs(&self.io_read_bandwidth_max),
-            "IOWriteBandwidthMax" => pairs(&self.io_write_bandwidth_max),
-            "IOReadIOPSMax" => pairs(&self.io_read_iops_max),
-            "IOWriteIOPSMax" => pairs(&self.io_write_iops_max),
-            "IODeviceLatencyTargetSec" => pairs(&self.io_device_latency_target_sec),
-            "IPAddressAllow" => self.ip_address_allow.clone(),
-            "IPAddressDeny" => self.ip_address_deny.clone(),
-            "SocketBindAllow" => self.socket_bind_allow.clone(),
-            "SocketBindDeny" => self.socket_bind_deny.clone(),
+            "DeviceAllow" => pairs(self.device_allow()),
+            "IODeviceWeight" => pairs(self.io_device_weight()),
+            "IOReadBandwidthMax" => pairs(self.io_read_bandwidth_max()),
+            "IOWriteBandwidthMax" => pairs(self.io_write_bandwidth_max()),
+            "IOReadIOPSMax" => pairs(self.io_read_iops_max()),
+            "IOWriteIOPSMax" => pairs(self.io_write_iops_max()),
+            "IODeviceLatencyTargetSec" => pairs(self.io_device_latency_target_sec()),
+            "IPAddressAllow" => self.ip_address_allow().clone(),
+            "IPAddressDeny" => self.ip_address_deny().clone(),
+            "SocketBindAllow" => self.socket_bind_allow().clone(),
+            "SocketBindDeny" => self.socket_bind_deny().clone(),
             _ => Vec::new(),
         }
     }

@@ -7,7 +7,7 @@ use crate::value::*;
 
 section! {
     /// How a process is executed (systemd.exec(5)).
-    ExecSection "Exec" {
+    ExecSection ExecRow "Exec" {
         "WorkingDirectory" => working_directory: Option<String> = None, Applied Expand;
         "RootDirectory" => root_directory: Option<String> = None, Applied Expand;
         "RootImage" => root_image: Option<String> = None, Stored Expand;
@@ -170,12 +170,14 @@ section! {
         "ProtectHostname" => protect_hostname: Option<String> = None, Stored Expand;
         "MemoryKSM" => memory_ksm: Option<bool> = None, Stored Raw;
         "MemoryTHP" => memory_thp: Option<String> = None, Stored Raw;
+    } also {
+        output_is_set: bool, "`StandardOutput=` was said, rather than defaulted.";
     }
 }
 
 section! {
     /// How processes are ended (systemd.kill(5)).
-    KillSection "Kill" {
+    KillSection KillRow "Kill" {
         "SendSIGKILL" => send_sigkill: bool = true, Applied Raw;
         "SendSIGHUP" => send_sighup: bool = false, Applied Raw;
         "KillMode" => kill_mode: KillMode = Default::default(), Applied Raw;

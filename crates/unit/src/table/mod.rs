@@ -2,8 +2,8 @@
 //!
 //! A row gives the name (and old names), the typed field, the default, whether the directive has an effect in this
 //! version (`Applied`) or is only kept (`Stored`), and whether specifiers are expanded in it. An empty value takes a
-//! field back to its default; a list appends. What does not fit a row, because it fills one list from several
-//! directives, is at the end of this file.
+//! field back to its default; a list appends. What does not fit a row, because several directives fill one list, stands
+//! in the table under `also`.
 
 mod cgroup;
 mod exec;
@@ -12,14 +12,15 @@ mod service;
 mod socket;
 mod unit;
 
-pub use cgroup::{CGroupSection, listed};
-pub use exec::{ExecSection, KillSection};
+pub use cgroup::{CGroupRow, CGroupSection, listed};
+pub use exec::{ExecRow, ExecSection, KillRow, KillSection};
 pub use others::{
-    AutomountSection, MountSection, PathSection, ScopeSection, SliceSection, SwapSection, TimerSection,
+    AutomountRow, AutomountSection, MountRow, MountSection, PathRow, PathSection, ScopeRow, ScopeSection,
+    SliceRow, SliceSection, SwapRow, SwapSection, TimerRow, TimerSection,
 };
-pub use service::ServiceSection;
-pub use socket::SocketSection;
-pub use unit::{InstallSection, UnitSection};
+pub use service::{ServiceRow, ServiceSection};
+pub use socket::{SocketRow, SocketSection};
+pub use unit::{InstallRow, InstallSection, UnitRow, UnitSection};
 
 use crate::setting::Context;
 use crate::value::{
@@ -51,20 +52,66 @@ pub struct Row {
 /// How an assignment went.
 pub type Assigned = Result<Effect, String>;
 
+/// A section of a unit: what is set of the rows of its table, and nothing else.
+pub trait Section: Default {
+    /// Lets go of what says no more than the default, so that equal meaning is equal memory.
+    fn prune(&mut self);
+}
+
+/// A section being changed. A row that is as by default when this goes out of scope is not kept.
+#[derive(Debug)]
+pub struct Edit<'a, S: Section>(&'a mut S);
+
+impl<S: Section> Drop for Edit<'_, S> {
+    fn drop(&mut self) {
+        self.0.prune();
+    }
+}
+
+// A section holds the rows that are set, in the order of the table, and no room for the others: a new row costs a unit
+// that does not set it nothing. `section.row()` is the value that is set or else the default; `section.edit().row()` is
+// a place to write to; `Section::of([Row::row(value)])` makes one.
 macro_rules! section {
-    ($(#[$meta:meta])* $type:ident $section:literal {
+    ($(#[$meta:meta])* $type:ident $row:ident $section:literal {
         $($name:literal $(| $alias:literal)* => $field:ident: $ty:ty = $default:expr, $effect:ident $spec:ident;)*
-    }) => {
-        $(#[$meta])*
+    } $(also { $($extra:ident: $extra_ty:ty, $says:literal;)* })?) => {
+        #[doc = concat!("One row of [`", stringify!($type), "`] with its value.")]
         #[derive(Clone, Debug, PartialEq)]
-        pub struct $type {
-            $(#[doc = concat!("`", $name, "=`.")] pub $field: $ty,)*
-            /// What several directives fill together.
-            pub more: super::More,
+        #[allow(non_camel_case_types)] // the names of the rows
+        pub enum $row {
+            $(#[doc = concat!("`", $name, "=`.")] $field($ty),)*
+            $($(#[doc = $says] $extra($extra_ty),)*)?
         }
-        impl Default for $type {
-            fn default() -> Self {
-                $type { $($field: $default,)* more: Default::default() }
+        impl $row {
+            /// Its place in the table.
+            fn place(&self) -> u16 {
+                #[allow(non_camel_case_types)]
+                enum Place { $($field,)* $($($extra,)*)? }
+                match self {
+                    $($row::$field(_) => Place::$field as u16,)*
+                    $($($row::$extra(_) => Place::$extra as u16,)*)?
+                }
+            }
+            fn is_default(&self) -> bool {
+                match self {
+                    $($row::$field(value) => { let default: $ty = $default; *value == default })*
+                    $($($row::$extra(value) => *value == <$extra_ty>::default(),)*)?
+                }
+            }
+        }
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $type {
+            /// Ordered by place, each at most once, none as by default.
+            set: Box<[$row]>,
+        }
+        impl super::Section for $type {
+            fn prune(&mut self) {
+                if self.set.iter().any($row::is_default) {
+                    let mut rows = std::mem::take(&mut self.set).into_vec();
+                    rows.retain(|row| !row.is_default());
+                    self.set = rows.into_boxed_slice();
+                }
             }
         }
         // By hand: what derive makes of so many fields would be a quarter of PID 1.
@@ -72,12 +119,12 @@ macro_rules! section {
             /// What is not as by default.
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 use serde::ser::SerializeMap;
-                let (standard, mut map) = ($type::default(), serializer.serialize_map(None)?);
-                $(if self.$field != standard.$field {
-                    map.serialize_entry(stringify!($field), &self.$field)?;
-                })*
-                if self.more != standard.more {
-                    map.serialize_entry("more", &self.more)?;
+                let mut map = serializer.serialize_map(Some(self.set.len()))?;
+                for row in &self.set {
+                    match row {
+                        $($row::$field(value) => map.serialize_entry(stringify!($field), value)?,)*
+                        $($($row::$extra(value) => map.serialize_entry(stringify!($extra), value)?,)*)?
+                    }
                 }
                 map.end()
             }
@@ -91,23 +138,19 @@ macro_rules! section {
                         out.write_str($section)
                     }
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$type, A::Error> {
-                        let mut read = $type::default();
+                        let mut rows = Vec::new();
                         while let Some(key) = map.next_key::<String>()? {
                             match key.as_str() {
-                                $(stringify!($field) => read.$field = map.next_value()?,)*
-                                "more" => read.more = map.next_value()?,
+                                $(stringify!($field) => rows.push($row::$field(map.next_value()?)),)*
+                                $($(stringify!($extra) => rows.push($row::$extra(map.next_value()?)),)*)?
                                 _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
                             }
                         }
-                        Ok(read)
+                        Ok($type::of(rows))
                     }
                 }
                 deserializer.deserialize_map(Fields)
             }
-        }
-        impl std::ops::Deref for $type {
-            type Target = super::More;
-            fn deref(&self) -> &super::More { &self.more }
         }
         impl $type {
             /// The rows of this table.
@@ -115,38 +158,84 @@ macro_rules! section {
                 $(super::Row { section: $section, name: $name, effect: super::Effect::$effect },
                   $(super::Row { section: $section, name: $alias, effect: super::Effect::$effect },)*)*
             ];
+            /// A section of these rows; of two that are the same the later one counts.
+            pub fn of(rows: impl IntoIterator<Item = $row>) -> $type {
+                let mut rows: Vec<$row> = rows.into_iter().collect();
+                rows.reverse();
+                rows.sort_by_key($row::place);
+                rows.dedup_by_key(|row| row.place());
+                rows.retain(|row| !row.is_default());
+                $type { set: rows.into_boxed_slice() }
+            }
+            /// Adds a row that is not there yet.
+            fn insert(&mut self, row: $row) {
+                let mut rows = std::mem::take(&mut self.set).into_vec();
+                let at = rows.partition_point(|other| other.place() < row.place());
+                rows.reserve_exact(1);
+                rows.insert(at, row);
+                self.set = rows.into_boxed_slice();
+            }
+            /// For writing.
+            pub fn edit(&mut self) -> super::Edit<'_, $type> {
+                super::Edit(self)
+            }
             /// Assigns one directive; `None` when it is not of this table. An empty value resets.
             pub fn assign(&mut self, key: &str, value: &str, context: &Context<'_>) -> Option<super::Assigned> {
                 let done = match key {
                     $($name $(| $alias)* => {
                         let context = context.expanding(super::section!(@spec $spec));
-                        let set = if value.is_empty() { self.$field.reset($default); Ok(()) } else { self.$field.set(value, &context) };
+                        let mut edit = self.edit();
+                        let row = edit.$field();
+                        let set = if value.is_empty() { row.reset($default); Ok(()) } else { row.set(value, &context) };
                         set.map(|()| super::Effect::$effect)
                     })*
-                    _ => return self.more.assign($section, key, value, context),
+                    _ => return super::section!(@also self key value context $($($extra)*)?),
                 };
                 Some(done)
             }
+            $(super::section!(@read $row $field: $ty = $default, concat!("`", $name, "=`."));)*
+            $($(super::section!(@read $row $extra: $extra_ty = Default::default(), $says);)*)?
         }
+        impl super::Edit<'_, $type> {
+            $(super::section!(@write $row $field: $ty = $default, concat!("`", $name, "=`."));)*
+            $($(super::section!(@write $row $extra: $extra_ty = Default::default(), $says);)*)?
+        }
+    };
+    (@read $row:ident $field:ident: $ty:ty = $default:expr, $says:expr) => {
+        #[doc = $says]
+        pub fn $field(&self) -> <$ty as crate::setting::Held>::Ref<'_> {
+            for row in &self.set {
+                if let $row::$field(value) = row {
+                    return crate::setting::Held::held(value);
+                }
+            }
+            static DEFAULT: std::sync::LazyLock<$ty> = std::sync::LazyLock::new(|| $default);
+            crate::setting::Held::held(&*DEFAULT)
+        }
+    };
+    (@write $row:ident $field:ident: $ty:ty = $default:expr, $says:expr) => {
+        #[doc = $says]
+        pub fn $field(&mut self) -> &mut $ty {
+            if !self.0.set.iter().any(|row| matches!(row, $row::$field(_))) {
+                self.0.insert($row::$field($default));
+            }
+            for row in &mut self.0.set {
+                if let $row::$field(value) = row {
+                    return value;
+                }
+            }
+            // Not reached: the row was put there above.
+            Box::leak(Box::new($default))
+        }
+    };
+    (@also $this:ident $key:ident $value:ident $context:ident) => { None };
+    (@also $this:ident $key:ident $value:ident $context:ident $($extra:ident)+) => {
+        $this.assign_many($key, $value, $context)
     };
     (@spec Expand) => { true };
     (@spec Raw) => { false };
 }
 pub(crate) use section;
-
-/// Lists that several directives fill in the order of the file.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct More {
-    /// `Condition*=` and `Assert*=` of `[Unit]`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
-    /// `Listen*=` of `[Socket]`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub listen: Vec<Listen>,
-    /// `StandardOutput=` was said, rather than defaulted.
-    #[serde(default)]
-    pub output_is_set: bool,
-}
 
 const LISTEN: &[(&str, ListenKind)] = &[
     ("ListenStream", ListenKind::Stream),
@@ -162,49 +251,59 @@ const LISTEN: &[(&str, ListenKind)] = &[
 /// At most this many addresses are kept of one socket unit; PID 1 has no descriptors for more.
 pub const LISTEN_MAX: usize = 65_536;
 
-impl More {
-    fn assign(&mut self, section: &str, key: &str, value: &str, context: &Context<'_>) -> Option<Assigned> {
-        match section {
-            "Socket" => {
-                let (_, kind) = LISTEN.iter().find(|(name, _)| *name == key)?;
-                Some(self.listen(*kind, value, context))
-            }
-            "Unit" => {
-                let (name, assert) = match key.strip_prefix("Condition") {
-                    Some(name) => (name, false),
-                    None => (key.strip_prefix("Assert")?, true),
-                };
-                Some(self.condition(ConditionKind::from_name(name)?, assert, value, context))
-            }
-            _ => None,
-        }
+impl ExecSection {
+    fn assign_many(&mut self, _: &str, _: &str, _: &Context<'_>) -> Option<Assigned> {
+        None
+    }
+}
+
+impl SocketSection {
+    /// `Listen*=`, which fill one list in the order of the file.
+    fn assign_many(&mut self, key: &str, value: &str, context: &Context<'_>) -> Option<Assigned> {
+        let (_, kind) = LISTEN.iter().find(|(name, _)| *name == key)?;
+        Some(self.assign_listen(*kind, value, context))
     }
 
-    fn listen(&mut self, kind: ListenKind, value: &str, context: &Context<'_>) -> Assigned {
+    fn assign_listen(&mut self, kind: ListenKind, value: &str, context: &Context<'_>) -> Assigned {
+        let mut edit = self.edit();
+        let listen = edit.listen();
         if value.is_empty() {
-            self.listen.clear();
+            listen.clear();
             return Ok(Effect::Applied);
         }
-        if self.listen.len() >= LISTEN_MAX {
+        if listen.len() >= LISTEN_MAX {
             return Err(format!(
                 "more than {LISTEN_MAX} addresses; the first are kept, this one is left out"
             ));
         }
-        self.listen.push(Listen::parse(kind, &context.expand(value)?)?);
+        listen.push(Listen::parse(kind, &context.expand(value)?)?);
         Ok(Effect::Applied)
     }
+}
 
-    fn condition(
+impl UnitSection {
+    /// `Condition*=` and `Assert*=`, which fill one list in the order of the file.
+    fn assign_many(&mut self, key: &str, value: &str, context: &Context<'_>) -> Option<Assigned> {
+        let (name, assert) = match key.strip_prefix("Condition") {
+            Some(name) => (name, false),
+            None => (key.strip_prefix("Assert")?, true),
+        };
+        Some(self.assign_condition(ConditionKind::from_name(name)?, assert, value, context))
+    }
+
+    fn assign_condition(
         &mut self,
         kind: ConditionKind,
         assert: bool,
         value: &str,
         context: &Context<'_>,
     ) -> Assigned {
+        let mut edit = self.edit();
+        let conditions = edit.conditions();
         if value.is_empty() {
-            self.conditions.retain(|condition| condition.assert != assert);
+            conditions.retain(|condition| condition.assert != assert);
         } else {
-            self.conditions.push(Condition::parse(kind, assert, &context.expand(value)?)?);
+            conditions.push(Condition::parse(kind, assert, &context.expand(value)?)?);
         }
         Ok(Effect::Applied)
     }
@@ -277,17 +376,17 @@ pub fn rows() -> Vec<Row> {
 impl ServiceSection {
     /// `Type=`, or what its absence means: `dbus` with a bus name, `oneshot` without anything to start, else `simple`.
     pub fn effective_type(&self) -> ServiceType {
-        match self.type_ {
+        match self.type_() {
             Some(kind) => kind,
-            None if self.bus_name.is_some() => ServiceType::Dbus,
-            None if self.exec_start.is_empty() => ServiceType::Oneshot,
+            None if self.bus_name().is_some() => ServiceType::Dbus,
+            None if self.exec_start().is_empty() => ServiceType::Oneshot,
             None => ServiceType::Simple,
         }
     }
 
     /// Whether stored descriptors outlive the end of a run, with or without another one to follow.
     pub fn keeps_fd_store(&self, restarts: bool) -> bool {
-        match self.file_descriptor_store_preserve {
+        match self.file_descriptor_store_preserve() {
             FdStorePreserve::Yes => true,
             // How a run ended makes no difference in this version.
             FdStorePreserve::Restart | FdStorePreserve::OnSuccess => restarts,
@@ -299,13 +398,13 @@ impl ServiceSection {
 impl UnitSection {
     /// `OnFailureJobMode=`, or what its older form `OnFailureIsolate=` says.
     pub fn failure_job_mode(&self) -> JobModeWord {
-        if self.on_failure_isolate { JobModeWord::Isolate } else { self.on_failure_job_mode }
+        if self.on_failure_isolate() { JobModeWord::Isolate } else { self.on_failure_job_mode() }
     }
 }
 
 impl ExecSection {
     /// Whether `/tmp` is private.
     pub fn private_tmp_is_set(&self) -> bool {
-        self.private_tmp != PrivateTmp::No
+        self.private_tmp() != PrivateTmp::No
     }
 }

@@ -7,7 +7,7 @@ use crate::value::*;
 
 section! {
     /// `[Timer]` (systemd.timer(5)).
-    TimerSection "Timer" {
+    TimerSection TimerRow "Timer" {
         "OnCalendar" => on_calendar: Lines = Default::default(), Stored Expand;
         "OnActiveSec" => on_active_sec: Lines = Default::default(), Stored Expand;
         "OnBootSec" => on_boot_sec: Lines = Default::default(), Stored Expand;
@@ -30,7 +30,7 @@ section! {
 
 section! {
     /// `[Path]` (systemd.path(5)).
-    PathSection "Path" {
+    PathSection PathRow "Path" {
         "PathExists" => path_exists: Vec<String> = Default::default(), Stored Expand;
         "PathExistsGlob" => path_exists_glob: Vec<String> = Default::default(), Stored Expand;
         "PathChanged" => path_changed: Vec<String> = Default::default(), Stored Expand;
@@ -46,7 +46,7 @@ section! {
 
 section! {
     /// `[Mount]` (systemd.mount(5)).
-    MountSection "Mount" {
+    MountSection MountRow "Mount" {
         "What" => what: Option<String> = None, Applied Expand;
         "Where" => where_: Option<String> = None, Applied Expand;
         "Options" => options: Option<String> = None, Applied Expand;
@@ -62,7 +62,7 @@ section! {
 
 section! {
     /// `[Automount]` (systemd.automount(5)).
-    AutomountSection "Automount" {
+    AutomountSection AutomountRow "Automount" {
         "Where" => where_: Option<String> = None, Stored Expand;
         "ExtraOptions" => extra_options: Option<String> = None, Stored Expand;
         "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Stored Raw;
@@ -72,7 +72,7 @@ section! {
 
 section! {
     /// `[Swap]` (systemd.swap(5)).
-    SwapSection "Swap" {
+    SwapSection SwapRow "Swap" {
         "What" => what: Option<String> = None, Stored Expand;
         "Priority" => priority: Option<i32> = None, Stored Raw;
         "Options" => options: Option<String> = None, Stored Expand;
@@ -82,7 +82,7 @@ section! {
 
 section! {
     /// `[Slice]` (systemd.slice(5)).
-    SliceSection "Slice" {
+    SliceSection SliceRow "Slice" {
         "ConcurrencySoftMax" => concurrency_soft_max: Option<String> = None, Stored Raw;
         "ConcurrencyHardMax" => concurrency_hard_max: Option<String> = None, Stored Raw;
     }
@@ -90,7 +90,7 @@ section! {
 
 section! {
     /// `[Scope]` (systemd.scope(5)).
-    ScopeSection "Scope" {
+    ScopeSection ScopeRow "Scope" {
         "RuntimeMaxSec" => runtime_max_sec: Option<Timespan> = None, Applied Raw;
         "RuntimeRandomizedExtraSec" => runtime_randomized_extra_sec: Option<Timespan> = None, Stored Raw;
         "TimeoutStopSec" => timeout_stop_sec: Option<Timespan> = None, Applied Raw;

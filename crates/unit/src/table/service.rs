@@ -7,7 +7,7 @@ use crate::value::*;
 
 section! {
     /// `[Service]` (systemd.service(5)).
-    ServiceSection "Service" {
+    ServiceSection ServiceRow "Service" {
         "PIDFile" => pid_file: Option<String> = None, Applied Expand;
         "ExecCondition" => exec_condition: Vec<ExecCommand> = Default::default(), Applied Expand;
         "ExecStartPre" => exec_start_pre: Vec<ExecCommand> = Default::default(), Applied Expand;
@@ -37,9 +37,9 @@ section! {
         "RootDirectoryStartOnly" => root_directory_start_only: bool = false, Stored Raw;
         "RemainAfterExit" => remain_after_exit: bool = false, Applied Raw;
         "GuessMainPID" => guess_main_pid: bool = true, Applied Raw;
-        "RestartPreventExitStatus" => restart_prevent_exit_status: ExitStatusSet = Default::default(), Applied Raw;
-        "RestartForceExitStatus" => restart_force_exit_status: ExitStatusSet = Default::default(), Applied Raw;
-        "SuccessExitStatus" => success_exit_status: ExitStatusSet = Default::default(), Applied Raw;
+        "RestartPreventExitStatus" => restart_prevent_exit_status: Box<ExitStatusSet> = Default::default(), Applied Raw;
+        "RestartForceExitStatus" => restart_force_exit_status: Box<ExitStatusSet> = Default::default(), Applied Raw;
+        "SuccessExitStatus" => success_exit_status: Box<ExitStatusSet> = Default::default(), Applied Raw;
         "NonBlocking" => non_blocking: bool = false, Applied Raw;
         "BusName" => bus_name: Option<String> = None, Stored Expand;
         "FileDescriptorStoreMax" => file_descriptor_store_max: u32 = 0, Applied Raw;

@@ -7,7 +7,7 @@ use crate::value::*;
 
 section! {
     /// `[Socket]` (systemd.socket(5)).
-    SocketSection "Socket" {
+    SocketSection SocketRow "Socket" {
         "SocketProtocol" => socket_protocol: Option<SocketProtocol> = None, Applied Raw;
         "BindIPv6Only" => bind_ipv6_only: BindIpv6Only = Default::default(), Applied Raw;
         "Backlog" => backlog: u32 = u32::MAX, Applied Raw;
@@ -72,5 +72,7 @@ section! {
         "SELinuxContextFromNet" => selinux_context_from_net: bool = false, Applied Raw;
         "TriggerLimitAction" => trigger_limit_action: TriggerLimitAction = Default::default(), Applied Raw;
         "ListenErrorAction" => listen_error_action: ListenErrorAction = Default::default(), Applied Raw;
+    } also {
+        listen: Vec<Listen>, "`Listen*=`.";
     }
 }

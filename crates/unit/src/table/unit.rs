@@ -7,7 +7,7 @@ use crate::value::*;
 
 section! {
     /// `[Unit]` (systemd.unit(5)).
-    UnitSection "Unit" {
+    UnitSection UnitRow "Unit" {
         "Description" => description: Option<String> = None, Applied Expand;
         "Documentation" => documentation: Vec<String> = Default::default(), Applied Expand;
         "SourcePath" => source_path: Option<String> = None, Applied Expand;
@@ -52,12 +52,14 @@ section! {
         "SuccessActionExitStatus" => success_action_exit_status: Option<u8> = None, Applied Raw;
         "RebootArgument" => reboot_argument: Option<String> = None, Stored Expand;
         "CollectMode" => collect_mode: CollectMode = Default::default(), Applied Raw;
+    } also {
+        conditions: Vec<Condition>, "`Condition*=` and `Assert*=`.";
     }
 }
 
 section! {
     /// `[Install]` (systemd.unit(5)).
-    InstallSection "Install" {
+    InstallSection InstallRow "Install" {
         "Alias" => alias: Vec<String> = Default::default(), Applied Raw;
         "WantedBy" => wanted_by: Vec<String> = Default::default(), Applied Raw;
         "RequiredBy" => required_by: Vec<String> = Default::default(), Applied Raw;

@@ -24,6 +24,7 @@ macro_rules! words {
             const WORDS: &'static [&'static str] = $type::WORDS;
             fn from_word(word: &str) -> Option<Self> { $type::from_word(word) }
         }
+        crate::setting::copied!($type, Option<$type>);
     )*};
 }
 
