@@ -12,11 +12,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What is installed where: DESIGN §6's layout. The crate that holds the program, its name, its directory.
-pub const PROGRAMS: [(&str, &str, &str); 3] = [
+pub const PROGRAMS: [(&str, &str, &str); 4] = [
     ("muster-init", "muster", "usr/lib/muster"),
     ("muster-exec", "muster-executor", "usr/lib/muster"),
+    ("muster-exec", PAM_EXECUTOR, "usr/lib/muster"),
     ("muster-ctl", "musterctl", "usr/bin"),
 ];
+
+/// The executor once more, linked dynamically: for units with `PAMName=`, since a static program cannot load PAM's modules.
+const PAM_EXECUTOR: &str = "muster-executor-pam";
 
 /// Where muster's PID 1 is once installed.
 pub const MUSTER: &str = "/usr/lib/muster/muster";
@@ -25,8 +29,25 @@ pub const DEMO: &str = "/usr/lib/muster-demo";
 
 /// Builds muster's programs and the demo in release mode.
 pub fn build_programs() -> Result<()> {
-    let crates: Vec<&str> = PROGRAMS.iter().map(|(package, ..)| *package).chain(["muster-demo"]).collect();
-    build(&crates)
+    let ours = PROGRAMS.iter().filter(|(_, name, _)| *name != PAM_EXECUTOR);
+    let crates: Vec<&str> = ours.map(|(package, ..)| *package).chain(["muster-demo"]).collect();
+    build(&crates)?;
+    build_pam_executor()
+}
+
+/// In a target directory of its own, so that the two ways of linking do not undo each other's work.
+fn build_pam_executor() -> Result<()> {
+    let dir = paths::target().join("dynamic");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--release", "-p", "muster-exec", "--bin", "muster-executor"]);
+    command.arg("--target-dir").arg(&dir).env("RUSTFLAGS", "-C target-feature=-crt-static");
+    run(command.current_dir(paths::workspace()))?;
+    let triple = paths::release().parent().and_then(Path::file_name).context("a target triple")?.to_owned();
+    let built = dir.join(triple).join("release/muster-executor");
+    let place = paths::release().join(PAM_EXECUTOR);
+    let same = |from: &Path, to: &Path| fs::read(from).ok() == fs::read(to).ok();
+    if !same(&built, &place) { copy(&built, &place) } else { Ok(()) }
 }
 
 /// Builds these crates in release mode.

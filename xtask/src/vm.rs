@@ -38,12 +38,13 @@ fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
 }
 
 /// What is asked at the shell after the login, and what must be among the answers.
-const QUESTIONS: [(&str, &[&str]); 5] = [
-    // The manager of a user needs a PAM session of its own (PAMName=), which this version does not make.
+const QUESTIONS: [(&str, &[&str]); 7] = [
     (
-        "systemctl is-system-running --wait; systemctl --failed --plain --no-legend | grep -v user@0.service; echo others-$?",
-        &["others-1"],
+        "systemctl --failed --plain --no-legend; echo it-is-$(systemctl is-system-running --wait)",
+        &["it-is-running"],
     ),
+    ("systemctl --user is-active basic.target; echo $XDG_RUNTIME_DIR", &["\nactive", "/run/user/0"]),
+    ("ps -eo comm= | grep pam", &["(sd-pam)"]),
     (
         "loginctl list-sessions --no-legend; cat /proc/self/cgroup",
         &[" root ", "/user.slice/user-0.slice/session-"],

@@ -59,6 +59,7 @@ const EXECUTOR: &[(&str, &str)] = &[
     ("EnvironmentFile", "/etc/environment"),
     ("UnsetEnvironment", "A"),
     ("StandardInput", "tty"),
+    ("PAMName", "login"),
     ("TTYPath", "/dev/tty9"),
     ("CapabilityBoundingSet", "CAP_CHOWN"),
     ("AmbientCapabilities", "CAP_CHOWN"),

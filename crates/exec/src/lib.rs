@@ -118,6 +118,10 @@ pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnErro
     let direct = request.share_memory && request.stdio.is_empty();
     match direct.then(|| direct::compile(request)).flatten() {
         Some(program) => start_directly(request, program),
+        // The same program, linked so that it can load PAM's modules.
+        None if steps::pam::is_needed(&Context::of_request(request)) => {
+            start_executor(request, &format!("{executor}-pam"))
+        }
         None => start_executor(request, executor),
     }
 }

@@ -3,8 +3,10 @@
 //! Every function is a thin, total wrapper: it checks what the kernel cannot, and gives the kernel's error back.
 #![allow(unsafe_code)] // the one crate of the workspace that may; each block says why it is sound
 
+mod pam;
 mod spawn;
 
+pub use pam::{PamSession, in_child};
 pub use spawn::{Failure, Program, Shared, Spawned, Step, Variable, spawn};
 
 use std::io;

@@ -10,6 +10,8 @@
 //! 3. environment; directories and credentials, which are made by root on the host, owned by that user, and add variables;
 //! 4. standard streams, which name files of the host; then limits and scheduling, which need privileges and must not hinder
 //!    what came before (a low LimitNOFILE=, an idle scheduling class);
+//!    A PAM session is opened between the two: it sees the environment and the terminal, and what its modules limit gives way
+//!    to the unit's own settings;
 //! 5. the passed descriptors move to 3 and up, now that nothing opens a file at those numbers any more;
 //! 6. namespaces, mounts, root and working directory: they need privileges, and the paths of what came before;
 //! 7. identity: bounding set, groups, user, ambient capabilities, no-new-privileges, each leaving the right to do the next;
@@ -20,6 +22,7 @@ pub mod directories;
 pub mod environment;
 pub mod identity;
 pub mod limits;
+pub mod pam;
 pub mod paths;
 pub mod program;
 pub mod scheduling;
@@ -96,6 +99,7 @@ pub const ORDER: &[&Step] = &[
     &streams::INPUT,
     &streams::OUTPUT,
     &streams::ERROR,
+    &pam::SESSION,
     &limits::LIMITS,
     &scheduling::OOM_SCORE,
     &scheduling::NICE,

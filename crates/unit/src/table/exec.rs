@@ -160,7 +160,7 @@ section! {
         "LoadCredentialEncrypted" => load_credential_encrypted: Lines = Default::default(), Stored Expand;
         "ImportCredential" => import_credential: Lines = Default::default(), Stored Expand;
         "TimeoutCleanSec" => timeout_clean_sec: Option<Timespan> = None, Stored Raw;
-        "PAMName" => pam_name: Option<String> = None, Stored Expand;
+        "PAMName" => pam_name: Option<String> = None, Applied Expand;
         "IgnoreSIGPIPE" => ignore_sigpipe: bool = true, Applied Raw;
         "UtmpIdentifier" => utmp_identifier: Option<String> = None, Stored Expand;
         "UtmpMode" => utmp_mode: UtmpMode = Default::default(), Stored Raw;
