@@ -17,11 +17,11 @@ pub const SESSION: Step =
 
 /// Whether a context needs PAM, and with it the executor that is linked dynamically.
 pub fn is_needed(context: &Context<'_>) -> bool {
-    context.changes_identity() && context.exec.pam_name.is_some()
+    context.changes_identity() && context.exec.pam_name().is_some()
 }
 
 fn run(context: &Context<'_>, process: &mut Process) -> Done {
-    let service = text(context.exec.pam_name.as_deref().unwrap_or_default())?;
+    let service = text(context.exec.pam_name().as_deref().unwrap_or_default())?;
     let user = text(process.user.as_ref().map_or("root", |user| user.name.as_str()))?;
     let terminal = terminal(context).map(text).transpose()?;
     let given = process.environment.iter().map(|(name, value)| text(&format!("{name}={value}")));
@@ -57,8 +57,9 @@ fn text(text: &str) -> Done<CString> {
 
 /// The terminal of the session, where the service reads from one.
 fn terminal<'a>(context: &'a Context<'_>) -> Option<&'a str> {
-    let reads = matches!(context.exec.standard_input, StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail);
-    reads.then(|| context.exec.tty_path.as_deref().unwrap_or("/dev/console"))
+    let reads =
+        matches!(context.exec.standard_input(), StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail);
+    reads.then(|| context.exec.tty_path().as_deref().unwrap_or("/dev/console"))
 }
 
 /// The numbers of all open descriptors.
