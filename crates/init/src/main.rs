@@ -32,6 +32,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["--generators"] => generate::run(),
+        ["--pid-file", path] => muster_runtime::pid_files::run(path),
         ["--errand"] => muster_runtime::errand::run(),
         [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
         ["--remove-directories", paths @ ..] => remove_directories(paths),

@@ -192,6 +192,10 @@ pub enum Effect {
     CheckConditions { query: QueryId, conditions: Vec<Condition> },
     /// Read a PID file and look at the process. Answer: `PidFileRead`.
     ReadPidFile { unit: UnitName, path: String },
+    /// Read a PID file again whenever it, or the way to it, changes, until told otherwise. Answer, each time: `PidFileRead`.
+    WatchPidFile { unit: UnitName, path: String },
+    /// No longer.
+    UnwatchPidFile { unit: UnitName },
     /// Find the main process of a forking service without a PID file: the only child of ours in the cgroup.
     /// Answer: `PidFileRead`.
     GuessMainProcess { unit: UnitName, cgroup: String },

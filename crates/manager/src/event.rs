@@ -120,7 +120,15 @@ pub enum Event {
     /// What a run used in all, whose cgroup is gone.
     CgroupUsed { unit: UnitName, usage: crate::state::Usage },
     /// A message arrived on the notify socket. `cgroup` is the sender's, below our root.
-    Notified { pid: u32, uid: u32, cgroup: Option<String>, fields: Vec<(String, String)>, fds: Vec<FdId> },
+    /// `named` is the process that `MAINPID=` or `MAINPIDFD=1` names.
+    Notified {
+        pid: u32,
+        uid: u32,
+        cgroup: Option<String>,
+        fields: Vec<(String, String)>,
+        fds: Vec<FdId>,
+        named: Option<Named>,
+    },
     /// The answer to [`Effect::OpenSockets`].
     SocketsOpened { unit: UnitName, result: Result<Vec<OpenedSocket>, OpenError> },
     /// A listening descriptor that we watch has traffic.
@@ -189,6 +197,18 @@ impl DeviceChange {
     }
 }
 
+/// A process that somebody named. The runtime holds it by a pidfd while the event is worked off, so that its number is
+/// nobody else's meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The process.
+    pub pid: u32,
+    /// It exists, and is no zombie.
+    pub alive: bool,
+    /// Its cgroup below our root.
+    pub cgroup: Option<String>,
+}
+
 /// What a PID file named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PidFileFound {
@@ -196,7 +216,8 @@ pub struct PidFileFound {
     pub pid: u32,
     /// Its cgroup below our root.
     pub cgroup: Option<String>,
-    /// Who owns the file.
+    /// Who vouches for the number: the owner of the file, or `u32::MAX` where others could have put the file there (a link
+    /// on the way to it, a directory that belongs to somebody else).
     pub owner_uid: u32,
 }
 

@@ -34,6 +34,7 @@ pub mod kind;
 mod lifecycle;
 mod limit;
 mod load;
+mod main_process;
 mod mount;
 mod notify;
 mod path;

@@ -206,8 +206,8 @@ impl Manager {
             Event::WatchedProcessExited { pid } => self.child_exited(pid, crate::event::Exit::Exited(0)),
             Event::CgroupEmptied { path } => self.cgroup_emptied(&path),
             Event::CgroupUsed { unit, usage } => self.cgroup_used(&unit, usage),
-            Event::Notified { pid, uid, cgroup, fields, fds } => {
-                self.notified(pid, uid, cgroup.as_deref(), &fields, fds)
+            Event::Notified { pid, uid, cgroup, fields, fds, named } => {
+                self.notified(pid, uid, cgroup.as_deref(), &fields, fds, named)
             }
             Event::SocketsOpened { unit, result } => {
                 if let Some(id) = self.state.names.get(&unit).copied() {

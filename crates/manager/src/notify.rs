@@ -4,6 +4,7 @@
 //! anybody else is dropped, and its descriptors closed. `BARRIER=1` never gets here: the runtime answers it by closing.
 
 use crate::effect::{Effect, FdId, Level};
+use crate::event::Named;
 use crate::manager::Manager;
 use crate::state::{ServiceSub, StoredFd};
 use muster_graph::UnitId;
@@ -21,6 +22,7 @@ impl Manager {
         cgroup: Option<&str>,
         fields: &[(String, String)],
         fds: Vec<FdId>,
+        named: Option<Named>,
     ) {
         let Some(id) = self.unit_of_process(pid, cgroup) else {
             self.log(
@@ -41,8 +43,8 @@ impl Manager {
         }
         let get =
             |key: &str| fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
-        if let Some(pid) = get("MAINPID").and_then(|text| text.parse().ok()) {
-            self.notified_main_pid(id, pid, uid, cgroup);
+        if let Some(named) = named {
+            self.notified_main_pid(id, &named, uid);
         }
         self.notified_texts(id, &get);
         if get("RELOADING") == Some("1") {
@@ -88,18 +90,6 @@ impl Manager {
             NotifyAccess::Main => is(&service.main) || (service.main.is_none() && is(&service.control)),
             NotifyAccess::Exec => is(&service.main) || is(&service.control),
         }
-    }
-
-    /// Outside the unit's cgroup only root's word counts for `MAINPID=`; PID 1 never.
-    fn notified_main_pid(&mut self, id: UnitId, pid: u32, uid: u32, cgroup: Option<&str>) {
-        let inside = cgroup.is_some() && self.unit_of_process(0, cgroup) == Some(id);
-        let control =
-            self.service(id).and_then(|service| service.control.as_ref()).and_then(|control| control.pid);
-        if pid <= 1 || control == Some(pid) || !(inside || uid == 0) {
-            let text = format!("{}: MAINPID={pid} is refused.", self.unit_name(id));
-            return self.log(Level::Warning, Some(id), text);
-        }
-        self.adopt_main(id, pid);
     }
 
     fn notified_texts<'a>(&mut self, id: UnitId, get: &impl Fn(&str) -> Option<&'a str>) {

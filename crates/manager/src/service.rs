@@ -168,6 +168,9 @@ impl Manager {
     /// Changes the sub-state, sets the phase's deadline, and tells everybody.
     pub(crate) fn set_sub(&mut self, id: UnitId, sub: ServiceSub, deadline_usec: Option<u64>) {
         let old = self.active_state(id);
+        if sub != ServiceSub::Start {
+            self.stop_awaiting_pid_file(id);
+        }
         let Some(service) = self.service_mut(id) else { return };
         service.sub = sub;
         service.deadline_usec = deadline_usec;
@@ -438,6 +441,7 @@ impl Manager {
         let waits_for_cgroup =
             service.main.is_none() || service.sub.active_state(false) == ActiveState::Deactivating;
         self.effects.extend(alien.map(|pid| Effect::WatchProcess { pid }));
+        self.main_process_resumed(id);
         self.effects.extend(stored.into_iter().map(|fd| Effect::WatchStoredFd { fd }));
         if waits_for_cgroup {
             self.watch_cgroup_again(id);

@@ -2,11 +2,11 @@
 //!
 //! The table at the head of `service.rs` is the rule; here are its columns "control ends" and "main ends".
 
-use crate::effect::{Effect, Level, SpawnRole};
+use crate::effect::SpawnRole;
 use crate::event::Exit;
 use crate::manager::Manager;
 use crate::service::list_of;
-use crate::state::{CommandList, ExecStatus, Process, ServiceSub, UnitResult};
+use crate::state::{CommandList, Process, ServiceSub, UnitResult};
 use muster_graph::UnitId;
 use muster_unit::{KillMode, ServiceType, Signal};
 
@@ -72,7 +72,7 @@ impl Manager {
         );
     }
 
-    fn control_failed_in(&mut self, id: UnitId, sub: ServiceSub, result: UnitResult) {
+    pub(crate) fn control_failed_in(&mut self, id: UnitId, sub: ServiceSub, result: UnitResult) {
         match sub {
             ServiceSub::Condition | ServiceSub::StartPre => {
                 self.enter_signal(id, ServiceSub::StopSigterm, result)
@@ -105,82 +105,15 @@ impl Manager {
         }
     }
 
-    /// The parent of a forking service is gone: find the daemon.
-    fn forking_parent_exited(&mut self, id: UnitId, result: UnitResult) {
-        if result != UnitResult::Success {
-            return self.control_failed_in(id, self.sub(id), result);
-        }
-        if self.sub(id) != ServiceSub::Start {
-            return self.process_gone_while_stopping(id);
-        }
-        let unit = self.name_of(id);
-        let Some((_, section)) = self.service_config(id) else { return };
-        let effect = match (&section.pid_file(), section.guess_main_pid()) {
-            (Some(path), _) => Effect::ReadPidFile { unit, path: path.clone() },
-            (None, true) => {
-                let cgroup =
-                    self.state.units.get(&id).and_then(|unit| unit.cgroup.clone()).unwrap_or_default();
-                Effect::GuessMainProcess { unit, cgroup }
-            }
-            (None, false) => return self.enter_start_post(id),
-        };
-        if let Some(service) = self.service_mut(id) {
-            service.reading_pid_file = true;
-        }
-        self.effects.push_back(effect);
-    }
-
-    /// The answer to the search for a forking service's main process.
-    pub(crate) fn service_main_found(
-        &mut self,
-        id: UnitId,
-        found: Result<crate::event::PidFileFound, String>,
-    ) {
-        let has_file = self.service_config(id).is_some_and(|(_, section)| section.pid_file().is_some());
-        let Some(service) = self.service_mut(id).filter(|service| service.reading_pid_file) else { return };
-        service.reading_pid_file = false;
-        if service.sub != ServiceSub::Start {
-            return;
-        }
-        match found {
-            Ok(found) => {
-                self.adopt_main(id, found.pid);
-                self.enter_start_post(id);
-            }
-            Err(why) if has_file => {
-                let text = format!("{}: Can't read the PID file: {why}", self.unit_name(id));
-                self.log(Level::Warning, Some(id), text);
-                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Protocol);
-            }
-            Err(_) => self.enter_start_post(id),
-        }
-    }
-
-    /// A process is the main one from now on.
-    pub(crate) fn adopt_main(&mut self, id: UnitId, pid: u32) {
-        let stamp = self.stamp();
-        let Some(service) = self.service_mut(id) else { return };
-        if service.main.as_ref().is_some_and(|main| main.pid == Some(pid)) {
-            return;
-        }
-        let old = service.main.replace(Process {
-            spawn: None,
-            pid: Some(pid),
-            command: None,
-            place: None,
-            alien: true,
-        });
-        service.main_status = ExecStatus { start: stamp, pid, ..ExecStatus::default() };
-        if let Some(old) = old.and_then(|old| old.pid) {
-            self.state.processes.remove(&old);
-        }
-        self.state.processes.insert(pid, id);
-        self.effects.push_back(Effect::WatchProcess { pid });
-        self.touch(id);
-    }
-
-    /// The main process ended.
+    /// The main process ended. Where there is a PID file it may name an heir, so it is read first.
     pub(crate) fn service_main_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
+        if !self.heir_is_looked_for(id, &process, exit) {
+            self.service_main_gone(id, process, exit);
+        }
+    }
+
+    /// The main process ended, and nothing takes its place.
+    pub(crate) fn service_main_gone(&mut self, id: UnitId, process: Process, exit: Exit) {
         let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
         let kind = self.service_type(id);
         let clean = is_clean(exit, self.clean_statuses(id), kind == ServiceType::Oneshot);
@@ -252,7 +185,7 @@ impl Manager {
     }
 
     /// In a phase that waits for the end of processes one ended, or the cgroup became empty.
-    fn process_gone_while_stopping(&mut self, id: UnitId) {
+    pub(crate) fn process_gone_while_stopping(&mut self, id: UnitId) {
         let Some(service) = self.service(id) else { return };
         let known_left = service.main.is_some() || service.control.is_some();
         let populated = self.state.populated.contains(&id);

@@ -309,8 +309,11 @@ pub struct Service {
     pub waiting_exec: Option<SpawnId>,
     /// Wait of `Type=idle` or of an automatic restart: same as `deadline_usec`, other meaning by sub-state.
     pub started_main_usec: u64,
-    /// A PID file is being read.
+    /// The start waits for the answer to a search for the main process.
     pub reading_pid_file: bool,
+    /// A main process that ended, while the PID file is read for its heir.
+    #[serde(default)]
+    pub ended_main: Option<(Process, Exit)>,
 }
 
 /// One descriptor of a socket unit.

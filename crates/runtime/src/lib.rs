@@ -9,6 +9,7 @@
 
 pub mod clients;
 pub mod clock;
+mod closing;
 pub mod conditions;
 pub mod console;
 pub mod errand;
@@ -17,9 +18,11 @@ pub mod hand_over;
 pub mod listeners;
 pub mod live;
 pub mod log;
-pub mod notify;
+pub mod notifications;
+mod notify;
 mod opening;
 pub mod perform;
+pub mod pid_files;
 pub mod processes;
 pub mod reap;
 mod system_bus;

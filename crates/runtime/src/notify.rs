@@ -38,7 +38,7 @@ pub enum Received {
     /// A message.
     Message(Notification),
     /// A datagram that is not one.
-    Dropped(&'static str),
+    Dropped(&'static str, Vec<OwnedFd>),
     /// Nothing left.
     Empty,
 }
@@ -65,20 +65,42 @@ pub fn open(path: &str) -> nix::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Who sent the next datagram, by the kernel's word: process and user. The datagram stays, and no descriptor is installed.
+pub fn next_sender(fd: &OwnedFd) -> Option<(u32, u32)> {
+    let mut control = nix::cmsg_space!(UnixCredentials);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_PEEK;
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let message = recvmsg::<UnixAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
+    let credentials = message.cmsgs().ok()?.find_map(|item| match item {
+        ControlMessageOwned::ScmCredentials(found) => Some(found),
+        _ => None,
+    })?;
+    Some((u32::try_from(credentials.pid()).ok()?, credentials.uid()))
+}
+
+/// Drops one datagram. Its descriptors never become ours, so that there is nothing to close.
+pub fn discard(fd: &OwnedFd) {
+    let _ = nix::sys::socket::recv(fd.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
+}
+
 /// Reads one datagram.
-pub fn receive(fd: &OwnedFd) -> Received {
-    let mut bytes = vec![0_u8; DATAGRAM_MAX.saturating_add(1)];
+pub fn receive(fd: &OwnedFd, buffer: &mut Vec<u8>) -> Received {
+    buffer.resize(DATAGRAM_MAX.saturating_add(1), 0);
+    let bytes = buffer;
     let mut control = nix::cmsg_space!(UnixCredentials, [std::os::fd::RawFd; FDS_MAX]);
-    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let mut parts = [IoSliceMut::new(bytes)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = match recvmsg::<UnixAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), flags) {
         Ok(message) => message,
         Err(nix::errno::Errno::EAGAIN) => return Received::Empty,
-        Err(_) => return Received::Dropped("the notify socket could not be read"),
+        Err(_) => return Received::Dropped("the notify socket could not be read", Vec::new()),
     };
     let mut credentials = None;
     let mut fds = Vec::new();
-    let Ok(control) = message.cmsgs() else { return Received::Dropped("its ancillary data was cut off") };
+    let Ok(control) = message.cmsgs() else {
+        return Received::Dropped("its ancillary data was cut off", Vec::new());
+    };
     for item in control {
         match item {
             ControlMessageOwned::ScmCredentials(found) => credentials = Some(found),
@@ -89,13 +111,15 @@ pub fn receive(fd: &OwnedFd) -> Received {
     let length = message.bytes;
     let truncated = message.flags.contains(MsgFlags::MSG_TRUNC) || length > DATAGRAM_MAX;
     let Some(credentials) = credentials.filter(|credentials| credentials.pid() > 0) else {
-        return Received::Dropped("it carried no credentials");
+        return Received::Dropped("it carried no credentials", fds);
     };
     if truncated {
-        return Received::Dropped("it was longer than 4096 bytes");
+        return Received::Dropped("it was longer than 4096 bytes", fds);
     }
     let text = bytes.get(..length).unwrap_or(&[]);
-    let Some(fields) = parse(text) else { return Received::Dropped("it was not KEY=value lines") };
+    let Some(fields) = parse(text) else {
+        return Received::Dropped("it was not KEY=value lines", fds);
+    };
     Received::Message(Notification {
         pid: u32::try_from(credentials.pid()).unwrap_or(0),
         uid: credentials.uid(),

@@ -58,10 +58,9 @@ impl Runtime {
                     .collect();
                 self.follow_up.push_back(Event::ConditionsChecked { query, results });
             }
-            Effect::ReadPidFile { unit, path } => {
-                let result = self.read_pid_file(&path);
-                self.follow_up.push_back(Event::PidFileRead { unit, result });
-            }
+            Effect::ReadPidFile { unit, path } => self.ask_pid_file(unit, &path),
+            Effect::WatchPidFile { unit, path } => self.watch_pid_file(unit, path),
+            Effect::UnwatchPidFile { unit } => self.pid_files.forget(&unit),
             Effect::GuessMainProcess { unit, cgroup } => {
                 let result = self.guess_main(&cgroup);
                 self.follow_up.push_back(Event::PidFileRead { unit, result });
@@ -170,9 +169,11 @@ impl Runtime {
         for id in fds {
             self.unwatch_socket(*id);
             let token = self.stored.remove(id);
-            if let (Some(fd), Some(token)) = (self.fds.remove(*id), token) {
+            let Some(fd) = self.fds.remove(*id) else { continue };
+            if let Some(token) = token {
                 self.deregister(token, std::os::fd::AsFd::as_fd(&fd));
             }
+            self.close_foreign(fd);
         }
     }
 

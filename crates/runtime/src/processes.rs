@@ -39,6 +39,11 @@ pub enum Helper {
         /// Where its answer will be.
         answer: std::fs::File,
     },
+    /// It reads a PID file, and writes what it says to a pipe.
+    #[allow(missing_docs)]
+    PidFile { unit: muster_unit::UnitName, path: String, answer: std::io::PipeReader },
+    /// It closes descriptors.
+    Closer,
     /// Nobody waits for it.
     Errand,
 }
@@ -54,11 +59,23 @@ pub struct Processes {
     pidfds: BTreeMap<u32, OwnedFd>,
     watched: BTreeMap<u32, (Token, OwnedFd)>,
     helpers: BTreeMap<u32, Helper>,
+    /// A process that the event at hand names.
+    held: Option<(u32, OwnedFd)>,
     /// Spawns that may still run on our memory.
     sharing: Vec<SpawnId>,
 }
 
 impl Processes {
+    /// Holds a process that the next event names, so that it is watched by this pidfd if it is to be watched.
+    pub(crate) fn hold(&mut self, pid: u32, pidfd: OwnedFd) {
+        self.held = Some((pid, pidfd));
+    }
+
+    /// That event is worked off.
+    pub(crate) fn let_go(&mut self) {
+        self.held = None;
+    }
+
     /// A helper that was started elsewhere.
     pub(crate) fn add_helper(&mut self, pid: u32, helper: Helper) {
         self.helpers.insert(pid, helper);
@@ -244,20 +261,15 @@ impl Runtime {
         self.deliver(Event::ChildExited { pid, exit });
     }
 
-    /// Signals one process: by pidfd where we hold one.
+    /// Signals one process, by the pidfd that we hold of it. A number that we hold none of is nobody that we know.
     pub(crate) fn kill_process(&mut self, pid: u32, signal: i32, value: Option<i32>) {
-        let held =
-            self.processes.pidfds.get(&pid).or_else(|| self.processes.watched.get(&pid).map(|(_, fd)| fd));
-        let sent = match (held, value) {
-            (Some(fd), None) => muster_sys::pidfd_send_signal(fd.as_fd(), signal).is_ok(),
-            (_, Some(value)) => muster_sys::queue_signal(pid, signal, value).is_ok(),
-            (None, None) => false,
+        let watched = || self.processes.watched.get(&pid).map(|(_, fd)| fd);
+        let Some(held) = self.processes.pidfds.get(&pid).or_else(watched) else { return };
+        // What has just ended cannot be signalled, and need not be.
+        let _ = match value {
+            Some(value) => muster_sys::pidfd_queue_signal(held.as_fd(), signal, value),
+            None => muster_sys::pidfd_send_signal(held.as_fd(), signal),
         };
-        if !sent && held.is_none() {
-            if let (Ok(raw), Ok(signal)) = (i32::try_from(pid), nix::sys::signal::Signal::try_from(signal)) {
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), signal);
-            }
-        }
     }
 
     /// Watches a process that is not our child.
@@ -265,7 +277,8 @@ impl Runtime {
         if self.processes.by_pid.contains_key(&pid) || self.processes.watched.contains_key(&pid) {
             return;
         }
-        let Ok(pidfd) = muster_sys::pidfd_open(pid) else {
+        let held = self.processes.held.take().filter(|(of, _)| *of == pid).map(|(_, fd)| fd);
+        let Ok(pidfd) = held.map_or_else(|| muster_sys::pidfd_open(pid), Ok) else {
             return self.follow_up.push_back(Event::WatchedProcessExited { pid });
         };
         match self.register_raw(pidfd.as_raw_fd(), Source::Process(pid)) {
@@ -323,15 +336,11 @@ impl Runtime {
     fn helper_ended(&mut self, helper: Helper, _: Exit) {
         match helper {
             Helper::Generators => self.rescan(),
-            Helper::Owner { opening, answer } => {
-                let mut text = String::new();
-                // It has ended, so what it wrote is all there; what else may hold the pipe open is not waited for.
-                let _ =
-                    nix::fcntl::fcntl(&answer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
-                let _ =
-                    std::io::Read::read_to_string(&mut std::io::Read::take(answer, ANSWER_MAX), &mut text);
-                self.owner_found(opening, &text);
+            Helper::Owner { opening, answer } => self.owner_found(opening, &answer_in(answer)),
+            Helper::PidFile { unit, path, answer } => {
+                self.pid_file_answered(unit, &path, &answer_in(answer));
             }
+            Helper::Closer => self.closer_ended(),
             Helper::Clerk { errand, answer } => self.clerk_ended(&errand, answer),
             Helper::Errand => {}
         }
@@ -342,21 +351,6 @@ impl Runtime {
         self.index = muster_unit::Index::scan(self.index.path().to_vec());
         self.follow_up.push_back(Event::SourceReloaded);
         self.work_off();
-    }
-
-    pub(crate) fn read_pid_file(&mut self, path: &str) -> Result<PidFileFound, String> {
-        let text = muster_unit::index::read_unit_file(path)?;
-        let pid: u32 = text.trim().parse().map_err(|_| format!("{path} holds no process number"))?;
-        if pid < 2 {
-            return Err(format!("{path} names process {pid}"));
-        }
-        let owner_uid = std::fs::metadata(path)
-            .map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata))
-            .unwrap_or(u32::MAX);
-        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            return Err(format!("{path} names process {pid}, which does not exist"));
-        }
-        Ok(PidFileFound { pid, cgroup: self.cgroups.of_process(pid), owner_uid })
     }
 
     /// The one process of a cgroup that is our child.
@@ -374,6 +368,21 @@ impl Runtime {
             (Some(_), Some(_)) => Err("more than one process could be the main one".to_owned()),
         }
     }
+}
+
+/// What a helper that ended wrote to its pipe.
+fn answer_in(answer: std::io::PipeReader) -> String {
+    let mut text = String::new();
+    // It is all there; what else may hold the pipe open is not waited for.
+    let _ = nix::fcntl::fcntl(&answer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
+    let _ = std::io::Read::read_to_string(&mut std::io::Read::take(answer, ANSWER_MAX), &mut text);
+    text
+}
+
+/// Whether a process exists and is no zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// The parent of a process.

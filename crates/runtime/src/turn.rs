@@ -10,7 +10,7 @@ use crate::clock::{self, Budget};
 use crate::hand_over::{self, HandOver};
 use crate::listeners::Listeners;
 use crate::log::Log;
-use crate::notify::{self, Received};
+use crate::notify;
 use crate::processes::Processes;
 use crate::reap;
 use crate::table::FdTable;
@@ -27,8 +27,6 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Time for notifications in one turn, in microseconds.
-const NOTIFY_USEC: u64 = 1000;
 /// For ends of processes.
 const EXIT_USEC: u64 = 200;
 /// For traffic on sockets of units.
@@ -72,6 +70,8 @@ pub(crate) enum Source {
     Listener(FdId),
     /// A process that is not our child.
     Process(u32),
+    /// Ways to PID files.
+    PidFiles,
     /// A stored descriptor.
     Stored(FdId),
 }
@@ -125,6 +125,9 @@ pub struct Runtime {
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
     pub(crate) errands: crate::errand::Errands,
+    pub(crate) closing: crate::closing::Closing,
+    pub(crate) pid_files: crate::pid_files::PidFiles,
+    pub(crate) strangers: crate::notifications::Strangers,
     pub(crate) listeners: Listeners,
     pub(crate) log: Log,
     pub(crate) executor: String,
@@ -192,6 +195,9 @@ impl Runtime {
             clients,
             processes: Processes::default(),
             errands: crate::errand::Errands::default(),
+            closing: crate::closing::Closing::default(),
+            pid_files: crate::pid_files::PidFiles::default(),
+            strangers: crate::notifications::Strangers::default(),
             listeners: Listeners::default(),
             log: setup.log,
             executor: setup.executor,
@@ -287,7 +293,7 @@ impl Runtime {
     fn timeout(&self) -> Option<Duration> {
         let now = clock::now();
         if !self.ready.is_empty()
-            || self.children_wait
+            || (self.children_wait && self.strangers.rest_until_usec().is_none())
             || !self.follow_up.is_empty()
             || self.manager.needs_tick(now)
         {
@@ -297,7 +303,8 @@ impl Runtime {
         // The journal does not say when it takes records again, nor when it is there.
         let journal = self.log.waits().then(|| now.saturating_add(JOURNAL_RETRY_USEC));
         let own = self.listeners.next_retry().into_iter();
-        let own = own.chain(self.clients.retry_usec).chain(journal).chain(self.idle_usec).min();
+        let own = own.chain(self.clients.retry_usec).chain(journal).chain(self.idle_usec);
+        let own = own.chain(self.pid_files.retry_usec()).chain(self.strangers.rest_until_usec()).min();
         let deadline = self.manager.next_deadline().into_iter().chain(own).min()?;
         // Rounded up, so that a deadline is never met a moment too early.
         Some(Duration::from_millis(deadline.saturating_sub(now).div_ceil(1000)))
@@ -313,9 +320,11 @@ impl Runtime {
             self.hear_signals();
         }
         // An end is handled only when no word of its sender can be waiting.
-        let asked = self.children_wait || of(|source| *source == Source::Notify).next().is_some();
+        let asked = self.children_wait
+            || of(|source| *source == Source::Notify).next().is_some()
+            || self.strangers.rest_until_usec().is_some();
         let silent = !asked || self.drain_notify();
-        if !silent {
+        if !silent && self.strangers.rest_until_usec().is_none() {
             self.mark_ready(Source::Notify);
         }
         for (token, source) in of(|source| matches!(source, Source::Report(_))) {
@@ -330,6 +339,9 @@ impl Runtime {
             for path in self.cgroups.drain() {
                 self.cgroup_changed(path);
             }
+        }
+        if of(|source| *source == Source::PidFiles).next().is_some() || self.pid_files.are_due() {
+            self.pid_files_changed();
         }
         if of(|source| *source == Source::Mounts).next().is_some() {
             self.read_mounts();
@@ -361,6 +373,7 @@ impl Runtime {
                 | Source::Mounts
                 | Source::Interfaces
                 | Source::Devices
+                | Source::PidFiles
                 | Source::Report(_)
                 | Source::Listener(_) => {}
             }
@@ -378,6 +391,7 @@ impl Runtime {
         }
         self.end_announcements();
         self.processes.take_memory_back();
+        self.close_what_may_hang();
         self.clients_write();
     }
 
@@ -442,7 +456,12 @@ impl Runtime {
         self.ready.insert(token);
     }
 
-    fn mark_ready(&mut self, wanted: Source) {
+    /// The token of a source of which there is one.
+    pub(crate) fn token_of(&self, wanted: Source) -> Option<Token> {
+        self.sources.iter().find(|(_, source)| **source == wanted).map(|(token, _)| *token)
+    }
+
+    pub(crate) fn mark_ready(&mut self, wanted: Source) {
         let tokens = self.sources.iter().filter(|(_, source)| **source == wanted).map(|(token, _)| *token);
         self.ready.extend(tokens);
     }
@@ -456,31 +475,6 @@ impl Runtime {
                 self.deliver(Event::Signalled { signal, origin: Origin::default() });
             }
         }
-    }
-
-    /// True when the notify socket was read empty.
-    fn drain_notify(&mut self) -> bool {
-        let budget = Budget::new(NOTIFY_USEC);
-        while !budget.is_spent() {
-            match notify::receive(&self.notify) {
-                Received::Empty => return true,
-                Received::Dropped(reason) => {
-                    self.note(Level::Warning, &format!("Ignored a notification: {reason}."))
-                }
-                Received::Message(message) => {
-                    let cgroup = self.cgroups.of_process(message.pid);
-                    let fds = message.fds.into_iter().map(|fd| self.fds.insert(fd)).collect();
-                    self.deliver(Event::Notified {
-                        pid: message.pid,
-                        uid: message.uid,
-                        cgroup,
-                        fields: message.fields,
-                        fds,
-                    });
-                }
-            }
-        }
-        false
     }
 
     fn reap_children(&mut self) {

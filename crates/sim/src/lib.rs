@@ -251,7 +251,14 @@ impl World {
             "ready" => {
                 let fields = vec![("READY".to_owned(), "1".to_owned())];
                 let cgroup = Some(spawn.cgroup.clone());
-                self.waiting.push(Event::Notified { pid, uid: 0, cgroup, fields, fds: Vec::new() });
+                self.waiting.push(Event::Notified {
+                    pid,
+                    uid: 0,
+                    cgroup,
+                    fields,
+                    fds: Vec::new(),
+                    named: None,
+                });
             }
             "stubborn" => {
                 if let Some(process) = self.processes.get_mut(&pid) {

@@ -49,11 +49,64 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     .map(drop)
 }
 
-/// sigqueue(3): a signal with a value.
-pub fn queue_signal(pid: u32, signal: i32, value: i32) -> io::Result<()> {
-    let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
-    // SAFETY: the value is only carried, never followed.
-    check(libc::c_long::from(unsafe { libc::sigqueue(pid as libc::pid_t, signal, value) })).map(drop)
+/// sigqueue(3) by pidfd: a signal with a value.
+pub fn pidfd_queue_signal(pidfd: BorrowedFd<'_>, signal: i32, value: i32) -> io::Result<()> {
+    /// The part of `siginfo_t` that a queued signal has, in the kernel's layout for 64 bits.
+    #[repr(C)]
+    struct Queued {
+        signo: i32,
+        errno: i32,
+        code: i32,
+        padding: i32,
+        pid: i32,
+        uid: u32,
+        value: u64,
+        rest: [u64; 12],
+    }
+    let info = Queued {
+        signo: signal,
+        errno: 0,
+        code: libc::SI_QUEUE,
+        padding: 0,
+        // SAFETY: takes no pointer, and cannot fail.
+        pid: unsafe { libc::getpid() },
+        // SAFETY: the same.
+        uid: unsafe { libc::getuid() },
+        value: u64::from(value as u32),
+        rest: [0; 12],
+    };
+    const { assert!(size_of::<Queued>() == size_of::<libc::siginfo_t>()) };
+    // SAFETY: the kernel reads one `siginfo_t`, and `info` is as long.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::from_ref(&info), 0)
+    })
+    .map(drop)
+}
+
+/// Closes descriptors of this process by a child that shares its table of descriptors: what close(2) may wait for (the
+/// flush of a file on a file system that hangs) the child waits for. Gives the child's number. When no child can be made,
+/// the descriptors come back, still open.
+pub fn close_elsewhere(fds: Vec<OwnedFd>) -> Result<u32, (io::Error, Vec<OwnedFd>)> {
+    let flags = libc::CLONE_FILES | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with no stack given the child goes on on a copy of this one, as after fork(2). There
+    // it makes system calls only, and never returns.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags as libc::c_ulong, 0, 0, 0, 0) };
+    match pid {
+        0 => {
+            for fd in &fds {
+                // SAFETY: the number is that of an open descriptor, which the parent gives up.
+                unsafe { libc::syscall(libc::SYS_close, fd.as_raw_fd()) };
+            }
+            // SAFETY: ends the child at once, and runs nothing of the parent's.
+            unsafe { libc::_exit(0) }
+        }
+        pid if pid > 0 => {
+            // They are the child's to close.
+            fds.into_iter().for_each(std::mem::forget);
+            Ok(pid as u32)
+        }
+        _ => Err((io::Error::last_os_error(), fds)),
+    }
 }
 
 /// setsockopt(2) with an integer.

@@ -1,0 +1,65 @@
+//! Closing of descriptors that others made.
+//!
+//! close(2) flushes, and a file system may take for ever over that (a FUSE server that does not answer, a dead NFS server);
+//! a socket with `SO_LINGER` waits for its peer. What must stay true: PID 1 never closes such a descriptor itself. At the end
+//! of a turn a child that shares the table of descriptors closes what has gathered (DESIGN rule 2).
+
+use crate::processes::Helper;
+use crate::turn::Runtime;
+use muster_manager::effect::Level;
+use nix::sys::socket::{getsockopt, sockopt};
+use std::os::fd::OwnedFd;
+
+/// At most this many children that close are waited for: those that hang hold up the rest once there are so many.
+const CLOSERS_MAX: usize = 64;
+/// One child closes at most this many.
+const BATCH_MAX: usize = 256;
+
+/// What is to be closed.
+#[derive(Debug, Default)]
+pub struct Closing {
+    doomed: Vec<OwnedFd>,
+    closers: usize,
+    said: bool,
+}
+
+impl Runtime {
+    /// Closes a descriptor that somebody else made: at once where that cannot wait.
+    pub(crate) fn close_foreign(&mut self, fd: OwnedFd) {
+        // What is no socket refuses the option, and its file system is not asked.
+        let harmless = getsockopt(&fd, sockopt::Linger).is_ok_and(|linger| linger.l_onoff == 0);
+        if harmless { drop(fd) } else { self.closing.doomed.push(fd) }
+    }
+
+    /// At the end of a turn.
+    pub(crate) fn close_what_may_hang(&mut self) {
+        while !self.closing.doomed.is_empty() && self.closing.closers < CLOSERS_MAX {
+            let kept = self.closing.doomed.len().saturating_sub(BATCH_MAX);
+            let batch = self.closing.doomed.split_off(kept);
+            match muster_sys::close_elsewhere(batch) {
+                Ok(pid) => {
+                    self.closing.closers = self.closing.closers.saturating_add(1);
+                    self.processes.add_helper(pid, Helper::Closer);
+                }
+                Err((_, batch)) => {
+                    // No process can be made now. They stay open until the next turn.
+                    self.closing.doomed.extend(batch);
+                    return;
+                }
+            }
+        }
+        if self.closing.closers >= CLOSERS_MAX && !self.closing.said {
+            self.closing.said = true;
+            self.note(
+                Level::Warning,
+                "Descriptors that others made stay open: too many hang while they are closed.",
+            );
+        }
+    }
+
+    /// A child that closed ended.
+    pub(crate) fn closer_ended(&mut self) {
+        self.closing.closers = self.closing.closers.saturating_sub(1);
+        self.closing.said = false;
+    }
+}

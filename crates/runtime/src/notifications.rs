@@ -1,0 +1,143 @@
+//! What comes over the notify socket, with what has to be known of its sender and of the process that it names.
+//!
+//! What must stay true: whoever is no process of a unit costs little. Who sent a datagram is looked at before it is read,
+//! and a stranger's is dropped with its descriptors still in the kernel: none of them is ever ours to close. When many
+//! strangers speak in one turn, the socket rests for a while, and what units say waits that long.
+
+use crate::clock::{self, Budget};
+use crate::notify::{self, Notification, Received};
+use crate::turn::Runtime;
+use muster_manager::effect::Level;
+use muster_manager::event::{Event, Named};
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Time for notifications in one turn, in microseconds.
+const NOTIFY_USEC: u64 = 1000;
+/// After this many datagrams of strangers in one turn the socket rests.
+const STRANGERS_MAX: u32 = 128;
+/// For this long, in microseconds.
+const REST_USEC: u64 = 4000;
+
+/// Senders that belong to no unit.
+#[derive(Debug, Default)]
+pub struct Strangers {
+    /// The socket rests until then.
+    until_usec: Option<u64>,
+    /// Datagrams dropped since it was last said.
+    dropped: u64,
+    /// When it was last said, in monotonic microseconds.
+    said_usec: u64,
+}
+
+impl Strangers {
+    /// When the socket is read again.
+    pub fn rest_until_usec(&self) -> Option<u64> {
+        self.until_usec
+    }
+}
+
+impl Runtime {
+    /// True when the notify socket was read empty.
+    pub(crate) fn drain_notify(&mut self) -> bool {
+        let now = clock::now().monotonic_usec;
+        if self.strangers.until_usec.is_some_and(|until| until > now) {
+            return false;
+        }
+        self.strangers.until_usec = None;
+        let budget = Budget::new(NOTIFY_USEC);
+        // Good for one turn only: a number may be another process's in the next.
+        let mut senders: BTreeMap<u32, Option<String>> = BTreeMap::new();
+        let mut buffer = Vec::new();
+        let mut strangers = 0_u32;
+        while !budget.is_spent() && strangers < STRANGERS_MAX {
+            let sender = notify::next_sender(&self.notify);
+            let cgroup = sender.and_then(|(pid, _)| {
+                senders.entry(pid).or_insert_with(|| self.cgroups.of_process(pid)).clone()
+            });
+            // Once its sender is gone, only the number tells whose process it was.
+            let known = |pid| self.manager.unit_of_process(pid, cgroup.as_deref());
+            if sender.is_some_and(|(pid, _)| known(pid).is_none()) {
+                notify::discard(&self.notify);
+                strangers = strangers.saturating_add(1);
+                continue;
+            }
+            match notify::receive(&self.notify, &mut buffer) {
+                Received::Empty => {
+                    self.strangers_spoke(strangers);
+                    return true;
+                }
+                Received::Dropped(reason, fds) => {
+                    self.note(Level::Warning, &format!("Ignored a notification: {reason}."));
+                    fds.into_iter().for_each(|fd| self.close_foreign(fd));
+                }
+                Received::Message(message) => self.notified(message, cgroup),
+            }
+        }
+        self.strangers_spoke(strangers);
+        if strangers >= STRANGERS_MAX {
+            self.strangers.until_usec = Some(clock::now().monotonic_usec.saturating_add(REST_USEC));
+        }
+        false
+    }
+
+    fn strangers_spoke(&mut self, strangers: u32) {
+        if strangers == 0 {
+            return;
+        }
+        let now = clock::now().monotonic_usec;
+        self.strangers.dropped = self.strangers.dropped.saturating_add(u64::from(strangers));
+        if now.saturating_sub(self.strangers.said_usec) > 10_000_000 {
+            self.strangers.said_usec = now;
+            let count = std::mem::take(&mut self.strangers.dropped);
+            self.note(
+                Level::Warning,
+                &format!("Ignored notifications of processes that belong to no unit ({count})."),
+            );
+        }
+    }
+
+    fn notified(&mut self, message: Notification, cgroup: Option<String>) {
+        let (named, held) = self.named_process(&message);
+        let fds = message.fds.into_iter().map(|fd| self.fds.insert(fd)).collect();
+        let pid = named.as_ref().map(|named| named.pid);
+        if let (Some(pid), Some(held)) = (pid, held) {
+            self.processes.hold(pid, held);
+        }
+        self.deliver(Event::Notified {
+            pid: message.pid,
+            uid: message.uid,
+            cgroup,
+            fields: message.fields,
+            fds,
+            named,
+        });
+        self.processes.let_go();
+    }
+
+    /// The process of `MAINPID=` (with `MAINPIDFDID=`, where the kernel numbers pidfds) or `MAINPIDFD=1`, and its pidfd.
+    fn named_process(&self, message: &Notification) -> (Option<Named>, Option<OwnedFd>) {
+        let get = |key: &str| {
+            message.fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+        };
+        let by_fd = match (get("MAINPIDFD"), message.fds.as_slice()) {
+            (Some("1"), [fd]) => pid_of_pidfd(fd.as_raw_fd()),
+            _ => None,
+        };
+        let Some(pid) = by_fd.or_else(|| get("MAINPID").and_then(|text| text.parse::<u32>().ok())) else {
+            return (None, None);
+        };
+        let held = muster_sys::pidfd_open(pid).ok();
+        let number = held.as_ref().and_then(|fd| nix::sys::stat::fstat(fd).ok()).map(|stat| stat.st_ino);
+        let wanted = get("MAINPIDFDID").and_then(|text| text.parse::<u64>().ok()).filter(|_| by_fd.is_none());
+        let same = wanted.is_none_or(|wanted| number == Some(wanted));
+        let alive = held.is_some() && same && crate::processes::is_alive(pid);
+        (Some(Named { pid, alive, cgroup: self.cgroups.of_process(pid) }), held)
+    }
+}
+
+/// The process that a pidfd is for.
+fn pid_of_pidfd(fd: i32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+}
