@@ -98,12 +98,13 @@ impl Graph {
         self.nodes.get(&unit).is_none_or(|kinds| kinds.values().all(BTreeSet::is_empty))
     }
 
-    /// Whether another unit says something about this one, in its file or by its type.
-    pub fn is_named_by_others(&self, unit: UnitId) -> bool {
+    /// The units that say something about this one, in their files or by their types; some of them several times.
+    pub fn named_by(&self, unit: UnitId) -> impl Iterator<Item = UnitId> + '_ {
         let kinds = self.nodes.get(&unit).into_iter().flatten();
         kinds
-            .flat_map(|(kind, others)| others.iter().map(move |other| (*other, kind.inverse(), unit)))
-            .any(|edge| self.declared.contains(&edge))
+            .flat_map(move |(kind, others)| others.iter().map(move |other| (*other, kind.inverse(), unit)))
+            .filter(|edge| self.declared.contains(edge))
+            .map(|(other, _, _)| other)
     }
 
     /// Takes back every edge that `owner` declared; what others declared about it stays.

@@ -148,6 +148,7 @@ fn wishes(kind: JobType) -> &'static [(Dependency, JobType, bool)] {
         (RequisiteOf, JobType::TryRestart, true),
         (BoundBy, JobType::TryRestart, true),
         (ConsistsOf, JobType::TryRestart, true),
+        (PropagatesStopTo, JobType::Stop, true),
     ];
     const RELOAD: &[(Dependency, JobType, bool)] = &[(PropagatesReloadTo, JobType::TryReload, false)];
     match kind {

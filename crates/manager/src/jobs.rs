@@ -21,8 +21,10 @@ pub(crate) enum Started {
     Ended(JobResult),
 }
 
-/// So many jobs are looked at in one event; the rest in the next, so that a large transaction keeps nobody waiting.
-const JOBS_AN_EVENT: usize = 32;
+/// At most this many jobs are looked at between two `Tick`s, which come once a turn of the loop: what a job brings about
+/// at once (the start of a process is an event, too) draws on the same budget, so that a large transaction keeps nobody
+/// waiting.
+pub(crate) const JOBS_A_TURN: usize = 64;
 /// At most so many jobs wait at a time.
 const JOBS_MAX: usize = 100_000;
 
@@ -219,7 +221,9 @@ impl Manager {
             .map(|job| job.id)
             .collect();
         for job in doomed {
+            let unit = self.state.jobs.get(&job).map(|job| job.unit);
             self.finish_job(job, JobResult::Canceled, false);
+            unit.into_iter().for_each(|unit| self.tell_triggers(unit));
         }
     }
 
@@ -304,10 +308,11 @@ impl Manager {
         id
     }
 
-    /// Works the run queue off, as far as one event may go; what cannot run yet is put back by the event that frees it.
+    /// Works the run queue off, as far as one turn may go; what cannot run yet is put back by the event that frees it.
     pub(crate) fn run_jobs(&mut self) {
-        for _ in 0..JOBS_AN_EVENT {
+        while self.jobs_left > 0 {
             let Some(id) = self.state.run_queue.pop_first() else { return };
+            self.jobs_left = self.jobs_left.saturating_sub(1);
             self.run_job(id);
         }
     }
@@ -363,6 +368,8 @@ impl Manager {
         };
         if there {
             self.job_by_state(unit);
+        } else if job.kind == JobType::Restart && self.is_restarting(unit) {
+            self.turn_into_start(id);
         }
     }
 
@@ -385,6 +392,8 @@ impl Manager {
     fn restart_unit(&mut self, unit: UnitId) -> Started {
         match self.active_state(unit) {
             ActiveState::Inactive | ActiveState::Failed => Started::Working,
+            // An automatic restart: its run is over, only the start is left.
+            ActiveState::Activating if self.is_restarting(unit) => Started::Working,
             _ => self.stop_unit(unit),
         }
     }
@@ -450,6 +459,7 @@ impl Manager {
                 unit.job = None;
             }
             let failed = !matches!(result, JobResult::Done | JobResult::Skipped | JobResult::Canceled);
+            let fulfilled = matches!(result, JobResult::Done | JobResult::Skipped);
             if failed {
                 self.state.n_failed_jobs = self.state.n_failed_jobs.saturating_add(1);
             }
@@ -460,30 +470,53 @@ impl Manager {
             self.touch(job.unit);
             self.flush_changes();
             self.effects.push_back(Effect::Signal(BusSignal::JobRemoved { job: id, unit, result }));
-            if propagate && failed && matches!(job.kind, JobType::Start | JobType::VerifyActive) {
-                ends.extend(self.jobs_that_need(job.unit).map(|id| (id, JobResult::Dependency)));
+            if propagate && !fulfilled {
+                ends.extend(self.jobs_that_fall_with(&job).into_iter().map(|id| (id, JobResult::Dependency)));
             }
-            if propagate && failed && job.kind == JobType::Start && result == JobResult::Dependency {
-                self.trigger_on_failure(job.unit, "a dependency failed");
+            // The unit itself did not fail, so that nothing else says so.
+            let handled = match result {
+                JobResult::Dependency => Some("a dependency failed"),
+                JobResult::Timeout => Some("its job timed out"),
+                _ => None,
+            };
+            if let (true, JobType::Start, Some(why)) = (propagate, job.kind, handled) {
+                self.trigger_on_failure(job.unit, why);
             }
             self.forget_kept_ports(job.unit);
             self.wake_ordered(job.unit);
             self.state.gc_queue.insert(job.unit);
+            self.queue_wishes_around(job.unit);
+            if propagate {
+                // A job may end without a change of state; what triggers the unit must not wait for one.
+                self.tell_triggers(job.unit);
+            }
         }
         self.check_startup_finished();
     }
 
-    fn jobs_that_need(&self, unit: UnitId) -> impl Iterator<Item = JobId> + '_ {
-        [Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::BoundBy]
-            .into_iter()
-            .flat_map(move |kind| self.state.graph.of(unit, kind))
-            .filter_map(|other| self.state.units.get(&other)?.job)
-            .filter(|id| {
-                self.state
-                    .jobs
-                    .get(id)
-                    .is_some_and(|job| matches!(job.kind, JobType::Start | JobType::VerifyActive))
-            })
+    /// The jobs that cannot succeed any more, this one not having been fulfilled: starts of what requires the unit that
+    /// does not come up, and of what conflicts with the unit that does not go down.
+    fn jobs_that_fall_with(&self, job: &Job) -> Vec<JobId> {
+        let kinds: &[Dependency] = match job.kind {
+            JobType::Start | JobType::VerifyActive => {
+                &[Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::BoundBy]
+            }
+            JobType::Stop => &[Dependency::ConflictedBy],
+            JobType::Reload
+            | JobType::Restart
+            | JobType::Nop
+            | JobType::TryRestart
+            | JobType::TryReload
+            | JobType::ReloadOrStart => &[],
+        };
+        let others = kinds.iter().flat_map(|kind| self.state.graph.of(job.unit, *kind));
+        let starts = |id: &JobId| {
+            self.state
+                .jobs
+                .get(id)
+                .is_some_and(|job| matches!(job.kind, JobType::Start | JobType::VerifyActive))
+        };
+        others.filter_map(|other| self.state.units.get(&other)?.job).filter(starts).collect()
     }
 
     /// Lets the jobs look again that may have waited for this unit.

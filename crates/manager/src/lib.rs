@@ -50,6 +50,7 @@ mod spawn;
 mod swap;
 mod target;
 mod timer;
+pub mod wishes;
 pub mod written;
 
 pub use effect::Effect;

@@ -96,8 +96,12 @@ impl Manager {
         if !is_up(old) && is_up(new) {
             self.became_active(id, had_job);
         }
-        if is_up(old) && !is_up(new) && !stopping_job {
-            self.stop_bound(id);
+        let goes = |state| is_down(state) || state == ActiveState::Deactivating;
+        if !goes(old) && goes(new) && !stopping_job {
+            self.stop_what_follows(id);
+        }
+        if old != new {
+            self.queue_wishes_around(id);
         }
         if is_down(new) && !is_down(old) {
             self.became_inactive(id, new);
@@ -132,13 +136,15 @@ impl Manager {
         }
     }
 
-    /// `BindsTo=`: goes down with the other, whatever the reason.
-    fn stop_bound(&mut self, id: UnitId) {
-        let bound: Vec<UnitId> = self.state.graph.of(id, Dependency::BoundBy).collect();
-        let cause = format!("bound to {}, which went down", self.unit_name(id));
-        for other in bound {
-            if !matches!(self.active_state(other), ActiveState::Inactive | ActiveState::Failed) {
-                self.request_quietly(other, JobType::Stop, JobMode::Replace, &cause);
+    /// `BindsTo=` and `PropagatesStopTo=`: the others go down with this unit, which goes down by itself.
+    fn stop_what_follows(&mut self, id: UnitId) {
+        for kind in [Dependency::BoundBy, Dependency::PropagatesStopTo] {
+            let others: Vec<UnitId> = self.state.graph.of(id, kind).collect();
+            let cause = format!("{} of {}, which went down", kind.name(), self.unit_name(id));
+            for other in others {
+                if !matches!(self.active_state(other), ActiveState::Inactive | ActiveState::Failed) {
+                    self.request_quietly(other, JobType::Stop, JobMode::Replace, &cause);
+                }
             }
         }
     }
@@ -149,7 +155,6 @@ impl Manager {
             _ => self.trigger_on_success(id),
         }
         self.unit_action(id, new);
-        self.stop_unneeded_of(id);
         self.state.gc_queue.insert(id);
     }
 
@@ -222,36 +227,8 @@ impl Manager {
         self.emergency_action(action, None, &format!("unit {name} was started too often"));
     }
 
-    /// `StopWhenUnneeded=` of what this unit needed.
-    fn stop_unneeded_of(&mut self, id: UnitId) {
-        let needed: Vec<UnitId> =
-            [Dependency::Requires, Dependency::Wants, Dependency::BindsTo, Dependency::Requisite]
-                .into_iter()
-                .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
-                .collect();
-        for other in needed {
-            if self.is_unneeded(other) {
-                self.request_quietly(other, JobType::Stop, JobMode::Fail, "no unit needs it any more");
-            }
-        }
-    }
-
-    fn is_unneeded(&self, id: UnitId) -> bool {
-        let Some(unit) = self.state.units.get(&id) else { return false };
-        unit.file.unit.stop_when_unneeded()
-            && unit.job.is_none()
-            && matches!(self.active_state(id), ActiveState::Active | ActiveState::Reloading)
-            && ![Dependency::RequiredBy, Dependency::WantedBy, Dependency::BoundBy, Dependency::RequisiteOf]
-                .into_iter()
-                .flat_map(|kind| self.state.graph.of(id, kind))
-                .any(|by| {
-                    !matches!(self.active_state(by), ActiveState::Inactive | ActiveState::Failed)
-                        || self.job_kind(by).is_some_and(|kind| kind != JobType::Stop)
-                })
-    }
-
     /// Sockets look at the service that they start.
-    fn tell_triggers(&mut self, id: UnitId) {
+    pub(crate) fn tell_triggers(&mut self, id: UnitId) {
         let triggers: Vec<UnitId> = self.state.graph.of(id, Dependency::TriggeredBy).collect();
         for socket in triggers {
             self.triggered_unit_changed(socket, id);
@@ -346,8 +323,7 @@ impl Manager {
         };
         if let Some(failed) = verdict(false) {
             self.report_condition(id, failed);
-            self.finish_job(job, JobResult::Done, true);
-            return self.socket_condition_failed(id);
+            return self.finish_job(job, JobResult::Done, true);
         }
         if let Some(failed) = verdict(true) {
             let text = format!("{}: Starting requested but asserts failed ({failed}).", self.unit_name(id));
@@ -453,6 +429,11 @@ impl Manager {
         let failed =
             self.state.units.values().filter(|unit| unit.active_state() == ActiveState::Failed).count();
         u32::try_from(failed).unwrap_or(u32::MAX)
+    }
+
+    /// An automatic restart is due, and its job on the way.
+    pub(crate) fn is_restarting(&self, id: UnitId) -> bool {
+        self.service(id).is_some_and(|service| service.sub == crate::state::ServiceSub::AutoRestartQueued)
     }
 
     fn waits_for_restart(&self, id: UnitId) -> bool {

@@ -8,7 +8,8 @@ use crate::manager::Manager;
 use crate::state::{ActiveState, Kind, Service, Unit};
 use muster_graph::{Dependency, UnitId};
 use muster_unit::{Body, ExecSection, LoadState, Source, StdInput, StdOutput, UnitFile, UnitKind, UnitName};
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// At most this many units are loaded, as under systemd.
@@ -295,28 +296,69 @@ impl Manager {
         self.link_all(vec![id], source);
     }
 
-    /// Unloads what nobody needs.
+    /// Unloads what nobody needs: of the units that may have lost their last reason, those that no unit which stays leads
+    /// to. Units that only name each other go together.
     pub(crate) fn collect_units(&mut self) {
+        let mut stay = BTreeSet::new();
         while let Some(id) = self.state.gc_queue.pop_first() {
-            if self.may_unload(id) {
+            for id in self.garbage_around(id, &mut stay) {
                 self.unload(id);
             }
         }
     }
 
-    pub(crate) fn may_unload(&self, id: UnitId) -> bool {
+    /// A unit with all that names it, on however long a way, when none of these has a reason of its own to stay; or
+    /// nothing, and what was found to stay is noted. A walk backwards off a list, which ends at the first such reason.
+    fn garbage_around(&self, id: UnitId, stay: &mut BTreeSet<UnitId>) -> Vec<UnitId> {
+        if stay.contains(&id) || self.stays_by_itself(id) {
+            return Vec::new();
+        }
+        let mut seen: BTreeMap<UnitId, UnitId> = BTreeMap::from([(id, id)]);
+        let mut stack = vec![id];
+        while let Some(at) = stack.pop() {
+            for by in self.state.graph.named_by(at) {
+                if stay.contains(&by) || self.stays_by_itself(by) {
+                    // All on the way from there are held.
+                    let mut held = at;
+                    while stay.insert(held) {
+                        held = seen.get(&held).copied().unwrap_or(held);
+                    }
+                    return Vec::new();
+                }
+                if let Entry::Vacant(way) = seen.entry(by) {
+                    way.insert(at);
+                    stack.push(by);
+                }
+            }
+        }
+        seen.into_keys().collect()
+    }
+
+    /// Whether a unit has a reason to be loaded other than being named by another one.
+    pub(crate) fn stays_by_itself(&self, id: UnitId) -> bool {
         let Some(unit) = self.state.units.get(&id) else { return false };
         let state = unit.active_state();
         let idle =
             state == ActiveState::Inactive || (state == ActiveState::Failed && self.collects_failed(unit));
-        idle && unit.job.is_none()
-            && !unit.perpetual
-            && unit.references == 0
-            && unit.pending_conditions.is_none()
-            && !Service::of(&unit.kind).is_some_and(|service| {
+        !idle
+            || unit.job.is_some()
+            || unit.perpetual
+            || unit.references != 0
+            || unit.pending_conditions.is_some()
+            || Service::of(&unit.kind).is_some_and(|service| {
                 service.accepted_from.is_some() || service.control.is_some() || service.main.is_some()
             })
-            && !self.state.graph.is_named_by_others(id)
+    }
+
+    /// What a transient unit was made from goes with it, so that its name is free again.
+    fn remove_transient_files(&mut self, name: &UnitName, file: &UnitFile) {
+        let own = format!("/run/systemd/transient/{name}");
+        let place = format!("{own}.d/");
+        let drop_ins: Vec<String> =
+            file.drop_in_paths.iter().filter(|path| path.starts_with(&place)).cloned().collect();
+        let directory = (!drop_ins.is_empty()).then_some(place);
+        let paths = drop_ins.into_iter().chain(directory).chain([own]);
+        self.effects.extend(paths.map(|path| Effect::RemoveFile { path }));
     }
 
     fn collects_failed(&self, unit: &Unit) -> bool {
@@ -347,7 +389,12 @@ impl Manager {
         }
         self.state.changed.remove(&id);
         self.state.idle.remove(&id);
-        self.state.transient_settings.remove(&name);
+        if self.state.transient_settings.remove(&name).is_some() {
+            self.remove_transient_files(&name, &file);
+        }
+        self.state.scope_pids.remove(&id);
+        self.state.wishes.remove(&id);
+        self.state.wish_queue.remove(&id);
         if self.state.announced.remove(&id) {
             self.effects.push_back(Effect::Signal(BusSignal::UnitRemoved { unit: name }));
         }

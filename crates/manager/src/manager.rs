@@ -25,6 +25,8 @@ pub struct Manager {
     /// A loaded instance of each template whose instances come with connections: what the next is made from. Kept until
     /// the next reload; losing it costs a reading.
     pub(crate) templates: BTreeMap<UnitName, Rc<UnitFile>>,
+    /// How many jobs may still be looked at in this turn.
+    pub(crate) jobs_left: usize,
     /// When what is due; follows from the state.
     pub(crate) deadlines: Deadlines,
 }
@@ -61,12 +63,13 @@ impl Manager {
             log_level: Level::Info as u8,
             ..State::default()
         };
-        Manager { state, now, ..Manager::default() }
+        Manager { state, now, jobs_left: crate::jobs::JOBS_A_TURN, ..Manager::default() }
     }
 
     /// A manager that goes on where another stopped.
     pub fn from_state(state: State) -> Manager {
-        let mut manager = Manager { state, booting: true, ..Manager::default() };
+        let jobs_left = crate::jobs::JOBS_A_TURN;
+        let mut manager = Manager { state, booting: true, jobs_left, ..Manager::default() };
         manager.deadlines = manager.all_deadlines();
         manager
     }
@@ -180,7 +183,10 @@ impl Manager {
         self.collect_units();
         match event {
             // Looked at once a turn of the loop, which ends with this.
-            Event::Tick => self.expire(),
+            Event::Tick => {
+                self.jobs_left = crate::jobs::JOBS_A_TURN;
+                self.expire();
+            }
             Event::Spawned { spawn, pid } => self.spawned(spawn, pid),
             Event::SpawnFailed { spawn, status, message } => self.spawn_failed(spawn, status, &message),
             Event::ExecSucceeded { spawn } => {
@@ -253,7 +259,7 @@ impl Manager {
 
     /// Whether the next event may begin with unloading units: what is to be said of them is said before.
     pub fn may_unload_units(&self) -> bool {
-        self.state.gc_queue.iter().any(|id| self.may_unload(*id))
+        self.state.gc_queue.iter().any(|id| !self.stays_by_itself(*id))
     }
 
     /// Whether a `Tick` at this moment finds something to do.
@@ -264,7 +270,8 @@ impl Manager {
     }
 
     fn unit_deadline(&self, unit: &Unit) -> Option<u64> {
-        (crate::kind::verbs(unit.name.kind()).deadline)(self, unit)
+        let own = (crate::kind::verbs(unit.name.kind()).deadline)(self, unit);
+        own.into_iter().chain(self.wish_deadline(unit.id)).min()
     }
 
     /// Takes a unit's deadline into the index; to be called when it may have changed.
@@ -321,7 +328,16 @@ impl Manager {
         for owner in self.deadlines.due(now) {
             match owner {
                 Owner::Job(id) => self.expire_job(id),
-                Owner::Unit(id) => (self.verbs(id).due)(self, id),
+                Owner::Unit(id) => {
+                    if self.wish_deadline(id).is_some_and(|at| at <= now) {
+                        self.wish_due(id);
+                    }
+                    let verbs = self.verbs(id);
+                    let own = self.state.units.get(&id).and_then(|unit| (verbs.deadline)(self, unit));
+                    if own.is_some_and(|at| at <= now) {
+                        (verbs.due)(self, id);
+                    }
+                }
             }
         }
     }
@@ -332,6 +348,7 @@ impl Manager {
         self.start_idle_services();
         self.trigger_deferred();
         self.run_jobs();
+        self.grant_wishes();
         self.flush_changes();
         self.check_startup_finished();
     }

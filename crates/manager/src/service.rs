@@ -3,9 +3,9 @@
 //! | sub-state | control ends | main ends | READY=1 | time is up | stop job |
 //! |---|---|---|---|---|---|
 //! | condition, start-pre | next, or fail to stop | – | – | stop-sigterm, `timeout` | stop-sigterm |
-//! | start | forking: PID file, then start-post | notify: `protocol`; oneshot: next command; exec: as running | start-post | stop-sigterm, `timeout` | stop |
-//! | start-post | next, then running | remembered; result when the list is done | – | stop, `timeout` | stop |
-//! | running, exited | – | exited, stop or restart by its result | – | (RuntimeMaxSec) stop, `timeout` | stop |
+//! | start | forking: PID file, then start-post | notify: `protocol`; oneshot: next command; exec: as running | start-post | stop-sigterm, `timeout` | stop-sigterm |
+//! | start-post | next, then running; stop-sigterm | remembered; result when the list is done | – | stop-sigterm, `timeout` | stop-sigterm |
+//! | running, exited | – | exited or stop; stop-sigterm when it failed | – | (RuntimeMaxSec) stop, `timeout` | stop |
 //! | reload, reload-signal, reload-notify | running | as running | running | running, reload `timeout` | stop |
 //! | stop | next, then stop-sigterm | noted | – | stop-sigterm, `timeout` | – |
 //! | stop-sigterm, stop-watchdog | – | stop-post | – | stop-sigkill, `timeout` | – |
@@ -302,30 +302,8 @@ impl Manager {
         let spawn = self.spawn_command(id, list, index, role);
         let Some(service) = self.service_mut(id) else { return };
         match role {
-            SpawnRole::Main => {
-                service.main = spawn;
-                self.give_connection_away(id);
-            }
+            SpawnRole::Main => service.main = spawn,
             SpawnRole::Control => service.control = spawn,
-        }
-    }
-
-    /// A connection that only the main process needs is its own from here on: its end is seen at the far end at once.
-    fn give_connection_away(&mut self, id: UnitId) {
-        let needed_later = [
-            CommandList::ExecStartPost,
-            CommandList::ExecReload,
-            CommandList::ExecStop,
-            CommandList::ExecStopPost,
-        ];
-        let alone = self.commands(id, CommandList::ExecStart).len() == 1
-            && self
-                .service_config(id)
-                .is_some_and(|(_, section)| section.restart() == muster_unit::Restart::No)
-            && needed_later.iter().all(|list| self.commands(id, *list).is_empty());
-        let service = self.service_mut(id).filter(|_| alone);
-        if let Some(fd) = service.and_then(|service| service.connection.take()) {
-            self.effects.push_back(Effect::CloseFds { fds: vec![fd] });
         }
     }
 
@@ -465,13 +443,12 @@ impl Manager {
             ServiceSub::Dead | ServiceSub::Failed | ServiceSub::Cleaning => {
                 return Started::Ended(JobResult::Done);
             }
-            ServiceSub::Condition | ServiceSub::StartPre => {
+            // What has not started is not stopped by its commands (systemd.service(5), `ExecStop=`).
+            ServiceSub::Condition | ServiceSub::StartPre | ServiceSub::Start | ServiceSub::StartPost => {
                 self.report_stopping(id);
                 self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Success);
             }
-            ServiceSub::Start
-            | ServiceSub::StartPost
-            | ServiceSub::Running
+            ServiceSub::Running
             | ServiceSub::Exited
             | ServiceSub::Reload
             | ServiceSub::ReloadSignal
@@ -554,11 +531,18 @@ impl Manager {
         self.report_result(id);
         self.remove_pid_file(id);
         if restart {
-            self.set_sub(
-                id,
-                if failed { ServiceSub::FailedBeforeAutoRestart } else { ServiceSub::DeadBeforeAutoRestart },
-                None,
-            );
+            // With `RestartMode=direct` nobody is told of an end that is none.
+            if self.restart_mode(id) == muster_unit::RestartMode::Normal {
+                self.set_sub(
+                    id,
+                    if failed {
+                        ServiceSub::FailedBeforeAutoRestart
+                    } else {
+                        ServiceSub::DeadBeforeAutoRestart
+                    },
+                    None,
+                );
+            }
             let deadline = Some(self.now.monotonic_usec.saturating_add(self.restart_delay(id)));
             if let Some(service) = self.service_mut(id) {
                 service.restarts = service.restarts.saturating_add(1);
@@ -576,6 +560,10 @@ impl Manager {
         self.report_result(id);
         self.set_sub(id, ServiceSub::Failed, None);
         self.run_is_over(id);
+    }
+
+    fn restart_mode(&self, id: UnitId) -> muster_unit::RestartMode {
+        self.service_config(id).map_or_else(Default::default, |(_, section)| section.restart_mode())
     }
 
     pub(crate) fn restart_delay(&self, id: UnitId) -> u64 {
@@ -719,8 +707,7 @@ impl Manager {
             }
             ServiceSub::StartPost => {
                 self.report_timeout(id, "start-post");
-                self.kill_control_now(id);
-                self.enter_stop(id, UnitResult::Timeout);
+                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Timeout);
             }
             ServiceSub::Running => {
                 self.report_timeout(id, "runtime");
@@ -777,7 +764,12 @@ impl Manager {
         let text = format!("{}: Scheduled restart job, restart counter is at {count}.", self.unit_name(id));
         self.log(Level::Info, Some(id), text);
         self.set_sub(id, ServiceSub::AutoRestartQueued, None);
-        let queued = self.request_quietly(id, JobType::Start, JobMode::Replace, "Restart=");
+        // What depends on the service goes through the restart with it, unless that is not to be seen.
+        let kind = match self.restart_mode(id) {
+            muster_unit::RestartMode::Direct => JobType::Start,
+            _ => JobType::Restart,
+        };
+        let queued = self.request_quietly(id, kind, JobMode::Replace, "Restart=");
         if !queued {
             self.set_sub(id, ServiceSub::Failed, None);
         }

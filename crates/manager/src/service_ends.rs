@@ -22,11 +22,7 @@ impl Manager {
     pub(crate) fn service_control_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
         let (list, index) = process.place.unwrap_or((CommandList::ExecStart, 0));
         let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
-        let clean = is_clean(
-            exit,
-            self.clean_statuses(id),
-            list == CommandList::ExecStop || list == CommandList::ExecStopPost,
-        );
+        let clean = is_clean(exit, self.clean_statuses(id), true);
         self.report_control_exit(id, list, exit, clean || ignore);
         let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
         if list == CommandList::ExecCondition && result != UnitResult::Success {
@@ -54,11 +50,6 @@ impl Manager {
         if list == CommandList::ExecReload {
             self.report_reloaded(id);
         }
-        if list == CommandList::ExecStartPost
-            && self.service(id).is_some_and(|service| service.result != UnitResult::Success)
-        {
-            return self.enter_stop(id, UnitResult::Success);
-        }
         self.list_done(id, list);
     }
 
@@ -77,7 +68,7 @@ impl Manager {
             ServiceSub::Condition | ServiceSub::StartPre => {
                 self.enter_signal(id, ServiceSub::StopSigterm, result)
             }
-            ServiceSub::StartPost => self.enter_stop(id, result),
+            ServiceSub::StartPost => self.enter_signal(id, ServiceSub::StopSigterm, result),
             ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
                 if let Some(service) = self.service_mut(id) {
                     service.reload_result = result;
@@ -91,7 +82,10 @@ impl Manager {
             | ServiceSub::StopSigkill
             | ServiceSub::FinalWatchdog
             | ServiceSub::FinalSigterm
-            | ServiceSub::FinalSigkill => self.process_gone_while_stopping(id),
+            | ServiceSub::FinalSigkill => {
+                self.note_result(id, result);
+                self.process_gone_while_stopping(id)
+            }
             ServiceSub::Start => self.enter_signal(id, ServiceSub::StopSigterm, result),
             ServiceSub::Running
             | ServiceSub::Exited
@@ -154,11 +148,7 @@ impl Manager {
             | ServiceSub::ReloadNotify => {
                 self.kill_control_now(id);
                 self.note_result(id, result);
-                if result == UnitResult::Success {
-                    self.enter_running(id)
-                } else {
-                    self.enter_stop(id, result)
-                }
+                self.enter_running(id)
             }
             ServiceSub::Stop => self.note_result(id, result),
             ServiceSub::StopWatchdog

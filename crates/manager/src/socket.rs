@@ -630,7 +630,9 @@ impl Manager {
         let over = |service: &crate::state::Service| {
             matches!(service.sub, ServiceSub::Dead | ServiceSub::Failed) && service.accepted_from.is_some()
         };
-        if self.service(service).is_some_and(over) {
+        // A restart keeps the connection over its two halves.
+        let comes_back = self.job_kind(service).is_some_and(|kind| kind != JobType::Stop);
+        if !comes_back && self.service(service).is_some_and(over) {
             self.connection_ended(service);
         }
     }
@@ -702,16 +704,6 @@ impl Manager {
         for id in sockets {
             if matches!(self.socket_sub(id), SocketSub::Running | SocketSub::Listening) {
                 self.socket_stop_with(id, UnitResult::ServiceStartLimitHit);
-            }
-        }
-    }
-
-    /// The service's conditions did not hold: the traffic wakes it again and again, until the trigger limit ends that.
-    pub(crate) fn socket_condition_failed(&mut self, service: UnitId) {
-        let sockets: Vec<UnitId> = self.state.graph.of(service, Dependency::TriggeredBy).collect();
-        for id in sockets {
-            if self.socket_sub(id) == SocketSub::Running {
-                self.socket_listen(id);
             }
         }
     }

@@ -431,6 +431,12 @@ pub struct State {
     /// What waits for its files to be on the disk.
     #[serde(default)]
     pub writes: BTreeMap<QueryId, crate::written::Waiting>,
+    /// Units whose wishes (`Upholds=` and its kin) are looked at again.
+    #[serde(default)]
+    pub wish_queue: BTreeSet<UnitId>,
+    /// Wishes that were granted lately, by unit.
+    #[serde(default)]
+    pub wishes: BTreeMap<UnitId, crate::wishes::Wishes>,
     /// Units that may be unloaded.
     pub gc_queue: BTreeSet<UnitId>,
     /// Environment of later processes (`systemctl set-environment`).

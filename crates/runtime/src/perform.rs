@@ -66,7 +66,10 @@ impl Runtime {
                 self.follow_up.push_back(Event::PidFileRead { unit, result });
             }
             Effect::RemoveFile { path } => {
-                let _ = std::fs::remove_file(path);
+                // A directory is named with a slash at its end, and goes only when it is empty.
+                let removed =
+                    if path.ends_with('/') { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
+                drop(removed);
             }
             Effect::OpenSockets { unit, config, keep, function } => {
                 self.open_sockets(Opening { unit, config, keep, function })

@@ -32,7 +32,7 @@ section! {
         "Type" => type_: Option<ServiceType> = None, Applied Raw;
         "ExitType" => exit_type: ExitType = Default::default(), Stored Raw;
         "Restart" => restart: Restart = Default::default(), Applied Raw;
-        "RestartMode" => restart_mode: RestartMode = Default::default(), Stored Raw;
+        "RestartMode" => restart_mode: RestartMode = Default::default(), Applied Raw;
         "PermissionsStartOnly" => permissions_start_only: bool = false, Stored Raw;
         "RootDirectoryStartOnly" => root_directory_start_only: bool = false, Stored Raw;
         "RemainAfterExit" => remain_after_exit: bool = false, Applied Raw;
