@@ -30,7 +30,7 @@ fn environment_file(file: &EnvironmentFile, out: &mut Out<'_>) {
 
 /// What the unit says, else what PID 1 has and its children inherit.
 fn limit(u: &UnitView<'_>, own: Option<ResourceLimit>, name: &str, soft: bool) -> u64 {
-    match own {
+    match own.or_else(|| u.manager.state().facts.config.limit(name)) {
         Some(limit) => {
             if soft {
                 limit.soft
@@ -333,7 +333,7 @@ properties! {
         ExtensionDirectories "as" Const = u.exec().extension_directories();
         ExtensionImages "a(sba(ss))" Const = Empty;
         MountImages "a(ssba(ss))" Const = Empty;
-        OOMScoreAdjust "i" Const = or(&u.exec().oom_score_adjust(), 0);
+        OOMScoreAdjust "i" Const = or(&u.exec().oom_score_adjust().or(u.manager.state().facts.config.default_exec.oom_score_adjust()), 0);
         CoredumpFilter "t" Const = 0x33_u64;
         Nice "i" Const = or(&u.exec().nice(), 0);
         IOSchedulingClass "i" Const = io_class(u.exec().io_scheduling_class());

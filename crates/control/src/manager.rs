@@ -45,7 +45,18 @@ pub fn environment(manager: &Manager) -> Vec<String> {
     all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
+/// The word of `LogTarget`.
+pub fn log_target<'a>(view: &ManagerView<'a>) -> &'a str {
+    match state(view).log_target.as_str() {
+        "" => "journal-or-kmsg",
+        word => word,
+    }
+}
+
 fn limit(view: &ManagerView<'_>, name: &str, soft: bool) -> u64 {
+    if let Some(limit) = state(view).facts.config.limit(name) {
+        return if soft { limit.soft } else { limit.hard };
+    }
     view.live.resource_limit(name, soft).unwrap_or(u64::MAX)
 }
 
@@ -100,7 +111,7 @@ properties! { MANAGER: Manager(s) {
     InitRDUnitsLoadFinishTimestamp "t" Const = NEVER.realtime_usec;
     InitRDUnitsLoadFinishTimestampMonotonic "t" Const = NEVER.monotonic_usec;
     LogLevel "s" Never [writable] = log_level(s);
-    LogTarget "s" Never = "journal-or-kmsg";
+    LogTarget "s" Never [writable] = log_target(s);
     NNames "u" Never = state(s).names.len();
     NFailedUnits "u" Change = s.manager.failed_units();
     NJobs "u" Never = state(s).jobs.len();
@@ -116,20 +127,20 @@ properties! { MANAGER: Manager(s) {
     WatchdogDevice "s" Const = "";
     WatchdogLastPingTimestamp "t" Never = UNSET;
     WatchdogLastPingTimestampMonotonic "t" Never = UNSET;
-    RuntimeWatchdogUSec "t" Never = 0_u64;
-    RuntimeWatchdogPreUSec "t" Never = 0_u64;
-    RuntimeWatchdogPreGovernor "s" Never = "";
-    RebootWatchdogUSec "t" Never = 0_u64;
-    KExecWatchdogUSec "t" Never = 0_u64;
-    ServiceWatchdogs "b" Never = true;
+    RuntimeWatchdogUSec "t" Never [writable] = 0_u64;
+    RuntimeWatchdogPreUSec "t" Never [writable] = 0_u64;
+    RuntimeWatchdogPreGovernor "s" Never [writable] = "";
+    RebootWatchdogUSec "t" Never [writable] = 0_u64;
+    KExecWatchdogUSec "t" Never [writable] = 0_u64;
+    ServiceWatchdogs "b" Never [writable] = !state(s).no_service_watchdogs;
     ControlGroup "s" Never = state(s).facts.cgroup_root;
     SystemState "s" Never = s.manager.system_state().as_str();
     ExitCode "y" Never = state(s).exit_code;
-    DefaultTimerAccuracyUSec "t" Const = 60_000_000_u64;
+    DefaultTimerAccuracyUSec "t" Const = state(s).facts.config.default_timer_accuracy_usec;
     DefaultTimeoutStartUSec "t" Const = state(s).facts.default_timeout_start_usec;
     DefaultTimeoutStopUSec "t" Const = state(s).facts.default_timeout_stop_usec;
-    DefaultTimeoutAbortUSec "t" Never = state(s).facts.default_timeout_stop_usec;
-    DefaultDeviceTimeoutUSec "t" Const = state(s).facts.default_timeout_start_usec;
+    DefaultTimeoutAbortUSec "t" Never = state(s).facts.config.default_timeout_abort_usec.unwrap_or(state(s).facts.default_timeout_stop_usec);
+    DefaultDeviceTimeoutUSec "t" Const = state(s).facts.config.default_device_timeout_usec;
     DefaultRestartUSec "t" Const = state(s).facts.default_restart_usec;
     DefaultStartLimitIntervalUSec "t" Const = state(s).facts.default_start_limit_interval_usec;
     DefaultStartLimitBurst "u" Const = state(s).facts.default_start_limit_burst;
@@ -144,8 +155,8 @@ properties! { MANAGER: Manager(s) {
     DefaultMemoryPressureWatch "s" Never = "auto";
     TimerSlackNSec "t" Const = 50_000_u64;
     DefaultOOMPolicy "s" Const = "stop";
-    DefaultOOMScoreAdjust "i" Const = 0_i32;
-    CtrlAltDelBurstAction "s" Const = "reboot-force";
+    DefaultOOMScoreAdjust "i" Const = state(s).facts.config.default_exec.oom_score_adjust().unwrap_or(0);
+    CtrlAltDelBurstAction "s" Const = state(s).facts.config.ctrl_alt_del_burst_action.as_str();
     SoftRebootsCount "u" Const = 0_u32;
 } }
 
@@ -179,7 +190,7 @@ default_limits! {
 
 properties! { LOG_CONTROL: Manager(s) {
     LogLevel "s" Never [writable] = log_level(s);
-    LogTarget "s" Never = "journal-or-kmsg";
+    LogTarget "s" Never [writable] = log_target(s);
     SyslogIdentifier "s" Never = "systemd";
 } }
 
@@ -201,6 +212,14 @@ pub fn by_invocation<'a>(manager: &'a Manager, id: &str) -> Option<&'a Unit> {
     manager.state().units.values().find(|unit| unit.invocation_id == id)
 }
 
+/// Whether a writable property can have this value only, and has it: there is no hardware watchdog in this version, and that
+/// there be none may be asked for.
+pub fn is_so_already(property: &Property, value: &Value) -> bool {
+    let watchdog =
+        ["RuntimeWatchdogUSec", "RuntimeWatchdogPreUSec", "RebootWatchdogUSec", "KExecWatchdogUSec"];
+    watchdog.contains(&property.name) && value.as_number() == Some(0)
+}
+
 /// Carries out `Set` of a writable property.
 pub fn set_property(property: &Property, value: Value) -> Result<Action, Refusal> {
     match (property.name, value) {
@@ -209,6 +228,20 @@ pub fn set_property(property: &Property, value: Value) -> Result<Action, Refusal
             let level = by_number.or_else(|| LEVELS.iter().find(|level| **level == word));
             let level = level.ok_or_else(|| Refusal::invalid(format!("Invalid log level '{word}'")))?;
             Ok(Action::Request(Request::SetLogLevel { level: (*level).to_owned() }))
+        }
+        ("LogTarget", Value::Text(word)) => {
+            match muster_manager::config::LOG_TARGETS.contains(&word.as_str()) {
+                true => Ok(Action::Request(Request::SetLogTarget { target: word })),
+                false => Err(Refusal::invalid(format!("Invalid log target '{word}'"))),
+            }
+        }
+        ("ServiceWatchdogs", Value::Bool(on)) => Ok(Action::Request(Request::SetServiceWatchdogs { on })),
+        (
+            "RuntimeWatchdogUSec" | "RuntimeWatchdogPreUSec" | "RebootWatchdogUSec" | "KExecWatchdogUSec",
+            Value::Number(_),
+        )
+        | ("RuntimeWatchdogPreGovernor", Value::Text(_)) => {
+            Err(Refusal::not_supported("Hardware watchdogs are not supported by this version."))
         }
         (name, _) => Err(Refusal::invalid(format!("Unexpected type for property '{name}'."))),
     }

@@ -255,5 +255,9 @@ fn set(call: &Call<'_>, arguments: &mut Args<'_>) -> Result<Action, Refusal> {
         return Err(Refusal::not_writable(&name));
     }
     crate::authorize::Right::Privileged.check(call.caller)?;
-    manager::set_property(property, arguments.variant()?)
+    let value = arguments.variant()?;
+    if manager::is_so_already(property, &value) {
+        return call.done();
+    }
+    manager::set_property(property, value)
 }

@@ -137,7 +137,7 @@ fn source_path(u: &UnitView<'_>) -> String {
 /// `DefaultDependencies=` and jobs of devices: a device is not waited for without end.
 fn job_running_timeout(u: &UnitView<'_>) -> i128 {
     let default = if u.unit.name.kind() == UnitKind::Device {
-        i128::from(u.manager.state().facts.default_timeout_start_usec)
+        i128::from(u.manager.state().facts.config.default_device_timeout_usec)
     } else {
         UNSET
     };

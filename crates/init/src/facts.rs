@@ -18,11 +18,6 @@ pub fn read(options: &Options) -> Facts {
     let os_release = assignments(&first_of(&["/etc/os-release", "/usr/lib/os-release"]));
     let architecture = architecture();
     let defaults = Facts::default();
-    let span = |name: &str, default: u64| match options.spans.get(name) {
-        Some(0) => u64::MAX,
-        Some(span) => *span,
-        None => default,
-    };
     let passwd = first_of(&["/etc/passwd"]);
     let of_root = passwd.lines().find(|line| line.starts_with("root:"));
     let specifiers = SpecifierContext {
@@ -45,27 +40,22 @@ pub fn read(options: &Options) -> Facts {
         specifiers,
         virtualization: stage::virtualization(),
         follows_interfaces: !stage::in_container(),
+        own_environment: base_environment.clone(),
         base_environment,
-        default_timeout_start_usec: span("DefaultTimeoutStartSec", defaults.default_timeout_start_usec),
-        default_timeout_stop_usec: span("DefaultTimeoutStopSec", defaults.default_timeout_stop_usec),
-        default_restart_usec: span("DefaultRestartSec", defaults.default_restart_usec),
-        default_start_limit_interval_usec: span(
-            "DefaultStartLimitIntervalSec",
-            defaults.default_start_limit_interval_usec,
-        ),
-        default_start_limit_burst: options.start_limit_burst.unwrap_or(defaults.default_start_limit_burst),
         boot_target: options.unit.clone().unwrap_or(defaults.boot_target),
         masked: options.mask.clone(),
         wanted: options.wants.clone(),
         memory_total: machine.memory_bytes,
         tasks_total: machine.tasks,
-        // systemd-system.conf(5), DefaultTasksMax=: 15% of what there can be.
-        default_tasks_max: muster_unit::setting::Amount::Fraction(1500).of(machine.tasks),
+        show_status: options.show_status,
+        log_level: options.log_level.clone(),
         strict: options.strict,
         version: format!("257 (muster {})", env!("CARGO_PKG_VERSION")),
         architecture,
         hostname,
         cgroup_root: String::new(),
+        // What system.conf says is taken in next.
+        ..defaults
     }
 }
 

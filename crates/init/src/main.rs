@@ -64,7 +64,7 @@ fn boot() -> ExitCode {
     facts.cgroup_root = cgroups.root_path().to_owned();
     let program = program();
     let mut manager = Manager::new(facts, facts::seed(), clock::now());
-    manager.set_show_status(options.show_status.unwrap_or(true));
+    manager.configure(&muster_runtime::config::read());
     let begun = clock::now();
     generate::run_and_wait(&program);
     manager.note_generators(begun, clock::now());

@@ -1,8 +1,7 @@
-//! What PID 1 was told: kernel command line, the container's environment, system.conf (systemd(1), kernel-command-line(7),
-//! systemd-system.conf(5)).
+//! What PID 1 was told: kernel command line, the container's environment (systemd(1), kernel-command-line(7)).
+//! What system.conf says besides is the manager's to read, at each reload anew.
 
-use muster_unit::{Timespan, parse_bool, split_words};
-use std::collections::BTreeMap;
+use muster_unit::{parse_bool, split_words};
 
 /// The words that count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +12,7 @@ pub struct Options {
     pub wants: Vec<String>,
     /// `systemd.mask=`.
     pub mask: Vec<String>,
-    /// `systemd.setenv=` and `DefaultEnvironment=`.
+    /// `systemd.setenv=`.
     pub environment: Vec<String>,
     /// `systemd.show_status=`, `quiet`.
     pub show_status: Option<bool>,
@@ -25,20 +24,11 @@ pub struct Options {
     pub hostname: Option<String>,
     /// `muster.strict=`.
     pub strict: bool,
-    /// `DefaultTimeoutStartSec=` and its kin of system.conf, microseconds, by name.
-    pub spans: BTreeMap<String, u64>,
-    /// `DefaultStartLimitBurst=`.
-    pub start_limit_burst: Option<u32>,
 }
 
 /// Reads all sources; the command line wins.
 pub fn read() -> Options {
     let mut options = Options::default();
-    for file in conf_files() {
-        if let Ok(text) = muster_unit::index::read_unit_file(&file) {
-            options.take_conf(&text);
-        }
-    }
     if !crate::stage::in_container() {
         options.take_words(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
     } else {
@@ -46,25 +36,6 @@ pub fn read() -> Options {
         options.take_words(&std::env::args().skip(1).collect::<Vec<_>>().join(" "));
     }
     options
-}
-
-/// system.conf and its drop-ins, lowest precedence first.
-fn conf_files() -> Vec<String> {
-    let mut drop_ins = BTreeMap::new();
-    for base in ["/usr/lib", "/usr/local/lib", "/run", "/etc"] {
-        for entry in std::fs::read_dir(format!("{base}/systemd/system.conf.d"))
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-        {
-            if let (Ok(name), Some(path)) = (entry.file_name().into_string(), entry.path().to_str()) {
-                if name.ends_with(".conf") {
-                    drop_ins.insert(name, path.to_owned());
-                }
-            }
-        }
-    }
-    std::iter::once("/etc/systemd/system.conf".to_owned()).chain(drop_ins.into_values()).collect()
 }
 
 impl Options {
@@ -97,27 +68,6 @@ impl Options {
             }
         }
     }
-
-    /// Takes `[Manager]` of a system.conf.
-    pub fn take_conf(&mut self, text: &str) {
-        for line in muster_unit::lexer::lines(text) {
-            let muster_unit::lexer::Line::Assignment { key, value, .. } = line else { continue };
-            match key.as_str() {
-                "DefaultEnvironment" | "ManagerEnvironment" => {
-                    self.environment.extend(split_words(&value).unwrap_or_default())
-                }
-                "ShowStatus" => self.show_status = parse_bool(&value),
-                "LogLevel" => self.log_level = Some(value),
-                "DefaultStartLimitBurst" => self.start_limit_burst = value.parse().ok(),
-                key if key.starts_with("Default") && key.ends_with("Sec") => {
-                    if let Ok(span) = Timespan::parse(&value, 1_000_000) {
-                        self.spans.insert(key.to_owned(), span.0);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -125,15 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_and_conf() {
+    fn words_of_a_command_line() {
         let mut options = Options::default();
-        options.take_conf("[Manager]\nDefaultTimeoutStopSec=5s\nShowStatus=yes\n");
         options.take_words(
             "root=/dev/vda quiet 3 systemd.wants=a.service systemd.setenv=\"A=b c\" muster.strict=1",
         );
         assert_eq!(options.unit.as_deref(), Some("multi-user.target"));
-        assert_eq!((options.show_status, options.strict), (Some(true), true));
+        assert_eq!((options.show_status, options.strict), (Some(false), true));
         assert_eq!(options.environment, ["A=b c"]);
-        assert_eq!(options.spans.get("DefaultTimeoutStopSec"), Some(&5_000_000));
     }
 }

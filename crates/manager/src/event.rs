@@ -147,6 +147,8 @@ pub enum Event {
     PidFileRead { unit: UnitName, result: Result<PidFileFound, String> },
     /// The answer to [`Effect::WriteFiles`]: all are on the disk, or none.
     FilesWritten { query: QueryId, result: Result<(), WriteError> },
+    /// system.conf and its drop-ins were read: (path, text), lowest precedence first.
+    ConfigRead { files: Vec<(String, String)> },
     /// The source of unit files was read anew (after [`Effect::ReloadSource`]).
     SourceReloaded,
     /// The kernel's mount table, whole.
@@ -281,6 +283,10 @@ pub enum Request {
     SetShowStatus { mode: String },
     /// `LogLevel` by its word.
     SetLogLevel { level: String },
+    /// `LogTarget` by its word.
+    SetLogTarget { target: String },
+    /// `ServiceWatchdogs`.
+    SetServiceWatchdogs { on: bool },
     /// Freeze or thaw a unit's cgroup.
     Freeze { unit: UnitName, freeze: bool },
     /// Remove the directories a stopped unit owns.

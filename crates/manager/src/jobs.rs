@@ -328,7 +328,7 @@ impl Manager {
             let unit = self.state.units.get(&job.unit);
             let said = unit.and_then(|unit| unit.file.unit.job_running_timeout_sec()).map(|span| span.0);
             let device = unit.is_some_and(|unit| unit.name.kind() == UnitKind::Device);
-            let usual = device.then_some(self.state.facts.default_timeout_start_usec);
+            let usual = device.then_some(self.state.facts.config.default_device_timeout_usec);
             if let Some(span) = said.or(usual) {
                 job.deadline_usec = job.deadline_usec.min(job.begun_usec.saturating_add(span));
             }

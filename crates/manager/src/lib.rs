@@ -19,6 +19,7 @@
     )
 )]
 
+pub mod config;
 pub mod effect;
 pub mod event;
 pub mod manager;

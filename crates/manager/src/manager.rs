@@ -232,6 +232,7 @@ impl Manager {
                 }
             }
             Event::FilesWritten { query, result } => self.files_written(source, query, result),
+            Event::ConfigRead { files } => self.configure(&files),
             Event::SourceReloaded => self.source_reloaded(source),
             Event::MountTableRead { mounts } => self.mount_table(source, mounts),
             Event::InterfacesRead { names } => self.interfaces(source, &names),

@@ -195,7 +195,7 @@ impl Manager {
             unit: unit.name.clone(),
             role: SpawnRole::Control,
             command: command.clone(),
-            exec: unit.file.exec.clone().unwrap_or_default(),
+            exec: self.with_defaults(unit.file.exec.clone().unwrap_or_default()),
             base_environment,
             own_environment: vec![format!("INVOCATION_ID={}", unit.invocation_id)],
             fds: Vec::new(),

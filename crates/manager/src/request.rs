@@ -59,6 +59,16 @@ impl Manager {
                 Ok(Reply::Done)
             }
             Request::SetLogLevel { level } => self.set_log_level(&level),
+            Request::SetLogTarget { target } => {
+                self.state.log_target = target;
+                Ok(Reply::Done)
+            }
+            Request::SetServiceWatchdogs { on } => {
+                self.state.no_service_watchdogs = !on;
+                let ids: Vec<UnitId> = self.state.units.keys().copied().collect();
+                ids.into_iter().for_each(|id| self.follow_deadline(id));
+                Ok(Reply::Done)
+            }
             Request::Freeze { unit, freeze } => self.freeze(&unit, freeze),
             Request::AttachProcesses { unit, subgroup, pids } => self.attach(&unit, &subgroup, pids),
             Request::AbandonScope { unit } => self.known(&unit).map(|_| Reply::Done),
@@ -341,7 +351,7 @@ impl Manager {
         match signal {
             TERM => self.effects.push_back(Effect::Reexecute),
             HUP => self.begin_reload(),
-            INT => self.signal_target(source, "ctrl-alt-del.target", JobMode::ReplaceIrreversibly),
+            INT => self.ctrl_alt_del(source),
             WINCH => self.signal_target(source, "kbrequest.target", JobMode::Replace),
             PWR => self.signal_target(source, "sigpwr.target", JobMode::Replace),
             number if number == RTMIN.saturating_add(13) => self.shut_down(ShutdownVerb::Halt),
@@ -364,6 +374,28 @@ impl Manager {
                 }
             }
         }
+    }
+
+    /// Ctrl-alt-del starts its target; more than seven times within two seconds it is meant at once
+    /// (systemd-system.conf(5), `CtrlAltDelBurstAction=`).
+    fn ctrl_alt_del(&mut self, source: &dyn Source) {
+        const BURST: u32 = 7;
+        const INTERVAL_USEC: u64 = 2_000_000;
+        let now = self.now.monotonic_usec;
+        let window = &mut self.state.ctrl_alt_del;
+        if window.count == 0 || now.saturating_sub(window.begin_usec) > INTERVAL_USEC {
+            *window = crate::state::RateWindow { begin_usec: now, count: 0 };
+        }
+        window.count = window.count.saturating_add(1);
+        if window.count <= BURST {
+            return self.signal_target(source, "ctrl-alt-del.target", JobMode::ReplaceIrreversibly);
+        }
+        let action = self.state.facts.config.ctrl_alt_del_burst_action;
+        self.emergency_action(
+            action,
+            None,
+            "ctrl-alt-del was pressed more than seven times within two seconds",
+        );
     }
 
     fn signal_target(&mut self, source: &dyn Source, name: &str, mode: JobMode) {

@@ -811,6 +811,7 @@ impl Manager {
         let service = self.service(id)?;
         let last = service.watchdog.monotonic_usec;
         let armed = last != 0
+            && !self.state.no_service_watchdogs
             && matches!(
                 service.sub,
                 ServiceSub::StartPost

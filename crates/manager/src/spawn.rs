@@ -8,7 +8,8 @@ use crate::event::Exit;
 use crate::manager::Manager;
 use crate::state::{CommandList, ExecStatus, Process, Service, ServiceSub, Socket, Usage};
 use muster_graph::{Dependency, UnitId};
-use muster_unit::{NotifyAccess, ServiceType, UnitKind, UnitName};
+use muster_unit::{ExecSection, NotifyAccess, ServiceType, UnitKind, UnitName};
+use std::rc::Rc;
 
 impl Manager {
     /// Starts one command of a list; gives what to remember of it.
@@ -21,7 +22,7 @@ impl Manager {
     ) -> Option<Process> {
         let command = self.commands(id, list).get(usize::try_from(index).ok()?)?.clone();
         let unit = self.state.units.get(&id)?;
-        let exec = unit.file.exec.clone().unwrap_or_default();
+        let exec = self.with_defaults(unit.file.exec.clone().unwrap_or_default());
         let cgroup = unit.cgroup.clone().unwrap_or_default();
         let spawn = SpawnId(self.state.next_spawn);
         self.state.next_spawn = self.state.next_spawn.saturating_add(1);
@@ -67,6 +68,21 @@ impl Manager {
         }
         let Some(statuses) = unit.kind.state_mut().command_status_mut() else { return };
         statuses.entry(list).or_default().insert(index, ExecStatus { start, ..ExecStatus::default() });
+    }
+
+    /// An execution context with the limits of system.conf where it has none of its own.
+    pub(crate) fn with_defaults(&self, exec: Rc<ExecSection>) -> Rc<ExecSection> {
+        let defaults = &self.state.facts.config.default_exec;
+        if *defaults == ExecSection::default() {
+            return exec;
+        }
+        let mut exec = exec;
+        let own = Rc::make_mut(&mut exec);
+        own.take_limits(defaults);
+        if let (None, score @ Some(_)) = (own.oom_score_adjust(), defaults.oom_score_adjust()) {
+            *own.edit().oom_score_adjust() = score;
+        }
+        exec
     }
 
     pub(crate) fn base_environment(&self) -> Vec<String> {

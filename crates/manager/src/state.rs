@@ -449,6 +449,21 @@ pub struct State {
     pub show_status: bool,
     /// Log level by number.
     pub log_level: u8,
+    /// Where the log goes, by the word of `LogTarget=`; empty for the journal.
+    #[serde(default)]
+    pub log_target: String,
+    /// Services are not ended by their watchdogs (`ServiceWatchdogs` is off).
+    #[serde(default)]
+    pub no_service_watchdogs: bool,
+    /// When ctrl-alt-del was pressed lately.
+    #[serde(default)]
+    pub ctrl_alt_del: RateWindow,
+    /// Configuration was read once at least.
+    #[serde(default)]
+    pub configured: bool,
+    /// What was wrong with the configuration as it was last read.
+    #[serde(default)]
+    pub said_of_config: Vec<String>,
     /// When PID 1 began, userspace began, generators, units loaded, startup finished.
     pub userspace: Stamp,
     /// When the first transaction was done.
@@ -524,6 +539,18 @@ pub struct Facts {
     /// `DefaultTasksMax=`.
     #[serde(default)]
     pub default_tasks_max: u64,
+    /// What system.conf says.
+    #[serde(default)]
+    pub config: crate::config::Config,
+    /// Environment of the manager's own making: `PATH=`, the locale, `systemd.setenv=`.
+    #[serde(default)]
+    pub own_environment: Vec<String>,
+    /// `systemd.show_status=`, `quiet`.
+    #[serde(default)]
+    pub show_status: Option<bool>,
+    /// `systemd.log_level=`, `debug`.
+    #[serde(default)]
+    pub log_level: Option<String>,
     /// `muster.strict=1`.
     pub strict: bool,
     /// Version text shown on D-Bus.
@@ -553,6 +580,10 @@ impl Default for Facts {
             memory_total: u64::MAX,
             tasks_total: u64::MAX,
             default_tasks_max: u64::MAX,
+            config: Default::default(),
+            own_environment: Vec::new(),
+            show_status: None,
+            log_level: None,
             strict: false,
             version: String::new(),
             architecture: String::new(),

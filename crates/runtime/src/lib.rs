@@ -11,6 +11,7 @@ pub mod clients;
 pub mod clock;
 mod closing;
 pub mod conditions;
+pub mod config;
 pub mod console;
 pub mod errand;
 pub mod files;

@@ -59,6 +59,18 @@ impl Log {
         self.send();
     }
 
+    /// Writes one record to the console, and nowhere else.
+    pub fn write_console(&mut self, record: &LogRecord) {
+        if !is_status(record) {
+            self.console.show(StatusMark::None, &format!("muster[1]: {}", record.message));
+        }
+    }
+
+    /// Writes one record to the kernel's log, and nowhere else; a container has none of its own, and shows it.
+    pub fn write_kmsg(&mut self, record: &LogRecord) {
+        self.write_early(record);
+    }
+
     /// Whether something waits for the journal to take it.
     pub fn waits(&self) -> bool {
         !self.backlog.is_empty()

@@ -109,6 +109,7 @@ impl Runtime {
             Effect::ReloadSource => {
                 if !self.run_helper(&["--generators"], Helper::Generators) {
                     self.index = muster_unit::Index::scan(self.index.path().to_vec());
+                    self.follow_up.push_back(Event::ConfigRead { files: crate::config::read() });
                     self.follow_up.push_back(Event::SourceReloaded);
                 }
             }
@@ -186,7 +187,12 @@ impl Runtime {
             .as_ref()
             .and_then(|unit| self.manager.unit(unit))
             .map(|unit| unit.invocation_id.clone());
-        self.log.write(record, invocation.as_deref());
+        match self.manager.state().log_target.as_str() {
+            "null" => {}
+            "console" | "console-prefixed" => self.log.write_console(record),
+            "kmsg" => self.log.write_kmsg(record),
+            _ => self.log.write(record, invocation.as_deref()),
+        }
     }
 
     /// What only the runtime can do for a client.

@@ -349,6 +349,7 @@ impl Runtime {
     /// Reads unit directories anew.
     pub(crate) fn rescan(&mut self) {
         self.index = muster_unit::Index::scan(self.index.path().to_vec());
+        self.follow_up.push_back(Event::ConfigRead { files: crate::config::read() });
         self.follow_up.push_back(Event::SourceReloaded);
         self.work_off();
     }

@@ -187,3 +187,38 @@ section! {
         "WatchdogSignal" => watchdog_signal: Signal = Signal::ABRT, Applied Raw;
     }
 }
+
+macro_rules! limits {
+    ($($name:literal $field:ident;)*) => {
+        impl ExecSection {
+            /// A limit by its directive.
+            pub fn limit(&self, directive: &str) -> Option<ResourceLimit> {
+                match directive { $($name => self.$field(),)* _ => None }
+            }
+            /// Takes over every limit that it has none of its own for.
+            pub fn take_limits(&mut self, from: &ExecSection) {
+                $(if let (None, limit @ Some(_)) = (self.$field(), from.$field()) {
+                    *self.edit().$field() = limit;
+                })*
+            }
+        }
+    };
+}
+limits! {
+    "LimitCPU" limit_cpu;
+    "LimitFSIZE" limit_fsize;
+    "LimitDATA" limit_data;
+    "LimitSTACK" limit_stack;
+    "LimitCORE" limit_core;
+    "LimitRSS" limit_rss;
+    "LimitNOFILE" limit_nofile;
+    "LimitAS" limit_as;
+    "LimitNPROC" limit_nproc;
+    "LimitMEMLOCK" limit_memlock;
+    "LimitLOCKS" limit_locks;
+    "LimitSIGPENDING" limit_sigpending;
+    "LimitMSGQUEUE" limit_msgqueue;
+    "LimitNICE" limit_nice;
+    "LimitRTPRIO" limit_rtprio;
+    "LimitRTTIME" limit_rttime;
+}
