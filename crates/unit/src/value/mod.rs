@@ -1,6 +1,7 @@
 //! The types of values: each knows its text form, both ways.
 
 mod address;
+mod calendar;
 mod command;
 mod condition;
 mod misc;
@@ -9,6 +10,7 @@ mod time;
 mod words;
 
 pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH_MAX, VsockKind};
+pub use calendar::Calendar;
 pub use command::{ExecCommand, Privilege, split_words, unescape};
 pub use condition::{Condition, ConditionKind};
 pub use misc::{
