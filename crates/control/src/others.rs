@@ -2,49 +2,47 @@
 //!
 //! What a type shares with others (`cgroup`, `exec`) is not here.
 
-use crate::show::{Each, Empty, UNSET, or, strs};
+use crate::show::{Each, Empty, UNSET, or};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_manager::event::MountPoint;
 use muster_manager::state::Mount;
-use muster_unit::Timespan;
+use muster_manager::timer::monotonic_entries;
 
 /// What the kernel says of a mount; it wins over the unit file.
 fn mounted<'a>(u: &UnitView<'a>) -> Option<&'a MountPoint> {
     Mount::of(&u.unit.kind)?.mounted.as_ref()
 }
 
-/// Monotonic timers: the base's word and the span.
-fn monotonic(u: &UnitView<'_>) -> Vec<(&'static str, u64)> {
-    let timer = u.timer();
-    let bases = [
-        ("OnActiveUSec", timer.on_active_sec()),
-        ("OnBootUSec", timer.on_boot_sec()),
-        ("OnStartupUSec", timer.on_startup_sec()),
-        ("OnUnitActiveUSec", timer.on_unit_active_sec()),
-        ("OnUnitInactiveUSec", timer.on_unit_inactive_sec()),
-    ];
-    let spans = |(word, lines): (&'static str, &'_ muster_unit::setting::Lines)| {
-        let span = |line: &String| Timespan::parse(line, 1_000_000).ok().map(|span| (word, span.0));
-        lines.0.iter().filter_map(span).collect::<Vec<_>>()
-    };
-    bases.into_iter().flat_map(spans).collect()
+/// Monotonic timers: the base's word, the span and the next moment.
+fn monotonic(u: &UnitView<'_>) -> Vec<(&'static str, u64, u64)> {
+    let each = &u.timer_state().monotonic_each;
+    let entries = monotonic_entries(u.timer()).into_iter().enumerate();
+    let next = |at: usize| each.get(at).copied().flatten().unwrap_or(u64::MAX);
+    entries.map(|(at, (base, span))| (base.as_str(), span, next(at))).collect()
 }
 
-fn monotonic_timer((word, span): (&'static str, u64), out: &mut Out<'_>) {
+fn monotonic_timer((word, span, next): (&'static str, u64, u64), out: &mut Out<'_>) {
     out.structure(|out| {
         out.str(word);
         out.u64(span);
-        out.u64(u64::MAX);
+        out.u64(next);
     });
 }
 
-fn calendar_timer(text: &str, out: &mut Out<'_>) {
+fn calendar(u: &UnitView<'_>) -> Vec<(String, u64)> {
+    let each = &u.timer_state().calendar_each;
+    let events = u.timer().on_calendar().iter().enumerate();
+    let next = |at: usize| each.get(at).copied().flatten().unwrap_or(u64::MAX);
+    events.map(|(at, event)| (event.to_string(), next(at))).collect()
+}
+
+fn calendar_timer((text, next): (String, u64), out: &mut Out<'_>) {
     out.structure(|out| {
         out.str("OnCalendar");
-        out.str(text);
-        out.u64(0);
+        out.str(&text);
+        out.u64(next);
     });
 }
 
@@ -111,13 +109,13 @@ properties! {
     TIMER: Unit(u) {
         Unit "s" Const = u.triggered();
         TimersMonotonic "a(stt)" Invalidates = Each(monotonic(u), monotonic_timer);
-        TimersCalendar "a(sst)" Invalidates = Each(strs(&u.timer().on_calendar().0), calendar_timer);
+        TimersCalendar "a(sst)" Invalidates = Each(calendar(u), calendar_timer);
         OnClockChange "b" Const = u.timer().on_clock_change();
         OnTimezoneChange "b" Const = u.timer().on_timezone_change();
-        NextElapseUSecRealtime "t" Change = UNSET;
-        NextElapseUSecMonotonic "t" Change = UNSET;
-        LastTriggerUSec "t" Change = 0_u64;
-        LastTriggerUSecMonotonic "t" Change = 0_u64;
+        NextElapseUSecRealtime "t" Change = u.timer_state().next_realtime_usec.unwrap_or(0);
+        NextElapseUSecMonotonic "t" Change = u.timer_state().next_monotonic_usec.unwrap_or(u64::MAX);
+        LastTriggerUSec "t" Change = u.timer_state().last_trigger.realtime_usec;
+        LastTriggerUSecMonotonic "t" Change = u.timer_state().last_trigger.monotonic_usec;
         Result "s" Change = u.unit.kind.state().result();
         AccuracyUSec "t" Const = or(&u.timer().accuracy_sec(), 60_000_000);
         RandomizedDelayUSec "t" Const = or(&u.timer().randomized_delay_sec(), 0);

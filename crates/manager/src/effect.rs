@@ -186,6 +186,11 @@ pub enum Effect {
     MakeDirectory { path: String, mode: u32 },
     /// Read the kernel's mount table now. Answer: `MountTableRead`.
     ReadMountTable,
+    /// Read a time zone by name; empty for the local one. Answer: `ZoneRead`.
+    ReadZone { name: String },
+    /// Set the time of a timer's stamp file, made where there is none; or, without a time, read it. Answer to reading:
+    /// `StampRead`. A helper does it.
+    Stamp { unit: UnitName, path: String, set_usec: Option<u64> },
     /// Watch a process that is not our child.
     WatchProcess { pid: u32 },
     /// Check conditions. Answer: `ConditionsChecked`.

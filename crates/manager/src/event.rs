@@ -19,6 +19,36 @@ pub struct Now {
     pub boottime_usec: u64,
 }
 
+/// A clock that something can be due on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Clock {
+    /// `CLOCK_MONOTONIC`.
+    Monotonic,
+    /// `CLOCK_REALTIME`.
+    Realtime,
+    /// `CLOCK_REALTIME`, waking the machine from sleep.
+    RealtimeAlarm,
+    /// `CLOCK_BOOTTIME`, waking the machine from sleep.
+    BoottimeAlarm,
+}
+
+impl Clock {
+    /// Each of them.
+    pub const ALL: [Clock; 4] =
+        [Clock::Monotonic, Clock::Realtime, Clock::RealtimeAlarm, Clock::BoottimeAlarm];
+}
+
+impl Now {
+    /// What a clock shows, in microseconds.
+    pub fn on(&self, clock: Clock) -> u64 {
+        match clock {
+            Clock::Monotonic => self.monotonic_usec,
+            Clock::Realtime | Clock::RealtimeAlarm => self.realtime_usec,
+            Clock::BoottimeAlarm => self.boottime_usec,
+        }
+    }
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
@@ -153,6 +183,14 @@ pub enum Event {
     SourceReloaded,
     /// The kernel's mount table, whole.
     MountTableRead { mounts: Vec<MountPoint> },
+    /// The realtime clock was set.
+    ClockSet,
+    /// `/etc/localtime` changed.
+    ZoneChanged,
+    /// A time zone was read (after `ReadZone`); nothing where there is none of that name.
+    ZoneRead { name: String, bytes: Option<Vec<u8>> },
+    /// When the stamp file of a timer was last touched, realtime in microseconds (after `Stamp`).
+    StampRead { unit: UnitName, at_usec: Option<u64> },
     /// The names of all network interfaces.
     InterfacesRead { names: Vec<String> },
     /// What udevd announced, in order. With `whole` these are all devices there are.

@@ -4,7 +4,7 @@
 //! manager). Nothing else lists the types: code that is for one type asks for its state by `T::of`, and gets nothing from a
 //! unit of another.
 
-use crate::event::Exit;
+use crate::event::{Clock, Exit};
 use crate::jobs::Started;
 use crate::manager::Manager;
 use crate::state::{ActiveState, CommandList, ExecStatus, Process, Service, Socket, Unit, UnitResult};
@@ -77,10 +77,16 @@ pub(crate) struct Verbs {
     pub can_reload: fn(&Manager, &Unit) -> bool,
     /// When `due` is to be called at the latest, on the monotonic clock in microseconds.
     pub deadline: fn(&Manager, &Unit) -> Option<u64>,
-    /// Its deadline is there.
+    /// The same on another clock.
+    pub deadline_on: fn(&Manager, &Unit, Clock) -> Option<u64>,
+    /// One of its deadlines is there.
     pub due: fn(&mut Manager, UnitId),
     /// PID 1 is a new program: what was being watched is asked for again.
     pub resumed: fn(&mut Manager, UnitId),
+    /// A unit that it triggers changed its state, or a job of that unit ended.
+    pub triggered_changed: fn(&mut Manager, UnitId, UnitId),
+    /// Its file was read again.
+    pub reloaded: fn(&mut Manager, UnitId),
     /// Its cgroup holds no process any more.
     pub cgroup_emptied: fn(&mut Manager, UnitId),
     /// Its control process ended.
@@ -99,8 +105,11 @@ impl Verbs {
         reload: |_, _| Started::Ended(JobResult::Done),
         can_reload: |_, _| false,
         deadline: |_, _| None,
+        deadline_on: |_, _, _| None,
         due: |_, _| {},
         resumed: |_, _| {},
+        triggered_changed: |_, _, _| {},
+        reloaded: |_, _| {},
         cgroup_emptied: |_, _| {},
         control_exited: |_, _, _, _| {},
         has_cgroup: false,

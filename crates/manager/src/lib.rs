@@ -1,7 +1,7 @@
 //! All that PID 1 knows and decides: events in, effects out, no I/O.
 //!
 //! The whole surface is [`Manager::handle`], then [`Manager::poll_effect`] until it is empty, then
-//! [`Manager::next_deadline`]. What the manager wants to know of the world it asks by an [`Effect`] and hears by an
+//! [`Manager::next_deadlines`]. What the manager wants to know of the world it asks by an [`Effect`] and hears by an
 //! [`Event`]; the clock and the unit files are handed in. Everything it remembers is one serializable [`State`].
 //!
 //! Reading order: [`event`], [`effect`], [`state`], [`manager`]; then how a request becomes work (`request`, `jobs`,
@@ -50,7 +50,7 @@ mod socket;
 mod spawn;
 mod swap;
 mod target;
-mod timer;
+pub mod timer;
 pub mod wishes;
 pub mod written;
 

@@ -227,11 +227,11 @@ impl Manager {
         self.emergency_action(action, None, &format!("unit {name} was started too often"));
     }
 
-    /// Sockets look at the service that they start.
+    /// Sockets, timers and paths look at the unit that they start.
     pub(crate) fn tell_triggers(&mut self, id: UnitId) {
         let triggers: Vec<UnitId> = self.state.graph.of(id, Dependency::TriggeredBy).collect();
         for socket in triggers {
-            self.triggered_unit_changed(socket, id);
+            (self.verbs(socket).triggered_changed)(self, socket, id);
         }
         self.accepted_instance_changed(id);
     }

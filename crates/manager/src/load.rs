@@ -274,7 +274,7 @@ impl Manager {
             }
         }
         for id in self.link_all(ids, source) {
-            self.socket_reloaded(id);
+            (self.verbs(id).reloaded)(self, id);
             self.touch(id);
             self.state.gc_queue.insert(id);
         }

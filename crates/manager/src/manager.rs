@@ -5,7 +5,7 @@
 
 use crate::deadlines::{Deadlines, Owner};
 use crate::effect::{Effect, Level, Reply, RequestId};
-use crate::event::{Event, Now, ShutdownVerb};
+use crate::event::{Clock, Event, Now, ShutdownVerb};
 use crate::state::{Facts, Stamp, State, Unit};
 use muster_graph::{JobId, JobMode, JobType, UnitId};
 use muster_unit::{Source, UnitFile, UnitName};
@@ -29,6 +29,8 @@ pub struct Manager {
     pub(crate) jobs_left: usize,
     /// When what is due; follows from the state.
     pub(crate) deadlines: Deadlines,
+    /// The same on the other clocks.
+    pub(crate) deadlines_on: BTreeMap<Clock, Deadlines>,
 }
 
 /// A request that was refused, in D-Bus terms.
@@ -71,6 +73,7 @@ impl Manager {
         let jobs_left = crate::jobs::JOBS_A_TURN;
         let mut manager = Manager { state, booting: true, jobs_left, ..Manager::default() };
         manager.deadlines = manager.all_deadlines();
+        manager.deadlines_on = manager.all_deadlines_on();
         manager
     }
 
@@ -235,6 +238,10 @@ impl Manager {
             Event::ConfigRead { files } => self.configure(&files),
             Event::SourceReloaded => self.source_reloaded(source),
             Event::MountTableRead { mounts } => self.mount_table(source, mounts),
+            Event::ClockSet => self.clock_set(),
+            Event::ZoneChanged => self.zone_changed(),
+            Event::ZoneRead { name, bytes } => self.zone_read(name, bytes),
+            Event::StampRead { unit, at_usec } => self.stamp_read(&unit, at_usec),
             Event::InterfacesRead { names } => self.interfaces(source, &names),
             Event::DevicesChanged { changes, whole } => self.devices(source, changes, whole),
             Event::Requested { id, origin, request } => self.request(source, id, &origin, request),
@@ -253,9 +260,11 @@ impl Manager {
         self.effects.pop_front()
     }
 
-    /// When to come back with a `Tick` at the latest, on the monotonic clock in microseconds.
-    pub fn next_deadline(&self) -> Option<u64> {
-        self.deadlines.first()
+    /// When to come back with a `Tick` at the latest, on each clock that something waits on, in microseconds.
+    pub fn next_deadlines(&self) -> impl Iterator<Item = (Clock, u64)> + '_ {
+        let monotonic = self.deadlines.first().map(|at| (Clock::Monotonic, at));
+        let others = self.deadlines_on.iter().filter_map(|(clock, all)| Some((*clock, all.first()?)));
+        monotonic.into_iter().chain(others)
     }
 
     /// Whether the next event may begin with unloading units: what is to be said of them is said before.
@@ -267,7 +276,7 @@ impl Manager {
     pub fn needs_tick(&self, now: Now) -> bool {
         self.may_unload_units()
             || !self.state.run_queue.is_empty()
-            || self.next_deadline().is_some_and(|at| at <= now.monotonic_usec)
+            || self.next_deadlines().any(|(clock, at)| at <= now.on(clock))
     }
 
     fn unit_deadline(&self, unit: &Unit) -> Option<u64> {
@@ -279,6 +288,30 @@ impl Manager {
     pub(crate) fn follow_deadline(&mut self, id: UnitId) {
         let at = self.state.units.get(&id).and_then(|unit| self.unit_deadline(unit));
         self.deadlines.set(Owner::Unit(id), at);
+        let clocks = Clock::ALL.into_iter().filter(|clock| *clock != Clock::Monotonic);
+        for clock in clocks {
+            let unit = self.state.units.get(&id);
+            let at =
+                unit.and_then(|unit| (crate::kind::verbs(unit.name.kind()).deadline_on)(self, unit, clock));
+            if at.is_some() || self.deadlines_on.contains_key(&clock) {
+                self.deadlines_on.entry(clock).or_default().set(Owner::Unit(id), at);
+            }
+        }
+        self.deadlines_on.retain(|_, all| all.first().is_some());
+    }
+
+    /// The index on the other clocks as it must be.
+    fn all_deadlines_on(&self) -> BTreeMap<Clock, Deadlines> {
+        let mut all: BTreeMap<Clock, Deadlines> = BTreeMap::new();
+        for clock in Clock::ALL.into_iter().filter(|clock| *clock != Clock::Monotonic) {
+            for unit in self.state.units.values() {
+                let at = (crate::kind::verbs(unit.name.kind()).deadline_on)(self, unit, clock);
+                if at.is_some() {
+                    all.entry(clock).or_default().set(Owner::Unit(unit.id), at);
+                }
+            }
+        }
+        all
     }
 
     /// The same for a job.
@@ -302,7 +335,7 @@ impl Manager {
     /// What must hold between events, as the faults found; for tests and simulation.
     pub fn check_invariants(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if self.all_deadlines() != self.deadlines {
+        if self.all_deadlines() != self.deadlines || self.all_deadlines_on() != self.deadlines_on {
             faults.push("the index of deadlines does not follow the state".to_owned());
         }
         for (name, id) in &self.state.names {
@@ -326,7 +359,11 @@ impl Manager {
     /// Fires what is due.
     fn expire(&mut self) {
         let now = self.now.monotonic_usec;
-        for owner in self.deadlines.due(now) {
+        let mut due = self.deadlines.due(now);
+        for (clock, deadlines) in &self.deadlines_on {
+            due.extend(deadlines.due(self.now.on(*clock)));
+        }
+        for owner in due {
             match owner {
                 Owner::Job(id) => self.expire_job(id),
                 Owner::Unit(id) => {

@@ -89,6 +89,8 @@ pub(crate) const VERBS: Verbs = Verbs {
     },
     due: Manager::socket_due,
     resumed: Manager::socket_resumed,
+    triggered_changed: Manager::triggered_unit_changed,
+    reloaded: Manager::socket_reloaded,
     control_exited: Manager::socket_control_exited,
     has_cgroup: true,
     ..Verbs::NOTHING

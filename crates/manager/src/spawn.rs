@@ -255,15 +255,17 @@ impl Manager {
 
     /// 32 hex digits, from the seed in the state: the same run gives the same ids.
     fn new_invocation_id(&mut self) -> String {
-        let mut word = || {
-            self.state.seed = self.state.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut x = self.state.seed;
-            x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            x ^ (x >> 31)
-        };
-        let (high, low) = (word(), word());
+        let (high, low) = (self.random(), self.random());
         format!("{high:016x}{low:016x}")
+    }
+
+    /// The next number that follows from the seed in the state.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.state.seed = self.state.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut x = self.state.seed;
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
     }
 
     /// What a run leaves: connection, runtime directories, cgroup, invocation.

@@ -437,6 +437,12 @@ pub struct State {
     /// Wishes that were granted lately, by unit.
     #[serde(default)]
     pub wishes: BTreeMap<UnitId, crate::wishes::Wishes>,
+    /// Timers that are up and follow the realtime clock.
+    #[serde(default)]
+    pub clock_followers: BTreeSet<UnitId>,
+    /// Time zones that timers use, by name; the local one has none.
+    #[serde(default)]
+    pub zones: BTreeMap<String, crate::timer::Zone>,
     /// Units that may be unloaded.
     pub gc_queue: BTreeSet<UnitId>,
     /// Environment of later processes (`systemctl set-environment`).

@@ -12,6 +12,7 @@ use muster_bus::Incoming;
 use muster_control::{Refusal, UnitFileOperation, UnitFileOutcome};
 use muster_manager::effect::{BusSignal, QueryId};
 use muster_manager::event::{Event, WriteError};
+use muster_unit::UnitName;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -25,6 +26,9 @@ const WAITING_MAX: usize = 4096;
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Errand {
+    /// Set the time of a stamp file, realtime in microseconds, or read it.
+    #[allow(missing_docs)]
+    Stamp { path: String, set_usec: Option<u64> },
     /// Write these files: path and text.
     Write(Vec<(String, String)>),
     /// Look at unit files, or change links to them; `path` are the directories that units are loaded from.
@@ -35,6 +39,8 @@ pub enum Errand {
 /// How it went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Done {
+    /// The time of a stamp file; nothing where there is none.
+    Stamp(Option<u64>),
     /// All files are there, or none of them.
     Written(Result<(), WriteError>),
     /// The answer to a client.
@@ -45,7 +51,13 @@ pub enum Done {
 #[derive(Debug)]
 enum Asker {
     Manager(QueryId),
-    Client { client: Token, message: Box<Incoming>, operation: UnitFileOperation },
+    /// A timer; whether it waits for an answer.
+    Timer(UnitName, bool),
+    Client {
+        client: Token,
+        message: Box<Incoming>,
+        operation: UnitFileOperation,
+    },
 }
 
 /// The errands, the first of which is being done.
@@ -63,6 +75,11 @@ impl Runtime {
             return self.follow_up.push_back(Event::FilesWritten { query, result });
         }
         self.take_errand(Errand::Write(files), Asker::Manager(query));
+    }
+
+    /// Sets the stamp of a timer, or reads it.
+    pub(crate) fn stamp(&mut self, unit: UnitName, path: String, set_usec: Option<u64>) {
+        self.take_errand(Errand::Stamp { path, set_usec }, Asker::Timer(unit, set_usec.is_none()));
     }
 
     /// What a client asks of unit files.
@@ -125,6 +142,9 @@ impl Runtime {
             (Asker::Manager(query), Done::Written(result)) => {
                 self.follow_up.push_back(Event::FilesWritten { query, result });
             }
+            (Asker::Timer(unit, true), Done::Stamp(at_usec)) => {
+                self.follow_up.push_back(Event::StampRead { unit, at_usec });
+            }
             (Asker::Client { client, message, operation }, Done::UnitFiles(outcome)) => {
                 let changed =
                     matches!(&outcome, Ok(UnitFileOutcome::Changes { changes, .. }) if !changes.is_empty());
@@ -136,7 +156,7 @@ impl Runtime {
                 let reply = muster_control::unit_files_reply(&message, &operation, &outcome);
                 self.send(client, &reply);
             }
-            (Asker::Manager(_), Done::UnitFiles(_)) | (Asker::Client { .. }, Done::Written(_)) => {}
+            (Asker::Timer(..) | Asker::Manager(_), _) | (Asker::Client { .. }, _) => {}
         }
     }
 }
@@ -144,6 +164,7 @@ impl Runtime {
 /// The outcome of an errand that was not done.
 fn failed(errand: &Errand, message: &str) -> Done {
     match errand {
+        Errand::Stamp { .. } => Done::Stamp(None),
         Errand::Write(_) => Done::Written(Err(WriteError {
             name: "org.freedesktop.DBus.Error.Failed".to_owned(),
             message: message.to_owned(),
@@ -158,6 +179,7 @@ pub fn run() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let done = match errand {
+        Errand::Stamp { path, set_usec } => Done::Stamp(crate::files::stamp(&path, set_usec)),
         Errand::Write(files) => Done::Written(crate::files::write_all(&files)),
         Errand::UnitFiles { path, operation } => Done::UnitFiles(crate::unit_files::run(path, &operation)),
     };

@@ -117,3 +117,18 @@ pub fn refuse(path: &str, error: &io::Error) -> WriteError {
     };
     WriteError { name, message: format!("File {path}: {}", errno.desc()) }
 }
+
+/// Sets the time of a stamp file, in microseconds since 1970, or reads it. A new stamp is made aside and put in place whole.
+pub fn stamp(path: &str, set_usec: Option<u64>) -> Option<u64> {
+    let epoch = std::time::SystemTime::UNIX_EPOCH;
+    let Some(usec) = set_usec else {
+        let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+        return u64::try_from(modified.duration_since(epoch).ok()?.as_micros()).ok();
+    };
+    let aside = format!("{path}.new");
+    let _ = std::fs::create_dir_all(std::path::Path::new(path).parent()?);
+    let file = std::fs::File::create(&aside).ok()?;
+    file.set_modified(epoch.checked_add(std::time::Duration::from_micros(usec))?).ok()?;
+    std::fs::rename(&aside, path).ok()?;
+    Some(usec)
+}

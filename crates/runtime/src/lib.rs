@@ -7,7 +7,8 @@
 //! exits are handled only in a turn in which the notify socket was read empty.
 #![forbid(unsafe_code)]
 
-pub mod clients;
+pub mod alarms;
+mod clients;
 pub mod clock;
 mod closing;
 pub mod conditions;
@@ -26,9 +27,11 @@ pub mod perform;
 pub mod pid_files;
 pub mod processes;
 pub mod reap;
+pub mod source;
 mod system_bus;
-pub mod table;
+mod table;
 pub mod turn;
 pub mod unit_files;
+mod zone;
 
 pub use turn::{Outcome, Runtime, Setup};

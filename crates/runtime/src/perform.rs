@@ -50,6 +50,11 @@ impl Runtime {
                 }
             }
             Effect::ReadMountTable => self.mount_table_asked(),
+            Effect::ReadZone { name } => {
+                let bytes = crate::zone::read(&name);
+                self.follow_up.push_back(Event::ZoneRead { name, bytes });
+            }
+            Effect::Stamp { unit, path, set_usec } => self.stamp(unit, path, set_usec),
             Effect::WatchProcess { pid } => self.watch_process(pid),
             Effect::CheckConditions { query, conditions } => {
                 let results = conditions

@@ -5,6 +5,7 @@
 //! mio is edge-triggered: a source leaves the ready set only when it was read to its end, and while the set is not
 //! empty the wait is zero.
 
+use crate::alarms::Alarm;
 use crate::clients::Clients;
 use crate::clock::{self, Budget};
 use crate::hand_over::{self, HandOver};
@@ -13,13 +14,14 @@ use crate::log::Log;
 use crate::notify;
 use crate::processes::Processes;
 use crate::reap;
+use crate::source::KernelSource;
 use crate::table::FdTable;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use muster_cgroup::Tree;
 use muster_manager::Manager;
 use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
-use muster_manager::event::{DeviceChange, DeviceFound, Event, MountPoint, Origin, ShutdownVerb};
+use muster_manager::event::{Clock, DeviceChange, DeviceFound, Event, MountPoint, Origin, ShutdownVerb};
 use muster_unit::Index;
 use signal_hook_mio::v1_0::Signals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -58,6 +60,8 @@ pub(crate) enum Source {
     Mounts,
     /// The list of network interfaces.
     Interfaces,
+    /// The timer of a clock.
+    Alarm(Clock),
     /// What udevd announces.
     Devices,
     /// Where clients connect.
@@ -122,6 +126,8 @@ pub struct Runtime {
     pub(crate) mounts: muster_watch::MountTable,
     interfaces: Option<muster_watch::Interfaces>,
     devices: Option<muster_watch::udev::Monitor>,
+    /// Timers on the clocks, one each, made when first needed.
+    alarms: Vec<Alarm>,
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
     pub(crate) errands: crate::errand::Errands,
@@ -192,6 +198,7 @@ impl Runtime {
             mounts,
             interfaces,
             devices,
+            alarms: Vec::new(),
             clients,
             processes: Processes::default(),
             errands: crate::errand::Errands::default(),
@@ -258,6 +265,7 @@ impl Runtime {
                     }
                 }
             }
+            self.arm_alarms();
             let timeout = self.timeout();
             if timeout != Some(Duration::ZERO) && self.spawns >= SPAWNS_A_TRIM {
                 self.give_back_memory();
@@ -305,9 +313,49 @@ impl Runtime {
         let own = self.listeners.next_retry().into_iter();
         let own = own.chain(self.clients.retry_usec).chain(journal).chain(self.idle_usec);
         let own = own.chain(self.pid_files.retry_usec()).chain(self.strangers.rest_until_usec()).min();
-        let deadline = self.manager.next_deadline().into_iter().chain(own).min()?;
+        let deadlines = self.manager.next_deadlines();
+        let monotonic = deadlines.filter(|(clock, _)| *clock == Clock::Monotonic).map(|(_, at)| at);
+        let deadline = monotonic.chain(own).min()?;
         // Rounded up, so that a deadline is never met a moment too early.
         Some(Duration::from_millis(deadline.saturating_sub(now).div_ceil(1000)))
+    }
+
+    /// Follows the deadlines of the manager on all clocks but the monotonic one. The timer of the realtime clock, which tells
+    /// when that clock is set, comes with the first timer unit that can mean it.
+    fn arm_alarms(&mut self) {
+        let wanted: Vec<(Clock, u64)> =
+            self.manager.next_deadlines().filter(|(clock, _)| *clock != Clock::Monotonic).collect();
+        let at = |clock: Clock| wanted.iter().find(|(of, _)| *of == clock).map(|(_, at)| *at);
+        let missing = |clock: &Clock| !self.alarms.iter().any(|alarm| alarm.clock() == *clock);
+        let follows_clock = self.manager.follows_clock().then_some(Clock::Realtime);
+        let needed: Vec<Clock> =
+            wanted.iter().map(|(clock, _)| *clock).chain(follows_clock).filter(missing).collect();
+        for clock in needed {
+            let made = Alarm::new(clock).map_err(io::Error::from);
+            match made.and_then(|alarm| {
+                self.register_raw(alarm.descriptor(), Source::Alarm(clock))?;
+                Ok(alarm)
+            }) {
+                Ok(alarm) => self.alarms.push(alarm),
+                Err(error) => self.note(Level::Error, &format!("No timer for {clock:?}: {error}")),
+            }
+        }
+        let mut failed = None;
+        for alarm in &mut self.alarms {
+            if let Err(error) = alarm.arm(at(alarm.clock())) {
+                failed = Some(format!("The timer of {:?} was not armed: {error}", alarm.clock()));
+            }
+        }
+        if let Some(text) = failed {
+            self.note(Level::Error, &text);
+        }
+    }
+
+    fn alarm_went_off(&mut self, clock: Clock) {
+        let alarm = self.alarms.iter_mut().find(|alarm| alarm.clock() == clock);
+        for event in alarm.map(KernelSource::events).unwrap_or_default() {
+            self.deliver(event);
+        }
     }
 
     fn turn(&mut self) {
@@ -352,6 +400,11 @@ impl Runtime {
         if of(|source| *source == Source::Devices).next().is_some() {
             self.read_devices();
         }
+        for (_, source) in of(|source| matches!(source, Source::Alarm(_))) {
+            if let Source::Alarm(clock) = source {
+                self.alarm_went_off(clock);
+            }
+        }
         let traffic = Budget::new(TRAFFIC_USEC);
         for (token, source) in self.in_turns(of(|source| matches!(source, Source::Listener(_))).collect()) {
             if let Source::Listener(fd) = source {
@@ -372,6 +425,7 @@ impl Runtime {
                 | Source::Cgroups
                 | Source::Mounts
                 | Source::Interfaces
+                | Source::Alarm(_)
                 | Source::Devices
                 | Source::PidFiles
                 | Source::Report(_)

@@ -22,6 +22,7 @@ pub mod value;
 pub use diagnostic::Diagnostic;
 pub use file::{Body, LoadState, UnitFile};
 pub use index::Index;
+pub use jiff::tz::TimeZone;
 pub use load::{Setting, Source, assign, check_settings, further_instance, load, load_made, load_settings};
 pub use specifier::SpecifierContext;
 pub use table::{

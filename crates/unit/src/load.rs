@@ -684,9 +684,19 @@ fn check(file: &UnitFile) -> Result<(), String> {
             }
             Ok(())
         }
+        Body::Timer(timer) => {
+            let never = timer.on_calendar().is_empty()
+                && timer.on_active_sec().is_empty()
+                && timer.on_boot_sec().is_empty()
+                && timer.on_startup_sec().is_empty()
+                && timer.on_unit_active_sec().is_empty()
+                && timer.on_unit_inactive_sec().is_empty()
+                && !timer.on_clock_change()
+                && !timer.on_timezone_change();
+            if never { Err("Timer unit lacks value setting. Refusing.".to_owned()) } else { Ok(()) }
+        }
         Body::Target
         | Body::Slice(_)
-        | Body::Timer(_)
         | Body::Path(_)
         | Body::Automount(_)
         | Body::Swap(_)

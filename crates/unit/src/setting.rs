@@ -99,6 +99,8 @@ copied!(
 );
 
 borrowed!(
+    Vec<Calendar>,
+    Vec<Timespan>,
     Option<String>,
     Option<Account>,
     Option<UnitName>,
@@ -436,6 +438,20 @@ impl Setting for Vec<AbsolutePath> {
             words(value, context)?.into_iter().partition(|path| path.starts_with('/'));
         append(self, good.into_iter().map(AbsolutePath).collect())?;
         bad.first().map_or(Ok(()), |path| Err(format!("'{}': expected an absolute path", short(path))))
+    }
+}
+
+/// One span an assignment, in seconds where no unit is named.
+impl Setting for Vec<Timespan> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        append(self, vec![Timespan::parse(&context.expand(value)?, 1_000_000)?])
+    }
+}
+
+/// One event an assignment.
+impl Setting for Vec<Calendar> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        append(self, vec![Calendar::parse(&context.expand(value)?)?])
     }
 }
 

@@ -8,23 +8,23 @@ use crate::value::*;
 section! {
     /// `[Timer]` (systemd.timer(5)).
     TimerSection TimerRow "Timer" {
-        "OnCalendar" => on_calendar: Lines = Default::default(), Stored Expand;
-        "OnActiveSec" => on_active_sec: Lines = Default::default(), Stored Expand;
-        "OnBootSec" => on_boot_sec: Lines = Default::default(), Stored Expand;
-        "OnStartupSec" => on_startup_sec: Lines = Default::default(), Stored Expand;
-        "OnUnitActiveSec" => on_unit_active_sec: Lines = Default::default(), Stored Expand;
-        "OnUnitInactiveSec" => on_unit_inactive_sec: Lines = Default::default(), Stored Expand;
+        "OnCalendar" => on_calendar: Vec<Calendar> = Default::default(), Applied Expand;
+        "OnActiveSec" => on_active_sec: Vec<Timespan> = Default::default(), Applied Expand;
+        "OnBootSec" => on_boot_sec: Vec<Timespan> = Default::default(), Applied Expand;
+        "OnStartupSec" => on_startup_sec: Vec<Timespan> = Default::default(), Applied Expand;
+        "OnUnitActiveSec" => on_unit_active_sec: Vec<Timespan> = Default::default(), Applied Expand;
+        "OnUnitInactiveSec" => on_unit_inactive_sec: Vec<Timespan> = Default::default(), Applied Expand;
         "OnClockChange" => on_clock_change: bool = false, Stored Raw;
         "OnTimezoneChange" => on_timezone_change: bool = false, Stored Raw;
-        "Persistent" => persistent: bool = false, Stored Raw;
-        "WakeSystem" => wake_system: bool = false, Stored Raw;
-        "RemainAfterElapse" => remain_after_elapse: bool = true, Stored Raw;
-        "FixedRandomDelay" => fixed_random_delay: bool = false, Stored Raw;
-        "DeferReactivation" => defer_reactivation: bool = false, Stored Raw;
-        "AccuracySec" => accuracy_sec: Option<Timespan> = None, Stored Raw;
-        "RandomizedDelaySec" => randomized_delay_sec: Option<Timespan> = None, Stored Raw;
-        "RandomizedOffsetSec" => randomized_offset_sec: Option<Timespan> = None, Stored Raw;
-        "Unit" => unit: Option<UnitName> = None, Stored Expand;
+        "Persistent" => persistent: bool = false, Applied Raw;
+        "WakeSystem" => wake_system: bool = false, Applied Raw;
+        "RemainAfterElapse" => remain_after_elapse: bool = true, Applied Raw;
+        "FixedRandomDelay" => fixed_random_delay: bool = false, Applied Raw;
+        "DeferReactivation" => defer_reactivation: bool = false, Applied Raw;
+        "AccuracySec" => accuracy_sec: Option<Timespan> = None, Applied Raw;
+        "RandomizedDelaySec" => randomized_delay_sec: Option<Timespan> = None, Applied Raw;
+        "RandomizedOffsetSec" => randomized_offset_sec: Option<Timespan> = None, Applied Raw;
+        "Unit" => unit: Option<UnitName> = None, Applied Expand;
     }
 }
 

@@ -15,7 +15,7 @@ const USEC: u32 = 1_000_000;
 const LIST_MAX: usize = 240;
 
 /// One entry of a list: a value, a range, or a value or range with a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 struct Part {
     start: u32,
     stop: Option<u32>,
@@ -23,7 +23,7 @@ struct Part {
 }
 
 /// A calendar event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Calendar {
     /// One bit a day, Monday the lowest; zero for every day.
     weekdays: u8,
@@ -68,7 +68,7 @@ impl Calendar {
             [one] => shorthand(one).and_then(Self::read_plain).or_else(|| Self::read_words(&words))?,
             _ => Self::read_words(&words)?,
         };
-        event.zone = zone.unwrap_or_default();
+        event.zone = zone.unwrap_or(event.zone);
         Some(event)
     }
 
@@ -193,9 +193,7 @@ impl Calendar {
         let mut year = date.year();
         let mut begin = date.tomorrow().ok()?;
         while u32::try_from(year).ok()? <= YEARS.1 {
-            let Some(next) = next_value(&self.years, u32::try_from(begin.year()).ok()?, YEARS.1) else {
-                return None;
-            };
+            let next = next_value(&self.years, u32::try_from(begin.year()).ok()?, YEARS.1)?;
             year = i16::try_from(next).ok()?;
             if year > begin.year() {
                 begin = civil::Date::new(year, 1, 1).ok()?;
@@ -373,7 +371,8 @@ fn weekdays(text: &str) -> Option<u8> {
             bits |= 1_u8.checked_shl(u32::try_from(day).ok()?)?;
         }
     }
-    (bits != 0).then_some(bits)
+    // All seven are as good as none.
+    (bits != 0).then_some(if bits == 127 { 0 } else { bits })
 }
 
 fn weekday(text: &str) -> Option<usize> {
@@ -530,6 +529,13 @@ fn write_weekdays(bits: u8, out: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 mod tests {
     use super::*;
 
