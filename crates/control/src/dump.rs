@@ -16,7 +16,7 @@ pub fn text(manager: &Manager, patterns: &[String]) -> String {
     if patterns.is_empty() {
         let _ = writeln!(out, "Manager: {}", manager.system_state().as_str());
     }
-    for unit in manager.state().units.values().filter(named) {
+    for unit in manager.state().units.values().map(Box::as_ref).filter(named) {
         // Writing to a String cannot fail.
         let _ = write_unit(&mut out, unit);
     }

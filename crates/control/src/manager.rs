@@ -209,7 +209,7 @@ pub fn by_invocation<'a>(manager: &'a Manager, id: &str) -> Option<&'a Unit> {
     if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
-    manager.state().units.values().find(|unit| unit.invocation_id == id)
+    manager.state().units.values().find(|unit| unit.invocation_id == id).map(Box::as_ref)
 }
 
 /// Whether a writable property can have this value only, and has it: there is no hardware watchdog in this version, and that

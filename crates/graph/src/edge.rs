@@ -1,10 +1,11 @@
 //! The dependency graph: kinds of edges, their inverses, and the edges themselves.
 //!
-//! Every edge is stored twice, once from each end, so that both directions are a look-up; [`Graph::add`] and
-//! [`Graph::remove_from`] are the only writers and keep the two in step. Kinds are those of systemd.unit(5).
+//! Every edge is stored twice, once from each end, so that both directions are a look-up; [`Graph`]'s methods are the
+//! only writers and keep the two in step. Eight bytes an end: a unit has a dozen of them, and a machine thousands of
+//! units. Kinds are those of systemd.unit(5).
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A loaded unit, by number. Never reused within one run of the manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,76 +66,178 @@ dependencies! {
     SliceOf <=> InSlice;
 }
 
+/// At most this many edges of one kind stand in the list of a unit; more of them are a map of their own, so that adding
+/// and removing one stays cheap where thousands hang on one target.
+const FEW: usize = 64;
+
+/// One edge as one of its ends sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Edge {
+    to: UnitId,
+    kind: Dependency,
+    /// This end said so. Whoever declared an edge takes back exactly that.
+    declared: bool,
+}
+
+impl Edge {
+    fn key(&self) -> (Dependency, UnitId) {
+        (self.kind, self.to)
+    }
+}
+
+/// The edges of one unit. A kind stands in one of the two, never in both.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Edges {
+    /// Ordered by kind, then by unit.
+    few: Vec<Edge>,
+    /// Kinds with many; each unit with whether it was declared here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[allow(clippy::box_collection)] // one word instead of three in every unit that has few
+    many: Option<Box<BTreeMap<Dependency, BTreeMap<UnitId, bool>>>>,
+}
+
+impl Edges {
+    fn many(&self, kind: Dependency) -> Option<&BTreeMap<UnitId, bool>> {
+        self.many.as_ref()?.get(&kind)
+    }
+
+    fn few(&self, kind: Dependency) -> &[Edge] {
+        let begin = self.few.partition_point(|edge| edge.kind < kind);
+        let end = self.few.partition_point(|edge| edge.kind <= kind);
+        self.few.get(begin..end).unwrap_or_default()
+    }
+
+    fn of(&self, kind: Dependency) -> impl Iterator<Item = UnitId> + '_ {
+        let many = self.many(kind).into_iter().flat_map(BTreeMap::keys).copied();
+        self.few(kind).iter().map(|edge| edge.to).chain(many)
+    }
+
+    /// Whether the edge exists, and was declared here.
+    fn get(&self, kind: Dependency, to: UnitId) -> Option<bool> {
+        match self.many(kind) {
+            Some(many) => many.get(&to).copied(),
+            None => {
+                let at = self.few.binary_search_by_key(&(kind, to), Edge::key).ok()?;
+                self.few.get(at).map(|edge| edge.declared)
+            }
+        }
+    }
+
+    /// Makes the edge, or says anew whether it was declared here.
+    fn set(&mut self, kind: Dependency, to: UnitId, declared: bool) {
+        if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
+            many.insert(to, declared);
+            return;
+        }
+        match self.few.binary_search_by_key(&(kind, to), Edge::key) {
+            Ok(at) => {
+                if let Some(edge) = self.few.get_mut(at) {
+                    edge.declared = declared;
+                }
+            }
+            Err(at) => {
+                if self.few.len() == self.few.capacity() {
+                    self.few.reserve_exact((self.few.len() / 4).max(4));
+                }
+                self.few.insert(at, Edge { to, kind, declared });
+                if self.few(kind).len() > FEW {
+                    self.spread(kind);
+                }
+            }
+        }
+    }
+
+    /// Gives a kind a map of its own.
+    fn spread(&mut self, kind: Dependency) {
+        let edges = self.few(kind).iter().map(|edge| (edge.to, edge.declared)).collect();
+        self.many.get_or_insert_default().insert(kind, edges);
+        self.few.retain(|edge| edge.kind != kind);
+        self.few.shrink_to_fit();
+    }
+
+    fn remove(&mut self, kind: Dependency, to: UnitId) {
+        if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
+            many.remove(&to);
+        } else if let Ok(at) = self.few.binary_search_by_key(&(kind, to), Edge::key) {
+            self.few.remove(at);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Edge> + '_ {
+        let many = self.many.iter().flat_map(|kinds| kinds.iter()).flat_map(|(kind, edges)| {
+            edges.iter().map(|(to, declared)| Edge { to: *to, kind: *kind, declared: *declared })
+        });
+        self.few.iter().copied().chain(many)
+    }
+}
+
 /// All edges between loaded units.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
-    nodes: BTreeMap<UnitId, BTreeMap<Dependency, BTreeSet<UnitId>>>,
-    /// Edges as their owner declared them, so that a reload can take back exactly these.
-    declared: BTreeSet<(UnitId, Dependency, UnitId)>,
+    edges: BTreeMap<UnitId, Edges>,
 }
 
 impl Graph {
     /// Adds `from kind to` and its inverse. An edge to itself is never stored.
     pub fn add(&mut self, from: UnitId, kind: Dependency, to: UnitId) {
-        if from == to || !self.declared.insert((from, kind, to)) {
+        if from == to || self.is_declared(from, kind, to) {
             return;
         }
-        self.nodes.entry(from).or_default().entry(kind).or_default().insert(to);
-        self.nodes.entry(to).or_default().entry(kind.inverse()).or_default().insert(from);
+        self.edges.entry(from).or_default().set(kind, to, true);
+        let declared = self.is_declared(to, kind.inverse(), from);
+        self.edges.entry(to).or_default().set(kind.inverse(), from, declared);
+    }
+
+    fn is_declared(&self, from: UnitId, kind: Dependency, to: UnitId) -> bool {
+        self.edges.get(&from).and_then(|edges| edges.get(kind, to)) == Some(true)
     }
 
     /// The units that `from` has this kind of dependency on, in id order.
     pub fn of(&self, from: UnitId, kind: Dependency) -> impl Iterator<Item = UnitId> + '_ {
-        self.nodes.get(&from).and_then(|kinds| kinds.get(&kind)).into_iter().flatten().copied()
+        self.edges.get(&from).into_iter().flat_map(move |edges| edges.of(kind))
     }
 
     /// Whether this edge exists, declared from either side.
     pub fn has(&self, from: UnitId, kind: Dependency, to: UnitId) -> bool {
-        self.nodes.get(&from).and_then(|kinds| kinds.get(&kind)).is_some_and(|set| set.contains(&to))
+        self.edges.get(&from).is_some_and(|edges| edges.get(kind, to).is_some())
     }
 
     /// Whether any edge ties this unit to another, from either side.
     pub fn is_isolated(&self, unit: UnitId) -> bool {
-        self.nodes.get(&unit).is_none_or(|kinds| kinds.values().all(BTreeSet::is_empty))
+        self.edges.get(&unit).is_none_or(|edges| edges.iter().next().is_none())
     }
 
     /// The units that say something about this one, in their files or by their types; some of them several times.
     pub fn named_by(&self, unit: UnitId) -> impl Iterator<Item = UnitId> + '_ {
-        let kinds = self.nodes.get(&unit).into_iter().flatten();
-        kinds
-            .flat_map(move |(kind, others)| others.iter().map(move |other| (*other, kind.inverse(), unit)))
-            .filter(|edge| self.declared.contains(edge))
-            .map(|(other, _, _)| other)
+        let edges = self.edges.get(&unit).into_iter().flat_map(Edges::iter);
+        edges.filter(move |edge| self.is_declared(edge.to, edge.kind.inverse(), unit)).map(|edge| edge.to)
     }
 
     /// Takes back every edge that `owner` declared; what others declared about it stays.
     pub fn remove_from(&mut self, owner: UnitId) {
-        let low = (owner, Dependency::Requires, UnitId(0));
-        let mine: Vec<_> = self.declared.range(low..).take_while(|edge| edge.0 == owner).copied().collect();
-        for (from, kind, to) in mine {
-            self.declared.remove(&(from, kind, to));
-            if !self.declared.contains(&(to, kind.inverse(), from)) {
-                self.unlink(from, kind, to);
-                self.unlink(to, kind.inverse(), from);
+        let Some(edges) = self.edges.get(&owner) else { return };
+        let mine: Vec<Edge> = edges.iter().filter(|edge| edge.declared).collect();
+        for edge in mine {
+            if self.is_declared(edge.to, edge.kind.inverse(), owner) {
+                self.edges.entry(owner).or_default().set(edge.kind, edge.to, false);
+            } else {
+                self.unlink(owner, edge.kind, edge.to);
+                self.unlink(edge.to, edge.kind.inverse(), owner);
             }
         }
     }
 
     /// Forgets a unit that is being unloaded, with every edge from either side.
     pub fn remove_unit(&mut self, unit: UnitId) {
-        let Some(kinds) = self.nodes.remove(&unit) else { return };
-        for (kind, others) in kinds {
-            for other in others {
-                self.unlink(other, kind.inverse(), unit);
-                self.declared.remove(&(unit, kind, other));
-                self.declared.remove(&(other, kind.inverse(), unit));
-            }
+        let Some(edges) = self.edges.remove(&unit) else { return };
+        for edge in edges.iter() {
+            self.unlink(edge.to, edge.kind.inverse(), unit);
         }
     }
 
     fn unlink(&mut self, from: UnitId, kind: Dependency, to: UnitId) {
-        if let Some(set) = self.nodes.get_mut(&from).and_then(|kinds| kinds.get_mut(&kind)) {
-            set.remove(&to);
+        if let Some(edges) = self.edges.get_mut(&from) {
+            edges.remove(kind, to);
         }
     }
 }
@@ -153,5 +256,28 @@ mod tests {
         assert!(graph.has(b, Dependency::After, a) && graph.has(a, Dependency::Before, b));
         graph.remove_from(b);
         assert!(graph.is_isolated(a) && graph.is_isolated(b));
+    }
+
+    /// Beyond a few, edges of a kind move into a map; nothing else may be seen of that.
+    #[test]
+    fn many_edges_are_like_few() {
+        let (hub, count) = (UnitId(0), 1000);
+        let mut graph = Graph::default();
+        for number in (1..=count).rev() {
+            graph.add(UnitId(number), Dependency::After, hub);
+            graph.add(UnitId(number), Dependency::Wants, hub);
+        }
+        let all: Vec<UnitId> = (1..=count).map(UnitId).collect();
+        assert_eq!(graph.of(hub, Dependency::Before).collect::<Vec<_>>(), all);
+        assert_eq!(graph.of(hub, Dependency::WantedBy).collect::<Vec<_>>(), all);
+        assert!(graph.named_by(hub).count() == 2000 && graph.named_by(UnitId(7)).count() == 0);
+        graph.add(hub, Dependency::Before, UnitId(7));
+        assert_eq!(graph.named_by(UnitId(7)).collect::<Vec<_>>(), [hub]);
+        for number in 1..=count {
+            graph.remove_from(UnitId(number));
+        }
+        assert_eq!(graph.of(hub, Dependency::Before).collect::<Vec<_>>(), [UnitId(7)]);
+        graph.remove_unit(UnitId(7));
+        assert!(graph.is_isolated(hub));
     }
 }

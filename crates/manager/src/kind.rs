@@ -6,6 +6,7 @@
 
 use crate::event::{Clock, Exit};
 use crate::jobs::Started;
+use crate::lazy::Lazy;
 use crate::manager::Manager;
 use crate::state::{ActiveState, CommandList, ExecStatus, Process, Service, Socket, Unit, UnitResult};
 use crate::{automount, device, mount, path, scope, service, slice, socket, swap, target, timer};
@@ -160,8 +161,8 @@ macro_rules! kinds {
     };
 }
 kinds! {
-    Service(Box<Service>) = service;
-    Socket(Box<Socket>) = socket;
+    Service(Lazy<Service>) = service;
+    Socket(Lazy<Socket>) = socket;
     Target(Target) = target;
     Slice(Slice) = slice;
     Scope(Box<Scope>) = scope;

@@ -32,6 +32,7 @@ mod device;
 mod jobs;
 mod kill;
 pub mod kind;
+pub mod lazy;
 mod lifecycle;
 mod limit;
 mod load;

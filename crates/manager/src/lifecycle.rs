@@ -16,7 +16,7 @@ const CAUSES_MAX: usize = 16;
 impl Manager {
     /// The state of a unit; inactive when it is not loaded.
     pub(crate) fn active_state(&self, unit: UnitId) -> ActiveState {
-        self.state.units.get(&unit).map_or(ActiveState::Inactive, crate::state::Unit::active_state)
+        self.state.units.get(&unit).map_or(ActiveState::Inactive, |unit| unit.active_state())
     }
 
     pub(crate) fn unit_name(&self, unit: UnitId) -> String {

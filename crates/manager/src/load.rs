@@ -96,7 +96,7 @@ impl Manager {
         {
             self.state.idle.insert(id);
         }
-        self.state.units.insert(id, unit);
+        self.state.units.insert(id, Box::new(unit));
         self.report_diagnostics(id, &file);
         self.touch(id);
         id
@@ -414,29 +414,12 @@ fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
         kind,
         job: None,
         nop_job: None,
-        cgroup: None,
-        invocation_id: String::new(),
-        condition_stamp: Default::default(),
-        condition_result: false,
-        condition_each: Vec::new(),
-        assert_stamp: Default::default(),
-        assert_result: false,
-        runs_as: None,
         pending_conditions: None,
-        state_change: Default::default(),
-        inactive_exit: Default::default(),
-        active_enter: Default::default(),
-        active_exit: Default::default(),
-        inactive_enter: Default::default(),
-        start_limit: Default::default(),
         transient: false,
         perpetual,
         references: 0,
-        activation_details: Vec::new(),
         need_daemon_reload: false,
-        freezer: Default::default(),
-        usage: Default::default(),
-        causes: VecDeque::new(),
+        ran: Default::default(),
     }
 }
 

@@ -434,12 +434,12 @@ impl Manager {
 
     /// A loaded unit by any of its names.
     pub fn unit(&self, name: &UnitName) -> Option<&Unit> {
-        self.state.units.get(self.state.names.get(name)?)
+        self.state.units.get(self.state.names.get(name)?).map(Box::as_ref)
     }
 
     /// A loaded unit by number.
     pub fn unit_by_id(&self, id: UnitId) -> Option<&Unit> {
-        self.state.units.get(&id)
+        self.state.units.get(&id).map(Box::as_ref)
     }
 
     /// The unit that a process belongs to, by its cgroup below our root (longest prefix), or by number.

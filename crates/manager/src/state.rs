@@ -6,6 +6,7 @@
 
 use crate::effect::{FdId, QueryId, SpawnId};
 use crate::event::{DeviceFound, Exit, Peer, ShutdownVerb};
+use crate::lazy::{Lazy, resting};
 use muster_graph::job::Job;
 use muster_graph::{Graph, JobId, UnitId};
 use muster_unit::{ExecCommand, Listen, UnitFile, UnitName};
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+
+resting!(Ran, Service, Socket);
 
 pub use crate::kind::{Automount, Device, Kind, Mount, Path, Scope, Slice, Swap, Target, Timer};
 
@@ -110,6 +113,26 @@ pub struct Unit {
     pub job: Option<JobId>,
     /// A nop job beside it.
     pub nop_job: Option<JobId>,
+    /// A pending check of conditions, and the job that waits for it.
+    pub pending_conditions: Option<QueryId>,
+    /// Made over D-Bus.
+    pub transient: bool,
+    /// Exists for good (root slice, init.scope).
+    pub perpetual: bool,
+    /// Clients that hold a reference.
+    pub references: u32,
+    /// The file on disk differs from what was loaded.
+    pub need_daemon_reload: bool,
+    /// What its runs left behind.
+    #[serde(default)]
+    pub ran: Lazy<Ran>,
+}
+
+/// What the runs of a unit left behind: nothing, and no room for it, for one that never ran. Read and written as if these
+/// were fields of [`Unit`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ran {
     /// Path below our cgroup root, when one exists.
     pub cgroup: Option<String>,
     /// 32 hex digits, of the current or last run; empty before the first.
@@ -125,10 +148,7 @@ pub struct Unit {
     /// Their result.
     pub assert_result: bool,
     /// User and group of its last process that had some of its own.
-    #[serde(default)]
     pub runs_as: Option<(u32, u32)>,
-    /// A pending check of conditions, and the job that waits for it.
-    pub pending_conditions: Option<QueryId>,
     /// Last change of state of any kind.
     pub state_change: Stamp,
     /// Last time it left inactive.
@@ -141,22 +161,27 @@ pub struct Unit {
     pub inactive_enter: Stamp,
     /// Starts counted for `StartLimitBurst=`.
     pub start_limit: RateWindow,
-    /// Made over D-Bus.
-    pub transient: bool,
-    /// Exists for good (root slice, init.scope).
-    pub perpetual: bool,
-    /// Clients that hold a reference.
-    pub references: u32,
     /// Unit that this one was activated by, and other facts for `TRIGGER_*`/`MONITOR_*`.
     pub activation_details: Vec<(String, String)>,
-    /// The file on disk differs from what was loaded.
-    pub need_daemon_reload: bool,
     /// Frozen, or being frozen: `running`, `frozen`, `freezing`, `thawing`.
     pub freezer: Freezer,
     /// What the last run used, when it is over.
     pub usage: Usage,
     /// The last causes of its state changes, newest last (DESIGN rule 10).
     pub causes: VecDeque<Cause>,
+}
+
+impl std::ops::Deref for Unit {
+    type Target = Ran;
+    fn deref(&self) -> &Ran {
+        &self.ran
+    }
+}
+
+impl std::ops::DerefMut for Unit {
+    fn deref_mut(&mut self) -> &mut Ran {
+        &mut self.ran
+    }
 }
 
 /// What a run used in all, as its cgroup counted; nothing where a controller was missing. Bytes, nanoseconds.
@@ -385,7 +410,7 @@ pub struct Socket {
 #[serde(default)]
 pub struct State {
     /// Loaded units by number.
-    pub units: BTreeMap<UnitId, Unit>,
+    pub units: BTreeMap<UnitId, Box<Unit>>,
     /// Every name and alias.
     pub names: BTreeMap<UnitName, UnitId>,
     /// Dependencies.

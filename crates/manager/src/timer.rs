@@ -180,7 +180,7 @@ impl Manager {
 
     /// The unit that a timer or path starts.
     pub(crate) fn triggered_unit(&self, id: UnitId) -> Option<&Unit> {
-        self.state.units.get(&self.state.graph.of(id, Dependency::Triggers).next()?)
+        self.state.units.get(&self.state.graph.of(id, Dependency::Triggers).next()?).map(Box::as_ref)
     }
 
     fn set_timer_sub(&mut self, id: UnitId, sub: TimerSub) {
