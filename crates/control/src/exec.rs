@@ -2,13 +2,14 @@
 //!
 //! What is not set shows systemd's default, so that `systemctl show` reads the same on both.
 
-use crate::show::{Each, Emit, Empty, Listed, Mask, UNSET, or, strs, word};
+use crate::show::{Each, Emit, Empty, Listed, UNSET, or, strs, word};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_unit::{
-    CpuPolicy, EnvironmentFile, ExecDirectory, IoClass, LoadState, MountFlags, ProtectControlGroups,
-    ResourceLimit, StdInput, StdOutput, SyslogLevel,
+    AddressFamilies, CoredumpFilter, CpuAffinity, CpuPolicy, EnvironmentFile, ExecDirectory, IoClass,
+    LoadState, MountFlags, NumaMask, Personality, ProtectControlGroups, ResourceLimit, StdInput, StdOutput,
+    SyscallAction, SyscallFilter, SyslogLevel,
 };
 
 fn assignments(list: &[(String, String)]) -> Vec<String> {
@@ -87,14 +88,7 @@ fn cpu_policy(policy: Option<CpuPolicy>) -> i32 {
 
 /// Policies by the number of set_mempolicy(2); -1 for none.
 fn numa_policy(u: &UnitView<'_>) -> i32 {
-    match u.exec().numa_policy().as_deref() {
-        Some("default") => 0,
-        Some("preferred") => 1,
-        Some("bind") => 2,
-        Some("interleave") => 3,
-        Some("local") => 4,
-        Some(_) | None => -1,
-    }
+    u.exec().numa_policy().map_or(-1, |policy| policy as i32)
 }
 
 fn input_name(u: &UnitView<'_>) -> String {
@@ -232,28 +226,62 @@ impl Emit for Optional<'_> {
     }
 }
 
-/// The CLONE_NEW* bits that are allowed (clone(2)); all of them when nothing is restricted.
-fn namespaces(u: &UnitView<'_>) -> u64 {
-    const KINDS: &[(&str, u64)] = &[
-        ("cgroup", 0x0200_0000),
-        ("ipc", 0x0800_0000),
-        ("net", 0x4000_0000),
-        ("mnt", 0x0002_0000),
-        ("pid", 0x2000_0000),
-        ("user", 0x1000_0000),
-        ("uts", 0x0400_0000),
-        ("time", 0x0000_0080),
-    ];
-    let Some(text) = u.exec().restrict_namespaces().as_deref() else { return u64::MAX };
-    let all = KINDS.iter().fold(0, |bits, (_, bit)| bits | bit);
-    let (except, words) = text.strip_prefix('~').map_or((false, text), |words| (true, words));
-    let named = |word: &str| KINDS.iter().find(|(name, _)| *name == word).map_or(0, |(_, bit)| *bit);
-    let bits = words.split_whitespace().map(named).fold(0, |bits, bit| bits | bit);
-    match muster_unit::parse_bool(text) {
-        Some(true) => 0,
-        Some(false) => all,
-        None if except => all & !bits,
-        None => bits,
+/// The words of a list of what is allowed, or of what is not: no list is a list of nothing that is forbidden.
+fn system_calls(filter: &SyscallFilter, always: &str, out: &mut Out<'_>) {
+    let (allow, listed) = filter.merged(always).unwrap_or_default();
+    let word = |(name, action): (&&str, &Option<SyscallAction>)| match action {
+        Some(action) => format!("{name}:{}", action.name()),
+        None => (*name).to_owned(),
+    };
+    out.structure(|out| {
+        out.bool(allow);
+        // What a list of what is allowed fails with an error of its own is not allowed, and not shown.
+        out.strings(listed.iter().filter(|(_, action)| !allow || action.is_none()).map(word));
+    });
+}
+
+/// `(bas)` of a filter of system calls; the second is the group that a list of what is allowed has in any case.
+struct Calls<'a>(&'a SyscallFilter, &'static str);
+impl Emit for Calls<'_> {
+    fn emit(self, _signature: &'static str, out: &mut Out<'_>) {
+        system_calls(self.0, self.1, out);
+    }
+}
+
+/// `(bas)` of address families.
+struct Families<'a>(Option<&'a AddressFamilies>);
+impl Emit for Families<'_> {
+    fn emit(self, _signature: &'static str, out: &mut Out<'_>) {
+        let mut names: Vec<&str> = self.0.iter().flat_map(|families| families.names()).collect();
+        names.sort_unstable();
+        out.structure(|out| {
+            out.bool(self.0.is_some_and(|families| families.allow));
+            out.strings(names);
+        });
+    }
+}
+
+/// The number that stands for killing.
+const KILL_NUMBER: i32 = 0x7fff_fffe;
+
+fn error_number(action: Option<SyscallAction>) -> i32 {
+    match action {
+        Some(SyscallAction::Errno(number)) => i32::from(number),
+        Some(SyscallAction::Kill) | None => KILL_NUMBER,
+    }
+}
+
+fn affinity(u: &UnitView<'_>) -> Vec<u8> {
+    match u.exec().cpu_affinity() {
+        Some(CpuAffinity::Set(set)) => set.bytes(),
+        Some(CpuAffinity::Numa) | None => Vec::new(),
+    }
+}
+
+fn nodes(u: &UnitView<'_>) -> Vec<u8> {
+    match u.exec().numa_mask() {
+        Some(NumaMask::Set(set)) => set.bytes(),
+        Some(NumaMask::All) | None => Vec::new(),
     }
 }
 
@@ -334,17 +362,17 @@ properties! {
         ExtensionImages "a(sba(ss))" Const = Empty;
         MountImages "a(ssba(ss))" Const = Empty;
         OOMScoreAdjust "i" Const = or(&u.exec().oom_score_adjust().or(u.manager.state().facts.config.default_exec.oom_score_adjust()), 0);
-        CoredumpFilter "t" Const = 0x33_u64;
+        CoredumpFilter "t" Const = u.exec().coredump_filter().map_or(CoredumpFilter::DEFAULT, |filter| filter.0);
         Nice "i" Const = or(&u.exec().nice(), 0);
         IOSchedulingClass "i" Const = io_class(u.exec().io_scheduling_class());
         IOSchedulingPriority "i" Const = or(&u.exec().io_scheduling_priority(), 4);
         CPUSchedulingPolicy "i" Const = cpu_policy(u.exec().cpu_scheduling_policy());
         CPUSchedulingPriority "i" Const = or(&u.exec().cpu_scheduling_priority(), 0);
-        CPUAffinity "ay" Const = Mask(u.exec().cpu_affinity().as_slice());
-        CPUAffinityFromNUMA "b" Const = u.exec().cpu_affinity().as_deref() == Some("numa");
+        CPUAffinity "ay" Const = affinity(u).as_slice();
+        CPUAffinityFromNUMA "b" Const = u.exec().cpu_affinity() .as_ref() == Some(&CpuAffinity::Numa);
         NUMAPolicy "i" Const = numa_policy(u);
-        NUMAMask "ay" Const = Mask(u.exec().numa_mask());
-        TimerSlackNSec "t" Const = 50_000_u64;
+        NUMAMask "ay" Const = nodes(u).as_slice();
+        TimerSlackNSec "t" Const = u.exec().timer_slack_nsec().map_or(50_000, |slack| slack.0);
         CPUSchedulingResetOnFork "b" Const = u.exec().cpu_scheduling_reset_on_fork();
         NonBlocking "b" Const = u.service().non_blocking();
         StandardInput "s" Const = u.exec().standard_input().to_string();
@@ -372,7 +400,7 @@ properties! {
         LogFilterPatterns "a(bs)" Const = Each(strs(&u.exec().log_filter_patterns().0), log_pattern);
         LogNamespace "s" Const = u.exec().log_namespace();
         SecureBits "i" Const = secure_bits(u);
-        CapabilityBoundingSet "t" Const = u.exec().capability_bounding_set().map_or(u64::MAX, |set| set.0);
+        CapabilityBoundingSet "t" Const = u.exec().bounding_set().map_or(u64::MAX, |set| set.0);
         AmbientCapabilities "t" Const = u.exec().ambient_capabilities().0;
         User "s" Const = u.exec().user();
         Group "s" Const = u.exec().group();
@@ -419,13 +447,13 @@ properties! {
         SmackProcessLabel "(bs)" Const = Optional(u.exec().smack_process_label().as_deref());
         IgnoreSIGPIPE "b" Const = u.exec().ignore_sigpipe();
         NoNewPrivileges "b" Const = u.exec().no_new_privileges();
-        SystemCallFilter "(bas)" Const = Listed(u.exec().system_call_filter().0.clone());
-        SystemCallArchitectures "as" Const = u.exec().system_call_architectures();
-        SystemCallErrorNumber "i" Const = 0x7fff_fffe_i32;
-        SystemCallLog "(bas)" Const = Listed(u.exec().system_call_log().clone());
-        Personality "s" Const = u.exec().personality();
+        SystemCallFilter "(bas)" Const = Calls(u.exec().system_call_filter(), "@default");
+        SystemCallArchitectures "as" Const = u.exec().system_call_architectures().0.iter().cloned().collect::<Vec<String>>();
+        SystemCallErrorNumber "i" Const = error_number(u.exec().system_call_error_number());
+        SystemCallLog "(bas)" Const = Calls(u.exec().system_call_log(), "");
+        Personality "s" Const = u.exec().personality().map_or("", Personality::as_str);
         LockPersonality "b" Const = u.exec().lock_personality();
-        RestrictAddressFamilies "(bas)" Const = Listed(u.exec().restrict_address_families().iter().cloned().collect());
+        RestrictAddressFamilies "(bas)" Const = Families(u.exec().restrict_address_families().as_ref());
         RuntimeDirectorySymlink "a(sst)" Const = Each(links(u.exec().runtime_directory()), link);
         RuntimeDirectoryPreserve "s" Const = u.exec().runtime_directory_preserve().as_str();
         RuntimeDirectoryMode "u" Const = u.exec().runtime_directory_mode().0;
@@ -445,7 +473,7 @@ properties! {
         MemoryDenyWriteExecute "b" Const = u.exec().memory_deny_write_execute();
         RestrictRealtime "b" Const = u.exec().restrict_realtime();
         RestrictSUIDSGID "b" Const = u.exec().restrict_suid_sgid();
-        RestrictNamespaces "t" Const = namespaces(u);
+        RestrictNamespaces "t" Const = u.exec().restrict_namespaces().map_or(u64::MAX, |kinds| kinds.0);
         RestrictFileSystems "(bas)" Const = Listed(u.exec().restrict_file_systems().clone());
         BindPaths "a(ssbt)" Const = Each(strs(u.exec().bind_paths()), bind);
         BindReadOnlyPaths "a(ssbt)" Const = Each(strs(u.exec().bind_read_only_paths()), bind);

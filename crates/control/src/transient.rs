@@ -719,6 +719,21 @@ fn limit(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> {
     one(&directive, format!("{}:{}", number(value), number(hard.unwrap_or(value))))
 }
 
+/// The error number that stands for killing.
+const KILL: i128 = 0x7fff_fffe;
+
+/// A list of system calls; a client may name some that no version here knows, which are left out.
+fn system_calls(name: &str, value: &Value) -> Option<Pairs> {
+    let [Value::Bool(allow), list @ Value::Array(_)] = value.items() else { return None };
+    let known = |word: &&str| {
+        let call = word.split(':').next().unwrap_or(word);
+        !muster_unit::system_calls(call).is_empty()
+    };
+    let words: Vec<&str> = list.as_texts()?.into_iter().filter(known).collect();
+    let text = format!("{}{}", if *allow { "" } else { "~" }, words.join(" "));
+    one(name, text)
+}
+
 /// Numbers that stand for words.
 fn coded(name: &str, value: &Value) -> Option<Pairs> {
     const POLICIES: &[&str] = &["other", "fifo", "rr", "batch", "", "idle", "", "ext"];
@@ -744,6 +759,9 @@ fn coded(name: &str, value: &Value) -> Option<Pairs> {
         let Value::Bytes(bytes) = value else { return None };
         return one(name, base64(bytes));
     }
+    if name == "SystemCallFilter" || name == "SystemCallLog" {
+        return system_calls(name, value);
+    }
     let number = value.as_number()?;
     let at = |words: &[&str]| words.get(usize::try_from(number).ok()?).map(|word| (*word).to_owned());
     let set = |bit: u32| number.checked_shr(bit).is_some_and(|rest| rest & 1 == 1);
@@ -751,6 +769,8 @@ fn coded(name: &str, value: &Value) -> Option<Pairs> {
         (0_u32..).zip(words).filter(|(bit, _)| set(*bit)).map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
     };
     match name {
+        "CoredumpFilter" => one(name, format!("{number:#x}")),
+        "SystemCallErrorNumber" if number == KILL => one(name, "kill"),
         "SyslogFacility" => one(name, at(muster_unit::SyslogFacility::WORDS)?),
         "SyslogLevel" | "LogLevelMax" => one(name, at(muster_unit::SyslogLevel::WORDS)?),
         "CPUSchedulingPolicy" => one(name, at(POLICIES)?),

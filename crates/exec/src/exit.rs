@@ -51,6 +51,7 @@ pub enum Exit {
     NumaPolicy = 242,
     Credentials = 243,
     Bpf = 245,
+    Ksm = 246,
 }
 
 impl Exit {

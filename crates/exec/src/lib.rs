@@ -15,6 +15,8 @@ pub mod journal;
 pub mod limits;
 pub mod plan;
 pub mod process;
+pub mod resources;
+pub mod seccomp;
 pub mod selinux;
 pub mod steps;
 pub mod tree;

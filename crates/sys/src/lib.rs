@@ -3,9 +3,16 @@
 //! Every function is a thin, total wrapper: it checks what the kernel cannot, and gives the kernel's error back.
 #![allow(unsafe_code)] // the one crate of the workspace that may; each block says why it is sound
 
+mod attempt;
+mod kernel;
 mod pam;
 mod spawn;
 
+pub use attempt::{Attempted, Entry, attempt};
+pub use kernel::{
+    Instruction, affinity, install_filter, io_priority, memory_policy, personality, scheduler, set_affinity,
+    set_memory_policy,
+};
 pub use pam::{PamSession, in_child};
 pub use spawn::{Failure, Program, Shared, Spawned, Step, Variable, spawn};
 

@@ -96,6 +96,10 @@ copied!(
     Option<IpTos>,
     CapabilitySet,
     Option<CapabilitySet>,
+    Option<SyscallAction>,
+    Option<Namespaces>,
+    Option<Nanoseconds>,
+    Option<CoredumpFilter>,
 );
 
 borrowed!(
@@ -117,6 +121,9 @@ borrowed!(
     Vec<(String, String)>,
     Vec<Condition>,
     Vec<Listen>,
+    Option<CpuAffinity>,
+    Option<NumaMask>,
+    Architectures,
     Lines,
     StdInput,
     StdOutput,

@@ -10,6 +10,7 @@ mod notify;
 mod options;
 mod probe;
 mod root_disk;
+mod sees;
 mod serve;
 
 use anyhow::{Result, bail};
@@ -23,6 +24,8 @@ const USAGE: &str = "muster-demo MODE
   mq-send NAME TEXT     sends a message to a queue
   options               prints what the kernel says about each of LISTEN_FDS
   facts                 prints LISTEN_*, cgroup, identity and the like
+  sees                  prints what this process may do: identity, capabilities, limits, scheduling
+  try CALL...           tries system calls ([i386:|x32:]NAME[,ARGUMENT...]), prints ok, the errno or the signal of each
   notify [--wait] LINE  sends lines to NOTIFY_SOCKET, then waits for a signal
   raw-notify PATH TEXT  sends text to a notify socket, whatever it is
   peers PATH COUNT SEC  holds idle connections to a unix socket
@@ -56,6 +59,8 @@ fn main() -> Result<()> {
         ["mq-send", name, text] => probe::message(name, text.as_bytes()),
         ["options"] => serve::print(&options::report()?),
         ["facts"] => serve::print(&facts::gather()),
+        ["sees"] => serve::print(&sees::report()),
+        ["try", calls @ ..] => serve::print(&sees::attempts(calls)?),
         ["notify", "--wait", lines @ ..] => notify::send(lines).and_then(|()| notify::wait()),
         ["notify", lines @ ..] => notify::send(lines),
         ["raw-notify", path, text] => probe::datagram(path, text.as_bytes()),

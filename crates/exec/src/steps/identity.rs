@@ -57,10 +57,10 @@ const PR_SET_NO_NEW_PRIVS: i32 = 38;
 pub const BOUNDING_SET: Step = Step {
     directive: "CapabilityBoundingSet=",
     exit: Exit::Capabilities,
-    needed: |context| context.is_confined() && context.exec.capability_bounding_set().is_some(),
+    needed: |context| context.is_confined() && context.exec.bounding_set().is_some(),
     direct: Direct::No,
     run: |context, _| {
-        let Some(CapabilitySet(bounding)) = context.exec.capability_bounding_set() else { return Ok(()) };
+        let Some(CapabilitySet(bounding)) = context.exec.bounding_set() else { return Ok(()) };
         let dropped = muster_unit::CAPABILITIES.iter().enumerate();
         for (number, name) in dropped.filter(|(number, _)| (bounding >> number) & 1 == 0) {
             match muster_sys::process_control(PR_CAPBSET_DROP, u64::try_from(number).unwrap_or(0), 0) {
@@ -79,11 +79,13 @@ fn has_ambient(context: &Context<'_>) -> bool {
     context.is_confined() && context.exec.ambient_capabilities().0 != 0
 }
 
-/// What `AmbientCapabilities=` needs over the change of user.
+/// What `AmbientCapabilities=` and filters of system calls need over the change of user.
 pub const KEEP_CAPABILITIES: Step = Step {
     directive: "AmbientCapabilities=",
     exit: Exit::Capabilities,
-    needed: has_ambient,
+    needed: |context| {
+        has_ambient(context) || (context.exec.user().is_some() && super::confinement::needed(context))
+    },
     direct: Direct::No,
     run: |_, _| muster_sys::process_control(PR_SET_KEEPCAPS, 1, 0).about("AmbientCapabilities=").map(drop),
 };

@@ -15,8 +15,10 @@
 //! 5. the passed descriptors move to 3 and up, now that nothing opens a file at those numbers any more;
 //! 6. namespaces, mounts, root and working directory: they need privileges, and the paths of what came before;
 //! 7. identity: bounding set, groups, user, ambient capabilities, no-new-privileges, each leaving the right to do the next;
-//! 8. security context and seccomp last, so that no filter has to allow what the steps do; then the program.
+//! 8. security context and seccomp last, so that no filter has to allow what the steps do; then the program,
+//!    which was looked for and made ready before.
 
+pub mod confinement;
 pub mod descriptors;
 pub mod directories;
 pub mod environment;
@@ -25,6 +27,7 @@ pub mod limits;
 pub mod pam;
 pub mod paths;
 pub mod program;
+pub mod resources;
 pub mod scheduling;
 pub mod session;
 pub mod streams;
@@ -105,6 +108,11 @@ pub const ORDER: &[&Step] = &[
     &scheduling::NICE,
     &scheduling::CPU,
     &scheduling::IO,
+    &resources::COREDUMP_FILTER,
+    &resources::CPU_AFFINITY,
+    &resources::MEMORY_POLICY,
+    &resources::TIMER_SLACK,
+    &resources::MEMORY_MERGE,
     &descriptors::PASSED,
     &paths::ROOT,
     &paths::WORKING_DIRECTORY,
@@ -115,6 +123,9 @@ pub const ORDER: &[&Step] = &[
     &identity::AMBIENT,
     &identity::NO_NEW_PRIVILEGES,
     &session::CONTEXT_FROM_PEER,
+    &program::PREPARED,
+    &resources::PERSONALITY,
+    &confinement::FILTERS,
     &program::PROGRAM,
 ];
 

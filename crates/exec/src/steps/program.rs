@@ -1,14 +1,23 @@
-//! The last step: the process becomes the program.
+//! The last steps: the program is found, and the process becomes it.
 
-use super::{About, Direct, Done, Failed, Step, always};
+use super::{About, Direct, Done, Step, always, failed};
 use crate::environment::{Environment, expand_arguments};
 use crate::{Context, Exit, Process};
 use muster_unit::{ExecCommand, ExecSection};
 use nix::errno::Errno;
+use nix::unistd::AccessFlags;
 use std::ffi::CString;
 
-/// execve(2).
-pub const PROGRAM: Step = Step {
+/// What execve(2) is given.
+#[derive(Debug)]
+pub struct Program {
+    path: CString,
+    argv: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+/// The program is looked for and its arguments are made, as long as everything is allowed.
+pub const PREPARED: Step = Step {
     directive: "ExecStart=",
     exit: Exit::Exec,
     needed: always,
@@ -23,15 +32,32 @@ pub const PROGRAM: Step = Step {
         draft.paths = c_strings(candidates(context.command, context.exec, &draft.environment))?;
         Some(())
     }),
-    run,
+    run: prepare,
 };
+
+/// execve(2): nothing but it is sure to be allowed here.
+pub const PROGRAM: Step = Step {
+    directive: "ExecStart=",
+    exit: Exit::Exec,
+    needed: always,
+    direct: Direct::By(|_, _| Some(())),
+    run: |context, process| {
+        let Some(program) = &process.program else { return failed("ExecStart=: nothing was prepared") };
+        let Err(error) = nix::unistd::execve(&program.path, &program.argv, &program.environment);
+        error_of(context, error)
+    },
+};
+
+fn error_of(context: &Context<'_>, error: Errno) -> Done {
+    failed(format!("{}: {error}", context.command.path))
+}
 
 fn arguments(context: &Context<'_>, environment: &Environment) -> Vec<String> {
     let argv = &context.command.argv;
     if context.command.no_env_expand { argv.clone() } else { expand_arguments(argv, environment) }
 }
 
-fn run(context: &Context<'_>, process: &mut Process) -> Done {
+fn prepare(context: &Context<'_>, process: &mut Process) -> Done {
     let environment = &process.environment;
     let c_string = |text: &str| CString::new(text).about(text);
     let argv = arguments(context, environment);
@@ -40,10 +66,16 @@ fn run(context: &Context<'_>, process: &mut Process) -> Done {
     let block = block.collect::<Done<Vec<_>>>()?;
     let mut last = Errno::ENOENT;
     for candidate in candidates(context.command, context.exec, environment) {
-        let Err(error) = nix::unistd::execve(&c_string(&candidate)?, &argv, &block);
-        last = if error == Errno::ENOENT { last } else { error };
+        match nix::unistd::access(candidate.as_str(), AccessFlags::X_OK) {
+            Ok(()) => {
+                process.program = Some(Program { path: c_string(&candidate)?, argv, environment: block });
+                return Ok(());
+            }
+            Err(Errno::ENOENT) => {}
+            Err(error) => last = error,
+        }
     }
-    Err(Failed { exit: None, message: format!("{}: {last}", context.command.path) })
+    error_of(context, last)
 }
 
 /// The files that may be meant, in the order of the search path.

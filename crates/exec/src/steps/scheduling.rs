@@ -45,7 +45,7 @@ pub const CPU: Step = Step {
     direct: Direct::No,
     run: |context, _| {
         let exec = context.exec;
-        let Some(policy) = exec.cpu_scheduling_policy() else { return Ok(()) };
+        let policy = exec.cpu_scheduling_policy().unwrap_or(Other);
         let number = match policy {
             Other => 0,
             Fifo => 1,
@@ -72,7 +72,7 @@ pub const IO: Step = Step {
     },
     direct: Direct::No,
     run: |context, _| {
-        let Some(class) = context.exec.io_scheduling_class() else { return Ok(()) };
+        let class = context.exec.io_scheduling_class().unwrap_or(muster_unit::IoClass::BestEffort);
         let level =
             context.exec.io_scheduling_priority().and_then(|level| i32::try_from(level).ok()).unwrap_or(4);
         muster_sys::set_io_priority(class as i32, level).about("IOSchedulingClass=")

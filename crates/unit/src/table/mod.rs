@@ -24,7 +24,8 @@ pub use unit::{InstallRow, InstallSection, UnitRow, UnitSection};
 
 use crate::setting::Context;
 use crate::value::{
-    Condition, ConditionKind, FdStorePreserve, JobModeWord, Listen, ListenKind, PrivateTmp, ServiceType,
+    CapabilitySet, Condition, ConditionKind, FdStorePreserve, JobModeWord, Listen, ListenKind, PrivateTmp,
+    ServiceType, capability_number,
 };
 
 /// Whether a directive does something in this version.
@@ -403,6 +404,24 @@ impl UnitSection {
 }
 
 impl ExecSection {
+    /// `CapabilityBoundingSet=` without what is kept from a service by what protects the kernel from it
+    /// (systemd.exec(5)); `None` when nothing is said.
+    pub fn bounding_set(&self) -> Option<CapabilitySet> {
+        let without = [
+            (self.protect_kernel_modules(), &["cap_sys_module"][..]),
+            (self.protect_kernel_logs(), &["cap_syslog"]),
+            (self.protect_clock(), &["cap_sys_time", "cap_wake_alarm"]),
+            (self.private_devices(), &["cap_mknod", "cap_sys_rawio"]),
+        ];
+        let names = without.into_iter().filter(|(set, _)| *set).flat_map(|(_, names)| names);
+        let bits = names.filter_map(|name| 1_u64.checked_shl(capability_number(name)?));
+        let lost = bits.fold(0, |all, bit| all | bit);
+        match self.capability_bounding_set() {
+            None if lost == 0 => None,
+            said => Some(CapabilitySet(said.unwrap_or(CapabilitySet::ALL).0 & !lost)),
+        }
+    }
+
     /// Whether `/tmp` is private.
     pub fn private_tmp_is_set(&self) -> bool {
         self.private_tmp() != PrivateTmp::No

@@ -163,6 +163,7 @@ const EXIT_STATUSES: &[(i32, &str)] = &[
     (242, "NUMA_POLICY"),
     (243, "CREDENTIALS"),
     (245, "BPF"),
+    (246, "KSM"),
     (255, "EXCEPTION"),
 ];
 

@@ -6,6 +6,8 @@ mod command;
 mod condition;
 mod misc;
 mod name;
+mod resources;
+mod seccomp;
 mod time;
 mod words;
 
@@ -19,5 +21,9 @@ pub use misc::{
     parse_size,
 };
 pub use name::{NameError, UnitKind, UnitName, escape, path_escape, path_unescape, unescape_name};
+pub use resources::{CoredumpFilter, CpuAffinity, Nanoseconds, NumaMask, NumberSet, PROCESSORS_MAX};
+pub use seccomp::{
+    AddressFamilies, Architectures, Listed, Namespaces, SyscallAction, SyscallFilter, system_calls,
+};
 pub use time::Timespan;
 pub use words::*;

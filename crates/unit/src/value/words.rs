@@ -105,6 +105,10 @@ words! {
     IoClass { None = "none" | "0", Realtime = "realtime" | "1", BestEffort = "best-effort" | "2", Idle = "idle" | "3", }
     /// `CPUSchedulingPolicy=`.
     CpuPolicy { Other = "other", Batch = "batch", Idle = "idle", Fifo = "fifo", Rr = "rr", Ext = "ext", }
+    /// `NUMAPolicy=`, in the order of set_mempolicy(2).
+    NumaPolicy { Default = "default", Preferred = "preferred", Bind = "bind", Interleave = "interleave", Local = "local", }
+    /// `Personality=`: those of this machine.
+    Personality { X8664 = "x86-64", X86 = "x86", }
     /// `StandardInput=` and kin are [`StdInput`] and [`StdOutput`]; this is `SyslogLevel=` and `LogLevelMax=`.
     SyslogLevel {
         Emerg = "emerg" | "0", Alert = "alert" | "1", Crit = "crit" | "2", Err = "err" | "3", Warning = "warning" | "4",

@@ -1,0 +1,93 @@
+//! What a process asks of the kernel for itself: filters of system calls, processors, memory policy, personality.
+
+use crate::check;
+use std::io;
+
+/// One instruction of a filter, as the kernel reads it (`struct sock_filter`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when the comparison holds.
+    pub yes: u8,
+    /// Instructions to skip when it does not.
+    pub no: u8,
+    /// Operand.
+    pub operand: u32,
+}
+
+/// seccomp(2), SECCOMP_SET_MODE_FILTER, for this thread. Fails with EACCES without no-new-privileges or CAP_SYS_ADMIN.
+pub fn install_filter(program: &[Instruction]) -> io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        instructions: *const Instruction,
+    }
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let program = Program { length, instructions: program.as_ptr() };
+    // SAFETY: the program is live for the call and as long as it says; the kernel checks what is in it and keeps a copy.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, 1_u64, 0_u64, &program as *const Program) }).map(drop)
+}
+
+/// sched_setaffinity(2): the processors whose bits are set may be used.
+pub fn set_affinity(words: &[u64]) -> io::Result<()> {
+    // SAFETY: the words are live for the call, and the size is theirs.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(words), words.as_ptr()) })
+        .map(drop)
+}
+
+/// sched_getaffinity(2).
+pub fn affinity() -> io::Result<Vec<u64>> {
+    let mut words = vec![0_u64; 128];
+    let size = size_of_val(words.as_slice());
+    // SAFETY: the buffer is live and as large as said.
+    let got = check(unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size, words.as_mut_ptr()) })?;
+    words.truncate((got as usize).div_ceil(8));
+    Ok(words)
+}
+
+/// set_mempolicy(2).
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
+    let bits = nodes.len().saturating_mul(64);
+    // The kernel looks at one bit less than it is told.
+    let bits = if bits == 0 { 0 } else { bits.saturating_add(1) };
+    let pointer = if bits == 0 { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the mask is live for the call and as long as said.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) }).map(drop)
+}
+
+/// get_mempolicy(2): mode and first 64 nodes.
+pub fn memory_policy() -> io::Result<(i32, u64)> {
+    let (mut mode, mut nodes) = (0_i32, [0_u64; 16]);
+    let bits = 1024_u64;
+    // SAFETY: both are live locals, the mask of 1024 bits as said.
+    check(unsafe {
+        libc::syscall(libc::SYS_get_mempolicy, &mut mode as *mut i32, nodes.as_mut_ptr(), bits, 0_u64, 0_u64)
+    })?;
+    Ok((mode, nodes.first().copied().unwrap_or(0)))
+}
+
+/// personality(2); gives the former one. 0xffff_ffff only asks.
+pub fn personality(value: u32) -> io::Result<u32> {
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_personality, u64::from(value)) }).map(|former| former as u32)
+}
+
+/// ioprio_get(2) of this thread.
+pub fn io_priority() -> io::Result<i32> {
+    // SAFETY: numbers only; 1 is IOPRIO_WHO_PROCESS.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }).map(|value| value as i32)
+}
+
+/// Policy and priority of sched(7), and nice value, of this thread.
+pub fn scheduler() -> io::Result<(i32, i32, i32)> {
+    let mut parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the structure is a live local; the rest are numbers.
+    let policy = check(i64::from(unsafe { libc::sched_getscheduler(0) }))?;
+    // SAFETY: as above.
+    check(i64::from(unsafe { libc::sched_getparam(0, &mut parameters) }))?;
+    // SAFETY: numbers only.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    Ok((policy as i32, parameters.sched_priority, nice))
+}
