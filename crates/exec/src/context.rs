@@ -28,6 +28,8 @@ pub struct Context<'a> {
     pub make_directories: bool,
     /// `SELinuxContextFromNet=`.
     pub context_from_peer: bool,
+    /// `TERM` of the console, in the executor.
+    pub console_term: Option<&'a str>,
     /// `NonBlocking=`.
     pub non_blocking: bool,
 }
@@ -47,6 +49,7 @@ impl<'a> Context<'a> {
             set_watchdog_pid: request.set_watchdog_pid,
             make_directories: request.make_directories,
             context_from_peer: request.context_from_peer,
+            console_term: None,
             non_blocking: request.non_blocking,
         }
     }
@@ -65,6 +68,7 @@ impl<'a> Context<'a> {
             set_watchdog_pid: plan.set_watchdog_pid,
             make_directories: plan.make_directories,
             context_from_peer: plan.context_from_peer,
+            console_term: plan.console_term.as_deref(),
             non_blocking: plan.non_blocking,
         }
     }

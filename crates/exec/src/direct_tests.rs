@@ -58,6 +58,7 @@ const EXECUTOR: &[(&str, &str)] = &[
     ("CPUSchedulingResetOnFork", "yes"),
     ("EnvironmentFile", "/etc/environment"),
     ("UnsetEnvironment", "A"),
+    ("SetLoginEnvironment", "no"),
     ("StandardInput", "tty"),
     ("PAMName", "login"),
     ("TTYPath", "/dev/tty9"),

@@ -175,6 +175,13 @@ fn give_contents(top: &OwnedFd, stat: &FileStat, (uid, gid): (u32, u32)) -> nix:
     Ok(())
 }
 
+/// Gives a file of an absolute path to somebody.
+pub fn give(path: &str, (uid, gid): (u32, u32)) -> nix::Result<()> {
+    let (parent, name) = open_parent(path, Missing::Fails)?;
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    fchownat(&parent, name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
 /// A symbolic link at an absolute path. One that is there already must lead to the same target.
 pub fn link(path: &str, target: &str) -> nix::Result<()> {
     let (parent, name) = open_parent(path, Missing::IsMade)?;

@@ -46,6 +46,9 @@ pub fn read(options: &Options) -> Facts {
         masked: options.mask.clone(),
         wanted: options.wants.clone(),
         memory_total: machine.memory_bytes,
+        memory_pressure: ["/proc/pressure/memory", "/sys/fs/cgroup/cgroup.procs"]
+            .iter()
+            .all(|path| std::path::Path::new(path).exists()),
         tasks_total: machine.tasks,
         show_status: options.show_status,
         log_level: options.log_level.clone(),

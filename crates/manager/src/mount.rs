@@ -189,6 +189,7 @@ impl Manager {
         self.state.next_spawn = self.state.next_spawn.saturating_add(1);
         self.realize_cgroup(id);
         let base_environment = self.base_environment();
+        let pressure = self.pressure_environment(id);
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         let effect = Spawn {
             id: spawn,
@@ -197,7 +198,9 @@ impl Manager {
             command: command.clone(),
             exec: self.with_defaults(unit.file.exec.clone().unwrap_or_default()),
             base_environment,
-            own_environment: vec![format!("INVOCATION_ID={}", unit.invocation_id)],
+            own_environment: std::iter::once(format!("INVOCATION_ID={}", unit.invocation_id))
+                .chain(pressure)
+                .collect(),
             fds: Vec::new(),
             stdio_socket: None,
             stdio: Vec::new(),

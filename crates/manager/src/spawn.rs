@@ -94,6 +94,7 @@ impl Manager {
         let mut env = Vec::new();
         let Some(unit) = self.state.units.get(&id) else { return env };
         env.push(format!("INVOCATION_ID={}", unit.invocation_id));
+        env.extend(self.pressure_environment(id));
         let Some(service) = Service::of(&unit.kind) else { return env };
         let access = self.notify_access(id);
         let hears = match list {
@@ -108,6 +109,8 @@ impl Manager {
         }
         if let Some((_, section)) = self.service_config(id) {
             env.extend(section.pid_file().as_ref().map(|path| format!("PIDFILE={path}")));
+            let stored = section.file_descriptor_store_max();
+            env.extend((stored > 0).then(|| format!("FDSTORE={stored}")));
         }
         if let Some(peer) = &service.peer {
             env.extend(peer.remote_addr.as_ref().map(|addr| format!("REMOTE_ADDR={addr}")));
@@ -124,6 +127,31 @@ impl Manager {
             env.extend(result_environment(service));
         }
         env
+    }
+
+    /// `MEMORY_PRESSURE_WATCH` and `MEMORY_PRESSURE_WRITE` (systemd.resource-control(5), `MemoryPressureWatch=`).
+    pub(crate) fn pressure_environment(&self, id: UnitId) -> Vec<String> {
+        let Some(unit) = self.state.units.get(&id) else { return Vec::new() };
+        let config = unit.file.cgroup.as_deref();
+        let word = config.and_then(|config| config.memory_pressure_watch().as_deref()).unwrap_or("auto");
+        let accounts = config.and_then(|config| config.memory_accounting()).unwrap_or(true);
+        let watches = match muster_unit::parse_bool(word) {
+            Some(false) => return vec!["MEMORY_PRESSURE_WATCH=/dev/null".to_owned()],
+            Some(true) => true,
+            None => word == "auto" && accounts,
+        };
+        let Some(cgroup) = unit.cgroup.as_ref().filter(|_| watches && self.state.facts.memory_pressure)
+        else {
+            return Vec::new();
+        };
+        let threshold = config.and_then(|config| config.memory_pressure_threshold_sec());
+        let threshold = threshold.map_or(DEFAULT_PRESSURE_USEC, |threshold| threshold.0);
+        let root = &self.state.facts.cgroup_root;
+        let trigger = base64(format!("some {threshold} {PRESSURE_WINDOW_USEC}\0").as_bytes());
+        vec![
+            format!("MEMORY_PRESSURE_WATCH=/sys/fs/cgroup{root}{cgroup}/memory.pressure"),
+            format!("MEMORY_PRESSURE_WRITE={trigger}"),
+        ]
     }
 
     /// `NotifyAccess=` as it is in effect.
@@ -417,6 +445,27 @@ impl Manager {
             (self.verbs(id).control_exited)(self, id, process, exit);
         }
     }
+}
+
+/// `DefaultMemoryPressureThresholdSec=` (systemd-system.conf(5)).
+const DEFAULT_PRESSURE_USEC: u64 = 200_000;
+/// The time in which so much pressure counts.
+const PRESSURE_WINDOW_USEC: u64 = 2_000_000;
+
+/// RFC 4648.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for part in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(part.get(at).copied().unwrap_or(0));
+        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
+        for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            let letter = usize::try_from((bits >> shift) & 63).ok().and_then(|index| LETTERS.get(index));
+            let letter = letter.filter(|_| at <= part.len());
+            out.push(letter.map_or('=', |letter| char::from(*letter)));
+        }
+    }
+    out
 }
 
 fn is_spawn(process: &Option<Process>, spawn: SpawnId) -> bool {

@@ -564,6 +564,9 @@ pub struct Facts {
     /// Memory of the machine, in bytes.
     #[serde(default)]
     pub memory_total: u64,
+    /// Whether the kernel tells of memory pressure, in files of /sys/fs/cgroup (Linux, Documentation/accounting/psi).
+    #[serde(default)]
+    pub memory_pressure: bool,
     /// How many processes and threads it can have.
     #[serde(default)]
     pub tasks_total: u64,
@@ -609,6 +612,7 @@ impl Default for Facts {
             masked: Vec::new(),
             wanted: Vec::new(),
             memory_total: u64::MAX,
+            memory_pressure: false,
             tasks_total: u64::MAX,
             default_tasks_max: u64::MAX,
             config: Default::default(),

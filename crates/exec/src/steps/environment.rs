@@ -1,8 +1,11 @@
 //! The variables (systemd.exec(5), "Environment Variables in Spawned Processes").
 
-use super::{Direct, Done, Step, always};
+use super::identity::User;
+use super::{About, Direct, Done, Step, always};
 use crate::environment::assemble;
-use crate::{Context, Exit, Process, environment_file};
+use crate::{Context, Exit, Process, environment_file, tree};
+use muster_unit::{StdInput, StdOutput};
+use nix::errno::Errno;
 
 /// Variables whose value only the process itself knows.
 const OWN: [&str; 4] = ["SYSTEMD_EXEC_PID", "LISTEN_PID", "WATCHDOG_PID", "JOURNAL_STREAM"];
@@ -16,6 +19,7 @@ pub const VARIABLES: Step = Step {
         let exec = context.exec;
         let names_own = |word: &String| OWN.iter().any(|name| word.contains(name));
         if !exec.environment_file().is_empty()
+            || exec.set_login_environment().is_some()
             || !exec.unset_environment().is_empty()
             || context.command.argv.iter().any(names_own)
         {
@@ -32,25 +36,65 @@ pub const VARIABLES: Step = Step {
     run,
 };
 
+const PRESSURE: &str = "MEMORY_PRESSURE_WATCH=";
+
+fn pressure_file<'a>(context: &Context<'a>) -> Option<&'a str> {
+    let path = context.own_environment.iter().find_map(|variable| variable.strip_prefix(PRESSURE));
+    path.filter(|path| path.starts_with("/sys/fs/cgroup/"))
+}
+
+/// The file of memory pressure becomes the user's, who is to write a threshold into it.
+pub const MEMORY_PRESSURE: Step = Step {
+    directive: "MemoryPressureWatch=",
+    exit: Exit::Memory,
+    needed: |context| {
+        let exec = context.exec;
+        (exec.user().is_some() || exec.group().is_some()) && pressure_file(context).is_some()
+    },
+    direct: Direct::No,
+    run: |context, process| {
+        let Some(path) = pressure_file(context) else { return Ok(()) };
+        match tree::give(path, process.owner()) {
+            // A cgroup without it, or a tree that is not ours to change: the service cannot watch then.
+            Err(Errno::ENOENT | Errno::EROFS | Errno::EPERM) => Ok(()),
+            done => done.about(path),
+        }
+    },
+};
+
+/// `TERM`, for what has a terminal.
+pub const TERMINAL: Step = Step {
+    directive: "TTYPath=",
+    exit: Exit::Stdin,
+    needed: |context| {
+        let exec = context.exec;
+        let tty = |output: &StdOutput| *output == StdOutput::Tty;
+        exec.tty_path().is_some()
+            || matches!(exec.standard_input(), StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail)
+            || tty(exec.standard_output())
+            || tty(exec.standard_error())
+    },
+    direct: Direct::No,
+    run: |context, process| {
+        let path = context.exec.tty_path().as_deref().unwrap_or("/dev/console");
+        let name = path.strip_prefix("/dev/").unwrap_or(path);
+        let is_virtual = name.strip_prefix("tty").is_some_and(|rest| rest.parse::<u32>().is_ok());
+        // The console's is what our own maker, or the kernel, was told.
+        let consoles = context.console_term.filter(|_| name == "console");
+        let term = consoles.unwrap_or(if is_virtual { "linux" } else { "vt220" });
+        process.environment.entry("TERM".to_owned()).or_insert_with(|| term.to_owned());
+        Ok(())
+    },
+};
+
 fn run(context: &Context<'_>, process: &mut Process) -> Done {
-    let mut login = Vec::new();
-    if let Some(user) = &process.user {
-        // A user without a home or a shell of its own gets no variable that says so.
-        let real = |value: &str| {
-            !value.is_empty()
-                && value != "/"
-                && value != "/nonexistent"
-                && !value.ends_with("/nologin")
-                && !value.ends_with("/false")
-        };
-        let all =
-            [("HOME", &user.home), ("LOGNAME", &user.name), ("USER", &user.name), ("SHELL", &user.shell)];
-        login.extend(
-            all.into_iter().filter(|(_, value)| real(value)).map(|(name, value)| (name, value.as_str())),
-        );
-    } else {
-        login.push(("USER", "root"));
-    }
+    let user = match (&process.user, context.exec.set_login_environment()) {
+        // Root is looked up only where it is asked for.
+        (None, Some(true)) => Some(super::identity::find_user("root")?),
+        (user, _) => user.clone(),
+    };
+    let login = login(user.as_ref(), context.exec.set_login_environment());
+    let login: Vec<(&str, &str)> = login.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut from_files = Vec::new();
     for file in context.exec.environment_file() {
         match std::fs::read_to_string(&file.path) {
@@ -67,4 +111,22 @@ fn run(context: &Context<'_>, process: &mut Process) -> Done {
     let (base, made) = (context.base_environment, context.own_environment);
     process.environment = assemble(base, &login, context.exec, &from_files, made, &own);
     Ok(())
+}
+
+/// `HOME`, `LOGNAME`, `USER` and `SHELL`, by `SetLoginEnvironment=`.
+fn login(user: Option<&User>, set: Option<bool>) -> Vec<(&'static str, String)> {
+    let Some(user) = user else { return vec![("USER", "root".to_owned())] };
+    let mut all = vec![("USER", user.name.clone())];
+    if set == Some(false) {
+        return all;
+    }
+    // A user without a home or a shell of its own gets no variable that says so, unless it is asked for.
+    let is_shell =
+        !user.shell.is_empty() && !user.shell.ends_with("/nologin") && !user.shell.ends_with("/false");
+    let is_home =
+        !user.home.is_empty() && (set.is_some() || (user.home != "/" && user.home != "/nonexistent"));
+    all.push(("LOGNAME", user.name.clone()));
+    all.extend(is_home.then(|| ("HOME", user.home.clone())));
+    all.extend(is_shell.then(|| ("SHELL", user.shell.clone())));
+    all
 }

@@ -176,16 +176,23 @@ pub fn find_user(wanted: &str) -> Done<User> {
             return Ok(User { name: text(0), uid, gid, home: text(5), shell: text(6) });
         }
     }
-    let Ok(uid) = wanted.parse::<u32>() else {
-        return failed(format!("user {wanted}: there is no such user"));
-    };
-    Ok(User { name: wanted.to_owned(), uid, gid: uid, home: "/".to_owned(), shell: "/bin/sh".to_owned() })
+    // Root is there even where no database is.
+    match wanted {
+        "root" | "0" => Ok(User {
+            name: "root".to_owned(),
+            uid: 0,
+            gid: 0,
+            home: "/root".to_owned(),
+            shell: "/bin/sh".to_owned(),
+        }),
+        _ => failed(format!("user {wanted}: there is no such user")),
+    }
 }
 
 /// A group by name or number.
 pub fn find_group(wanted: &str) -> Done<u32> {
     let entry = database("/etc/group", wanted, "group").and_then(|fields| fields.get(2)?.parse().ok());
-    let found = entry.or_else(|| wanted.parse().ok());
+    let found = entry.or_else(|| matches!(wanted, "root" | "0").then_some(0));
     found.map_or_else(|| failed(format!("group {wanted}: there is no such group")), Ok)
 }
 

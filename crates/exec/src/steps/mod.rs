@@ -94,6 +94,8 @@ pub const ORDER: &[&Step] = &[
     &identity::USER_NAME,
     &identity::GROUP_NAME,
     &environment::VARIABLES,
+    &environment::TERMINAL,
+    &environment::MEMORY_PRESSURE,
     &directories::RUNTIME,
     &directories::STATE,
     &directories::CACHE,

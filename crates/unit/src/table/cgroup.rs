@@ -62,8 +62,8 @@ section! {
         "SocketBindAllow" => socket_bind_allow: Vec<String> = Default::default(), Stored Raw;
         "SocketBindDeny" => socket_bind_deny: Vec<String> = Default::default(), Stored Raw;
         "RestrictNetworkInterfaces" => restrict_network_interfaces: Vec<String> = Default::default(), Stored Raw;
-        "MemoryPressureThresholdSec" => memory_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
-        "MemoryPressureWatch" => memory_pressure_watch: Option<String> = None, Stored Raw;
+        "MemoryPressureThresholdSec" => memory_pressure_threshold_sec: Option<Timespan> = None, Applied Raw;
+        "MemoryPressureWatch" => memory_pressure_watch: Option<String> = None, Applied Raw;
         "CPUPressureThresholdSec" => cpu_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
         "CPUPressureWatch" => cpu_pressure_watch: Option<String> = None, Stored Raw;
         "IOPressureThresholdSec" => io_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;

@@ -26,7 +26,7 @@ section! {
         "User" => user: Option<Account> = None, Applied Expand;
         "Group" => group: Option<Account> = None, Applied Expand;
         "SupplementaryGroups" => supplementary_groups: Vec<String> = Default::default(), Applied Expand;
-        "SetLoginEnvironment" => set_login_environment: Option<bool> = None, Stored Raw;
+        "SetLoginEnvironment" => set_login_environment: Option<bool> = None, Applied Raw;
         "Nice" => nice: Option<i32> = None, Applied Raw;
         "OOMScoreAdjust" => oom_score_adjust: Option<i32> = None, Applied Raw;
         "CoredumpFilter" => coredump_filter: Option<CoredumpFilter> = None, Applied Raw;
