@@ -9,15 +9,27 @@ mod attributes;
 
 use muster_unit::CGroupSection;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// So many cgroups below one are looked at.
+/// At most this many cgroups below one are looked at.
 const WALK_MAX: usize = 65_536;
+/// While processes fork, a signal is sent at most this many times over to those that came meanwhile.
+const ROUNDS_MAX: usize = 16;
+
+/// Whether a cgroup holds processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Population {
+    /// It holds none, or is gone.
+    Empty,
+    /// It holds some, itself or below.
+    Populated,
+    /// The kernel did not say. It is asked again; until then nobody may take it for empty.
+    Unknown,
+}
 
 /// What limits are fractions of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +71,9 @@ pub struct Tree {
     giving: BTreeSet<String>,
     /// To be removed as soon as they are empty.
     condemned: BTreeSet<String>,
+    /// Whose emptiness is not told by the kernel, and is asked for from time to time: no watch could be set, or the answer
+    /// could not be read.
+    uncertain: BTreeSet<String>,
 }
 
 impl Tree {
@@ -87,6 +102,7 @@ impl Tree {
             controllers: given.split_whitespace().filter(ours).map(str::to_owned).collect(),
             giving: BTreeSet::new(),
             condemned: BTreeSet::new(),
+            uncertain: BTreeSet::new(),
         })
     }
 
@@ -185,43 +201,90 @@ impl Tree {
             .map_err(|error| error.to_string())
     }
 
-    /// Signals every process at and below a cgroup but those in `except`. False when it holds none.
+    /// Signals every process at and below a cgroup but those in `except`, and never this one. False when it holds none.
     pub fn kill(&mut self, path: &str, signal: i32, except: &[u32], send_cont: bool, send_hup: bool) -> bool {
-        if !self.is_populated(path) {
+        if self.population(path) == Population::Empty {
             return false;
         }
+        let holds_us = path.is_empty() || path == "/init.scope";
         if signal == Signal::SIGKILL as i32
-            && except.is_empty()
+            && !holds_us
             && fs::write(format!("{}/cgroup.kill", self.directory(path)), "1").is_ok()
         {
-            return self.is_populated(path);
+            return self.population(path) != Population::Empty;
         }
+        // A kernel without cgroup.kill: what stands still cannot fork while it is killed.
+        let frozen = signal == Signal::SIGKILL as i32 && !holds_us && self.freeze(path, true).is_ok();
         let signals = [
             Some(signal),
             send_cont.then_some(Signal::SIGCONT as i32),
             send_hup.then_some(Signal::SIGHUP as i32),
         ];
-        for (_, pid) in self.processes(path) {
-            if except.contains(&pid) {
-                continue;
+        let signals: Vec<i32> = signals.into_iter().flatten().collect();
+        let mut told: BTreeSet<u32> = except.iter().copied().chain([std::process::id()]).collect();
+        for _ in 0..ROUNDS_MAX {
+            let new: Vec<(String, u32)> =
+                self.processes(path).into_iter().filter(|(_, pid)| told.insert(*pid)).collect();
+            if new.is_empty() {
+                break;
             }
-            let Ok(raw) = i32::try_from(pid) else { continue };
-            for signal in signals.iter().flatten().filter_map(|number| Signal::try_from(*number).ok()) {
-                let _ = kill(Pid::from_raw(raw), signal);
+            for (_, pid) in new {
+                self.signal(path, pid, &signals);
             }
         }
-        self.is_populated(path)
+        if frozen {
+            let _ = self.freeze(path, false);
+        }
+        self.population(path) != Population::Empty
+    }
+
+    /// Signals one process by pidfd, if it is still in the cgroup once it is held: its number may be another's by then.
+    fn signal(&self, path: &str, pid: u32, signals: &[i32]) {
+        let Ok(pidfd) = muster_sys::pidfd_open(pid) else { return };
+        let inside = |cgroup: String| {
+            cgroup.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if self.of_process(pid).is_some_and(inside) {
+            for signal in signals {
+                let _ = muster_sys::pidfd_send_signal(pidfd.as_fd(), *signal);
+            }
+        }
     }
 
     /// Whether any process is at or below a cgroup.
-    pub fn is_populated(&self, path: &str) -> bool {
+    pub fn population(&mut self, path: &str) -> Population {
         // Two short lines; one read gives them whole.
         let mut text = [0_u8; 256];
         let read = fs::File::open(format!("{}/cgroup.events", self.directory(path)))
             .and_then(|mut file| file.read(&mut text));
-        let length = read.unwrap_or(0);
-        text.get(..length)
-            .is_some_and(|text| text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
+        let says = |text: &[u8], word: &[u8]| text.split(|byte| *byte == b'\n').any(|line| line == word);
+        let found = match read {
+            Ok(length) => match text.get(..length) {
+                Some(text) if says(text, b"populated 1") => Population::Populated,
+                Some(text) if says(text, b"populated 0") => Population::Empty,
+                _ => Population::Unknown,
+            },
+            // The directory is gone, before or after the file was opened.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Population::Empty,
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Population::Empty,
+            Err(_) => Population::Unknown,
+        };
+        if found == Population::Unknown {
+            self.uncertain.insert(path.to_owned());
+        }
+        found
+    }
+
+    /// Whether some cgroup is to be asked for from time to time.
+    pub fn is_uncertain(&self) -> bool {
+        !self.uncertain.is_empty()
+    }
+
+    /// Those, to be looked at now. They are watched again where that works.
+    pub fn take_uncertain(&mut self) -> Vec<String> {
+        let all: Vec<String> = std::mem::take(&mut self.uncertain).into_iter().collect();
+        all.iter().for_each(|path| self.watch(path));
+        self.bury(all)
     }
 
     /// (cgroup below our root, process) for all at and below a cgroup.
@@ -269,7 +332,7 @@ impl Tree {
         self.condemned.insert(path.to_owned());
         self.watch(path);
         // It may have become empty before it was watched.
-        if !self.is_populated(path) && self.try_to_remove(path) {
+        if self.population(path) == Population::Empty && self.try_to_remove(path) {
             self.condemned.remove(path);
             self.unwatch(path);
         }
@@ -361,39 +424,53 @@ impl Tree {
             return;
         }
         let file = format!("{}/cgroup.events", self.directory(path));
-        if let Ok(descriptor) = self.events.add_watch(file.as_str(), AddWatchFlags::IN_MODIFY) {
-            self.watched.insert(descriptor, path.to_owned());
-            self.by_path.insert(path.to_owned(), descriptor);
+        match self.events.add_watch(file.as_str(), AddWatchFlags::IN_MODIFY) {
+            Ok(descriptor) => {
+                self.watched.insert(descriptor, path.to_owned());
+                self.by_path.insert(path.to_owned(), descriptor);
+            }
+            // What is gone is empty; whoever watches looks after this.
+            Err(nix::errno::Errno::ENOENT) => {}
+            Err(_) => {
+                self.uncertain.insert(path.to_owned());
+            }
         }
     }
 
     /// Stops telling.
     pub fn unwatch(&mut self, path: &str) {
+        self.uncertain.remove(path);
         if let Some(descriptor) = self.by_path.remove(path) {
             self.watched.remove(&descriptor);
             let _ = self.events.rm_watch(descriptor);
         }
     }
 
-    /// Cgroups whose events changed since the last call; whether they are empty is to be looked at then. What only waited
-    /// to be removed is not told of.
+    /// Cgroups whose events changed since the last call; whether they are empty is to be looked at then. When the kernel
+    /// dropped events, these are all that are watched.
     pub fn drain(&mut self) -> Vec<String> {
-        let mut changed = Vec::new();
+        let mut changed = BTreeSet::new();
         while let Ok(events) = self.events.read_events() {
             for event in events {
-                if let Some(path) = self.watched.get(&event.wd) {
-                    if !changed.contains(path) {
-                        changed.push(path.clone());
-                    }
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    changed.extend(self.by_path.keys().cloned());
+                } else if let Some(path) = self.watched.get(&event.wd) {
+                    changed.insert(path.clone());
                 }
             }
         }
-        let (condemned, told): (Vec<_>, Vec<_>) =
+        self.bury(changed.into_iter().collect())
+    }
+
+    /// Removes those of the changed cgroups that only waited for that; one that still holds processes is not told of.
+    fn bury(&mut self, changed: Vec<String>) -> Vec<String> {
+        let (condemned, mut told): (Vec<_>, Vec<_>) =
             changed.into_iter().partition(|path| self.condemned.contains(path));
         for path in condemned {
-            if !self.is_populated(&path) && self.try_to_remove(&path) {
+            if self.population(&path) == Population::Empty && self.try_to_remove(&path) {
                 self.condemned.remove(&path);
                 self.unwatch(&path);
+                told.push(path);
             }
         }
         told

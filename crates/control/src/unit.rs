@@ -199,7 +199,7 @@ properties! {
         AccessSELinuxContext "s" Const = "";
         LoadState "s" Const = u.unit.file.load_state.as_str();
         ActiveState "s" Change = u.unit.active_state();
-        FreezerState "s" Change = u.unit.freezer;
+        FreezerState "s" Change = u.manager.freezer_shown(u.unit);
         SubState "s" Change = u.unit.sub_state();
         FragmentPath "s" Const = fragment(u);
         SourcePath "s" Const = source_path(u);

@@ -94,6 +94,51 @@ impl Manager {
         }
     }
 
+    /// What stands still cannot end: a stop that comes by dependency or at shutdown thaws the unit first.
+    pub(crate) fn thaw_to_stop(&mut self, id: UnitId) {
+        use crate::state::Freezer;
+        let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.freezer == Freezer::Frozen) else {
+            return;
+        };
+        unit.freezer = Freezer::Running;
+        let path = unit.cgroup.clone();
+        self.effects.extend(path.map(|path| Effect::FreezeCgroup { path, freeze: false }));
+    }
+
+    /// Whether what is left of a run may be killed in the end.
+    fn leaves_what_it_may_not_kill(&self, id: UnitId) -> bool {
+        matches!(self.kill_mode(id), KillMode::ControlGroup | KillMode::Mixed)
+            && self.kill_section(id).is_some_and(|kill| !kill.send_sigkill())
+    }
+
+    /// A run is over: processes that it may not kill may be left.
+    pub(crate) fn note_leftovers(&mut self, id: UnitId) {
+        let path = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone());
+        let path = path.filter(|_| self.state.populated.contains(&id));
+        if let Some(path) = path.filter(|_| self.leaves_what_it_may_not_kill(id)) {
+            self.state.leftovers.insert(path, id);
+        }
+    }
+
+    /// A service that may not kill what is left of its last run does not start beside it: two of them on the same data is
+    /// how data is lost (systemd.kill(5), `SendSIGKILL=`).
+    pub(crate) fn leftovers_forbid_start(&mut self, id: UnitId) -> bool {
+        let left = self.cgroup_path(id).is_some_and(|path| self.state.leftovers.contains_key(&path));
+        if !left || !self.leaves_what_it_may_not_kill(id) {
+            return false;
+        }
+        let text = format!(
+            "{}: Will not start a service with SendSIGKILL=no and KillMode=control-group or mixed while processes of its last run exist.",
+            self.unit_name(id)
+        );
+        self.log(crate::effect::Level::Warning, Some(id), text);
+        if let Some(service) = self.service_mut(id) {
+            service.result = crate::state::UnitResult::Success;
+        }
+        self.fail_with(id, crate::state::UnitResult::Resources);
+        true
+    }
+
     fn spawn_is_pending(&self, id: UnitId) -> bool {
         self.state.spawns.values().any(|unit| *unit == id)
     }

@@ -87,6 +87,8 @@ impl Manager {
         for id in ids {
             (self.verbs(id).resumed)(self, id);
         }
+        let leftovers: Vec<String> = self.state.leftovers.keys().cloned().collect();
+        self.effects.extend(leftovers.into_iter().map(|path| Effect::WatchCgroup { path }));
         self.effects.push_back(Effect::ReloadSource);
     }
 
@@ -392,6 +394,7 @@ impl Manager {
     }
 
     fn cgroup_emptied(&mut self, path: &str) {
+        self.state.leftovers.remove(path);
         let Some(id) = self.state.cgroups.get(path).copied() else { return };
         self.state.populated.remove(&id);
         (self.verbs(id).cgroup_emptied)(self, id);

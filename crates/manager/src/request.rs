@@ -132,11 +132,24 @@ impl Manager {
 
     fn check_manual(&self, id: UnitId, name: &UnitName, kind: JobType, mode: JobMode) -> Result<(), Refused> {
         let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
+        if unit.perpetual && !matches!(kind, JobType::Start) {
+            return Err(Refused {
+                name: "org.freedesktop.systemd1.JobTypeNotApplicable".to_owned(),
+                message: format!("Job type {} is not applicable for unit {name}.", kind.as_str()),
+            });
+        }
+        let frozen = self.freezer_shown(unit) != "running";
+        if frozen && matches!(kind, JobType::Start | JobType::Stop | JobType::Restart | JobType::TryRestart) {
+            return Err(Refused {
+                name: "org.freedesktop.systemd1.UnitBusy".to_owned(),
+                message: format!("Cannot perform operation on frozen unit {name}."),
+            });
+        }
         let starts = matches!(kind, JobType::Start | JobType::Restart | JobType::TryRestart);
         let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
         let refused = (starts && unit.file.unit.refuse_manual_start())
             || (stops && unit.file.unit.refuse_manual_stop())
-            || unit.perpetual
+            || (unit.perpetual && unit.name.kind() != UnitKind::Slice)
             || unit.name.kind() == UnitKind::Device;
         if refused && mode != JobMode::IgnoreRequirements {
             return Err(Refused {
@@ -162,6 +175,15 @@ impl Manager {
                 "org.freedesktop.DBus.Error.InvalidArgs",
                 "Signal number out of range.",
             ));
+        }
+        if value.is_some() && signal < 34 {
+            return Err(Refused {
+                name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
+                message: format!(
+                    "Value parameter only accepted for realtime signals (SIGRTMIN…SIGRTMAX), refusing for signal {}.",
+                    muster_unit::Signal(signal).name()
+                ),
+            });
         }
         let Some(unit) = self.state.units.get(&id) else { return Ok(Reply::Done) };
         let (main, control) = known_processes(&unit.kind);
@@ -287,6 +309,21 @@ impl Manager {
 
     fn freeze(&mut self, name: &UnitName, freeze: bool) -> Result<Reply, Refused> {
         let id = self.known(name)?;
+        // PID 1 is in the root and in init.scope: nobody would be left to thaw it.
+        if self.state.units.get(&id).is_some_and(|unit| unit.perpetual) {
+            return Err(Refused::new(
+                "org.freedesktop.DBus.Error.NotSupported",
+                "Unit does not support freeze/thaw",
+            ));
+        }
+        if !freeze
+            && self.state.units.get(&id).is_some_and(|unit| self.freezer_shown(unit) == "frozen-by-parent")
+        {
+            return Err(Refused::new(
+                "org.freedesktop.systemd1.FrozenByParent",
+                "Unit is frozen by a parent slice",
+            ));
+        }
         let Some(unit) = self.state.units.get_mut(&id) else { return Ok(Reply::Done) };
         let Some(path) = unit.cgroup.clone() else {
             return Err(Refused::new("org.freedesktop.systemd1.UnitInactive", "Unit is not active."));
@@ -295,6 +332,19 @@ impl Manager {
         self.effects.push_back(Effect::FreezeCgroup { path, freeze });
         self.touch(id);
         Ok(Reply::Done)
+    }
+
+    /// `FreezerState`: a unit that was not frozen itself may be below a slice that is.
+    pub fn freezer_shown(&self, unit: &crate::state::Unit) -> &'static str {
+        use crate::state::Freezer;
+        if unit.freezer != Freezer::Running {
+            return unit.freezer.as_str();
+        }
+        let path = self.cgroup_path(unit.id).unwrap_or_default();
+        let mut above = path.match_indices('/').filter_map(|(at, _)| self.state.cgroups.get(path.get(..at)?));
+        let frozen =
+            |id: &UnitId| self.state.units.get(id).is_some_and(|unit| unit.freezer == Freezer::Frozen);
+        if above.any(frozen) { "frozen-by-parent" } else { "running" }
     }
 
     fn attach(&mut self, name: &UnitName, subgroup: &str, pids: Vec<u32>) -> Result<Reply, Refused> {

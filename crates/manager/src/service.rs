@@ -240,6 +240,9 @@ impl Manager {
             self.start_limit_action(id);
             return Started::Ended(JobResult::Failed);
         }
+        if self.leftovers_forbid_start(id) {
+            return Started::Ended(JobResult::Failed);
+        }
         let automatic = matches!(self.sub(id), ServiceSub::AutoRestartQueued);
         self.begin_run(id, automatic);
         self.report_starting(id);
@@ -432,6 +435,7 @@ impl Manager {
         if let Some(service) = self.service_mut(id) {
             service.forbid_restart = true;
         }
+        self.thaw_to_stop(id);
         match self.sub(id) {
             ServiceSub::AutoRestart
             | ServiceSub::AutoRestartQueued
@@ -530,6 +534,7 @@ impl Manager {
         let restart = allow_restart && self.should_restart(id);
         self.report_result(id);
         self.remove_pid_file(id);
+        self.note_leftovers(id);
         if restart {
             // With `RestartMode=direct` nobody is told of an end that is none.
             if self.restart_mode(id) == muster_unit::RestartMode::Normal {

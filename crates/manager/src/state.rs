@@ -446,6 +446,10 @@ pub struct State {
     pub announced: BTreeSet<UnitId>,
     /// Services of `Type=idle` that may be waiting.
     pub idle: BTreeSet<UnitId>,
+    /// Cgroups that a stopped service left processes in that it may not kill (`SendSIGKILL=no`): it does not start again
+    /// beside them.
+    #[serde(default)]
+    pub leftovers: BTreeMap<String, UnitId>,
     /// Units whose cgroup may hold processes.
     pub populated: BTreeSet<UnitId>,
     /// Processes that a scope takes over when it starts.

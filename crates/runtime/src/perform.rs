@@ -152,7 +152,7 @@ impl Runtime {
     /// Watched first and looked at then, so that no end is missed.
     fn watch_cgroup(&mut self, path: String) {
         self.cgroups.watch(&path);
-        if !self.cgroups.is_populated(&path) {
+        if self.cgroups.population(&path) == muster_cgroup::Population::Empty {
             self.follow_up.push_back(Event::CgroupEmptied { path });
         }
     }

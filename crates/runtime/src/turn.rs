@@ -18,7 +18,7 @@ use crate::source::KernelSource;
 use crate::table::FdTable;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use muster_cgroup::Tree;
+use muster_cgroup::{Population, Tree};
 use muster_manager::Manager;
 use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
 use muster_manager::event::{Clock, DeviceChange, DeviceFound, Event, MountPoint, Origin, ShutdownVerb};
@@ -38,6 +38,8 @@ const CLIENTS_USEC: u64 = 2000;
 /// So many follow-up events are worked off in one turn.
 const FOLLOW_UP_BUDGET: usize = 65_536;
 
+/// Cgroups whose emptiness the kernel does not tell are looked at this often, in microseconds.
+const UNCERTAIN_USEC: u64 = 500_000;
 /// Memory is given back when nothing happened for so long, in microseconds.
 const IDLE_USEC: u64 = 2_000_000;
 /// And after so many processes, if there is no such moment.
@@ -131,6 +133,8 @@ pub struct Runtime {
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
     pub(crate) errands: crate::errand::Errands,
+    /// When cgroups whose emptiness the kernel does not tell are looked at again.
+    uncertain_usec: Option<u64>,
     pub(crate) closing: crate::closing::Closing,
     pub(crate) pid_files: crate::pid_files::PidFiles,
     pub(crate) strangers: crate::notifications::Strangers,
@@ -202,6 +206,7 @@ impl Runtime {
             clients,
             processes: Processes::default(),
             errands: crate::errand::Errands::default(),
+            uncertain_usec: None,
             closing: crate::closing::Closing::default(),
             pid_files: crate::pid_files::PidFiles::default(),
             strangers: crate::notifications::Strangers::default(),
@@ -312,7 +317,11 @@ impl Runtime {
         let journal = self.log.waits().then(|| now.saturating_add(JOURNAL_RETRY_USEC));
         let own = self.listeners.next_retry().into_iter();
         let own = own.chain(self.clients.retry_usec).chain(journal).chain(self.idle_usec);
-        let own = own.chain(self.pid_files.retry_usec()).chain(self.strangers.rest_until_usec()).min();
+        let own = own
+            .chain(self.uncertain_usec)
+            .chain(self.pid_files.retry_usec())
+            .chain(self.strangers.rest_until_usec())
+            .min();
         let deadlines = self.manager.next_deadlines();
         let monotonic = deadlines.filter(|(clock, _)| *clock == Clock::Monotonic).map(|(_, at)| at);
         let deadline = monotonic.chain(own).min()?;
@@ -387,6 +396,15 @@ impl Runtime {
             for path in self.cgroups.drain() {
                 self.cgroup_changed(path);
             }
+        }
+        if self.uncertain_usec.is_some_and(|at| at <= clock::now().monotonic_usec) {
+            self.uncertain_usec = None;
+            for path in self.cgroups.take_uncertain() {
+                self.cgroup_changed(path);
+            }
+        }
+        if self.uncertain_usec.is_none() && self.cgroups.is_uncertain() {
+            self.uncertain_usec = Some(clock::now().monotonic_usec.saturating_add(UNCERTAIN_USEC));
         }
         if of(|source| *source == Source::PidFiles).next().is_some() || self.pid_files.are_due() {
             self.pid_files_changed();
@@ -553,7 +571,7 @@ impl Runtime {
 
     fn cgroup_changed(&mut self, path: String) {
         // Looked at now, not when the kernel told: a process may have come since.
-        if !self.cgroups.is_populated(&path) {
+        if self.cgroups.population(&path) == Population::Empty {
             self.deliver(Event::CgroupEmptied { path });
         }
     }
