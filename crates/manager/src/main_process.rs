@@ -174,6 +174,13 @@ impl Manager {
         Err(refusal)
     }
 
+    /// The run is over: a main process that it could not end is nobody's main process any more.
+    pub(crate) fn forget_main(&mut self, id: UnitId) {
+        let Some(main) = self.service_mut(id).and_then(|service| service.main.take()) else { return };
+        main.spawn.map(|spawn| self.state.spawns.remove(&spawn));
+        main.pid.map(|pid| self.state.processes.remove(&pid));
+    }
+
     /// A process is the main one from now on. Comes after `judge_main` only.
     fn adopt_main(&mut self, id: UnitId, pid: u32) {
         let stamp = self.stamp();

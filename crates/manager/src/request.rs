@@ -149,7 +149,7 @@ impl Manager {
         let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
         let refused = (starts && unit.file.unit.refuse_manual_start())
             || (stops && unit.file.unit.refuse_manual_stop())
-            || (unit.perpetual && unit.name.kind() != UnitKind::Slice)
+            || (unit.perpetual && unit.name.kind() != UnitKind::Slice && mode != JobMode::Isolate)
             || unit.name.kind() == UnitKind::Device;
         if refused && mode != JobMode::IgnoreRequirements {
             return Err(Refused {

@@ -535,6 +535,7 @@ impl Manager {
         self.report_result(id);
         self.remove_pid_file(id);
         self.note_leftovers(id);
+        self.forget_main(id);
         if restart {
             // With `RestartMode=direct` nobody is told of an end that is none.
             if self.restart_mode(id) == muster_unit::RestartMode::Normal {

@@ -90,6 +90,19 @@ pub fn pidfd_queue_signal(pidfd: BorrowedFd<'_>, signal: i32, value: i32) -> io:
     .map(drop)
 }
 
+/// The next child that ended, still a zombie (waitid(2), `WNOWAIT`): its number, `si_code` and `si_status`. Signals are
+/// numbers here, since those of real time have no name in the safe libraries.
+pub fn next_zombie() -> io::Result<Option<(u32, i32, i32)>> {
+    // SAFETY: a siginfo_t of zeros is a valid one; the kernel fills it in.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is written to, and outlives the call.
+    check(libc::c_long::from(unsafe { libc::waitid(libc::P_ALL, 0, &mut info, flags) }))?;
+    // SAFETY: after waitid the fields of SIGCHLD are the ones that are set, or all is zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0).map(|pid| (pid, info.si_code, status)))
+}
+
 /// Closes descriptors of this process by a child that shares its table of descriptors: what close(2) may wait for (the
 /// flush of a file on a file system that hangs) the child waits for. Gives the child's number. When no child can be made,
 /// the descriptors come back, still open.
