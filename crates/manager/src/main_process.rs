@@ -46,7 +46,7 @@ impl Manager {
             let named = Named { pid: found.pid, alive: true, cgroup: found.cgroup };
             self.judge_main(id, &named, found.owner_uid == 0, "PID file").map(|()| named.pid)
         });
-        if let Some((process, exit)) = ended {
+        if let Some((process, exit)) = ended.map(|ended| *ended) {
             return match found {
                 Ok(pid) => self.adopt_main(id, pid),
                 Err(_) => self.service_main_gone(id, process, exit),
@@ -100,7 +100,7 @@ impl Manager {
         let Some(path) = path.filter(|_| up) else { return false };
         let unit = self.name_of(id);
         if let Some(service) = self.service_mut(id) {
-            service.ended_main = Some((process.clone(), exit));
+            service.ended_main = Some(Box::new((process.clone(), exit)));
         }
         self.effects.push_back(Effect::ReadPidFile { unit, path });
         true

@@ -338,7 +338,7 @@ pub struct Service {
     pub reading_pid_file: bool,
     /// A main process that ended, while the PID file is read for its heir.
     #[serde(default)]
-    pub ended_main: Option<(Process, Exit)>,
+    pub ended_main: Option<Box<(Process, Exit)>>,
 }
 
 /// One descriptor of a socket unit.
