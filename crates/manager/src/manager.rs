@@ -373,8 +373,14 @@ impl Manager {
                         self.wish_due(id);
                     }
                     let verbs = self.verbs(id);
-                    let own = self.state.units.get(&id).and_then(|unit| (verbs.deadline)(self, unit));
-                    if own.is_some_and(|at| at <= now) {
+                    let late = |clock: Clock, at: Option<u64>| at.is_some_and(|at| at <= self.now.on(clock));
+                    let own = self.state.units.get(&id).is_some_and(|unit| {
+                        late(Clock::Monotonic, (verbs.deadline)(self, unit))
+                            || Clock::ALL
+                                .into_iter()
+                                .any(|clock| late(clock, (verbs.deadline_on)(self, unit, clock)))
+                    });
+                    if own {
                         (verbs.due)(self, id);
                     }
                 }
