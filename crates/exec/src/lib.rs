@@ -16,6 +16,7 @@ pub mod limits;
 pub mod plan;
 pub mod process;
 pub mod resources;
+pub mod sandbox;
 pub mod seccomp;
 pub mod selinux;
 pub mod steps;

@@ -327,6 +327,7 @@ impl Manager {
         }
         if let (true, Some(exec)) = (made, exec) {
             self.remove_runtime_directories(id, &exec, waiting);
+            self.remove_private_tmp(id, &exec);
         }
         if !waiting {
             self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: None });
@@ -368,6 +369,18 @@ impl Manager {
         }
         let paths =
             exec.runtime_directory().iter().map(|directory| format!("/run/{}", directory.path)).collect();
+        self.effects.push_back(Effect::RemoveDirectories { unit: self.name_of(id), paths });
+    }
+
+    /// What the processes of a run shared as `/tmp` and `/var/tmp` goes with the run.
+    fn remove_private_tmp(&mut self, id: UnitId, exec: &muster_unit::ExecSection) {
+        if exec.private_tmp != muster_unit::PrivateTmp::Connected {
+            return;
+        }
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let boot = &self.state.facts.specifiers.boot_id;
+        let name = muster_unit::private_tmp_name(boot, unit.name.as_str(), &unit.invocation_id);
+        let paths = vec![format!("/tmp/{name}"), format!("/var/tmp/{name}")];
         self.effects.push_back(Effect::RemoveDirectories { unit: self.name_of(id), paths });
     }
 

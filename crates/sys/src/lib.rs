@@ -442,3 +442,35 @@ pub fn place_fd(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
     // SAFETY: no pointers; ownership of `target` is the caller's promise above.
     check(libc::c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), target) })).map(drop)
 }
+
+/// mount_setattr(2) of the mount that a descriptor is on: attributes (`MOUNT_ATTR_*`) to set and to clear, and a propagation
+/// type (`MS_SHARED` and kin; 0 leaves it). `recursive` takes all mounts below it too.
+pub fn set_mount_attributes(
+    fd: BorrowedFd<'_>,
+    recursive: bool,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let attributes = Attributes { set, clear, propagation, user_namespace: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty C string, and the size is that of the structure, which is read during the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    })
+    .map(drop)
+}

@@ -11,6 +11,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, pid] = arguments.as_slice() {
+        let done = mode == steps::namespaces::MAP && steps::namespaces::write_map(pid);
+        return if done { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if let [mode, user, group] = arguments.as_slice() {
         return if mode == "--lookup" { look_up(user, group) } else { ExitCode::FAILURE };
     }

@@ -133,8 +133,12 @@ pub const AMBIENT: Step = Step {
     direct: Direct::No,
     run: |context, _| {
         let ambient = context.exec.ambient_capabilities().0;
-        let all: caps::CapsHashSet =
-            caps::all().into_iter().filter(|cap| (ambient >> cap.index()) & 1 == 1).collect();
+        // What PID 1 itself cannot have, in a container, the service does without.
+        let had = caps::read(None, caps::CapSet::Bounding).about("AmbientCapabilities=")?;
+        let all: caps::CapsHashSet = caps::all()
+            .into_iter()
+            .filter(|cap| (ambient >> cap.index()) & 1 == 1 && had.contains(cap))
+            .collect();
         caps::set(None, caps::CapSet::Inheritable, &all).about("AmbientCapabilities=")?;
         caps::set(None, caps::CapSet::Ambient, &all).about("AmbientCapabilities=")
     },

@@ -14,7 +14,8 @@
 //!    to the unit's own settings;
 //! 5. the passed descriptors move to 3 and up, now that nothing opens a file at those numbers any more;
 //! 6. namespaces, mounts, root and working directory: they need privileges, and the paths of what came before;
-//! 7. identity: bounding set, groups, user, ambient capabilities, no-new-privileges, each leaving the right to do the next;
+//! 7. identity: groups (which cannot be set in a user namespace), user namespace (which gives a full bounding set),
+//!    bounding set, user, ambient capabilities, no-new-privileges, each leaving the right to do the next;
 //! 8. security context and seccomp last, so that no filter has to allow what the steps do; then the program,
 //!    which was looked for and made ready before.
 
@@ -24,6 +25,7 @@ pub mod directories;
 pub mod environment;
 pub mod identity;
 pub mod limits;
+pub mod namespaces;
 pub mod pam;
 pub mod paths;
 pub mod program;
@@ -116,11 +118,18 @@ pub const ORDER: &[&Step] = &[
     &resources::TIMER_SLACK,
     &resources::MEMORY_MERGE,
     &descriptors::PASSED,
-    &paths::ROOT,
+    &namespaces::NETWORK_PATH,
+    &namespaces::NETWORK,
+    &namespaces::IPC_PATH,
+    &namespaces::IPC,
+    &namespaces::HOSTNAME,
+    &namespaces::CONTROL_GROUPS,
+    &namespaces::MOUNTS,
     &paths::WORKING_DIRECTORY,
+    &identity::GROUPS,
+    &namespaces::USERS,
     &identity::BOUNDING_SET,
     &identity::KEEP_CAPABILITIES,
-    &identity::GROUPS,
     &identity::USER,
     &identity::AMBIENT,
     &identity::NO_NEW_PRIVILEGES,

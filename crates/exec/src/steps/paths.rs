@@ -1,21 +1,9 @@
-//! Root and working directory.
+//! The working directory. `RootDirectory=` is a part of the mount namespace (see [`super::namespaces`]).
 
 use super::{About, Direct, Step, always};
 use crate::Exit;
 use muster_sys::Step as Raw;
 use std::ffi::CString;
-
-/// `RootDirectory=`.
-pub const ROOT: Step = Step {
-    directive: "RootDirectory=",
-    exit: Exit::Chroot,
-    needed: |context| context.is_confined() && context.exec.root_directory().is_some(),
-    direct: Direct::No,
-    run: |context, _| {
-        let root = context.exec.root_directory().as_deref().unwrap_or("/");
-        nix::unistd::chroot(root).about("RootDirectory=")
-    },
-};
 
 /// `WorkingDirectory=`.
 pub const WORKING_DIRECTORY: Step = Step {

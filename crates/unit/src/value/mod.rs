@@ -20,7 +20,9 @@ pub use misc::{
     SIGNALS, SIGRTMAX, SIGRTMIN, Signal, capability_number, exit_status_name, parse_bool, parse_mode,
     parse_size,
 };
-pub use name::{NameError, UnitKind, UnitName, escape, path_escape, path_unescape, unescape_name};
+pub use name::{
+    NameError, UnitKind, UnitName, escape, path_escape, path_unescape, private_tmp_name, unescape_name,
+};
 pub use resources::{CoredumpFilter, CpuAffinity, Nanoseconds, NumaMask, NumberSet, PROCESSORS_MAX};
 pub use seccomp::{
     AddressFamilies, Architectures, Listed, Namespaces, SyscallAction, SyscallFilter, system_calls,

@@ -199,6 +199,23 @@ pub fn path_unescape(text: &str) -> String {
     if text == "-" { "/".to_owned() } else { format!("/{}", unescape_name(text)) }
 }
 
+/// What the directories of a unit with `PrivateTmp=` are called, below `/tmp` and `/var/tmp`: for each run another name.
+/// Both who makes them and who removes them know it from the run's id.
+pub fn private_tmp_name(boot_id: &str, unit: &str, invocation_id: &str) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    // FNV-1a: the run's id is random already.
+    let hash = invocation_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let digit = |at: u32| {
+        let rest =
+            hash.checked_div(62_u64.wrapping_pow(at)).and_then(|rest| rest.checked_rem(62)).unwrap_or(0);
+        usize::try_from(rest).ok().and_then(|rest| DIGITS.get(rest)).map_or('0', |digit| char::from(*digit))
+    };
+    let suffix: String = (0..6).map(digit).collect();
+    format!("systemd-private-{boot_id}-{unit}-{suffix}")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
