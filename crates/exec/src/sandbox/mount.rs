@@ -33,6 +33,12 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
         trees.push(take(place, &fds)?);
     }
     drop(fds);
+    if places.iter().any(|place| place.covered && place.access == Access::Inaccessible) {
+        // They cannot be made any more when all is read-only.
+        for kind in [FileType::Directory, FileType::RegularFile, FileType::CharacterDevice] {
+            nothing_like(kind).about("/run/systemd/inaccessible")?;
+        }
+    }
     let mut late = Vec::new();
     for (place, tree) in places.iter().zip(trees) {
         late.extend(put(place, tree, root.as_deref())?);
@@ -329,8 +335,11 @@ fn put(place: &Place, tree: Option<OwnedFd>, root: Option<&str>) -> Done<Option<
 
 /// A file of the same kind as `target` that nobody can use (file-hierarchy(7)).
 fn nothing(target: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    nothing_like(FileType::from_raw_mode(rustix::fs::fstat(target)?.st_mode))
+}
+
+fn nothing_like(kind: FileType) -> rustix::io::Result<OwnedFd> {
     const BASE: &str = "/run/systemd/inaccessible";
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(target)?.st_mode);
     let name = match kind {
         FileType::Directory => "dir",
         FileType::CharacterDevice => "chr",
