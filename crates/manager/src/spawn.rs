@@ -374,7 +374,7 @@ impl Manager {
 
     /// What the processes of a run shared as `/tmp` and `/var/tmp` goes with the run.
     fn remove_private_tmp(&mut self, id: UnitId, exec: &muster_unit::ExecSection) {
-        if exec.private_tmp != muster_unit::PrivateTmp::Connected {
+        if exec.private_tmp() != muster_unit::PrivateTmp::Connected {
             return;
         }
         let Some(unit) = self.state.units.get(&id) else { return };

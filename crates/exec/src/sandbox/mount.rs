@@ -50,7 +50,7 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
     if let Some(root) = &root {
         change_root(root)?;
     }
-    let propagation = match exec.mount_flags {
+    let propagation = match exec.mount_flags() {
         None | Some(MountFlags::Shared) => MS_SHARED,
         Some(MountFlags::Slave) => MS_SLAVE,
         Some(MountFlags::Private) => MS_PRIVATE,
@@ -76,7 +76,7 @@ fn step<T, E: std::fmt::Display>(directive: &str, path: &str, done: Result<T, E>
 
 /// `RootDirectory=`, canonical and a mount of its own.
 fn own_root(exec: &ExecSection) -> Done<Option<String>> {
-    let Some(root) = exec.root_directory.as_deref().filter(|root| *root != "/") else { return Ok(None) };
+    let Some(root) = exec.root_directory().as_deref().filter(|root| *root != "/") else { return Ok(None) };
     let name = "RootDirectory=";
     let fd = step(name, root, open(CWD, root, ResolveFlags::empty()))?;
     let path = step(name, root, path_of(&fd))?;

@@ -122,15 +122,15 @@ impl fmt::Display for Place {
 
 /// Whether the settings ask for a mount namespace.
 pub fn is_needed(exec: &ExecSection) -> bool {
-    exec.private_mounts == Some(true)
-        || exec.root_directory.is_some()
-        || exec.mount_flags.is_some_and(|flags| flags != MountFlags::Shared)
-        || exec.mount_api_vfs == Some(true)
-        || exec.bind_log_sockets == Some(true)
-        || exec.private_network
-        || exec.network_namespace_path.is_some()
-        || exec.private_ipc
-        || exec.ipc_namespace_path.is_some()
+    exec.private_mounts() == Some(true)
+        || exec.root_directory().is_some()
+        || exec.mount_flags().is_some_and(|flags| flags != MountFlags::Shared)
+        || exec.mount_api_vfs() == Some(true)
+        || exec.bind_log_sockets() == Some(true)
+        || exec.private_network()
+        || exec.network_namespace_path().is_some()
+        || exec.private_ipc()
+        || exec.ipc_namespace_path().is_some()
         || !entries(exec, &Facts::default()).is_empty()
 }
 
@@ -181,16 +181,16 @@ fn listed(
 
 /// A path of the unit's root directory as a path of the host.
 fn below_root(exec: &ExecSection, path: &str) -> String {
-    let root = exec.root_directory.as_deref().unwrap_or("").trim_end_matches('/');
+    let root = exec.root_directory().as_deref().unwrap_or("").trim_end_matches('/');
     if path == "/" && !root.is_empty() { root.to_owned() } else { format!("{root}{path}") }
 }
 
 /// `BindPaths=source:destination:options`.
 fn binds(list: &mut Vec<Entry>, exec: &ExecSection, read_only: bool) {
     let (directive, lines, access) = if read_only {
-        ("BindReadOnlyPaths=", &exec.bind_read_only_paths, Some(Access::ReadOnly))
+        ("BindReadOnlyPaths=", exec.bind_read_only_paths(), Some(Access::ReadOnly))
     } else {
-        ("BindPaths=", &exec.bind_paths, None)
+        ("BindPaths=", exec.bind_paths(), None)
     };
     for line in lines {
         let (optional, line) = line.strip_prefix('-').map_or((false, line.as_str()), |line| (true, line));
@@ -227,14 +227,14 @@ pub fn entries(exec: &ExecSection, facts: &Facts) -> Vec<Entry> {
     use Access::{Inaccessible, ReadOnly, ReadWrite};
     let mut list = Vec::new();
     let all = &mut list;
-    listed(all, exec, "ReadWritePaths=", &exec.read_write_paths, Some(ReadWrite), None);
-    listed(all, exec, "ReadOnlyPaths=", &exec.read_only_paths, Some(ReadOnly), None);
-    listed(all, exec, "InaccessiblePaths=", &exec.inaccessible_paths, Some(Inaccessible), None);
-    listed(all, exec, "ExecPaths=", &exec.exec_paths, None, Some(true));
-    listed(all, exec, "NoExecPaths=", &exec.no_exec_paths, None, Some(false));
+    listed(all, exec, "ReadWritePaths=", exec.read_write_paths(), Some(ReadWrite), None);
+    listed(all, exec, "ReadOnlyPaths=", exec.read_only_paths(), Some(ReadOnly), None);
+    listed(all, exec, "InaccessiblePaths=", exec.inaccessible_paths(), Some(Inaccessible), None);
+    listed(all, exec, "ExecPaths=", exec.exec_paths(), None, Some(true));
+    listed(all, exec, "NoExecPaths=", exec.no_exec_paths(), None, Some(false));
     binds(all, exec, false);
     binds(all, exec, true);
-    for line in &exec.temporary_file_system {
+    for line in exec.temporary_file_system() {
         let (path, options) = line.split_once(':').unwrap_or((line, ""));
         let options = format!("mode=0755,size=10%,nr_inodes=400k,{options}");
         let read_only = options.split(',').any(|option| option == "ro");
@@ -257,7 +257,7 @@ pub fn entries(exec: &ExecSection, facts: &Facts) -> Vec<Entry> {
 fn protected(all: &mut Vec<Entry>, exec: &ExecSection) {
     use Access::{Inaccessible, ReadOnly, ReadWrite};
     let system = "ProtectSystem=";
-    match exec.protect_system {
+    match exec.protect_system() {
         ProtectSystem::No => {}
         ProtectSystem::Yes => marks(all, system, &["/usr", "/boot", "/efi"], Some(ReadOnly), None),
         ProtectSystem::Full => marks(all, system, &["/usr", "/boot", "/efi", "/etc"], Some(ReadOnly), None),
@@ -268,7 +268,7 @@ fn protected(all: &mut Vec<Entry>, exec: &ExecSection) {
         }
     }
     let home = "ProtectHome=";
-    match exec.protect_home {
+    match exec.protect_home() {
         ProtectHome::No => {}
         ProtectHome::Yes => marks(all, home, HOME, Some(Inaccessible), None),
         ProtectHome::ReadOnly => marks(all, home, HOME, Some(ReadOnly), None),
@@ -280,20 +280,20 @@ fn protected(all: &mut Vec<Entry>, exec: &ExecSection) {
             }
         }
     }
-    if exec.protect_kernel_tunables {
+    if exec.protect_kernel_tunables() {
         let name = "ProtectKernelTunables=";
         marks(all, name, TUNABLES, Some(ReadOnly), None);
         marks(all, name, &["/sys/fs/cgroup", "/sys/fs/fuse/connections"], Some(ReadWrite), None);
         marks(all, name, &["/proc/kallsyms", "/proc/kcore"], Some(Inaccessible), None);
     }
-    if exec.protect_kernel_modules {
+    if exec.protect_kernel_modules() {
         marks(all, "ProtectKernelModules=", &["/usr/lib/modules"], Some(Inaccessible), None);
     }
-    if exec.protect_kernel_logs {
+    if exec.protect_kernel_logs() {
         marks(all, "ProtectKernelLogs=", &["/proc/kmsg", "/dev/kmsg"], Some(Inaccessible), None);
     }
     let groups = "ProtectControlGroups=";
-    match exec.protect_control_groups {
+    match exec.protect_control_groups() {
         ProtectControlGroups::No => {}
         ProtectControlGroups::Yes => marks(all, groups, &["/sys/fs/cgroup"], Some(ReadOnly), None),
         ProtectControlGroups::Private => {
@@ -303,13 +303,13 @@ fn protected(all: &mut Vec<Entry>, exec: &ExecSection) {
             mounts(all, groups, "/sys/fs/cgroup", ReadOnly, Mount::ControlGroups);
         }
     }
-    let hide = match exec.protect_proc {
+    let hide = match exec.protect_proc() {
         ProtectProc::Default => None,
         ProtectProc::NoAccess => Some("noaccess"),
         ProtectProc::Invisible => Some("invisible"),
         ProtectProc::Ptraceable => Some("ptraceable"),
     };
-    let only_processes = exec.proc_subset == ProcSubset::Pid;
+    let only_processes = exec.proc_subset() == ProcSubset::Pid;
     if hide.is_some() || only_processes {
         let name = if hide.is_some() { "ProtectProc=" } else { "ProcSubset=" };
         mounts(all, name, "/proc", ReadWrite, Mount::Processes { hide, only_processes });
@@ -320,7 +320,7 @@ fn protected(all: &mut Vec<Entry>, exec: &ExecSection) {
 fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
     use Access::ReadWrite;
     let bind = |source: &str| Mount::Bind { source: source.to_owned(), recursive: false, optional: false };
-    match (exec.private_tmp, &facts.private_tmp) {
+    match (exec.private_tmp(), &facts.private_tmp) {
         (PrivateTmp::No, _) => {}
         (PrivateTmp::Disconnected, _) | (PrivateTmp::Connected, None) => {
             for path in ["/tmp", "/var/tmp"] {
@@ -333,7 +333,7 @@ fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
             mounts(all, "PrivateTmp=", "/var/tmp", ReadWrite, bind(var_tmp));
         }
     }
-    if exec.private_devices {
+    if exec.private_devices() {
         mounts(all, "PrivateDevices=", "/dev", ReadWrite, Mount::Devices);
     }
     if facts.own_network {
@@ -342,12 +342,12 @@ fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
     if facts.own_ipc {
         mounts(all, "PrivateIPC=", "/dev/mqueue", ReadWrite, Mount::Queues);
     }
-    let strict = exec.protect_system == ProtectSystem::Strict || !exec.read_only_paths.is_empty();
+    let strict = exec.protect_system() == ProtectSystem::Strict || !exec.read_only_paths().is_empty();
     let owned = [
-        ("RuntimeDirectory=", "/run", &exec.runtime_directory),
-        ("StateDirectory=", "/var/lib", &exec.state_directory),
-        ("CacheDirectory=", "/var/cache", &exec.cache_directory),
-        ("LogsDirectory=", "/var/log", &exec.logs_directory),
+        ("RuntimeDirectory=", "/run", exec.runtime_directory()),
+        ("StateDirectory=", "/var/lib", exec.state_directory()),
+        ("CacheDirectory=", "/var/cache", exec.cache_directory()),
+        ("LogsDirectory=", "/var/log", exec.logs_directory()),
     ];
     for (directive, base, directories) in owned.iter().filter(|_| strict) {
         for directory in directories.iter() {
@@ -361,9 +361,9 @@ fn api(all: &mut Vec<Entry>, exec: &ExecSection) {
     use Access::{ReadOnly, ReadWrite};
     let host = |source: &str, optional| Mount::Bind { source: source.to_owned(), recursive: true, optional };
     let name = "MountAPIVFS=";
-    let wanted = exec.mount_api_vfs.unwrap_or(exec.root_directory.is_some());
+    let wanted = exec.mount_api_vfs().unwrap_or(exec.root_directory().is_some());
     let first = all.len();
-    let rooted = exec.root_directory.as_deref().is_some_and(|root| root != "/");
+    let rooted = exec.root_directory().as_deref().is_some_and(|root| root != "/");
     if wanted && rooted {
         if !all.iter().any(|entry| entry.path == "/proc" && entry.mount.is_some()) {
             mounts(all, name, "/proc", ReadWrite, Mount::Processes { hide: None, only_processes: false });
@@ -371,7 +371,7 @@ fn api(all: &mut Vec<Entry>, exec: &ExecSection) {
         if !all.iter().any(|entry| entry.path == "/sys" && entry.mount.is_some()) {
             mounts(all, name, "/sys", ReadWrite, host("/sys", false));
         }
-        if !exec.private_devices {
+        if !exec.private_devices() {
             mounts(all, name, "/dev", ReadWrite, host("/dev", false));
         }
         mounts(
@@ -384,7 +384,7 @@ fn api(all: &mut Vec<Entry>, exec: &ExecSection) {
     }
     // The root may not have directories for them yet.
     all.iter_mut().skip(first).for_each(|entry| entry.optional = false);
-    if rooted && exec.bind_log_sockets.unwrap_or(wanted) {
+    if rooted && exec.bind_log_sockets().unwrap_or(wanted) {
         for socket in ["dev-log", "socket", "stdout"] {
             let path = format!("/run/systemd/journal/{socket}");
             mounts(all, "BindLogSockets=", &path, ReadOnly, host(&path, true));

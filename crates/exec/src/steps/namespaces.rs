@@ -17,10 +17,10 @@ use std::process::{Command, Stdio};
 pub const NETWORK_PATH: Step = Step {
     directive: "NetworkNamespacePath=",
     exit: Exit::Network,
-    needed: |context| context.is_confined() && context.exec.network_namespace_path.is_some(),
+    needed: |context| context.is_confined() && context.exec.network_namespace_path().is_some(),
     direct: Direct::No,
     run: |context, _| {
-        let path = context.exec.network_namespace_path.as_deref().unwrap_or("");
+        let path = context.exec.network_namespace_path().as_deref().unwrap_or("");
         enter(path, CloneFlags::CLONE_NEWNET).about(&format!("NetworkNamespacePath={path}"))
     },
 };
@@ -44,10 +44,10 @@ pub const NETWORK: Step = Step {
 pub const IPC_PATH: Step = Step {
     directive: "IPCNamespacePath=",
     exit: Exit::Namespace,
-    needed: |context| context.is_confined() && context.exec.ipc_namespace_path.is_some(),
+    needed: |context| context.is_confined() && context.exec.ipc_namespace_path().is_some(),
     direct: Direct::No,
     run: |context, _| {
-        let path = context.exec.ipc_namespace_path.as_deref().unwrap_or("");
+        let path = context.exec.ipc_namespace_path().as_deref().unwrap_or("");
         enter(path, CloneFlags::CLONE_NEWIPC).about(&format!("IPCNamespacePath={path}"))
     },
 };
@@ -84,7 +84,7 @@ pub const CONTROL_GROUPS: Step = Step {
     directive: "ProtectControlGroups=",
     exit: Exit::Namespace,
     needed: |context| {
-        let asked = context.exec.protect_control_groups;
+        let asked = context.exec.protect_control_groups();
         context.is_confined() && matches!(asked, ProtectControlGroups::Private | ProtectControlGroups::Strict)
     },
     direct: Direct::No,
@@ -99,12 +99,12 @@ pub const MOUNTS: Step = Step {
     direct: Direct::No,
     run: |context, _| {
         let old = umask(Mode::from_bits_truncate(0o022));
-        let connected = context.exec.private_tmp == PrivateTmp::Connected;
+        let connected = context.exec.private_tmp() == PrivateTmp::Connected;
         let private_tmp = if connected { Some(mount::private_tmp(&tmp_name(context)?)?) } else { None };
         let facts = plan::Facts {
             private_tmp,
-            own_network: has_own_network(context) || context.exec.network_namespace_path.is_some(),
-            own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path.is_some(),
+            own_network: has_own_network(context) || context.exec.network_namespace_path().is_some(),
+            own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
         };
         let done = mount::carry_out(context.exec, &facts);
         umask(old);
@@ -128,16 +128,16 @@ pub const USERS: Step = Step {
 };
 
 fn has_own_network(context: &Context<'_>) -> bool {
-    context.exec.private_network && context.exec.network_namespace_path.is_none()
+    context.exec.private_network() && context.exec.network_namespace_path().is_none()
 }
 
 fn has_own_ipc(context: &Context<'_>) -> bool {
-    context.exec.private_ipc && context.exec.ipc_namespace_path.is_none()
+    context.exec.private_ipc() && context.exec.ipc_namespace_path().is_none()
 }
 
 /// The name that `ProtectHostname=` gives, empty for none; nothing where it is not asked for.
 fn hostname<'a>(context: &Context<'a>) -> Option<&'a str> {
-    let text = context.exec.protect_hostname.as_deref()?;
+    let text = context.exec.protect_hostname().as_deref()?;
     let (word, name) = text.split_once(':').unwrap_or((text, ""));
     (word == "private" || muster_unit::parse_bool(word) == Some(true)).then_some(name)
 }
@@ -176,7 +176,7 @@ fn tmp_name(context: &Context<'_>) -> Done<String> {
 
 /// A table of user_namespaces(7) for one id.
 fn user_map(context: &Context<'_>, id: u32) -> Option<String> {
-    let text = context.exec.private_users.as_deref()?;
+    let text = context.exec.private_users().as_deref()?;
     match text {
         "identity" => Some("0 0 65536\n".to_owned()),
         // All ids; in two lines, which a reader can tell from the host's own table.
