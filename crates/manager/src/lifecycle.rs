@@ -97,7 +97,10 @@ impl Manager {
             self.became_active(id, had_job);
         }
         let goes = |state| is_down(state) || state == ActiveState::Deactivating;
-        if !goes(old) && goes(new) && !stopping_job {
+        // A unit that comes back by `RestartMode=direct` does not go down for others, until it does.
+        let leaves =
+            if self.returns_directly(id) { is_down(new) && !is_down(old) } else { !goes(old) && goes(new) };
+        if leaves && !stopping_job {
             self.stop_what_follows(id);
         }
         if old != new {

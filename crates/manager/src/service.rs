@@ -568,6 +568,13 @@ impl Manager {
         self.run_is_over(id);
     }
 
+    /// Whether the end of this run would be followed by a start that nobody is told of.
+    pub(crate) fn returns_directly(&self, id: UnitId) -> bool {
+        self.service(id).is_some()
+            && self.restart_mode(id) == muster_unit::RestartMode::Direct
+            && self.should_restart(id)
+    }
+
     fn restart_mode(&self, id: UnitId) -> muster_unit::RestartMode {
         self.service_config(id).map_or_else(Default::default, |(_, section)| section.restart_mode())
     }
