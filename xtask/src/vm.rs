@@ -43,7 +43,7 @@ const QUESTIONS: [(&str, &[&str]); 7] = [
         "systemctl --failed --plain --no-legend; echo it-is-$(systemctl is-system-running --wait)",
         &["it-is-running"],
     ),
-    ("systemctl --user is-active basic.target; echo $XDG_RUNTIME_DIR", &["\nactive", "/run/user/0"]),
+    ("systemctl --user is-active basic.target; echo $XDG_RUNTIME_DIR", &["active\n/run/user/0\n"]),
     ("ps -eo comm= | grep pam", &["(sd-pam)"]),
     (
         "loginctl list-sessions --no-legend; cat /proc/self/cgroup",

@@ -351,7 +351,11 @@ mod tests {
             "ID_MODEL=Disk",
             "ID_PART_ENTRY_NUMBER=1",
         ]);
-        let Some(Change::Present(device)) = parse_message(&come) else { unreachable!("it is there") };
+        let present = |change| match change {
+            Change::Present(device) => Some(device),
+            Change::Gone(_) => None,
+        };
+        let device = parse_message(&come).and_then(present).unwrap();
         assert_eq!(device.syspath, "/sys/devices/pci0/vda");
         assert_eq!(device.node.as_deref(), Some("/dev/vda"));
         assert_eq!(device.links, ["/dev/disk/by-id/a", "/dev/disk/by-path/b"]);

@@ -1,5 +1,6 @@
-#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 //! Filters installed in a forked copy of the test, and what the kernel then says.
+
+#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use super::*;
 use muster_sys::{Attempted, Entry as Door, attempt, install_filter, process_control};
