@@ -32,6 +32,9 @@ fn run(context: &Context<'_>, _: &mut Process) -> Done {
     if filters.is_empty() {
         return Ok(());
     }
+    if !cfg!(target_arch = "x86_64") {
+        return super::failed("filters of system calls are made for x86-64 only");
+    }
     may_install()?;
     for filter in filters {
         let families = filter.directive == "RestrictAddressFamilies=";
