@@ -3,13 +3,17 @@
 //! | state | start | stop | mount(8) or umount(8) ended | the kernel's table |
 //! |---|---|---|---|---|
 //! | dead, failed | mount(8) runs, mounting | – | – | mounted when it is there |
-//! | mounting | – | umount(8) runs | failed, or what the table says | mounted when it is there |
+//! | mounting | – | unmounting-sigterm | failed, or what the table says | mounted when it is there |
 //! | mounted | – | umount(8) runs, unmounting | – | dead when it is gone |
 //! | unmounting | – | – | what the table says | dead when it is gone |
+//! | unmounting-sigterm, -sigkill | – | – | what the table says, else failed | dead when it is gone |
+//!
+//! A command that takes longer than TimeoutSec= gets SIGTERM, then SIGKILL, with what it started; after that the table counts.
 
 use crate::effect::{Effect, Level, Spawn, SpawnId, SpawnRole};
 use crate::event::{Exit, MountPoint};
 use crate::jobs::Started;
+use crate::kill::Wave;
 use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Process, Unit, UnitResult, words};
@@ -31,17 +35,24 @@ pub struct Mount {
     pub phase: MountPhase,
     /// The last attempt to mount failed.
     pub failed: bool,
+    /// How the last command ended.
+    pub result: UnitResult,
+    /// When the command at work is to be ended, on the monotonic clock in microseconds.
+    pub deadline_usec: Option<u64>,
 }
 words! {
     /// What a mount unit is doing; the words are its `SubState` meanwhile.
-    MountPhase { Settled = "", Mounting = "mounting", Unmounting = "unmounting", }
+    MountPhase {
+        Settled = "", Mounting = "mounting", Unmounting = "unmounting", Sigterm = "unmounting-sigterm",
+        Sigkill = "unmounting-sigkill",
+    }
 }
 
 impl TypeState for Mount {
     fn active_state(&self, _: &Unit) -> ActiveState {
         match self.phase {
             MountPhase::Mounting => ActiveState::Activating,
-            MountPhase::Unmounting => ActiveState::Deactivating,
+            MountPhase::Unmounting | MountPhase::Sigterm | MountPhase::Sigkill => ActiveState::Deactivating,
             MountPhase::Settled if self.mounted.is_some() => ActiveState::Active,
             MountPhase::Settled if self.failed => ActiveState::Failed,
             MountPhase::Settled => ActiveState::Inactive,
@@ -50,7 +61,9 @@ impl TypeState for Mount {
 
     fn sub_state(&self, _: &Unit) -> &'static str {
         match self.phase {
-            MountPhase::Mounting | MountPhase::Unmounting => self.phase.as_str(),
+            MountPhase::Mounting | MountPhase::Unmounting | MountPhase::Sigterm | MountPhase::Sigkill => {
+                self.phase.as_str()
+            }
             MountPhase::Settled if self.mounted.is_some() => "mounted",
             MountPhase::Settled if self.failed => "failed",
             MountPhase::Settled => "dead",
@@ -58,7 +71,13 @@ impl TypeState for Mount {
     }
 
     fn result(&self) -> UnitResult {
-        if self.failed { UnitResult::ExitCode } else { UnitResult::Success }
+        self.result
+    }
+
+    fn reset_failed(&mut self, failed: bool) {
+        if failed {
+            (self.failed, self.result) = (false, UnitResult::Success);
+        }
     }
 
     fn control(&self) -> Option<&Process> {
@@ -73,6 +92,8 @@ impl TypeState for Mount {
 pub(crate) const VERBS: Verbs = Verbs {
     start: Manager::mount_start,
     stop: Manager::mount_stop,
+    deadline: |_, unit| Mount::of(&unit.kind)?.deadline_usec,
+    due: Manager::mount_due,
     control_exited: |manager, id, _, exit| manager.mount_control_exited(id, exit),
     has_cgroup: true,
     ignores_isolate: true,
@@ -155,6 +176,7 @@ impl Manager {
         }
         mount.mounted = mounted;
         mount.phase = MountPhase::Settled;
+        mount.deadline_usec = None;
         mount.failed &= mount.mounted.is_none();
         self.state_changed(id, old);
     }
@@ -178,8 +200,59 @@ impl Manager {
     fn mount_stop(&mut self, id: UnitId) -> Started {
         let mount = self.state.units.get(&id).and_then(|unit| Mount::of(&unit.kind));
         let place = mount.and_then(|mount| mount.mounted.as_ref()).map(|mounted| mounted.place.clone());
+        if mount.is_some_and(|mount| mount.phase == MountPhase::Mounting && mount.control.is_some()) {
+            self.end_mount_command(id, MountPhase::Sigterm, None);
+            return Started::Working;
+        }
         let Some(place) = place else { return Started::Ended(JobResult::Done) };
         self.run_mount_command(id, vec!["/bin/umount".to_owned(), place, "-c".to_owned()], false)
+    }
+
+    /// How long a command may take, from now on; `None` for ever.
+    fn mount_deadline(&self, id: UnitId) -> Option<u64> {
+        let unit = self.state.units.get(&id)?;
+        let muster_unit::Body::Mount(section) = &unit.file.body else { return None };
+        let usual = self.state.facts.default_timeout_start_usec;
+        let span = section.timeout_sec().map_or(usual, |span| span.0);
+        Some(self.now.monotonic_usec.saturating_add(span)).filter(|at| *at != u64::MAX)
+    }
+
+    /// mount(8) or umount(8), and whatever they started, must go.
+    fn end_mount_command(&mut self, id: UnitId, phase: MountPhase, why: Option<UnitResult>) {
+        let wave = if phase == MountPhase::Sigkill { Wave::Final } else { Wave::Polite };
+        self.kill_wave(id, wave);
+        let deadline = self.mount_deadline(id);
+        let old = self.active_state(id);
+        if let Some(mount) = self.mount_mut(id) {
+            mount.phase = phase;
+            mount.deadline_usec = deadline;
+            mount.result = why.unwrap_or(mount.result);
+        }
+        self.state_changed(id, old);
+    }
+
+    fn mount_due(&mut self, id: UnitId) {
+        let unit = self.state.units.get(&id);
+        let Some(mount) = unit.and_then(|unit| Mount::of(&unit.kind)) else { return };
+        if mount.deadline_usec.is_none_or(|at| at > self.now.monotonic_usec) {
+            return;
+        }
+        match mount.phase {
+            MountPhase::Mounting | MountPhase::Unmounting => {
+                self.end_mount_command(id, MountPhase::Sigterm, Some(UnitResult::Timeout));
+            }
+            MountPhase::Sigterm => {
+                self.end_mount_command(id, MountPhase::Sigkill, Some(UnitResult::Timeout));
+            }
+            // It hangs in the kernel: nothing is left to do but to say how things are.
+            MountPhase::Sigkill => self.mount_control_exited(id, Exit::Killed(muster_unit::Signal::KILL.0)),
+            MountPhase::Settled => {
+                if let Some(mount) = self.mount_mut(id) {
+                    mount.deadline_usec = None;
+                }
+                self.touch(id);
+            }
+        }
     }
 
     fn run_mount_command(&mut self, id: UnitId, argv: Vec<String>, up: bool) -> Started {
@@ -214,6 +287,8 @@ impl Manager {
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);
+        self.state.populated.insert(id);
+        let deadline = self.mount_deadline(id);
         let old = self.active_state(id);
         if let Some(mount) = self.mount_mut(id) {
             mount.control = Some(Process {
@@ -224,7 +299,7 @@ impl Manager {
                 alien: false,
             });
             mount.phase = if up { MountPhase::Mounting } else { MountPhase::Unmounting };
-            mount.failed = false;
+            (mount.failed, mount.result, mount.deadline_usec) = (false, UnitResult::Success, deadline);
         }
         self.state_changed(id, old);
         Started::Working
@@ -236,9 +311,19 @@ impl Manager {
         let name = self.unit_name(id);
         let old = self.active_state(id);
         let Some(mount) = self.mount_mut(id) else { return };
-        let up = mount.phase == MountPhase::Mounting;
-        if !good {
-            mount.failed = up;
+        let was = mount.phase;
+        let up = was == MountPhase::Mounting;
+        let signalled = matches!(was, MountPhase::Sigterm | MountPhase::Sigkill);
+        mount.deadline_usec = None;
+        if !good && mount.result == UnitResult::Success {
+            mount.result = match exit {
+                Exit::Exited(_) => UnitResult::ExitCode,
+                Exit::Killed(_) => UnitResult::Signal,
+                Exit::Dumped(_) => UnitResult::CoreDump,
+            };
+        }
+        if !good || signalled {
+            mount.failed = mount.result != UnitResult::Success;
             mount.phase = MountPhase::Settled;
             self.log(
                 Level::Error,

@@ -51,7 +51,7 @@ section! {
         "Where" => where_: Option<String> = None, Applied Expand;
         "Options" => options: Option<String> = None, Applied Expand;
         "Type" => type_: Option<String> = None, Applied Expand;
-        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Stored Raw;
+        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Applied Raw;
         "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Applied Raw;
         "SloppyOptions" => sloppy_options: bool = false, Stored Raw;
         "LazyUnmount" => lazy_unmount: bool = false, Stored Raw;
