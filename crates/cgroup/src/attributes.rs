@@ -2,7 +2,7 @@
 
 use crate::Machine;
 use muster_unit::CGroupSection;
-use muster_unit::setting::{Amount, Weight};
+use muster_unit::setting::{Amount, CpuQuota, Weight};
 
 /// (file, value) for every directive that is set.
 pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, String)> {
@@ -12,9 +12,9 @@ pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, St
         ("cpu.idle", config.cpu_weight().filter(|weight| weight.0 == 0).map(|_| "1".to_owned())),
         (
             "cpu.max",
-            config.cpu_quota().as_deref().and_then(|quota| {
-                cpu_max(quota, config.cpu_quota_period_sec().map_or(100_000, |span| span.0))
-            }),
+            config
+                .cpu_quota()
+                .map(|quota| cpu_max(quota, config.cpu_quota_period_sec().map_or(100_000, |span| span.0))),
         ),
         ("io.weight", config.io_weight().map(|weight| format!("default {}", weight.0))),
         ("memory.min", config.memory_min().map(|value| amount(value, memory))),
@@ -44,10 +44,10 @@ fn amount(amount: Amount, total: u64) -> String {
     }
 }
 
-/// `CPUQuota=` in percent of one CPU, as quota and period in microseconds.
-fn cpu_max(quota: &str, period: u64) -> Option<String> {
-    let percent: u64 = quota.strip_suffix('%')?.split('.').next()?.parse().ok()?;
-    Some(format!("{} {period}", percent.saturating_mul(period).checked_div(100)?.max(1000)))
+/// `CPUQuota=` as quota and period in microseconds; the kernel takes a quota of 1 ms and more.
+fn cpu_max(quota: CpuQuota, period: u64) -> String {
+    let usec = u128::from(quota.0).saturating_mul(u128::from(period)) / 1_000_000;
+    format!("{} {period}", usec.max(1000))
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
     fn a_row_each() {
         let config = CGroupSection::of([
             CGroupRow::tasks_max(Some(Amount::Absolute(7))),
-            CGroupRow::cpu_quota(Some("150%".to_owned())),
+            CGroupRow::cpu_quota(Some(CpuQuota(1_500_000))),
             CGroupRow::memory_high(Some(Amount::Infinity)),
         ]);
         let want = [("cpu.max", "150000 100000"), ("memory.high", "max"), ("pids.max", "7")];

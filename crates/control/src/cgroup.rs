@@ -88,13 +88,7 @@ fn amount(amount: Option<Amount>, default: u64) -> u64 {
 
 /// `CPUQuota=20%` as microseconds of CPU in a second.
 fn quota(u: &UnitView<'_>) -> u64 {
-    let percent = u
-        .cgroup()
-        .cpu_quota()
-        .as_deref()
-        .and_then(|text| text.strip_suffix('%'))
-        .and_then(|text| text.parse::<u64>().ok());
-    percent.map_or(u64::MAX, |percent| percent.saturating_mul(10_000))
+    u.cgroup().cpu_quota().map_or(u64::MAX, |quota| quota.0)
 }
 
 fn word_pair(words: &[String], out: &mut Out<'_>) {

@@ -90,6 +90,7 @@ copied!(
     Option<Signal>,
     Option<Timespan>,
     Option<ResourceLimit>,
+    Option<CpuQuota>,
     Option<Amount>,
     Option<Weight>,
     Option<Size>,
@@ -191,6 +192,7 @@ scalars! {
     u32 => |text| number(text), "a number that is not negative";
     i32 => |text| number(text), "a number";
     i64 => |text| number(text), "a number";
+    CpuQuota => |text| CpuQuota::parse(text), "a percentage of one CPU above zero, with at most two decimals, such as 150% or 12.5%";
     FileMode => |text| parse_mode(text).filter(|mode| *mode <= 0o7777).map(FileMode), "an octal file mode up to 7777";
     InterfaceName => |text| interface_name(text), "the name of a network interface, of at most 15 characters";
     Account => |text| account(text), "the name or number of a user or group";
@@ -284,6 +286,25 @@ texts! {
 /// `SocketMode=` and its kin: always octal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileMode(pub u32);
+
+/// `CPUQuota=` (systemd.resource-control(5)): CPU time in each second, in microseconds; above zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuQuota(pub u64);
+
+impl CpuQuota {
+    /// Reads a percentage with at most two decimals.
+    fn parse(text: &str) -> Option<CpuQuota> {
+        let text = text.strip_suffix('%')?.trim_end();
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !digits(whole) || !digits(decimals) || decimals.len() > 2 {
+            return None;
+        }
+        let hundredths: u64 = format!("{whole}{decimals:0<2}").parse().ok()?;
+        let usec = hundredths.checked_mul(100)?;
+        (usec > 0).then_some(CpuQuota(usec))
+    }
+}
 
 /// Bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ section! {
         "CPUSetPartition" => cpuset_partition: Option<String> = None, Stored Raw;
         "CPUWeight" => cpu_weight: Option<Weight> = None, Applied Raw;
         "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Stored Raw;
-        "CPUQuota" => cpu_quota: Option<String> = None, Applied Raw;
+        "CPUQuota" => cpu_quota: Option<CpuQuota> = None, Applied Raw;
         "CPUQuotaPeriodSec" => cpu_quota_period_sec: Option<Timespan> = None, Applied Raw;
         "MemoryAccounting" => memory_accounting: Option<bool> = None, Stored Raw;
         "MemoryMin" => memory_min: Option<Amount> = None, Applied Raw;
