@@ -158,6 +158,7 @@ pub const PASSWORD: &str = "muster";
 
 /// The Debian of images/vm.txt as the image of a disk, with `init` as its /sbin/init; and the initramfs that goes on to it.
 pub fn disk(kernel: &Kernel, init: &str) -> Result<(PathBuf, PathBuf)> {
+    need_program("mke2fs", "e2fsprogs")?;
     let base = debian_of("vm")?;
     let dir = paths::images().join("vm-disk");
     let _ = fs::remove_dir_all(&dir);

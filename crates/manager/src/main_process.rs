@@ -120,17 +120,8 @@ impl Manager {
 
     /// A service says who its main process is.
     pub(crate) fn notified_main_pid(&mut self, id: UnitId, named: &Named, uid: u32) {
-        let may = matches!(
-            self.sub(id),
-            ServiceSub::Start
-                | ServiceSub::StartPost
-                | ServiceSub::Running
-                | ServiceSub::Reload
-                | ServiceSub::ReloadSignal
-                | ServiceSub::ReloadNotify
-                | ServiceSub::Stop
-                | ServiceSub::StopSigterm
-        );
+        let sub = self.sub(id);
+        let may = sub.has_run_of_main() || matches!(sub, ServiceSub::Stop | ServiceSub::StopSigterm);
         if !may {
             return;
         }

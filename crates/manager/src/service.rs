@@ -44,6 +44,12 @@ impl ServiceSub {
             Cleaning => ActiveState::Maintenance,
         }
     }
+
+    /// Whether the main process of a run may be there, and the run is not on its way to its end.
+    pub(crate) fn has_run_of_main(self) -> bool {
+        use ServiceSub::*;
+        matches!(self, Start | StartPost | Running | Reload | ReloadSignal | ReloadNotify)
+    }
 }
 
 impl TypeState for Service {
@@ -790,15 +796,7 @@ impl Manager {
 
     /// The watchdog barked: no `WATCHDOG=1` in time, or `WATCHDOG=trigger`.
     pub(crate) fn service_watchdog(&mut self, id: UnitId) {
-        if !matches!(
-            self.sub(id),
-            ServiceSub::Start
-                | ServiceSub::StartPost
-                | ServiceSub::Running
-                | ServiceSub::Reload
-                | ServiceSub::ReloadSignal
-                | ServiceSub::ReloadNotify
-        ) {
+        if !self.sub(id).has_run_of_main() {
             return;
         }
         let text = format!(

@@ -6,6 +6,7 @@
 use super::{About, Direct, Done, Step, failed};
 use crate::{Context, Exit, Process};
 use muster_unit::StdInput;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use std::ffi::CString;
@@ -62,8 +63,11 @@ fn terminal<'a>(context: &'a Context<'_>) -> Option<&'a str> {
     reads.then(|| context.exec.tty_path().as_deref().unwrap_or("/dev/console"))
 }
 
-/// The numbers of all open descriptors.
+/// The numbers of all open descriptors, without that of the directory which tells them: PAM may get its number next.
 fn descriptors() -> Vec<i32> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let mut numbers: Vec<i32> =
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    numbers.retain(|number| fcntl(muster_sys::borrow_fd(*number), FcntlArg::F_GETFD).is_ok());
+    numbers
 }
