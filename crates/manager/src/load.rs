@@ -449,7 +449,8 @@ fn declared(file: &UnitFile) -> Vec<Pair> {
 
 /// What its type implies.
 fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
-    if file.load_state != LoadState::Loaded {
+    // A unit with a bad setting shows what it would have.
+    if !matches!(file.load_state, LoadState::Loaded | LoadState::BadSetting) {
         return;
     }
     let mut add = |kind: Dependency, name: &str| {

@@ -115,6 +115,7 @@ impl Manager {
                 message: format!("Unit {name} {what}."),
             });
         }
+        self.check_broken(id, name, kind)?;
         self.check_manual(id, name, kind, mode)?;
         let kind = match kind {
             JobType::Restart if reload_if_possible && self.can_reload(id) => JobType::ReloadOrStart,
@@ -128,6 +129,32 @@ impl Manager {
         })?;
         let kind = self.state.jobs.get(&job).map_or(kind, |job| job.kind);
         Ok(Reply::Job { id: job, unit: self.name_of(id), kind })
+    }
+
+    /// What did not load and is not up has nothing to stop or to try again.
+    fn check_broken(&mut self, id: UnitId, name: &UnitName, kind: JobType) -> Result<(), Refused> {
+        let broken = self.state.units.get(&id).is_some_and(|unit| {
+            matches!(unit.file.load_state, LoadState::BadSetting | LoadState::Error)
+                && unit.job.is_none()
+                && matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed)
+        });
+        if !broken {
+            return Ok(());
+        }
+        self.state.gc_queue.insert(id);
+        match kind {
+            JobType::Stop => Err(Refused {
+                name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
+                message: format!("Unit {name} not loaded."),
+            }),
+            JobType::TryRestart | JobType::TryReload => self.check_load_state(id),
+            JobType::Start
+            | JobType::VerifyActive
+            | JobType::Reload
+            | JobType::Restart
+            | JobType::Nop
+            | JobType::ReloadOrStart => Ok(()),
+        }
     }
 
     fn check_manual(&self, id: UnitId, name: &UnitName, kind: JobType, mode: JobMode) -> Result<(), Refused> {

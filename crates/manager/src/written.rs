@@ -159,7 +159,7 @@ impl Manager {
     }
 
     /// A unit that did not load is refused, with what systemd says of it.
-    fn check_load_state(&self, id: UnitId) -> Result<(), Refused> {
+    pub(crate) fn check_load_state(&self, id: UnitId) -> Result<(), Refused> {
         let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
         let name = &unit.name;
         let (error, message) = match unit.file.load_state {
