@@ -99,7 +99,7 @@ impl Builder {
         self
     }
 
-    /// Boots it.
+    /// Boots the container.
     pub fn spawn(self) -> Result<Container> {
         if let Some(error) = self.failure {
             return Err(error);

@@ -48,7 +48,7 @@ impl Emulator {
         Ok(Self { kvm: kvm_runs(&kernel), kernel })
     }
 
-    /// For people.
+    /// How the machine is accelerated, for messages.
     pub fn acceleration(&self) -> &'static str {
         if self.kvm { "KVM" } else { "translation, no KVM" }
     }

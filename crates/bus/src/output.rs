@@ -25,7 +25,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Bytes that wait.
+    /// Bytes queued for sending.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }

@@ -134,7 +134,7 @@ impl Peer {
         }
         let fds = message.fds();
         if fds.len() > self.limits.fds || (!fds.is_empty() && !self.negotiated) {
-            return Err(BusError::Descriptors("the peer takes none, or not so many"));
+            return Err(BusError::Descriptors("the peer takes no descriptors, or fewer"));
         }
         let serial = self.serial.checked_add(1).unwrap_or(1);
         let header = message.header(serial, self.sender.as_deref());

@@ -9,7 +9,7 @@ use muster_manager::event::Origin;
 /// What a member asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// Looking; everyone may.
+    /// Read access, which everyone has.
     Read,
     /// `org.freedesktop.systemd1.manage-units`.
     ManageUnits,

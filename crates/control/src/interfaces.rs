@@ -6,7 +6,7 @@ use crate::table::Interface;
 use crate::{cgroup, exec, manager, manager_methods, muster, others, service, socket, unit, unit_files};
 use muster_unit::UnitKind;
 
-/// Of the manager.
+/// The interface of the manager.
 pub static MANAGER: Interface = Interface {
     name: "org.freedesktop.systemd1.Manager",
     properties: &[manager::MANAGER, manager::DEFAULT_LIMITS],
@@ -22,7 +22,7 @@ pub static LOG_CONTROL: Interface = Interface {
     signals: &[],
 };
 
-/// Of every unit.
+/// The interface of every unit.
 pub static UNIT: Interface = Interface {
     name: "org.freedesktop.systemd1.Unit",
     properties: &[unit::UNIT],
@@ -30,7 +30,7 @@ pub static UNIT: Interface = Interface {
     signals: &[],
 };
 
-/// Of every job.
+/// The interface of every job.
 pub static JOB: Interface = Interface {
     name: "org.freedesktop.systemd1.Job",
     properties: &[unit::JOB],

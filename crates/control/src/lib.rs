@@ -50,7 +50,7 @@ use muster_manager::event::{Origin, Request};
 /// What to do with a message.
 #[derive(Debug)]
 pub enum Action {
-    /// Send this.
+    /// Send this message.
     Reply(Outgoing),
     /// Hand this to the manager; its answer goes through [`reply`] with the same message.
     Request(Request),
@@ -59,7 +59,7 @@ pub enum Action {
     RequestThenRetry(Request),
     /// Do this with unit files on disk; the outcome goes through [`unit_files_reply`].
     UnitFiles(UnitFileOperation),
-    /// Nothing.
+    /// The message needs no answer.
     Ignore,
 }
 
@@ -67,9 +67,9 @@ pub enum Action {
 pub struct Call<'a> {
     /// The manager.
     pub manager: &'a Manager,
-    /// The world.
+    /// The live facts that the runtime supplies.
     pub live: &'a dyn Live,
-    /// Who calls.
+    /// The caller.
     pub caller: &'a Origin,
     /// The message.
     pub message: &'a Incoming,

@@ -54,7 +54,7 @@ fn queue(item: (String, u64), out: &mut Out<'_>) {
 }
 
 properties! {
-    /// Of every unit.
+    /// Properties of every unit.
     UNIT: Unit(u) {
         NotApplied "as" Const = u.unit.file.not_applied;
         Diagnostics "as" Const = diagnostics(u);
@@ -63,7 +63,7 @@ properties! {
 }
 
 properties! {
-    /// Of every socket.
+    /// Properties of every socket.
     SOCKET: Unit(u) {
         TriggerLimitAction "s" Const = u.socket().trigger_limit_action().as_str();
         ListenErrorAction "s" Const = u.socket().listen_error_action().as_str();

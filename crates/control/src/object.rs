@@ -35,7 +35,7 @@ pub enum Object<'a> {
 pub enum Unresolved {
     /// A unit that is not loaded; load it and ask again.
     NotLoaded(UnitName),
-    /// Nothing at all.
+    /// There is no such object, or access is refused.
     Refused(Refusal),
 }
 

@@ -66,7 +66,7 @@ fn spec((word, path): (&'static str, String), out: &mut Out<'_>) {
 }
 
 properties! {
-    /// Of mounts alone.
+    /// Properties of mounts.
     MOUNT: Unit(u) {
         Where "s" Const = mounted(u).map_or_else(|| u.mount().where_().clone().unwrap_or_default(), |mount| mount.place.clone());
         What "s" Change = mounted(u).map_or_else(|| u.mount().what().clone().unwrap_or_default(), |mount| mount.what.clone());
@@ -89,7 +89,7 @@ properties! {
 }
 
 properties! {
-    /// Of swaps alone.
+    /// Properties of swaps.
     SWAP: Unit(u) {
         What "s" Change = u.swap().what();
         Priority "i" Change = or(&u.swap().priority(), -1);
@@ -105,7 +105,7 @@ properties! {
 }
 
 properties! {
-    /// Of timers.
+    /// Properties of timers.
     TIMER: Unit(u) {
         Unit "s" Const = u.triggered();
         TimersMonotonic "a(stt)" Invalidates = Each(monotonic(u), monotonic_timer);
@@ -128,7 +128,7 @@ properties! {
 }
 
 properties! {
-    /// Of paths.
+    /// Properties of paths.
     PATH: Unit(u) {
         Unit "s" Const = u.triggered();
         Paths "a(ss)" Const = Each(path_specs(u), spec);
@@ -141,7 +141,7 @@ properties! {
 }
 
 properties! {
-    /// Of automounts.
+    /// Properties of automounts.
     AUTOMOUNT: Unit(u) {
         Where "s" Const = u.automount().where_();
         ExtraOptions "s" Const = u.automount().extra_options();
@@ -152,14 +152,14 @@ properties! {
 }
 
 properties! {
-    /// Of devices.
+    /// Properties of devices.
     DEVICE: Unit(u) {
         SysFSPath "s" Change = u.manager.device_of(&u.unit.name).map_or("", |device| device.syspath.as_str());
     }
 }
 
 properties! {
-    /// Of scopes alone.
+    /// Properties of scopes.
     SCOPE: Unit(u) {
         Controller "s" Change = u.scope_state().controller;
         TimeoutStopUSec "t" Const = or(&u.scope().timeout_stop_sec(), i128::from(u.manager.state().facts.default_timeout_stop_usec));

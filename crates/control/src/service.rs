@@ -91,7 +91,7 @@ fn open_file(line: &str, out: &mut Out<'_>) {
 }
 
 properties! {
-    /// Of services alone.
+    /// Properties of services.
     SERVICE: Unit(u) {
         Type "s" Const = service_type(u);
         ExitType "s" Const = u.service().exit_type().as_str();

@@ -42,9 +42,9 @@ pub fn narrow<T: TryFrom<i128> + Bounds>(number: Option<i128>) -> T {
 
 /// The ends of a wire type.
 pub trait Bounds {
-    /// Its least value.
+    /// The lowest value.
     const LEAST: Self;
-    /// Its greatest value.
+    /// The highest value.
     const MOST: Self;
 }
 macro_rules! bounds {
@@ -116,7 +116,7 @@ pub fn word<'a, T: Text + ?Sized>(value: &'a T, default: &'static str) -> Cow<'a
 
 /// Shows itself as a boolean.
 pub trait Flag {
-    /// The truth.
+    /// The value as a boolean.
     fn flag(&self) -> bool;
 }
 impl Flag for bool {
@@ -245,7 +245,7 @@ impl Emit for Mask<'_> {
     }
 }
 
-/// So many CPUs at most.
+/// The most CPUs.
 const CPUS_MAX: usize = 8192;
 
 fn mask(words: &[String]) -> Vec<u8> {

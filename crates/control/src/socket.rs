@@ -52,7 +52,7 @@ fn protocol(protocol: Option<SocketProtocol>) -> i32 {
 }
 
 properties! {
-    /// Of sockets alone.
+    /// Properties of sockets.
     SOCKET: Unit(u) {
         BindIPv6Only "s" Const = u.socket().bind_ipv6_only().as_str();
         Backlog "u" Const = u.socket().backlog().min(i32::MAX.unsigned_abs());

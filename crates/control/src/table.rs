@@ -19,18 +19,18 @@ pub enum Emits {
     Invalidates,
     /// It never changes while the object lives.
     Const,
-    /// Not at all.
+    /// It never changes, or changes are not announced.
     Never,
 }
 
 /// How a property's value gets onto the wire, by the object that has it.
 #[derive(Clone, Copy)]
 pub enum Write {
-    /// Of the manager.
+    /// Reads the manager.
     Manager(for<'a, 'b, 'c> fn(&'a ManagerView<'b>, &mut Out<'c>)),
-    /// Of a unit.
+    /// Reads a unit.
     Unit(for<'a, 'b, 'c> fn(&'a UnitView<'b>, &mut Out<'c>)),
-    /// Of a job.
+    /// Reads a job.
     Job(for<'a, 'b, 'c> fn(&'a JobView<'b>, &mut Out<'c>)),
 }
 

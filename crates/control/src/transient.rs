@@ -152,7 +152,7 @@ struct Said {
 enum Text {
     /// As it is assigned.
     Same,
-    /// Otherwise.
+    /// Anything else: lines of a unit file.
     Lines(String),
     /// A list, whole, as it is when this was added to it.
     Whole,

@@ -159,7 +159,7 @@ pub fn pair(item: &(String, String), out: &mut Out<'_>) {
 }
 
 properties! {
-    /// Of every unit.
+    /// Properties of every unit.
     UNIT: Unit(u) {
         Id "s" Const = u.unit.name;
         Names "as" Const = names(u);
@@ -267,7 +267,7 @@ properties! {
 }
 
 properties! {
-    /// Of every job.
+    /// Properties of every job.
     JOB: Job(j) {
         Id "u" Const = j.job.id.0;
         Unit "(so)" Const = With(|out: &mut Out<'_>| {

@@ -44,7 +44,7 @@ pub enum UnitFileOperation {
     Links { name: String, runtime: bool },
 }
 
-/// How it went.
+/// The outcome of an operation on unit files.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum UnitFileOutcome {
     /// What was changed: (`symlink` or `unlink` or an error's word, path, target), and whether a file had an

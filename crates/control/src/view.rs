@@ -87,7 +87,7 @@ pub enum LiveValue {
 pub struct ManagerView<'a> {
     /// The manager.
     pub manager: &'a Manager,
-    /// The world.
+    /// The live facts that the runtime supplies.
     pub live: &'a dyn Live,
 }
 

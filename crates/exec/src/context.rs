@@ -35,7 +35,7 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Of a request.
+    /// The context of a request.
     pub fn of_request(request: &'a Request<'_>) -> Context<'a> {
         Context {
             unit: request.unit,
@@ -54,7 +54,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Of a plan.
+    /// The context of a plan.
     pub fn of_plan(plan: &'a Plan) -> Context<'a> {
         Context {
             unit: &plan.unit,

@@ -43,7 +43,7 @@ const DIRECT: &[(&str, &str)] = &[
     ("IgnoreSIGPIPE", "no"),
 ];
 
-/// No plain context.
+/// Contexts that need the executor.
 const EXECUTOR: &[(&str, &str)] = &[
     ("RootDirectory", "/srv"),
     ("ReadWritePaths", "/srv"),

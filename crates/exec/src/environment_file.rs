@@ -35,7 +35,7 @@ fn key(chars: &mut Peekable<Chars<'_>>) -> Option<String> {
 /// What stands after it, to the end of the line on which it ends.
 fn value(chars: &mut Peekable<Chars<'_>>) -> String {
     let mut value = String::new();
-    // So much of it stays when white space at the end goes.
+    // The length up to the last byte that is not trailing white space.
     let mut kept = 0;
     let mut begun = false;
     while let Some(c) = chars.next() {

@@ -55,7 +55,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The number.
+    /// The exit status as a number.
     pub fn code(self) -> u8 {
         self as u8
     }

@@ -59,7 +59,7 @@ pub struct Request<'a> {
     pub stdio_socket: Option<BorrowedFd<'a>>,
     /// Given for standard input (0), output (1) and error (2), whatever the settings say.
     pub stdio: Vec<(u32, BorrowedFd<'a>)>,
-    /// Where it lives.
+    /// The cgroup that the process begins in.
     pub cgroup_dir: Option<BorrowedFd<'a>>,
     /// 32 hex digits.
     pub invocation_id: &'a str,
@@ -80,7 +80,7 @@ pub struct Request<'a> {
 /// A process on its way.
 #[derive(Debug)]
 pub struct Started {
-    /// Its number.
+    /// The process ID.
     pub pid: u32,
     /// Its pidfd.
     pub pidfd: OwnedFd,
@@ -95,7 +95,7 @@ pub struct Started {
 pub struct SpawnError {
     /// Exit status of systemd.exec(5), "Process Exit Codes".
     pub status: i32,
-    /// What failed.
+    /// Directive, path and error of the failed step.
     pub message: String,
 }
 
@@ -112,7 +112,7 @@ pub enum Report {
     Failed { status: i32, message: String },
     /// Who it runs as; more may follow.
     RunsAs { uid: u32, gid: u32 },
-    /// Nothing yet.
+    /// Nothing was read yet.
     NotYet,
 }
 

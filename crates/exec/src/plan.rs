@@ -15,7 +15,7 @@ pub struct Plan {
     pub exec: ExecSection,
     /// The manager's environment.
     pub base_environment: Vec<String>,
-    /// What wins.
+    /// Variables that override all others.
     pub own_environment: Vec<String>,
     /// Names of the passed descriptors, in order.
     pub fd_names: Vec<String>,

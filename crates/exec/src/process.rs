@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 /// The process that is being prepared, in the executor.
 #[derive(Debug)]
 pub struct Process {
-    /// Its environment.
+    /// The environment of the program.
     pub environment: Environment,
     /// `User=`, looked up.
     pub user: Option<User>,
@@ -41,7 +41,7 @@ impl Process {
         (self.user.as_ref().map_or(0, |user| user.uid), self.gid.unwrap_or(0))
     }
 
-    /// Tells PID 1.
+    /// Sends a line to PID 1.
     pub fn tell(&self, text: &str) {
         crate::tell(&self.report, text);
     }

@@ -23,7 +23,7 @@ const DEPTH_MAX: usize = 512;
 /// What is missing on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// An error.
+    /// It is an error.
     Fails,
     /// Directories are made, root's and open to all.
     IsMade,

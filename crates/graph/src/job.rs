@@ -85,7 +85,7 @@ impl JobType {
 /// A queued or running job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// Its number.
+    /// The job ID.
     pub id: JobId,
     /// The unit it works on.
     pub unit: UnitId,

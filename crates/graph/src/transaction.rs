@@ -32,7 +32,7 @@ pub trait Facts {
 pub enum Refusal {
     /// No such unit file.
     NotFound,
-    /// Masked.
+    /// The unit is masked.
     Masked,
     /// The file could not be loaded; the text says why.
     LoadFailed(String),
@@ -53,7 +53,7 @@ pub enum TransactionError {
     Destructive(UnitId),
 }
 
-/// A request resolved.
+/// A request, resolved into jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
     /// The jobs to install, one a unit.

@@ -24,7 +24,7 @@ pub fn run_and_wait(program: &str) {
     }
 }
 
-/// The child itself.
+/// What the child process does.
 pub fn run() -> ExitCode {
     for directory in OUTPUT {
         let _ = std::fs::remove_dir_all(directory);

@@ -35,7 +35,7 @@ impl Deadlines {
         }
     }
 
-    /// The first.
+    /// The earliest deadline.
     pub fn first(&self) -> Option<u64> {
         self.by_time.first().map(|(at, _)| *at)
     }

@@ -40,9 +40,9 @@ pub enum SpawnRole {
 pub struct Spawn {
     /// Names the spawn in later events.
     pub id: SpawnId,
-    /// For which unit.
+    /// The unit that the process belongs to.
     pub unit: UnitName,
-    /// For what.
+    /// The role of the process in its unit.
     pub role: SpawnRole,
     /// The command line; `argv[0]` included, `$VAR` not yet expanded unless `no_env_expand`.
     pub command: muster_unit::ExecCommand,
@@ -95,7 +95,7 @@ pub struct LogRecord {
     pub level: Level,
     /// The unit it is about.
     pub unit: Option<UnitName>,
-    /// The sentence.
+    /// The text of the record.
     pub message: String,
     /// Further journal fields (`JOB_ID`, `MESSAGE_ID`, …).
     pub fields: Vec<(String, String)>,
@@ -199,7 +199,7 @@ pub enum Effect {
     ReadPidFile { unit: UnitName, path: String },
     /// Read a PID file again whenever it, or the way to it, changes, until told otherwise. Answer, each time: `PidFileRead`.
     WatchPidFile { unit: UnitName, path: String },
-    /// No longer.
+    /// Stop watching for the PID file.
     UnwatchPidFile { unit: UnitName },
     /// Find the main process of a forking service without a PID file: the only child of ours in the cgroup.
     /// Answer: `PidFileRead`.
@@ -218,7 +218,7 @@ pub enum Effect {
     RemoveSocketNodes { config: Rc<SocketSection>, listen: Vec<Listen> },
     /// Tell of traffic: with `accept`, take connections and send `Accepted` for each; without, `SocketReadable` once.
     WatchSocket { fd: FdId, accept: bool },
-    /// Stop telling.
+    /// Stop watching the socket.
     UnwatchSocket { fd: FdId },
     /// Throw away what is queued.
     FlushSocket { fd: FdId },

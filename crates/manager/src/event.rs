@@ -33,7 +33,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// Each of them.
+    /// All clocks.
     pub const ALL: [Clock; 4] =
         [Clock::Monotonic, Clock::Realtime, Clock::RealtimeAlarm, Clock::BoottimeAlarm];
 }
@@ -115,9 +115,9 @@ pub struct Peer {
 pub struct MountPoint {
     /// The mount unit's name.
     pub unit: UnitName,
-    /// What is mounted.
+    /// The source of the mount.
     pub what: String,
-    /// Where.
+    /// The mount point.
     pub place: String,
     /// File system type.
     pub fs_type: String,

@@ -17,7 +17,7 @@ pub(crate) enum Started {
     Working,
     /// Not now; try again when something changed.
     Later,
-    /// Ended at once.
+    /// The job ended at once.
     Ended(JobResult),
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Started {
 /// at once (the start of a process is an event, too) draws on the same budget, so that a large transaction keeps nobody
 /// waiting.
 pub(crate) const JOBS_A_TURN: usize = 64;
-/// At most so many jobs wait at a time.
+/// The most jobs that wait at a time.
 const JOBS_MAX: usize = 100_000;
 
 impl Facts for Manager {

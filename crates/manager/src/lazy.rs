@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 
 /// A type with one value that all who never wrote share.
 pub trait Resting: Default + 'static {
-    /// The default.
+    /// The default value, shared.
     fn resting() -> &'static Self;
 }
 

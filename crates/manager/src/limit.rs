@@ -1,4 +1,4 @@
-//! Rate limits: so many events in a window (`StartLimit*`, `TriggerLimit*`, `PollLimit*`).
+//! Rate limits: at most N events in a window (`StartLimit*`, `TriggerLimit*`, `PollLimit*`).
 
 use crate::state::RateWindow;
 

@@ -15,7 +15,7 @@ use std::rc::Rc;
 /// At most this many units are loaded, as under systemd.
 const UNITS_MAX: usize = 131_072;
 
-/// Templates of so many sockets are kept for their next instance.
+/// At most this many templates of sockets are cached for their next instance.
 const TEMPLATES_MAX: usize = 256;
 
 type Pair = (Dependency, UnitName);

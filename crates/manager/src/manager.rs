@@ -12,7 +12,7 @@ use muster_unit::{Source, UnitFile, UnitName};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-/// PID 1's mind.
+/// The manager: all state machines and what they know.
 #[derive(Debug, Default)]
 pub struct Manager {
     pub(crate) state: State,
@@ -100,7 +100,7 @@ impl Manager {
         }
     }
 
-    /// Everything, to read.
+    /// The whole state, for reading.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -433,7 +433,7 @@ impl Manager {
         self.effects.push_back(Effect::Reply { id, reply });
     }
 
-    /// Leaves for good.
+    /// Begins the shutdown.
     pub(crate) fn shut_down(&mut self, verb: ShutdownVerb) {
         if self.state.shutdown.is_none() {
             self.state.shutdown = Some(verb);

@@ -98,7 +98,7 @@ pub(crate) const VERBS: Verbs = Verbs {
     ..Verbs::NOTHING
 };
 
-/// So many failed instances of a socket with `Accept=yes` stay loaded.
+/// At most this many failed instances of a socket with `Accept=yes` stay loaded.
 const FAILED_KEPT: usize = 16;
 
 impl Manager {

@@ -462,7 +462,7 @@ impl Manager {
 
 /// `DefaultMemoryPressureThresholdSec=` (systemd-system.conf(5)).
 const DEFAULT_PRESSURE_USEC: u64 = 200_000;
-/// The time in which so much pressure counts.
+/// The window of the pressure threshold, in microseconds.
 const PRESSURE_WINDOW_USEC: u64 = 2_000_000;
 
 /// RFC 4648.

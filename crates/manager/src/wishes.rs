@@ -128,7 +128,7 @@ impl Manager {
         self.state.wishes.get(&id)?.retry_usec
     }
 
-    /// It is.
+    /// Marks the unit as due.
     pub(crate) fn wish_due(&mut self, id: UnitId) {
         if let Some(wishes) = self.state.wishes.get_mut(&id) {
             wishes.retry_usec = None;

@@ -17,9 +17,9 @@ const HEADER: &str = "# This is a drop-in unit file extension, created via \"sys
 /// A request whose files are being written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// Whom to answer.
+    /// The request to answer.
     pub request: RequestId,
-    /// What comes then.
+    /// What follows once the files are written.
     pub then: Then,
 }
 

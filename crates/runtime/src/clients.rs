@@ -22,13 +22,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Where systemctl finds us.
 pub const PRIVATE: &str = "/run/systemd/private";
-/// So many clients at most.
+/// The most clients at a time.
 const CLIENTS_MAX: usize = 4096;
-/// So many bytes are read at once.
+/// At most this many bytes are read at once.
 const READ_SIZE: usize = 64 * 1024;
 /// Time for what a client asked before it went.
 const LAST_WORDS_USEC: u64 = 2000;
-/// After a shortage, clients are accepted again after so many microseconds.
+/// After a shortage of descriptors, the pause before clients are accepted again, in microseconds.
 const REST_USEC: u64 = 100_000;
 
 struct Client {
@@ -87,7 +87,7 @@ impl Clients {
         }
     }
 
-    /// Listens.
+    /// Binds the private socket and listens.
     pub fn listen(path: &str) -> std::io::Result<Clients> {
         let fd = socket(
             AddressFamily::Unix,

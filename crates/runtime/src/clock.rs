@@ -19,7 +19,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many microseconds, from now on.
+    /// A budget of `usec` microseconds that begins now.
     pub fn new(usec: u64) -> Budget {
         Budget { until_usec: read(ClockId::CLOCK_MONOTONIC).saturating_add(usec) }
     }

@@ -10,7 +10,7 @@ use muster_manager::effect::Level;
 use nix::sys::socket::{getsockopt, sockopt};
 use std::os::fd::OwnedFd;
 
-/// At most this many children that close are waited for: those that hang hold up the rest once there are so many.
+/// The most closing children at a time. When all of them hang, further descriptors wait.
 const CLOSERS_MAX: usize = 64;
 /// One child closes at most this many.
 const BATCH_MAX: usize = 256;

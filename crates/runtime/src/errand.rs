@@ -36,7 +36,7 @@ pub enum Errand {
     UnitFiles { path: Vec<String>, operation: UnitFileOperation },
 }
 
-/// How it went.
+/// The outcome of an errand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Done {
     /// The time of a stamp file; nothing where there is none.
@@ -173,7 +173,7 @@ fn failed(errand: &Errand, message: &str) -> Done {
     }
 }
 
-/// The helper itself.
+/// What the helper process does.
 pub fn run() -> ExitCode {
     let Ok(errand) = ciborium::from_reader::<Errand, _>(std::io::stdin().lock()) else {
         return ExitCode::FAILURE;

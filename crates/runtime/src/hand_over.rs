@@ -29,7 +29,7 @@ pub const ARGUMENT: &str = "--deserialize";
 /// The largest value that is taken in, in bytes.
 const VALUE_MAX: u64 = 1 << 30;
 
-/// The value.
+/// What is handed over to the new program.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HandOver<'a> {

@@ -10,7 +10,7 @@ use muster_manager::event::{Event, Peer};
 use muster_socket::Accept;
 use std::collections::BTreeMap;
 
-/// So many connections of one descriptor are accepted before another has its turn.
+/// At most this many connections of one descriptor are accepted before the next descriptor has its turn.
 const ACCEPT_BATCH: usize = 16;
 /// Time for descriptors that rested, in microseconds.
 const RETRY_USEC: u64 = 500;
@@ -25,7 +25,7 @@ struct Watched {
     retry_usec: Option<u64>,
 }
 
-/// What is watched.
+/// The descriptors that are watched for traffic.
 #[derive(Debug, Default)]
 pub struct Listeners {
     watched: BTreeMap<FdId, Watched>,

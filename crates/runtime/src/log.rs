@@ -1,8 +1,8 @@
 //! PID 1's own log: to the journal by its native protocol; until there is one, to the kernel log, or in a container,
 //! whose kernel log is not its own, warnings and worse to the console.
 //!
-//! Never waits: what the journal cannot take now is kept, so much of it, and sent before the next record. What is lost all
-//! the same is counted, and the journal is told.
+//! Never waits: a record that the journal cannot take now is queued (at most `BACKLOG_MAX`) and sent before the next one.
+//! Records beyond that are counted as lost, and the journal is told how many.
 
 use muster_manager::effect::{Level, LogRecord, StatusMark};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
@@ -11,7 +11,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
-/// So many records wait for a journal that is not there yet.
+/// At most this many records wait for the journal.
 const BACKLOG_MAX: usize = 1024;
 
 /// Where records go.
@@ -29,9 +29,9 @@ pub struct Log {
 /// How the journal takes what is sent to it.
 #[derive(PartialEq, Eq)]
 enum Journal {
-    /// At once.
+    /// The journal takes records.
     Ready,
-    /// Not now.
+    /// The journal is busy; records are queued.
     Busy,
     /// It is not there.
     Absent,

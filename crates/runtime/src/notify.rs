@@ -1,7 +1,7 @@
 //! The notify socket (sd_notify(3)): datagrams with credentials and descriptors.
 //!
-//! Bounded in every direction: 4 KiB of text, 253 descriptors, so many datagrams a turn. What is not understood is
-//! dropped with its descriptors.
+//! Bounded in every direction: 4 KiB of text, 253 descriptors, a bounded number of datagrams a turn. A datagram that is not
+//! understood is dropped with its descriptors.
 
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind,
@@ -16,7 +16,7 @@ pub const PATH: &str = "/run/systemd/notify";
 const DATAGRAM_MAX: usize = 4096;
 /// The most descriptors of one datagram.
 const FDS_MAX: usize = 253;
-/// So many assignments of one datagram count.
+/// At most this many assignments of one datagram are read.
 const FIELDS_MAX: usize = 64;
 
 /// One message.
@@ -24,7 +24,7 @@ const FIELDS_MAX: usize = 64;
 pub struct Notification {
     /// The sender, by the kernel's word.
     pub pid: u32,
-    /// Its user.
+    /// The user ID of the sender.
     pub uid: u32,
     /// `KEY=value` lines.
     pub fields: Vec<(String, String)>,
@@ -39,7 +39,7 @@ pub enum Received {
     Message(Notification),
     /// A datagram that is not one.
     Dropped(&'static str, Vec<OwnedFd>),
-    /// Nothing left.
+    /// The socket is empty.
     Empty,
 }
 

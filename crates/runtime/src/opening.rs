@@ -16,7 +16,7 @@ use std::rc::Rc;
 /// What is asked for.
 #[derive(Debug)]
 pub struct Opening {
-    /// For whom.
+    /// The unit whose sockets are opened.
     pub unit: UnitName,
     /// The unit's section.
     pub config: Rc<SocketSection>,

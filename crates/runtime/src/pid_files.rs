@@ -46,7 +46,7 @@ impl PidFiles {
         self.retry_usec.is_some_and(|at| at <= clock::now().monotonic_usec)
     }
 
-    /// No longer.
+    /// Stops watching for the PID file of a unit.
     pub fn forget(&mut self, unit: &UnitName) {
         self.waiting.remove(unit);
         if self.waiting.is_empty() {

@@ -29,12 +29,12 @@ pub enum Helper {
     Owner {
         /// What goes on with the answer.
         opening: crate::opening::Opening,
-        /// The pipe.
+        /// The pipe with the answer.
         answer: std::io::PipeReader,
     },
     /// It works on files, for whoever asked.
     Clerk {
-        /// What it does.
+        /// The errand of the helper.
         errand: crate::errand::Errand,
         /// Where its answer will be.
         answer: std::fs::File,
@@ -48,10 +48,10 @@ pub enum Helper {
     Errand,
 }
 
-/// So many bytes of a helper's answer are read.
+/// At most this many bytes of a helper's answer are read.
 const ANSWER_MAX: u64 = 1024;
 
-/// What runs.
+/// The running processes.
 #[derive(Debug, Default)]
 pub struct Processes {
     started: BTreeMap<SpawnId, Started>,

@@ -21,8 +21,9 @@ const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
 const NAME_CHANGES: &str =
     "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',member='NameOwnerChanged'";
-/// So many callers are known at a time, and so many calls of one wait for its identity.
+/// At most this many callers are known at a time.
 const CALLERS_MAX: usize = 4096;
+/// At most this many calls of one caller wait for its identity.
 const WAITING_MAX: usize = 64;
 
 /// What we asked the bus, by serial.

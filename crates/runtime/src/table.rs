@@ -6,7 +6,7 @@ use muster_manager::effect::FdId;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The table.
+/// All open descriptors by ID.
 #[derive(Debug, Default)]
 pub struct FdTable {
     next: u64,

@@ -35,14 +35,14 @@ const EXIT_USEC: u64 = 200;
 const TRAFFIC_USEC: u64 = 200;
 /// For what clients of D-Bus ask.
 const CLIENTS_USEC: u64 = 2000;
-/// So many follow-up events are worked off in one turn.
+/// At most this many follow-up events are handled in one turn.
 const FOLLOW_UP_BUDGET: usize = 65_536;
 
 /// Cgroups whose emptiness the kernel does not tell are looked at this often, in microseconds.
 const UNCERTAIN_USEC: u64 = 500_000;
-/// Memory is given back when nothing happened for so long, in microseconds.
+/// Memory is given back after this much idle time, in microseconds.
 const IDLE_USEC: u64 = 2_000_000;
-/// And after so many processes, if there is no such moment.
+/// Memory is given back after this many processes even without idle time.
 const SPAWNS_A_TRIM: u32 = 1024;
 /// While records wait for the journal, it is tried again this often, in microseconds.
 const JOURNAL_RETRY_USEC: u64 = 100_000;
@@ -64,7 +64,7 @@ pub(crate) enum Source {
     Interfaces,
     /// The timer of a clock.
     Alarm(Clock),
-    /// What udevd announces.
+    /// Announcements of udevd.
     Devices,
     /// Where clients connect.
     Private,
@@ -82,7 +82,7 @@ pub(crate) enum Source {
     Stored(FdId),
 }
 
-/// How it ended.
+/// How the loop ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are named for what they are
 pub enum Outcome {
@@ -95,7 +95,7 @@ pub enum Outcome {
 /// What the loop is given.
 #[derive(Debug)]
 pub struct Setup {
-    /// The mind.
+    /// The manager.
     pub manager: Manager,
     /// Unit files.
     pub index: Index,

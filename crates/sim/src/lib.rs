@@ -19,7 +19,7 @@ use muster_unit::{Source, UnitName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// So many events at most before a world is taken to run in circles.
+/// After this many events a world is taken to loop for ever.
 const EVENTS_MAX: usize = 100_000;
 
 /// Unit files by name, and links such as `multi-user.target.wants`.
@@ -113,7 +113,7 @@ impl World {
         &self.manager
     }
 
-    /// Boots to rest.
+    /// Boots and runs until nothing is left to do.
     pub fn boot(&mut self) {
         self.manager.begin(self.now, &self.files);
         self.manager.start_default(self.now, &self.files);

@@ -8,7 +8,7 @@ use nix::sys::socket::{
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// The far end.
+/// The peer of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerInfo {
     /// Tail of the instance name: what comes after the connection's number.
@@ -31,13 +31,13 @@ pub struct PeerInfo {
 pub enum Accept {
     /// A connection.
     Connection { fd: OwnedFd, peer: PeerInfo },
-    /// Nothing waits.
+    /// No connection waits.
     WouldBlock,
     /// The client went away; try the next.
     Again,
     /// No descriptors or memory now.
     Exhausted(Errno),
-    /// For good.
+    /// Accepting fails permanently.
     Failed(Errno),
 }
 
@@ -130,7 +130,7 @@ fn unix_name(address: &UnixAddr) -> Option<String> {
     path.filter(|path| !path.is_empty()).or_else(hidden).filter(|name| !name.contains(['\0', '\n']))
 }
 
-/// So much of a queue is thrown away at once, in connections or reads.
+/// At most this many connections or reads are flushed at once.
 const FLUSH_MAX: usize = 4096;
 
 /// Throws away what is queued: connections, or data.

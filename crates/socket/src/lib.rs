@@ -42,7 +42,7 @@ pub struct OpenedSocket {
     pub listen_index: u32,
     /// The new descriptor; `None` when the kept one serves on.
     pub fd: Option<OwnedFd>,
-    /// What it does.
+    /// The role of the descriptor.
     pub role: Role,
 }
 
@@ -58,7 +58,7 @@ pub struct Opened {
 /// What opening needs to know beside the unit itself.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// Who owns nodes.
+    /// The owner of nodes in the file system.
     pub owner: Owner,
     /// What the service says of its USB function.
     pub function: Option<Function>,

@@ -3,7 +3,7 @@
 use nix::libc;
 use std::os::fd::BorrowedFd;
 
-/// What waits.
+/// What is queued on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// Connections that nobody accepted yet.
@@ -15,7 +15,7 @@ pub enum Waiting {
 }
 
 impl Waiting {
-    /// The bare number.
+    /// The number alone.
     pub fn number(self) -> u64 {
         match self {
             Waiting::Connections(number) | Waiting::Messages(number) | Waiting::Bytes(number) => number,

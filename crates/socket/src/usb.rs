@@ -20,9 +20,9 @@ pub struct Function {
     pub strings: String,
 }
 
-/// So large may either file be, in bytes; the kernel takes a page or two.
+/// The largest size of either file, in bytes; the kernel takes a page or two.
 const BLOB_MAX: u64 = 64 * 1024;
-/// So many endpoints has a USB device at most, without endpoint zero.
+/// The most endpoints of a USB device, endpoint zero not counted.
 const ENDPOINTS_MAX: u32 = 30;
 
 /// Endpoint zero, and all others in their order.

@@ -189,7 +189,7 @@ pub fn take_terminal(fd: BorrowedFd<'_>, force: bool) -> io::Result<()> {
 /// Attributes of a POSIX message queue (mq_getattr(3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSize {
-    /// Most messages.
+    /// The most messages in the queue.
     pub messages: i64,
     /// Bytes of the largest message.
     pub message_size: i64,

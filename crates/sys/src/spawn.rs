@@ -22,7 +22,7 @@ pub enum Step {
     FileMode(u32),
     /// Ignores a signal, or gives it its default action (sigaction(2)).
     Signal {
-        /// Its number.
+        /// The number of the signal.
         number: i32,
         /// Ignored rather than default.
         ignore: bool,
@@ -51,14 +51,14 @@ pub enum Step {
     },
     /// Puts one of the given descriptors, by index, in place of another, blocking.
     Given {
-        /// Which.
+        /// The index of the descriptor.
         index: usize,
         /// The descriptor.
         target: RawFd,
     },
     /// Puts a copy of a descriptor in place of another.
     Copy {
-        /// Of which.
+        /// The descriptor to copy.
         from: RawFd,
         /// The descriptor.
         target: RawFd,
@@ -112,7 +112,7 @@ pub struct Program {
 /// A process that was made.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Its number.
+    /// The process ID.
     pub pid: u32,
     /// Its pidfd.
     pub pidfd: OwnedFd,
@@ -271,7 +271,7 @@ mod stacks {
     use std::cell::RefCell;
     use std::io;
 
-    /// So many are kept.
+    /// At most this many stacks are kept for reuse.
     const KEPT: usize = 16;
 
     thread_local! {

@@ -95,7 +95,7 @@ pub struct UnitFile {
     pub id: UnitName,
     /// All its names.
     pub names: BTreeSet<UnitName>,
-    /// How loading went.
+    /// The load state.
     pub load_state: LoadState,
     /// Why it is `bad-setting` or `error`.
     pub load_error: Option<String>,
@@ -117,7 +117,7 @@ pub struct UnitFile {
     pub cgroup: Option<Rc<CGroupSection>>,
     /// The type's own section.
     pub body: Body,
-    /// Complaints, in order.
+    /// Diagnostics, in order.
     pub diagnostics: Vec<Diagnostic>,
     /// Directives that were set and have no effect yet.
     pub not_applied: Vec<String>,
@@ -134,7 +134,7 @@ pub enum InstanceUse {
     Nothing,
     /// `Description=`, with this text before expansion.
     Description(String),
-    /// Something else.
+    /// Some other setting.
     More,
 }
 

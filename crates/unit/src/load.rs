@@ -13,9 +13,9 @@ use crate::value::{ExecDirectory, ListenKind, ServiceType, SocketAddress, Timesp
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// So many complaints are kept for one unit.
+/// At most this many diagnostics are kept for one unit.
 const DIAGNOSTICS_MAX: usize = 100;
-/// So many aliases are followed.
+/// At most this many aliases are followed.
 const ALIAS_DEPTH: usize = 8;
 
 /// What is known under a name.
@@ -410,7 +410,7 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
 enum Section {
     /// No header yet.
     None,
-    /// To be read.
+    /// A known section with this name.
     Known(String),
     /// Passed over without a word (`X-`).
     Foreign,

@@ -306,7 +306,7 @@ impl CpuQuota {
     }
 }
 
-/// Bytes.
+/// A size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size(pub u64);
 

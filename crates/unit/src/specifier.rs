@@ -45,7 +45,7 @@ pub struct UnitFacts<'a> {
 }
 
 impl<'a> UnitFacts<'a> {
-    /// Of a unit.
+    /// The specifiers of a unit.
     pub fn new(name: &'a UnitName, fragment: &'a str, machine: &'a SpecifierContext) -> UnitFacts<'a> {
         UnitFacts { name, fragment, machine, named_instance: Cell::new(false) }
     }

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The multicast group of links (rtnetlink(7), `RTMGRP_LINK`).
 const LINKS: u32 = 1;
-/// So many messages are thrown away at once.
+/// At most this many messages are drained at once.
 const MESSAGES_MAX: usize = 1024;
 /// More interfaces than this are not looked at.
 const INTERFACES_MAX: usize = 65_536;

@@ -19,9 +19,9 @@ const TABLE_MAX: u64 = 16 << 20;
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// What is mounted.
+    /// The source of the mount.
     pub what: String,
-    /// Where.
+    /// The mount point.
     pub place: String,
     /// File system type.
     pub fs_type: String,
@@ -36,12 +36,12 @@ pub struct MountTable {
 }
 
 impl MountTable {
-    /// Opens it.
+    /// Opens the mount table.
     pub fn open() -> io::Result<MountTable> {
         Ok(MountTable { file: File::open("/proc/self/mountinfo")? })
     }
 
-    /// Reads it whole.
+    /// Reads the whole mount table.
     pub fn read(&mut self) -> io::Result<Vec<Mount>> {
         self.file.seek(SeekFrom::Start(0))?;
         let mut bytes = Vec::new();

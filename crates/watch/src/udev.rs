@@ -78,7 +78,7 @@ pub struct Monitor {
 /// What was read of it in one go.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Announced {
-    /// In order.
+    /// The changes in order of arrival.
     pub changes: Vec<Change>,
     /// Some were lost: the whole is to be enumerated.
     pub lost: bool,
@@ -97,7 +97,7 @@ impl Monitor {
         Ok(Monitor { socket })
     }
 
-    /// Takes what waits.
+    /// Reads all queued announcements.
     pub fn read(&self) -> Announced {
         let mut announced = Announced::default();
         let mut bytes = vec![0_u8; MESSAGE_MAX];

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const CONNECTIONS: u32 = 100_000;
 const PARALLEL: u32 = 64;
-/// So many come first, so that what is measured before is a process that has worked already.
+/// Connections made before the measurement, so that a process that has already worked is measured.
 const WARM_UP: u32 = 5_000;
 const LIMIT: Duration = Duration::from_secs(900);
 /// Failed instances that stay on purpose.

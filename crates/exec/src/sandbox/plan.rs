@@ -27,9 +27,9 @@ pub struct Facts {
 pub enum Access {
     /// As the file system is.
     ReadWrite,
-    /// Not.
+    /// It cannot be written.
     ReadOnly,
-    /// Not even seen.
+    /// It cannot be seen.
     Inaccessible,
 }
 
@@ -38,7 +38,7 @@ pub enum Access {
 pub enum Mount {
     /// Another place of the host.
     Bind {
-        /// Where it is.
+        /// The path of the source.
         source: String,
         /// With all that is mounted below it.
         recursive: bool,
@@ -69,7 +69,7 @@ pub enum Mount {
 /// One wish for one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Absolute.
+    /// The absolute path.
     pub path: String,
     /// It is nothing when the path is missing.
     pub optional: bool,
@@ -86,9 +86,9 @@ pub struct Entry {
 /// One place of the final list: what it is made to be, all wishes and all that holds above it taken together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Canonical.
+    /// The canonical path.
     pub path: String,
-    /// For messages.
+    /// The directive, for messages.
     pub directive: &'static str,
     /// What is put there; else the place itself is given new attributes.
     pub mount: Option<Mount>,

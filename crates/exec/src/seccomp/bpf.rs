@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is made.
+    /// The call is made.
     Allow,
     /// It is made, and the kernel writes a line of audit.
     Log,
@@ -59,7 +59,7 @@ pub enum Rule {
 /// What becomes of what comes by one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// By number.
+    /// Rules by the number of the system call.
     pub rules: BTreeMap<u32, Rule>,
     /// Of numbers without a rule.
     pub others: Verdict,
@@ -68,9 +68,9 @@ pub struct Section {
 /// The entries of an x86-64 machine; other machines have none here, and what asks for a filter does not start there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// 64 bits.
+    /// Rules for the 64-bit ABI.
     pub x86_64: Section,
-    /// 32 bits.
+    /// Rules for the 32-bit ABI.
     pub x86: Section,
     /// 64-bit registers with 32-bit pointers; numbers without their common bit.
     pub x32: Section,

@@ -22,7 +22,7 @@ pub const WRITE_EXECUTE: &str = "MemoryDenyWriteExecute=";
 pub struct Confinement {
     /// The directive, with `=`.
     pub directive: &'static str,
-    /// For the kernel.
+    /// The instructions for the kernel.
     pub program: Vec<Instruction>,
 }
 

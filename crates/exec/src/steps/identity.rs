@@ -9,15 +9,15 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 /// A user, as /etc/passwd or its number says.
 #[derive(Clone, Debug)]
 pub struct User {
-    /// Its name.
+    /// The name of the user.
     pub name: String,
-    /// Its number.
+    /// The user ID.
     pub uid: u32,
-    /// Its own group.
+    /// The primary group ID.
     pub gid: u32,
-    /// Its home.
+    /// The home directory.
     pub home: String,
-    /// Its shell.
+    /// The login shell.
     pub shell: String,
 }
 

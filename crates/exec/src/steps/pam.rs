@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The session.
+/// The step that opens the PAM session.
 pub const SESSION: Step =
     Step { directive: "PAMName=", exit: Exit::Pam, needed: is_needed, direct: Direct::No, run };
 

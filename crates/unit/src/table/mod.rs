@@ -115,7 +115,7 @@ macro_rules! section {
                 }
             }
         }
-        // By hand: what derive makes of so many fields would be a quarter of PID 1.
+        // By hand: the derived code for this many fields would be a quarter of PID 1.
         impl serde::Serialize for $type {
             /// What is not as by default.
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -176,7 +176,7 @@ macro_rules! section {
                 rows.insert(at, row);
                 self.set = rows.into_boxed_slice();
             }
-            /// For writing.
+            /// Access for changes.
             pub fn edit(&mut self) -> super::Edit<'_, $type> {
                 super::Edit(self)
             }

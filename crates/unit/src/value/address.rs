@@ -46,7 +46,7 @@ pub enum VsockKind {
     SequentialPacket,
 }
 
-/// Where.
+/// A socket address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // cid, port, kind, family and group are the kernel's
 pub enum SocketAddress {

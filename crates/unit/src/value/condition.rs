@@ -62,7 +62,7 @@ impl ConditionKind {
 pub struct Condition {
     /// What is tested.
     pub kind: ConditionKind,
-    /// Against what.
+    /// The value that it is compared with.
     pub parameter: String,
     /// `|`: one of these must hold.
     pub trigger: bool,

@@ -235,9 +235,9 @@ pub fn capability_number(name: &str) -> Option<u32> {
 /// A soft and a hard limit; `u64::MAX` for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceLimit {
-    /// Soft.
+    /// The soft limit.
     pub soft: u64,
-    /// Hard.
+    /// The hard limit.
     pub hard: u64,
 }
 
@@ -264,7 +264,7 @@ pub struct EnvironmentFile {
 pub enum Delegate {
     /// All controllers.
     All,
-    /// These.
+    /// These controllers.
     Controllers(Vec<String>),
 }
 

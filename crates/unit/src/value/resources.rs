@@ -5,7 +5,7 @@ use crate::setting::{Context, Scalar, Setting};
 use crate::value::Timespan;
 use serde::{Deserialize, Serialize};
 
-/// So many processors or nodes at most.
+/// The most processors or memory nodes.
 pub const PROCESSORS_MAX: usize = 8192;
 
 /// A set of processors or memory nodes by number, in words of 64 bits without zero words at the end.

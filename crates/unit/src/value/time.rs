@@ -20,7 +20,7 @@ const UNITS: &[(&[&str], u64)] = &[
 ];
 
 impl Timespan {
-    /// No end.
+    /// Unlimited.
     pub const INFINITY: Timespan = Timespan(u64::MAX);
 
     /// Reads a span; a number without a unit counts `default_unit` microseconds.
