@@ -1,7 +1,7 @@
 //! Who may call what: one place, one rule for each right, for every member.
 //!
-//! Callers are known by kernel credentials only. The rights are polkit's actions of org.freedesktop.systemd1; until
-//! polkit is asked, uid 0 has them all and others may read.
+//! Callers are known by kernel credentials only. The rights are polkit's actions of org.freedesktop.systemd1: uid 0 has
+//! them all, everyone may read, and for the rest polkit is asked (see [`crate::polkit`]).
 
 use crate::error::Refusal;
 use muster_manager::event::Origin;
@@ -29,24 +29,20 @@ impl Right {
         self == Right::Privileged
     }
 
-    /// Whether `caller` has it.
+    /// The action of polkit that grants it to others than root; none where only root will do.
+    pub fn action(self) -> Option<&'static str> {
+        Some(match self {
+            Right::Read | Right::Privileged => return None,
+            Right::ManageUnits => "org.freedesktop.systemd1.manage-units",
+            Right::ManageUnitFiles => "org.freedesktop.systemd1.manage-unit-files",
+            Right::SetEnvironment => "org.freedesktop.systemd1.set-environment",
+            Right::ReloadDaemon => "org.freedesktop.systemd1.reload-daemon",
+        })
+    }
+
+    /// Whether `caller` has it without anybody being asked.
     pub fn check(self, caller: &Origin) -> Result<(), Refusal> {
-        match self {
-            Right::Read => Ok(()),
-            Right::ManageUnits
-            | Right::ManageUnitFiles
-            | Right::SetEnvironment
-            | Right::ReloadDaemon
-            | Right::Privileged
-                if caller.uid == 0 =>
-            {
-                Ok(())
-            }
-            Right::ManageUnits | Right::ManageUnitFiles | Right::SetEnvironment | Right::ReloadDaemon => {
-                Err(Refusal::access_denied("Permission denied"))
-            }
-            Right::Privileged => Err(Refusal::access_denied("Access to this method requires privileges.")),
-        }
+        if self == Right::Read || caller.uid == 0 { Ok(()) } else { Err(Refusal::access_denied("Access denied")) }
     }
 }
 

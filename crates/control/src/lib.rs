@@ -23,6 +23,7 @@ mod muster;
 pub mod object;
 mod others;
 pub mod path;
+pub mod polkit;
 mod service;
 pub mod show;
 mod socket;
@@ -40,6 +41,7 @@ pub use error::Refusal;
 pub use unit_files::{UnitFileOperation, UnitFileOutcome, unit_files_reply};
 pub use view::{Live, LiveValue};
 
+use crate::authorize::Right;
 use crate::object::Object;
 use crate::table::Method;
 use crate::wire::{Args, Out};
@@ -59,6 +61,8 @@ pub enum Action {
     RequestThenRetry(Request),
     /// Do this with unit files on disk; the outcome goes through [`unit_files_reply`].
     UnitFiles(UnitFileOperation),
+    /// Ask polkit this first; where it agrees, dispatch the message again with the right granted.
+    Ask(polkit::Question),
     /// The message needs no answer.
     Ignore,
 }
@@ -71,6 +75,8 @@ pub struct Call<'a> {
     pub live: &'a dyn Live,
     /// The caller.
     pub caller: &'a Origin,
+    /// What polkit granted it for this call.
+    pub granted: Option<Right>,
     /// The message.
     pub message: &'a Incoming,
     /// What it is called on.
@@ -80,6 +86,11 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Whether the caller has a right, by itself or because polkit granted it.
+    fn may(&self, right: Right) -> Result<(), Refusal> {
+        if self.granted == Some(right) { Ok(()) } else { right.check(self.caller) }
+    }
+
     /// Answers with the values that the closure writes, which must be those of the row.
     pub fn reply(&self, write: impl FnOnce(&mut Out<'_>)) -> Result<Action, Refusal> {
         let signature: String = self.method.output.iter().map(|(signature, _)| *signature).collect();
@@ -92,13 +103,20 @@ impl Call<'_> {
     }
 }
 
-/// Says what to do with one incoming message of a peer whose kernel credentials are `caller`.
-pub fn dispatch(view: &Manager, live: &dyn Live, caller: &Origin, message: &Incoming) -> Action {
+/// Says what to do with one incoming message of a peer whose kernel credentials are `caller`; with what polkit `granted`
+/// it, where it was asked before.
+pub fn dispatch(
+    view: &Manager,
+    live: &dyn Live,
+    caller: &Origin,
+    granted: Option<Right>,
+    message: &Incoming,
+) -> Action {
     if !wire::is_call(message) {
         return Action::Ignore;
     }
     let action = match object::resolve(view, live, caller, wire::path(message)) {
-        Ok(object) => call(view, live, caller, message, &object),
+        Ok(object) => call(view, live, (caller, granted), message, &object),
         Err(object::Unresolved::NotLoaded(unit)) => {
             return Action::RequestThenRetry(Request::LoadUnit { unit });
         }
@@ -115,7 +133,7 @@ pub fn dispatch(view: &Manager, live: &dyn Live, caller: &Origin, message: &Inco
 fn call(
     manager: &Manager,
     live: &dyn Live,
-    caller: &Origin,
+    (caller, granted): (&Origin, Option<Right>),
     message: &Incoming,
     object: &Object<'_>,
 ) -> Result<Action, Refusal> {
@@ -129,7 +147,10 @@ fn call(
     if given != expected {
         return Err(Refusal::signature(&given, interface, member, &expected));
     }
-    method.right.check(caller)?;
+    let call = Call { manager, live, caller, granted, message, object, method };
     let mut arguments = Args::new(message)?;
-    (method.handler)(&Call { manager, live, caller, message, object, method }, &mut arguments)
+    let Err(refusal) = call.may(method.right) else { return (method.handler)(&call, &mut arguments) };
+    // What is wrong in itself is said before a person is asked for a password.
+    let Some(question) = polkit::Question::about(&call, method.right) else { return Err(refusal) };
+    (method.handler)(&call, &mut arguments).map(|_| Action::Ask(question))
 }

@@ -165,12 +165,12 @@ impl Bench {
         move_bytes(&mut self.client, &mut self.server);
         let message = self.server.next_message().unwrap();
         let caller = Origin { uid: 0, pid: 7, comm: "test".to_owned() };
-        let answer = match dispatch(&self.manager, &World, &caller, &message) {
+        let answer = match dispatch(&self.manager, &World, &caller, None, &message) {
             Action::Reply(reply) => reply,
             Action::Request(request) => self.request(&message, caller, request),
             Action::RequestThenRetry(request) => {
                 self.request(&message, caller.clone(), request);
-                match dispatch(&self.manager, &World, &caller, &message) {
+                match dispatch(&self.manager, &World, &caller, None, &message) {
                     Action::Reply(reply) => reply,
                     other => panic!("{other:?}"),
                 }

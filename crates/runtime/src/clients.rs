@@ -9,6 +9,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use muster_bus::{Credentials, Incoming, Outgoing, Peer};
 use muster_control::Action;
+use muster_control::authorize::Right;
 use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
 use muster_manager::event::{Event, Origin, Request};
 use muster_unit::UnitName;
@@ -44,8 +45,19 @@ struct Pending {
     client: Token,
     origin: Origin,
     message: Incoming,
+    /// What polkit granted for this call.
+    granted: Option<Right>,
     /// The unit that is loaded before the call is looked at again.
     retry: Option<UnitName>,
+}
+
+/// What was done for a call that is looked at once more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// The unit that was loaded for it.
+    pub loaded: Option<UnitName>,
+    /// What polkit granted.
+    pub granted: Option<Right>,
 }
 
 /// All clients.
@@ -284,25 +296,29 @@ impl Runtime {
     }
 
     pub(crate) fn handle_message(&mut self, token: Token, origin: &Origin, message: Incoming) {
-        self.handle_again(token, origin, message, None);
+        self.handle_again(token, origin, message, Again::default());
     }
 
-    /// Looks at a call, once more after `loaded` was loaded for it.
     /// The world for one call.
     pub(crate) fn live(&self) -> LiveView<'_> {
         LiveView { cgroups: &self.cgroups, index: &self.index, fds: &self.fds }
     }
 
-    fn handle_again(&mut self, token: Token, origin: &Origin, message: Incoming, loaded: Option<UnitName>) {
+    /// Looks at a call, after what was done for it before.
+    pub(crate) fn handle_again(&mut self, token: Token, origin: &Origin, message: Incoming, again: Again) {
         let live = self.live();
-        match muster_control::dispatch(&self.manager, &live, origin, &message) {
+        let Again { loaded, granted } = again;
+        match muster_control::dispatch(&self.manager, &live, origin, granted, &message) {
             Action::Ignore => {}
+            Action::Ask(question) => self.ask_polkit(token, message, &question),
             Action::Reply(reply) => drop(self.send(token, &reply)),
             Action::UnitFiles(operation) => self.unit_files(token, message, operation),
-            Action::Request(request) => self.request(token, origin, message, request, None),
+            Action::Request(request) => {
+                self.request(token, origin, message, request, Again { loaded: None, granted });
+            }
             Action::RequestThenRetry(Request::LoadUnit { unit }) if loaded.as_ref() != Some(&unit) => {
                 let request = Request::LoadUnit { unit: unit.clone() };
-                self.request(token, origin, message, request, Some(unit));
+                self.request(token, origin, message, request, Again { loaded: Some(unit), granted });
             }
             // It was loaded, and still is not there.
             Action::RequestThenRetry(_) => {
@@ -319,7 +335,7 @@ impl Runtime {
         origin: &Origin,
         mut message: Incoming,
         mut request: Request,
-        retry: Option<UnitName>,
+        again: Again,
     ) {
         self.take_stdio(&mut message, &mut request);
         // A unit whose file came after the directories were read is found all the same.
@@ -335,7 +351,8 @@ impl Runtime {
                 self.note_reference(client, message.sender(), &unit.name, true);
             }
         }
-        self.clients.pending.insert(id, Pending { client, origin: origin.clone(), message, retry });
+        let Again { loaded: retry, granted } = again;
+        self.clients.pending.insert(id, Pending { client, origin: origin.clone(), message, granted, retry });
         self.deliver(Event::Requested { id, origin: origin.clone(), request });
     }
 
@@ -389,7 +406,8 @@ impl Runtime {
         }
         let Some(pending) = self.clients.pending.remove(&id) else { return };
         if pending.retry.is_some() && matches!(reply, Reply::Done | Reply::Unit(_)) {
-            return self.handle_again(pending.client, &pending.origin, pending.message, pending.retry);
+            let again = Again { loaded: pending.retry, granted: pending.granted };
+            return self.handle_again(pending.client, &pending.origin, pending.message, again);
         }
         if !pending.message.no_reply_expected() {
             let answer = muster_control::reply(&pending.message, reply);

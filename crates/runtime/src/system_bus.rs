@@ -4,10 +4,13 @@
 //! Connected as soon as dbus.service runs, and again when it comes back. Nothing is ever awaited: who a caller is, is
 //! asked of the bus, and the call waits in a bounded list until the answer is there.
 
+use crate::clients::Again;
 use crate::turn::{Runtime, Source};
 use mio::Token;
 use muster_bus::Kind as MessageKind;
 use muster_bus::{Incoming, Outgoing, Peer};
+use muster_control::authorize::Right;
+use muster_control::{Refusal, polkit, wire};
 use muster_graph::{JobMode, JobType};
 use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
 use muster_manager::event::{Event, Origin, Request};
@@ -25,13 +28,17 @@ const NAME_CHANGES: &str =
 const CALLERS_MAX: usize = 4096;
 /// At most this many calls of one caller wait for its identity.
 const WAITING_MAX: usize = 64;
+/// At most this many calls wait for polkit: a person may never answer.
+const POLKIT_MAX: usize = 1024;
 
 /// What we asked the bus, by serial.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Asked {
     Names,
     User(String),
     Process(String),
+    /// polkit, whether this call's sender has the right that it needs.
+    Polkit(Right, Incoming),
 }
 
 /// A peer on the bus that called us.
@@ -182,6 +189,10 @@ impl Runtime {
         }
         if owner.is_empty() {
             self.clients.bus.callers.remove(&name);
+            let theirs = |asked: &Asked| {
+                matches!(asked, Asked::Polkit(_, call) if call.sender() == Some(name.as_str()))
+            };
+            self.clients.bus.asked.retain(|_, asked| !theirs(asked));
             self.release_references(|holder| holder == name);
         }
     }
@@ -249,6 +260,37 @@ impl Runtime {
             Asked::Process(name) => self.caller_known(&name, |caller| {
                 caller.pid = Some(message.body::<(u32,)>().map_or(0, |pid| pid.0))
             }),
+            Asked::Polkit(right, call) => self.polkit_answered(right, call, message),
+        }
+    }
+
+    /// Asks polkit about a call; the call waits for the answer.
+    pub(crate) fn ask_polkit(&mut self, token: Token, call: Incoming, question: &polkit::Question) {
+        let asked = self.clients.bus.asked.values();
+        let waiting = asked.filter(|asked| matches!(asked, Asked::Polkit(..))).count();
+        let sender = call.sender().map(str::to_owned);
+        match sender.filter(|_| waiting < POLKIT_MAX) {
+            Some(sender) => self.ask_bus(&question.message(&sender), Asked::Polkit(question.right, call)),
+            None => self.refuse(token, &call, &Refusal::access_denied("Access denied")),
+        }
+    }
+
+    fn polkit_answered(&mut self, right: Right, call: Incoming, answer: &Incoming) {
+        let Some(token) = self.clients.bus.token else { return };
+        // Who has left the bus meanwhile is not known any more.
+        let caller = call.sender().and_then(|sender| self.clients.bus.callers.get(sender));
+        let Some(origin) = caller.and_then(|caller| caller.origin.clone()) else { return };
+        match polkit::verdict(answer) {
+            Ok(()) => {
+                self.handle_again(token, &origin, call, Again { loaded: None, granted: Some(right) });
+            }
+            Err(refusal) => self.refuse(token, &call, &refusal),
+        }
+    }
+
+    fn refuse(&mut self, token: Token, call: &Incoming, refusal: &Refusal) {
+        if !call.no_reply_expected() {
+            self.send(token, &wire::error_to(call, refusal));
         }
     }
 
