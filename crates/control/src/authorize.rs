@@ -42,7 +42,11 @@ impl Right {
 
     /// Whether `caller` has it without anybody being asked.
     pub fn check(self, caller: &Origin) -> Result<(), Refusal> {
-        if self == Right::Read || caller.uid == 0 { Ok(()) } else { Err(Refusal::access_denied("Access denied")) }
+        if self == Right::Read || caller.uid == 0 {
+            Ok(())
+        } else {
+            Err(Refusal::access_denied("Access denied"))
+        }
     }
 }
 

@@ -28,7 +28,11 @@ const VERBS: &[(&str, &str, &str)] = &[
     ("ReloadOrRestart", "reload-or-restart", "Authentication is required to restart '$(unit)'."),
     ("ReloadOrTryRestart", "reload-or-try-restart", "Authentication is required to restart '$(unit)'."),
     ("Kill", "kill", "Authentication is required to send a UNIX signal to the processes of '$(unit)'."),
-    ("QueueSignal", "kill", "Authentication is required to send a UNIX signal to the processes of '$(unit)'."),
+    (
+        "QueueSignal",
+        "kill",
+        "Authentication is required to send a UNIX signal to the processes of '$(unit)'.",
+    ),
     ("ResetFailed", "reset-failed", "Authentication is required to reset the \"failed\" state of '$(unit)'."),
     ("SetProperties", "set-property", "Authentication is required to set properties on '$(unit)'."),
     ("Ref", "ref", ""),
@@ -107,7 +111,8 @@ pub fn verdict(answer: &Incoming) -> Result<(), Refusal> {
     let denied = || Refusal::access_denied("Access denied");
     if answer.kind() == Kind::Error {
         let name = answer.error_name().unwrap_or_default();
-        let absent = ["org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"];
+        let absent =
+            ["org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"];
         if absent.contains(&name) {
             return Err(denied());
         }

@@ -38,7 +38,7 @@ enum Asked {
     User(String),
     Process(String),
     /// polkit, whether this call's sender has the right that it needs.
-    Polkit(Right, Incoming),
+    Polkit(Right, Box<Incoming>),
 }
 
 /// A peer on the bus that called us.
@@ -189,9 +189,7 @@ impl Runtime {
         }
         if owner.is_empty() {
             self.clients.bus.callers.remove(&name);
-            let theirs = |asked: &Asked| {
-                matches!(asked, Asked::Polkit(_, call) if call.sender() == Some(name.as_str()))
-            };
+            let theirs = |asked: &Asked| matches!(asked, Asked::Polkit(_, call) if call.sender() == Some(name.as_str()));
             self.clients.bus.asked.retain(|_, asked| !theirs(asked));
             self.release_references(|holder| holder == name);
         }
@@ -260,7 +258,7 @@ impl Runtime {
             Asked::Process(name) => self.caller_known(&name, |caller| {
                 caller.pid = Some(message.body::<(u32,)>().map_or(0, |pid| pid.0))
             }),
-            Asked::Polkit(right, call) => self.polkit_answered(right, call, message),
+            Asked::Polkit(right, call) => self.polkit_answered(right, *call, message),
         }
     }
 
@@ -270,7 +268,7 @@ impl Runtime {
         let waiting = asked.filter(|asked| matches!(asked, Asked::Polkit(..))).count();
         let sender = call.sender().map(str::to_owned);
         match sender.filter(|_| waiting < POLKIT_MAX) {
-            Some(sender) => self.ask_bus(&question.message(&sender), Asked::Polkit(question.right, call)),
+            Some(sender) => self.ask_bus(&question.message(&sender), Asked::Polkit(question.right, Box::new(call))),
             None => self.refuse(token, &call, &Refusal::access_denied("Access denied")),
         }
     }
