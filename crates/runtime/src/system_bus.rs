@@ -268,7 +268,9 @@ impl Runtime {
         let waiting = asked.filter(|asked| matches!(asked, Asked::Polkit(..))).count();
         let sender = call.sender().map(str::to_owned);
         match sender.filter(|_| waiting < POLKIT_MAX) {
-            Some(sender) => self.ask_bus(&question.message(&sender), Asked::Polkit(question.right, Box::new(call))),
+            Some(sender) => {
+                self.ask_bus(&question.message(&sender), Asked::Polkit(question.right, Box::new(call)))
+            }
             None => self.refuse(token, &call, &Refusal::access_denied("Access denied")),
         }
     }
