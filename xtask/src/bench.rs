@@ -3,6 +3,8 @@
 //! What must stay true: both sides run the same measurements from outside, with the same programs; a measurement that did
 //! not come off is shown as such, never left out.
 
+mod units;
+
 use anyhow::{Context, Result, bail};
 use muster_tests::{Builder, Container, cgroup, image, paths};
 use std::collections::BTreeMap;
@@ -43,8 +45,19 @@ const ROWS: [(&str, &str, &str); 18] = [
 /// Values by row key, one a round.
 type Samples = BTreeMap<&'static str, Vec<f64>>;
 
-/// Runs the rounds and prints the table; with `write`, docs/benchmarks.md as well.
-pub fn run(rounds: usize, write: bool) -> Result<i32> {
+/// Which rows are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Every row there is.
+    All,
+    /// A stock Debian.
+    Stock,
+    /// What many units cost.
+    Units,
+}
+
+/// Runs the rounds and prints the tables; with `write`, docs/benchmarks.md as well.
+pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     if let Some(reason) = Container::unsupported() {
         bail!("cannot boot a container: {reason}");
     }
@@ -53,24 +66,38 @@ pub fn run(rounds: usize, write: bool) -> Result<i32> {
     image::build_programs()?;
     let root = image::debian()?;
     let mut samples = [Samples::new(), Samples::new()];
+    let mut sizes = [units::Sizes::new(), units::Sizes::new()];
     let mut floor = Samples::new();
     for round in 1..=rounds {
-        for (init, samples) in INITS.iter().zip(&mut samples) {
+        for (init, samples) in INITS.iter().zip(&mut samples).filter(|_| rows != Rows::Units) {
             eprintln!("round {round} of {rounds}: {init}");
             if let Err(error) = measure(&root, init, samples, &mut floor) {
                 eprintln!("{init}: {error:#}");
             }
         }
+        for (count, both) in units::SIZES.into_iter().filter(|_| rows != Rows::Stock) {
+            let inits = INITS.iter().zip(&mut sizes).filter(|(init, _)| both || **init != "systemd");
+            for (init, sizes) in inits {
+                eprintln!("round {round} of {rounds}: {init}, {count} units");
+                if let Err(error) = units::measure(&root, init, count, sizes.entry(count).or_default()) {
+                    eprintln!("{init}: {error:#}");
+                }
+            }
+        }
     }
-    let table = table(&samples, &floor, rounds);
-    println!("{table}");
+    let stock = (rows != Rows::Units).then(|| table(&samples, &floor, rounds));
+    let many = (rows != Rows::Stock).then(|| units::table(&sizes, rounds));
+    let tables = [stock, many].into_iter().flatten().collect::<Vec<_>>().join("\n");
+    println!("{tables}");
     if write {
         let path = paths::workspace().join("docs/benchmarks.md");
         fs::create_dir_all(path.parent().context("docs")?)?;
-        fs::write(&path, page(&table)?)?;
+        fs::write(&path, page(&tables)?)?;
         eprintln!("written: {}", path.display());
     }
-    Ok(i32::from(samples.iter().any(|samples| samples.len() < ROWS.len())))
+    let stock = rows == Rows::Units || samples.iter().all(|samples| samples.len() >= ROWS.len());
+    let many = rows == Rows::Stock || (0..2).all(|init| units::complete(&sizes[init], init));
+    Ok(i32::from(!stock || !many))
 }
 
 /// One container's life: boot, then each measurement.
@@ -88,7 +115,7 @@ fn measure(root: &Path, init: &str, samples: &mut Samples, floor: &mut Samples) 
     let (rss, private) = process.memory_mib()?;
     add("rss", rss);
     add("private", private);
-    let ask = |command: &[&str]| numbers(&container, command);
+    let ask = |command: &[&str]| numbers(&container, command, LIMIT);
     let cpu = process.cpu_ms()?;
     add("oneshot", ask(&["repeat", "20", "systemctl", "start", "bench-one.service"])?[0] / 1e3);
     add("oneshot-cpu", (process.cpu_ms()? - cpu) / 20.0);
@@ -139,8 +166,8 @@ fn bus_answer(container: &Container) -> Result<f64> {
 fn measure_floor(container: &Container, floor: &mut Samples) -> Result<()> {
     let server = container.start(&[image::DEMO, "fork-floor", "127.0.0.1:7103"])?;
     std::thread::sleep(Duration::from_millis(200));
-    let sequential = numbers(container, &["accept-bench", "127.0.0.1:7103", &CONNECTIONS.to_string(), "1"])?;
-    let parallel = numbers(container, &["accept-bench", "127.0.0.1:7103", "50", "8"])?;
+    let sequential = numbers(container, &["accept-bench", "127.0.0.1:7103", &CONNECTIONS.to_string(), "1"], LIMIT)?;
+    let parallel = numbers(container, &["accept-bench", "127.0.0.1:7103", "50", "8"], LIMIT)?;
     floor.entry("accept").or_default().push(latency(&sequential)?);
     latency(&parallel)?;
     floor.entry("accept-rate").or_default().push(parallel[2]);
@@ -206,9 +233,9 @@ fn wait_for(path: &Path) -> Result<f64> {
 }
 
 /// The numbers that a mode of the demo prints.
-fn numbers(container: &Container, mode: &[&str]) -> Result<Vec<f64>> {
+fn numbers(container: &Container, mode: &[&str], limit: Duration) -> Result<Vec<f64>> {
     let command: Vec<&str> = [image::DEMO].into_iter().chain(mode.iter().copied()).collect();
-    let text = container.start(&command)?.wait(LIMIT)?.ok().with_context(|| mode.join(" "))?;
+    let text = container.start(&command)?.wait(limit)?.ok().with_context(|| mode.join(" "))?;
     let numbers = text.split_whitespace().map(|word| Ok(word.parse()?)).collect::<Result<Vec<f64>>>()?;
     if numbers.is_empty() {
         bail!("{} printed nothing", mode.join(" "));
@@ -258,20 +285,27 @@ fn table(samples: &[Samples; 2], floor: &Samples, rounds: usize) -> String {
         "Medians of {rounds} rounds.\n\n| | unit | systemd | muster | ratio | floor |\n|---|---|---:|---:|---:|---:|\n"
     );
     for (key, what, unit) in ROWS {
-        let of = |samples: &Samples| samples.get(key).and_then(|values| median(values));
-        let [there, here] = [of(&samples[0]), of(&samples[1])];
-        let finite = |values: &(f64, f64)| values.0.is_finite() && values.1.is_finite();
-        let ratio = there.zip(here).filter(finite).map(|(there, here)| here / there);
-        let shown = |value: Option<f64>| value.map_or("failed".to_string(), number);
-        let floor = of(floor).map_or(String::new(), number);
-        text += &format!(
-            "| {what} | {unit} | {} | {} | {} | {floor} |\n",
-            shown(there),
-            shown(here),
-            ratio.map_or(String::new(), number)
-        );
+        let [there, here] = [of(&samples[0], key), of(&samples[1], key)];
+        let ratio = ratio(there, here).map_or(String::new(), number);
+        let floor = of(floor, key).map_or(String::new(), number);
+        text += &format!("| {what} | {unit} | {} | {} | {ratio} | {floor} |\n", shown(there), shown(here));
     }
     text
+}
+
+/// The median of a row.
+fn of(samples: &Samples, key: &str) -> Option<f64> {
+    samples.get(key).and_then(|values| median(values))
+}
+
+/// What muster takes of what systemd takes, where both were measured.
+fn ratio(there: Option<f64>, here: Option<f64>) -> Option<f64> {
+    let finite = |values: &(f64, f64)| values.0.is_finite() && values.1.is_finite();
+    there.zip(here).filter(finite).map(|(there, here)| here / there)
+}
+
+fn shown(value: Option<f64>) -> String {
+    value.map_or("failed".to_string(), number)
 }
 
 /// Three digits that count.
@@ -280,6 +314,7 @@ fn number(value: f64) -> String {
         f64::INFINITY => "no answer".to_string(),
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
+        value if value < 0.1 => format!("{value:.3}"),
         value => format!("{value:.2}"),
     }
 }

@@ -4,6 +4,7 @@
 //! activation as the service saw it.
 
 mod agent;
+mod ask_bus;
 mod bench;
 mod facts;
 mod notify;
@@ -37,6 +38,10 @@ const USAGE: &str = "muster-demo MODE
                         connects, reads to the end, prints how many were answered, refused, and left without either
   flaky                 answers on standard output, and ends well or badly, by chance
   repeat COUNT COMMAND  runs a command again and again, prints microseconds (median, 90%)
+  bus-time COUNT METHOD [TEXT...]
+                        calls the manager over its private socket, prints microseconds (median, longest)
+  spawn-floor COUNT COMMAND
+                        forks and executes, prints the CPU time that took here, in microseconds
   fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
   agent DEVICE          runs scripts that come over a serial line
   load-modules FILE...  loads kernel modules
@@ -74,6 +79,8 @@ fn main() -> Result<()> {
         ["load", address, count, parallel] => bench::load(address, count.parse()?, parallel.parse()?),
         ["flaky"] => bench::flaky(),
         ["repeat", count, command @ ..] => bench::repeat(count.parse()?, command),
+        ["bus-time", count, method, arguments @ ..] => ask_bus::time(count.parse()?, method, arguments),
+        ["spawn-floor", count, command @ ..] => bench::spawn_floor(count.parse()?, command),
         ["fork-floor", address] => bench::floor(address),
         ["agent", device] => agent::serve(device),
         ["load-modules", paths @ ..] => agent::load_modules(paths),
