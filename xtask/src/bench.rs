@@ -166,7 +166,8 @@ fn bus_answer(container: &Container) -> Result<f64> {
 fn measure_floor(container: &Container, floor: &mut Samples) -> Result<()> {
     let server = container.start(&[image::DEMO, "fork-floor", "127.0.0.1:7103"])?;
     std::thread::sleep(Duration::from_millis(200));
-    let sequential = numbers(container, &["accept-bench", "127.0.0.1:7103", &CONNECTIONS.to_string(), "1"], LIMIT)?;
+    let sequential =
+        numbers(container, &["accept-bench", "127.0.0.1:7103", &CONNECTIONS.to_string(), "1"], LIMIT)?;
     let parallel = numbers(container, &["accept-bench", "127.0.0.1:7103", "50", "8"], LIMIT)?;
     floor.entry("accept").or_default().push(latency(&sequential)?);
     latency(&parallel)?;

@@ -52,9 +52,9 @@ pub fn measure(root: &Path, init: &str, count: usize, samples: &mut Samples) -> 
     let patience = Duration::from_secs(180);
     let files = files(count);
     let builder = describe(root, init)?;
-    let builder = files.iter().fold(builder, |builder, (name, text)| {
-        builder.file(&format!("etc/systemd/system/{name}"), text)
-    });
+    let builder = files
+        .iter()
+        .fold(builder, |builder, (name, text)| builder.file(&format!("etc/systemd/system/{name}"), text));
     let mut container = builder.spawn()?;
     wait_for(&container.root().join("run/bench-end"))
         .with_context(|| format!("no default target; console:\n{}", container.console()))?;
@@ -126,7 +126,8 @@ pub fn table(samples: &[Sizes; 2], rounds: usize) -> String {
          Medians of {rounds} rounds; with 50,000 only muster.\n\n| | unit |"
     );
     for (size, both) in SIZES {
-        text += &if both { format!(" {size}: systemd | muster | ratio |") } else { format!(" {size}: muster |") };
+        text +=
+            &if both { format!(" {size}: systemd | muster | ratio |") } else { format!(" {size}: muster |") };
     }
     text += "\n|---|---|";
     SIZES.iter().for_each(|(_, both)| text += if *both { "---:|---:|---:|" } else { "---:|" });
