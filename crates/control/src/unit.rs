@@ -122,8 +122,7 @@ fn fragment(u: &UnitView<'_>) -> String {
 }
 
 fn need_daemon_reload(u: &UnitView<'_>) -> bool {
-    u.unit.need_daemon_reload
-        || u.unit.file.stamps.iter().any(|(path, then)| u.live.modified(path) != Some(*then))
+    u.live.has_changed(&u.unit.file)
 }
 
 fn file_state(u: &UnitView<'_>) -> String {

@@ -9,7 +9,7 @@ use muster_manager::Manager;
 use muster_manager::state::{Mount, Scope, Service, Socket, Timer, Unit};
 use muster_unit::{
     AutomountSection, Body, CGroupSection, ExecSection, KillSection, MountSection, PathSection, ScopeSection,
-    ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitKind, UnitName,
+    ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitFile, UnitKind, UnitName,
 };
 use std::cell::OnceCell;
 
@@ -28,10 +28,10 @@ pub trait Live {
         let _ = name;
         String::new()
     }
-    /// When a file was last changed, in microseconds since 1970; nothing where there is none.
-    fn modified(&self, path: &str) -> Option<u64> {
-        let _ = path;
-        None
+    /// Whether the files of a unit have changed since they were read.
+    fn has_changed(&self, file: &UnitFile) -> bool {
+        let _ = file;
+        false
     }
     /// The directories that units are loaded from, in order.
     fn unit_path(&self) -> Vec<String> {

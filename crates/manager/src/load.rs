@@ -270,7 +270,6 @@ impl Manager {
                 } else {
                     unit.file = Rc::new(file);
                 }
-                unit.need_daemon_reload = false;
             }
         }
         for id in self.link_all(ids, source) {
@@ -418,7 +417,6 @@ fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
         transient: false,
         perpetual,
         references: 0,
-        need_daemon_reload: false,
         ran: Default::default(),
     }
 }

@@ -121,8 +121,6 @@ pub struct Unit {
     pub perpetual: bool,
     /// Clients that hold a reference.
     pub references: u32,
-    /// The file on disk differs from what was loaded.
-    pub need_daemon_reload: bool,
     /// What its runs left behind.
     #[serde(default)]
     pub ran: Lazy<Ran>,

@@ -119,8 +119,8 @@ impl Live for LiveView<'_> {
         Some(if soft { low } else { high })
     }
 
-    fn modified(&self, path: &str) -> Option<u64> {
-        muster_unit::index::modified(path)
+    fn has_changed(&self, file: &muster_unit::UnitFile) -> bool {
+        self.index.has_changed(file)
     }
 
     fn unit_path(&self) -> Vec<String> {

@@ -5,10 +5,11 @@
 
 use crate::builtin;
 use crate::lexer::FILE_MAX;
+use crate::file::{LoadState, UnitFile};
 use crate::load::{Lookup, Source};
 use crate::value::UnitName;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -49,6 +50,17 @@ enum Entry {
 /// A text, and when its file was last changed as it was read.
 type Stamped = (Option<u64>, Rc<str>);
 
+/// The directories of drop-ins in one directory.
+#[derive(Clone, Debug, Default)]
+struct Listing {
+    /// When it had been changed; nothing where it was not there, or may have changed again unnoticed.
+    stamp: Option<u64>,
+    names: BTreeSet<String>,
+}
+
+/// A directory that was changed so shortly before it was read may change again with the same time, in microseconds.
+const TIME_STEP_USEC: u64 = 50_000;
+
 /// What the unit directories hold.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
@@ -64,6 +76,8 @@ pub struct Index {
     directories: Vec<(String, Option<u64>)>,
     /// Links that enable, read when a state is first asked for.
     links: RefCell<Option<Rc<crate::install::AllLinks>>>,
+    /// What each directory of `path` held when it was last asked what changed.
+    listings: RefCell<Vec<Listing>>,
     /// The texts of templates and their drop-ins as they were read at that stamp, for the instances to come.
     templates: RefCell<BTreeMap<String, Stamped>>,
 }
@@ -91,6 +105,40 @@ impl Index {
     /// Whether names may have come or gone since the directories were read.
     pub fn is_outdated(&self) -> bool {
         self.directories.iter().any(|(path, then)| modified(path) != *then)
+    }
+
+    /// Whether what a unit was read from has changed since (`NeedDaemonReload`): a file that is newer or gone, drop-ins that
+    /// came or went. As under systemd, a file that would now be read in the place of another does not count, nor do links
+    /// and names.
+    pub fn has_changed(&self, unit: &UnitFile) -> bool {
+        let masks = |path: &String| matches!(entry(unit.id.as_str(), path), Some(Entry::Masked(_)));
+        match unit.load_state {
+            LoadState::Masked => return unit.fragment_path.as_ref().is_some_and(|path| !masks(path)),
+            _ if unit.stamps.iter().any(|(path, then)| modified(path).is_none_or(|now| now > *then)) => {
+                return true;
+            }
+            LoadState::Loaded => {}
+            _ => return false,
+        }
+        let mut now = crate::load::drop_ins(unit, |directory| self.drop_ins_now(directory));
+        let mut then: Vec<&String> = unit.drop_in_paths.iter().collect();
+        now.sort();
+        then.sort();
+        !now.iter().eq(then)
+    }
+
+    /// The drop-ins of one name as they are on the disk now. Only what bears that name is read.
+    fn drop_ins_now(&self, name: &str) -> Vec<(String, Option<String>)> {
+        let mut found = Vec::new();
+        let mut listings = self.listings.borrow_mut();
+        listings.resize_with(self.path.len(), Listing::default);
+        for (directory, listing) in self.path.iter().zip(listings.iter_mut()) {
+            listing.update(directory);
+            if listing.names.contains(name) {
+                add_drop_ins(&mut found, &format!("{directory}/{name}"));
+            }
+        }
+        found
     }
 
     /// The search path: `SYSTEMD_UNIT_PATH` when given (a trailing `:` adds the usual one), else the system's.
@@ -168,14 +216,7 @@ impl Index {
     fn scan_subdirectory(&mut self, name: &str, path: &str) {
         self.directories.push((path.to_owned(), modified(path)));
         if name.ends_with(".d") {
-            let known = self.drop_ins.entry(name.to_owned()).or_default();
-            for (file, path) in entries(path) {
-                if file.ends_with(".conf") && !known.iter().any(|(other, _)| *other == file) {
-                    let masked = matches!(entry(&file, &path), Some(Entry::Masked(_)));
-                    known.push((file, (!masked).then_some(path)));
-                }
-            }
-            return;
+            return add_drop_ins(self.drop_ins.entry(name.to_owned()).or_default(), path);
         }
         let known = self.linked.entry(name.to_owned()).or_default();
         for (file, path) in entries(path) {
@@ -185,6 +226,33 @@ impl Index {
                     known.push(unit);
                 }
             }
+        }
+    }
+}
+
+impl Listing {
+    /// Reads the directory again if it was changed.
+    fn update(&mut self, directory: &str) {
+        let now = modified(directory);
+        if now.is_some() && now == self.stamp {
+            return;
+        }
+        let earlier = |stamp: &u64| {
+            let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u128::from(stamp.saturating_add(TIME_STEP_USEC)) < since.as_micros()
+        };
+        self.stamp = now.filter(earlier);
+        let names = now.map(|_| entries(directory)).into_iter().flatten().map(|(name, _)| name);
+        self.names = names.filter(|name| name.ends_with(".d")).collect();
+    }
+}
+
+/// Adds what a directory of drop-ins holds, unless the name is known from one of higher precedence.
+fn add_drop_ins(known: &mut Vec<(String, Option<String>)>, directory: &str) {
+    for (file, path) in entries(directory) {
+        if file.ends_with(".conf") && !known.iter().any(|(other, _)| *other == file) {
+            let masked = matches!(entry(&file, &path), Some(Entry::Masked(_)));
+            known.push((file, (!masked).then_some(path)));
         }
     }
 }

@@ -154,6 +154,7 @@ pub fn load_settings(
 ) -> UnitFile {
     let mut file = UnitFile::not_found(name.clone());
     let path = format!("/run/systemd/transient/{name}");
+    file.stamps.extend(source.modified(&path).map(|stamp| (path.clone(), stamp)));
     file.fragment_path = Some(path.clone());
     finish(&mut file, source, machine, |file, facts| {
         for (section, key, value) in settings {
@@ -261,7 +262,7 @@ fn finish(
     let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
     let facts = UnitFacts::new(&id, &fragment, machine);
     begin(file, &facts);
-    for path in drop_ins(file, source) {
+    for path in drop_ins(file, |directory| source.drop_ins(directory)) {
         match source.read(&path) {
             Ok(text) => apply(file, &path, &text, &facts),
             Err(message) => complain_in(file, &path, 0, &message),
@@ -270,6 +271,8 @@ fn finish(
         file.drop_in_paths.push(path);
     }
     add_links(file, source);
+    let origin = file.unit.source_path().clone();
+    file.stamps.extend(origin.and_then(|path| source.modified(&path).map(|stamp| (path, stamp))));
     settle(file);
     let fatal = file.load_error.take().map_or(Ok(()), Err);
     if let Err(message) = fatal.and_then(|()| check(file)) {
@@ -280,10 +283,13 @@ fn finish(
 }
 
 /// Every drop-in of a unit in the order of reading: by file name; of one name the most specific directory wins.
-fn drop_ins(file: &UnitFile, source: &dyn Source) -> Vec<String> {
+pub(crate) fn drop_ins(
+    file: &UnitFile,
+    listing: impl Fn(&str) -> Vec<(String, Option<String>)>,
+) -> Vec<String> {
     let mut by_name: BTreeMap<String, Option<String>> = BTreeMap::new();
     for directory in drop_in_directories(file) {
-        for (name, path) in source.drop_ins(&directory) {
+        for (name, path) in listing(&directory) {
             by_name.entry(name).or_insert(path);
         }
     }
