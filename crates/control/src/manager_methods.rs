@@ -312,7 +312,7 @@ fn freeze(unit: &Unit, freeze: bool) -> Done {
         | UnitKind::Timer
         | UnitKind::Path
         | UnitKind::Socket => {
-            Err(Refusal::not_supported(format!("Unit '{}' does not support freezing", unit.name)))
+            Err(Refusal::not_supported("Unit does not support freeze/thaw"))
         }
     }
 }
@@ -480,9 +480,12 @@ methods! { METHODS {
     KillUnit("s" name, "s" whom, "i" signal) -> () ManageUnits = |call, a| kill(loaded(call, &a.str()?)?, a, false);
     QueueSignalUnit("s" name, "s" whom, "i" signal, "i" value) -> () ManageUnits
         = |call, a| kill(loaded(call, &a.str()?)?, a, true);
-    CleanUnit("s" name, "as" mask) -> () ManageUnits = |call, a| clean(loaded(call, &a.str()?)?, a.strings()?);
-    FreezeUnit("s" name) -> () ManageUnits = |call, a| with_unit(call, &a.str()?, |unit| freeze(unit, true));
-    ThawUnit("s" name) -> () ManageUnits = |call, a| with_unit(call, &a.str()?, |unit| freeze(unit, false));
+    CleanUnit("s" name, "as" mask) -> () ManageUnits = |call, a| {
+        let (name, mask) = (a.str()?, a.strings()?);
+        with_unit(call, &name, |unit| clean(unit, mask))
+    };
+    FreezeUnit("s" name) -> () ManageUnits = |call, a| freeze(loaded(call, &a.str()?)?, true);
+    ThawUnit("s" name) -> () ManageUnits = |call, a| freeze(loaded(call, &a.str()?)?, false);
     ResetFailedUnit("s" name) -> () ManageUnits
         = |call, a| request(Request::ResetFailed { unit: Some(loaded(call, &a.str()?)?.name.clone()) });
     SetUnitProperties("s" name, "b" runtime, "a(sv)" properties) -> () ManageUnits

@@ -131,7 +131,7 @@ properties! {
         StatusVarlinkError "s" Change = "";
         Result "s" Change = u.service_state().result;
         ReloadResult "s" Change = u.service_state().reload_result;
-        CleanResult "s" Change = "success";
+        CleanResult "s" Change = u.unit.clean_result.as_str();
         LiveMountResult "s" Change = "success";
         USBFunctionDescriptors "s" Const = u.service().usb_function_descriptors();
         USBFunctionStrings "s" Const = u.service().usb_function_strings();

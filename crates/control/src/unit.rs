@@ -49,22 +49,6 @@ fn can_reload(u: &UnitView<'_>) -> bool {
     }
 }
 
-/// What `systemctl clean` can remove.
-fn can_clean(u: &UnitView<'_>) -> Vec<String> {
-    let exec = u.exec();
-    let directories = [
-        ("runtime", &exec.runtime_directory()),
-        ("state", &exec.state_directory()),
-        ("cache", &exec.cache_directory()),
-        ("logs", &exec.logs_directory()),
-        ("configuration", &exec.configuration_directory()),
-    ];
-    let stores =
-        matches!(&u.unit.file.body, Body::Service(service) if service.file_descriptor_store_max() > 0);
-    let words = directories.into_iter().filter(|(_, list)| !list.is_empty()).map(|(word, _)| word);
-    words.chain(stores.then_some("fdstore")).map(str::to_owned).collect()
-}
-
 fn can_freeze(u: &UnitView<'_>) -> bool {
     // Who would thaw the root, or us?
     matches!(u.unit.name.kind(), UnitKind::Service | UnitKind::Slice | UnitKind::Scope) && !u.unit.perpetual
@@ -219,7 +203,7 @@ properties! {
         CanStop "b" Const = can_stop(u);
         CanReload "b" Const = can_reload(u);
         CanIsolate "b" Const = is_loaded(u) && u.unit.file.unit.allow_isolate();
-        CanClean "as" Const = can_clean(u);
+        CanClean "as" Const = muster_manager::directories::can_clean(u.unit);
         CanFreeze "b" Const = can_freeze(u);
         CanLiveMount "b" Const = false;
         Job "(uo)" Change = With(|out: &mut Out<'_>| job(u, out));

@@ -230,6 +230,23 @@ pub fn remove(path: &str) -> nix::Result<()> {
     }
 }
 
+/// Removes a symbolic link at an absolute path, if that is what is there and it leads to this target.
+pub fn remove_link(path: &str, target: &str) -> nix::Result<()> {
+    let removed = open_parent(path, Missing::Fails).and_then(|(parent, name)| {
+        match readlinkat(&parent, name.as_os_str()) {
+            Ok(known) if known == OsStr::new(target) => {
+                unlinkat(&parent, name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+            }
+            Ok(_) | Err(Errno::EINVAL) => Ok(()),
+            Err(error) => Err(error),
+        }
+    });
+    match removed {
+        Err(Errno::ENOENT) => Ok(()),
+        done => done,
+    }
+}
+
 fn remove_here(parent: OwnedFd, name: OsString) -> nix::Result<()> {
     // Each level: a directory, what is left in it, and its own name in the level before.
     let mut levels: Vec<(OwnedFd, Vec<OsString>, OsString)> = vec![(parent, vec![name], OsString::new())];

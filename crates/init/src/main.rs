@@ -17,7 +17,7 @@ use muster_manager::Manager;
 use muster_manager::event::ShutdownVerb;
 use muster_runtime::hand_over::{self, HandOver};
 use muster_runtime::log::Log;
-use muster_runtime::{Outcome, Runtime, Setup, clock};
+use muster_runtime::{Outcome, Runtime, Setup, clock, removing};
 use muster_unit::Index;
 use std::process::ExitCode;
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         ["--pid-file", path] => muster_runtime::pid_files::run(path),
         ["--errand"] => muster_runtime::errand::run(),
         [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
-        ["--remove-directories", paths @ ..] => remove_directories(paths),
+        [removing::ARGUMENT, things @ ..] => removing::run(things),
         _ if std::process::id() == 1 => boot(),
         _ => {
             eprintln!(
@@ -142,16 +142,4 @@ fn executor_beside(program: &str) -> String {
 fn give_up(message: &str) -> ExitCode {
     eprintln!("muster: {message}");
     finish::leave(ShutdownVerb::Exit, 1)
-}
-
-/// The errand of removing directories whole, which may take long.
-fn remove_directories(paths: &[&str]) -> ExitCode {
-    let mut code = ExitCode::SUCCESS;
-    for path in paths {
-        if let Err(error) = muster_exec::tree::remove(path) {
-            eprintln!("{path}: {error}");
-            code = ExitCode::FAILURE;
-        }
-    }
-    code
 }

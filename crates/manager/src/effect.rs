@@ -2,7 +2,7 @@
 //!
 //! Descriptors, processes and cgroups are named by opaque ids and paths; the runtime owns the real ones.
 
-use crate::event::{Request, ShutdownVerb};
+use crate::event::ShutdownVerb;
 use muster_graph::{JobId, JobResult, JobType};
 use muster_unit::{CGroupSection, Condition, ExecSection, Listen, SocketSection, UnitName};
 use serde::{Deserialize, Serialize};
@@ -228,8 +228,10 @@ pub enum Effect {
     WatchStoredFd { fd: FdId },
     /// Close descriptors (through a path that may not block).
     CloseFds { fds: Vec<FdId> },
-    /// Remove directories (`RuntimeDirectory=`) below /run, by a helper process.
-    RemoveDirectories { unit: UnitName, paths: Vec<String> },
+    /// Remove directories and links, by a helper process. Answer, where there is a question: `Removed`.
+    Remove { query: Option<QueryId>, things: crate::directories::Things },
+    /// End the helper that removes things; nobody waits for it any more.
+    StopRemoval { query: QueryId },
     /// Publish `/run/systemd/units/invocation:UNIT` and kin; `None` takes it away.
     PublishInvocation { unit: UnitName, invocation_id: Option<String> },
     /// Log a record.
@@ -249,6 +251,4 @@ pub enum Effect {
     Reexecute,
     /// All is stopped: kill what is left, unmount, sync, and go.
     Shutdown { verb: ShutdownVerb, exit_code: u8 },
-    /// Answered by the runtime itself, with what only it can do (`Clean`, log level).
-    Forward { id: crate::effect::RequestId, request: Request },
 }

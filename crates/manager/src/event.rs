@@ -175,6 +175,8 @@ pub enum Event {
     ConditionsChecked { query: QueryId, results: Vec<bool> },
     /// The answer to [`Effect::ReadPidFile`]: a live process, its cgroup, or why not.
     PidFileRead { unit: UnitName, result: Result<PidFileFound, String> },
+    /// The answer to [`Effect::Remove`]: all is gone, or what could not be removed and why.
+    Removed { query: QueryId, result: Result<(), String> },
     /// The answer to [`Effect::WriteFiles`]: all are on the disk, or none.
     FilesWritten { query: QueryId, result: Result<(), WriteError> },
     /// system.conf and its drop-ins were read: (path, text), lowest precedence first.

@@ -128,7 +128,7 @@ impl Manager {
         self.install(made, mode, cause)
     }
 
-    fn check_mode(&self, unit: UnitId, kind: JobType, mode: JobMode) -> Result<(), Refused> {
+    pub(crate) fn check_mode(&self, unit: UnitId, kind: JobType, mode: JobMode) -> Result<(), Refused> {
         if mode != JobMode::Isolate {
             return Ok(());
         }

@@ -42,6 +42,10 @@ pub trait TypeState {
     fn reset_failed(&mut self, failed: bool) {
         let _ = failed;
     }
+    /// What it owns could not be cleaned: the unit, which was down, is failed.
+    fn set_failed(&mut self, result: UnitResult) {
+        let _ = result;
+    }
     /// The unit is there for good and counts as up.
     fn set_perpetual(&mut self) {}
     /// Its main process.

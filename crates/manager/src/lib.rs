@@ -29,6 +29,7 @@ mod automount;
 mod conditions;
 mod deadlines;
 mod device;
+pub mod directories;
 mod jobs;
 mod kill;
 pub mod kind;

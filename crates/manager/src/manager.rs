@@ -86,6 +86,7 @@ impl Manager {
         let ids: Vec<UnitId> = self.state.units.keys().copied().collect();
         for id in ids {
             (self.verbs(id).resumed)(self, id);
+            self.removal_resumed(id);
         }
         let leftovers: Vec<String> = self.state.leftovers.keys().cloned().collect();
         self.effects.extend(leftovers.into_iter().map(|path| Effect::WatchCgroup { path }));
@@ -236,6 +237,7 @@ impl Manager {
                     self.service_main_found(id, result);
                 }
             }
+            Event::Removed { query, result } => self.removed(query, result),
             Event::FilesWritten { query, result } => self.files_written(source, query, result),
             Event::ConfigRead { files } => self.configure(&files),
             Event::SourceReloaded => self.source_reloaded(source),
@@ -283,7 +285,8 @@ impl Manager {
 
     fn unit_deadline(&self, unit: &Unit) -> Option<u64> {
         let own = (crate::kind::verbs(unit.name.kind()).deadline)(self, unit);
-        own.into_iter().chain(self.wish_deadline(unit.id)).min()
+        let removal = unit.removal.as_ref().and_then(|removal| removal.deadline_usec);
+        own.into_iter().chain(removal).chain(self.wish_deadline(unit.id)).min()
     }
 
     /// Takes a unit's deadline into the index; to be called when it may have changed.
@@ -371,6 +374,10 @@ impl Manager {
                 Owner::Unit(id) => {
                     if self.wish_deadline(id).is_some_and(|at| at <= now) {
                         self.wish_due(id);
+                    }
+                    let removal = self.state.units.get(&id).and_then(|unit| unit.removal.as_ref()?.deadline_usec);
+                    if removal.is_some_and(|at| at <= now) {
+                        self.removal_due(id);
                     }
                     let verbs = self.verbs(id);
                     let late = |clock: Clock, at: Option<u64>| at.is_some_and(|at| at <= self.now.on(clock));

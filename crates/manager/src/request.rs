@@ -72,10 +72,7 @@ impl Manager {
             Request::Freeze { unit, freeze } => self.freeze(&unit, freeze),
             Request::AttachProcesses { unit, subgroup, pids } => self.attach(&unit, &subgroup, pids),
             Request::AbandonScope { unit } => self.known(&unit).map(|_| Reply::Done),
-            Request::Clean { unit, mask } => {
-                self.effects.push_back(Effect::Forward { id, request: Request::Clean { unit, mask } });
-                return;
-            }
+            Request::Clean { unit, mask } => self.request_clean(&unit, &mask).map(|()| Reply::Done),
             Request::UnitFilesChanged => {
                 self.effects.push_back(Effect::Signal(BusSignal::UnitFilesChanged));
                 Ok(Reply::Done)
@@ -84,7 +81,7 @@ impl Manager {
         self.reply(id, answer.unwrap_or_else(Refused::into_reply));
     }
 
-    fn known(&self, name: &UnitName) -> Result<UnitId, Refused> {
+    pub(crate) fn known(&self, name: &UnitName) -> Result<UnitId, Refused> {
         self.state.names.get(name).copied().ok_or_else(|| Refused {
             name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
             message: format!("Unit {name} not loaded."),
@@ -101,6 +98,9 @@ impl Manager {
         reload_if_possible: bool,
     ) -> Result<Reply, Refused> {
         let id = self.load(name, source);
+        self.check_mode(id, kind, mode).inspect_err(|_| {
+            self.state.gc_queue.insert(id);
+        })?;
         let missing = self.state.units.get(&id).is_none_or(|unit| {
             unit.file.load_state == LoadState::NotFound
                 && unit.job.is_none()
@@ -264,6 +264,10 @@ impl Manager {
 
     fn reference(&mut self, source: &dyn Source, name: &UnitName, add: bool) -> Result<Reply, Refused> {
         let id = if add { self.load(name, source) } else { self.known(name)? };
+        if add {
+            self.state.gc_queue.insert(id);
+            self.check_load_state(id)?;
+        }
         if let Some(unit) = self.state.units.get_mut(&id) {
             unit.references =
                 if add { unit.references.saturating_add(1) } else { unit.references.saturating_sub(1) };
@@ -353,7 +357,7 @@ impl Manager {
         }
         let Some(unit) = self.state.units.get_mut(&id) else { return Ok(Reply::Done) };
         let Some(path) = unit.cgroup.clone() else {
-            return Err(Refused::new("org.freedesktop.systemd1.UnitInactive", "Unit is not active."));
+            return Err(Refused::new("org.freedesktop.systemd1.UnitInactive", "Unit is not active"));
         };
         unit.freezer = if freeze { crate::state::Freezer::Frozen } else { crate::state::Freezer::Running };
         self.effects.push_back(Effect::FreezeCgroup { path, freeze });

@@ -41,7 +41,6 @@ impl ServiceSub {
             Reload | ReloadSignal | ReloadNotify => ActiveState::Reloading,
             Stop | StopWatchdog | StopSigterm | StopSigkill | StopPost | FinalWatchdog | FinalSigterm
             | FinalSigkill => ActiveState::Deactivating,
-            Cleaning => ActiveState::Maintenance,
         }
     }
 
@@ -77,6 +76,10 @@ impl TypeState for Service {
             self.sub = ServiceSub::Dead;
             self.result = UnitResult::Success;
         }
+    }
+
+    fn set_failed(&mut self, result: UnitResult) {
+        (self.sub, self.result) = (ServiceSub::Failed, result);
     }
 
     fn main(&self) -> Option<&Process> {
@@ -237,6 +240,9 @@ impl Manager {
             | ServiceSub::DeadBeforeAutoRestart
             | ServiceSub::FailedBeforeAutoRestart => {}
             _ => return Started::Later,
+        }
+        if self.state.units.get(&id).is_some_and(|unit| unit.removal.is_some()) {
+            return Started::Later;
         }
         if !self.start_is_allowed(id) {
             let text = format!("{}: Start request repeated too quickly.", self.unit_name(id));
@@ -450,7 +456,7 @@ impl Manager {
                 self.set_sub(id, ServiceSub::Dead, None);
                 self.run_is_over(id);
             }
-            ServiceSub::Dead | ServiceSub::Failed | ServiceSub::Cleaning => {
+            ServiceSub::Dead | ServiceSub::Failed => {
                 return Started::Ended(JobResult::Done);
             }
             // What has not started is not stopped by its commands (systemd.service(5), `ExecStop=`).
@@ -528,16 +534,23 @@ impl Manager {
                 {
                     self.enter_signal(id, ServiceSub::FinalSigkill, UnitResult::Success);
                 }
-                _ => self.enter_dead(id, true),
+                _ => self.enter_dead(id),
             }
         }
     }
 
     /// The run is over.
-    pub(crate) fn enter_dead(&mut self, id: UnitId, allow_restart: bool) {
+    pub(crate) fn enter_dead(&mut self, id: UnitId) {
+        if !self.directories_go_first(id) {
+            self.run_ends(id);
+        }
+    }
+
+    /// The run is over, and its directories are gone.
+    pub(crate) fn run_ends(&mut self, id: UnitId) {
         let Some(service) = self.service(id) else { return };
         let failed = !matches!(service.result, UnitResult::Success | UnitResult::ExecCondition);
-        let restart = allow_restart && self.should_restart(id);
+        let restart = self.should_restart(id);
         self.report_result(id);
         self.remove_pid_file(id);
         self.note_leftovers(id);
@@ -766,15 +779,14 @@ impl Manager {
             ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog | ServiceSub::FinalSigkill => {
                 self.report_timeout(id, "final-sigkill");
                 self.note_result(id, UnitResult::Timeout);
-                self.enter_dead(id, true);
+                self.enter_dead(id);
             }
             ServiceSub::Dead
             | ServiceSub::Failed
             | ServiceSub::Exited
             | ServiceSub::AutoRestartQueued
             | ServiceSub::DeadBeforeAutoRestart
-            | ServiceSub::FailedBeforeAutoRestart
-            | ServiceSub::Cleaning => {}
+            | ServiceSub::FailedBeforeAutoRestart => {}
         }
     }
 

@@ -94,8 +94,7 @@ impl Manager {
             | ServiceSub::AutoRestart
             | ServiceSub::AutoRestartQueued
             | ServiceSub::DeadBeforeAutoRestart
-            | ServiceSub::FailedBeforeAutoRestart
-            | ServiceSub::Cleaning => {}
+            | ServiceSub::FailedBeforeAutoRestart => {}
         }
     }
 
@@ -169,8 +168,7 @@ impl Manager {
             | ServiceSub::DeadBeforeAutoRestart
             | ServiceSub::FailedBeforeAutoRestart
             | ServiceSub::AutoRestart
-            | ServiceSub::AutoRestartQueued
-            | ServiceSub::Cleaning => {}
+            | ServiceSub::AutoRestartQueued => {}
         }
     }
 
@@ -190,7 +188,7 @@ impl Manager {
                 if !known_left
                     && (!populated || matches!(self.kill_mode(id), KillMode::Process | KillMode::None)) =>
             {
-                self.enter_dead(id, true);
+                self.enter_dead(id);
             }
             _ => {}
         }

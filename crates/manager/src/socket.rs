@@ -69,6 +69,10 @@ impl TypeState for Socket {
         }
     }
 
+    fn set_failed(&mut self, result: UnitResult) {
+        (self.sub, self.result) = (SocketSub::Failed, result);
+    }
+
     fn control(&self) -> Option<&Process> {
         self.control.as_ref()
     }

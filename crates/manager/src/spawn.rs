@@ -296,9 +296,10 @@ impl Manager {
         x ^ (x >> 31)
     }
 
-    /// What a run leaves: connection, runtime directories, cgroup, invocation.
+    /// What a run leaves: connection, shared /tmp, cgroup, invocation.
     pub(crate) fn run_is_over(&mut self, id: UnitId) {
         let waiting = self.service(id).is_some_and(|service| matches!(service.sub, ServiceSub::AutoRestart));
+        let restarts = waiting || self.job_starts_again(id);
         let Some(unit) = self.state.units.get_mut(&id) else { return };
         let name = unit.name.clone();
         let exec = unit.file.exec.clone();
@@ -306,15 +307,11 @@ impl Manager {
         let mut made = false;
         if let Some(service) = Service::of_mut(&mut unit.kind) {
             // Each restart serves the same connection.
-            if !waiting {
+            if !restarts {
                 close.extend(service.connection.take());
                 close.extend(service.stdio.drain(..).map(|(_, fd)| fd));
             }
-            made = std::mem::take(&mut service.directories_made);
-            let restarts = waiting
-                || unit.job.and_then(|job| self.state.jobs.get(&job)).is_some_and(|job| {
-                    matches!(job.kind, muster_graph::JobType::Restart | muster_graph::JobType::Start)
-                });
+            made = !service.command_status.is_empty();
             let keeps = matches!(&unit.file.body, muster_unit::Body::Service(section)
                 if section.keeps_fd_store(restarts));
             if !keeps {
@@ -326,9 +323,9 @@ impl Manager {
             self.effects.push_back(Effect::CloseFds { fds: close });
         }
         if let (true, Some(exec)) = (made, exec) {
-            self.remove_runtime_directories(id, &exec, waiting);
             self.remove_private_tmp(id, &exec);
         }
+        self.remove_runtime_directories(id, restarts);
         if !waiting {
             self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: None });
         }
@@ -357,21 +354,6 @@ impl Manager {
         }
     }
 
-    fn remove_runtime_directories(&mut self, id: UnitId, exec: &muster_unit::ExecSection, restarting: bool) {
-        use muster_unit::DirectoryPreserve::{No, Restart, Yes};
-        let keep = match exec.runtime_directory_preserve() {
-            Yes => true,
-            Restart => restarting || self.job_kind(id) == Some(muster_graph::JobType::Restart),
-            No => false,
-        };
-        if keep || exec.runtime_directory().is_empty() {
-            return;
-        }
-        let paths =
-            exec.runtime_directory().iter().map(|directory| format!("/run/{}", directory.path)).collect();
-        self.effects.push_back(Effect::RemoveDirectories { unit: self.name_of(id), paths });
-    }
-
     /// What the processes of a run shared as `/tmp` and `/var/tmp` goes with the run.
     fn remove_private_tmp(&mut self, id: UnitId, exec: &muster_unit::ExecSection) {
         if exec.private_tmp() != muster_unit::PrivateTmp::Connected {
@@ -381,7 +363,8 @@ impl Manager {
         let boot = &self.state.facts.specifiers.boot_id;
         let name = muster_unit::private_tmp_name(boot, unit.name.as_str(), &unit.invocation_id);
         let paths = vec![format!("/tmp/{name}"), format!("/var/tmp/{name}")];
-        self.effects.push_back(Effect::RemoveDirectories { unit: self.name_of(id), paths });
+        let things = crate::directories::Things { paths, links: Vec::new() };
+        self.effects.push_back(Effect::Remove { query: None, things });
     }
 
     // ---- ends -----------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ words! {
         StopSigkill = "stop-sigkill", StopPost = "stop-post", FinalWatchdog = "final-watchdog",
         FinalSigterm = "final-sigterm", FinalSigkill = "final-sigkill", Failed = "failed",
         DeadBeforeAutoRestart = "dead-before-auto-restart", FailedBeforeAutoRestart = "failed-before-auto-restart",
-        AutoRestart = "auto-restart", AutoRestartQueued = "auto-restart-queued", Cleaning = "cleaning",
+        AutoRestart = "auto-restart", AutoRestartQueued = "auto-restart-queued",
     }
 }
 words! {
@@ -165,6 +165,10 @@ pub struct Ran {
     pub freezer: Freezer,
     /// What the last run used, when it is over.
     pub usage: Usage,
+    /// What a helper is removing for it.
+    pub removal: Option<Box<crate::directories::Removal>>,
+    /// Result of the last `systemctl clean`.
+    pub clean_result: UnitResult,
     /// The last causes of its state changes, newest last (DESIGN rule 10).
     pub causes: VecDeque<Cause>,
 }
@@ -643,11 +647,16 @@ impl Unit {
 
     /// `SubState` on D-Bus.
     pub fn sub_state(&self) -> &'static str {
-        self.kind.state().sub_state(self)
+        if self.is_cleaned() { "cleaning" } else { self.kind.state().sub_state(self) }
     }
 
     /// The state all unit types share.
     pub fn active_state(&self) -> ActiveState {
-        self.kind.state().active_state(self)
+        if self.is_cleaned() { ActiveState::Maintenance } else { self.kind.state().active_state(self) }
+    }
+
+    /// Whether what it owns is being removed because somebody asked for it.
+    pub fn is_cleaned(&self) -> bool {
+        self.removal.as_ref().is_some_and(|removal| removal.cleans)
     }
 }

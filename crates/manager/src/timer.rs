@@ -536,7 +536,7 @@ fn is_down(state: ActiveState) -> bool {
     matches!(state, ActiveState::Inactive | ActiveState::Failed)
 }
 
-fn stamp_path(unit: &UnitName) -> String {
+pub(crate) fn stamp_path(unit: &UnitName) -> String {
     format!("/var/lib/systemd/timers/stamp-{unit}")
 }
 

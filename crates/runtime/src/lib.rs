@@ -27,6 +27,7 @@ pub mod perform;
 pub mod pid_files;
 pub mod processes;
 pub mod reap;
+pub mod removing;
 pub mod source;
 mod system_bus;
 mod table;

@@ -3,8 +3,8 @@
 use crate::opening::Opening;
 use crate::processes::Helper;
 use crate::turn::{Outcome, Runtime, Source};
-use muster_manager::effect::{Effect, FdId, Level, LogRecord, Reply, RequestId};
-use muster_manager::event::{Event, Request};
+use muster_manager::effect::{Effect, FdId, Level, LogRecord};
+use muster_manager::event::Event;
 use muster_unit::{CGroupSection, UnitName};
 use std::os::fd::AsRawFd;
 
@@ -99,11 +99,8 @@ impl Runtime {
             }
             Effect::WatchStoredFd { fd } => self.watch_stored(fd),
             Effect::CloseFds { fds } => self.close_fds(&fds),
-            Effect::RemoveDirectories { paths, .. } => {
-                let arguments: Vec<&str> =
-                    std::iter::once("--remove-directories").chain(paths.iter().map(String::as_str)).collect();
-                self.run_helper(&arguments, Helper::Errand);
-            }
+            Effect::Remove { query, things } => self.remove(query, &things),
+            Effect::StopRemoval { query } => self.stop_removal(query),
             Effect::PublishInvocation { unit, invocation_id } => {
                 publish_invocation(&unit, invocation_id.as_deref())
             }
@@ -126,7 +123,6 @@ impl Runtime {
             Effect::Shutdown { verb, exit_code } => {
                 self.outcome = Some(Outcome::Shutdown { verb, exit_code })
             }
-            Effect::Forward { id, request } => self.forward(id, request),
         }
     }
 
@@ -198,18 +194,6 @@ impl Runtime {
             "kmsg" => self.log.write_kmsg(record),
             _ => self.log.write(record, invocation.as_deref()),
         }
-    }
-
-    /// What only the runtime can do for a client.
-    fn forward(&mut self, id: RequestId, request: Request) {
-        let reply = match request {
-            Request::Clean { unit, .. } => Reply::Error {
-                name: "org.freedesktop.DBus.Error.NotSupported".to_owned(),
-                message: format!("Cleaning {unit} is not supported by this version."),
-            },
-            _ => Reply::Done,
-        };
-        self.reply(id, &reply);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::turn::{Runtime, Source};
 use mio::Token;
 use muster_exec::Report;
-use muster_manager::effect::{Level, Spawn, SpawnId};
+use muster_manager::effect::{Level, QueryId, Spawn, SpawnId};
 use muster_manager::event::{Event, Exit, PidFileFound};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,10 +42,11 @@ pub enum Helper {
     /// It reads a PID file, and writes what it says to a pipe.
     #[allow(missing_docs)]
     PidFile { unit: muster_unit::UnitName, path: String, answer: std::io::PipeReader },
+    /// It removes directories, and writes what it could not remove to a pipe.
+    #[allow(missing_docs)]
+    Remover { query: Option<QueryId>, answer: std::io::PipeReader },
     /// It closes descriptors.
     Closer,
-    /// Nobody waits for it.
-    Errand,
 }
 
 /// At most this many bytes of a helper's answer are read.
@@ -74,6 +75,12 @@ impl Processes {
     /// That event is worked off.
     pub(crate) fn let_go(&mut self) {
         self.held = None;
+    }
+
+    /// The helper that removes directories for a question.
+    pub(crate) fn remover(&self, of: QueryId) -> Option<u32> {
+        let is_it = |helper: &Helper| matches!(helper, Helper::Remover { query, .. } if *query == Some(of));
+        self.helpers.iter().find(|(_, helper)| is_it(helper)).map(|(pid, _)| *pid)
     }
 
     /// A helper that was started elsewhere.
@@ -333,16 +340,16 @@ impl Runtime {
         true
     }
 
-    fn helper_ended(&mut self, helper: Helper, _: Exit) {
+    fn helper_ended(&mut self, helper: Helper, exit: Exit) {
         match helper {
             Helper::Generators => self.rescan(),
             Helper::Owner { opening, answer } => self.owner_found(opening, &answer_in(answer)),
             Helper::PidFile { unit, path, answer } => {
                 self.pid_file_answered(unit, &path, &answer_in(answer));
             }
+            Helper::Remover { query, answer } => self.remover_ended(query, &answer_in(answer), exit),
             Helper::Closer => self.closer_ended(),
             Helper::Clerk { errand, answer } => self.clerk_ended(&errand, answer),
-            Helper::Errand => {}
         }
     }
 

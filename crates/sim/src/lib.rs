@@ -230,6 +230,9 @@ impl World {
             Effect::WriteFiles { query, .. } => {
                 self.waiting.push(Event::FilesWritten { query, result: Ok(()) });
             }
+            Effect::Remove { query: Some(query), .. } => {
+                self.waiting.push(Event::Removed { query, result: Ok(()) });
+            }
             Effect::ReloadSource => self.waiting.push(Event::SourceReloaded),
             _ => {}
         }

@@ -1,0 +1,255 @@
+//! The end of the directories that a unit owns (systemd.exec(5), `RuntimeDirectory=` and its kin): what goes at the end of a
+//! run, and what `systemctl clean` takes away.
+//!
+//! A helper removes them, since that may take its time; the unit waits for it. A run is not over before its directories are
+//! gone, so that a start that follows never loses what it has just made, and a unit that is being cleaned does not start.
+
+use crate::effect::{Effect, Level, QueryId};
+use crate::manager::{Manager, Refused};
+use crate::state::{ActiveState, ServiceSub, Unit, UnitResult};
+use muster_graph::{JobType, UnitId};
+use muster_unit::{Body, DirectoryPreserve, ExecDirectory, ExecSection, UnitKind, UnitName};
+use serde::{Deserialize, Serialize};
+
+/// What a helper is removing for a unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// The question that it answers when it is done.
+    pub query: QueryId,
+    /// What goes.
+    pub things: Things,
+    /// Somebody asked for it; otherwise it belongs to the end of a run.
+    pub cleans: bool,
+    /// When it is no longer waited for, on the monotonic clock in microseconds.
+    pub deadline_usec: Option<u64>,
+}
+
+/// Things on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Things {
+    /// Absolute paths, each removed with all below it.
+    pub paths: Vec<String>,
+    /// Symbolic links, as place and target: one that leads elsewhere by now stays.
+    pub links: Vec<(String, String)>,
+}
+
+impl Things {
+    fn add(&mut self, base: &str, directories: &[ExecDirectory]) {
+        for directory in directories {
+            self.paths.push(format!("{base}/{}", directory.path));
+            self.links.extend(directory.symlinks.iter().map(|link| {
+                (format!("{base}/{link}"), format!("{}{}", "../".repeat(link.matches('/').count()), directory.path))
+            }));
+        }
+    }
+}
+
+/// The kinds of directories: the word of `systemctl clean`, where they are, and the list.
+type List = for<'a> fn(&'a ExecSection) -> &'a [ExecDirectory];
+const KINDS: [(&str, &str, List); 5] = [
+    ("runtime", "/run", |exec| exec.runtime_directory()),
+    ("state", "/var/lib", |exec| exec.state_directory()),
+    ("cache", "/var/cache", |exec| exec.cache_directory()),
+    ("logs", "/var/log", |exec| exec.logs_directory()),
+    ("configuration", "/etc", |exec| exec.configuration_directory()),
+];
+/// The word for stored descriptors.
+const FDSTORE: &str = "fdstore";
+
+/// What `systemctl clean` can remove of a unit, by its words.
+pub fn can_clean(unit: &Unit) -> Vec<&'static str> {
+    let mut words = Vec::new();
+    match &unit.file.body {
+        Body::Timer(timer) => words.extend(timer.persistent().then_some("state")),
+        Body::Service(_) | Body::Socket(_) | Body::Mount(_) | Body::Swap(_) => {
+            let exec = unit.file.exec.as_deref();
+            words.extend(exec.into_iter().flat_map(|exec| {
+                KINDS.iter().filter(|(.., list)| !list(exec).is_empty()).map(|(word, ..)| *word)
+            }));
+        }
+        _ => {}
+    }
+    let stores = matches!(&unit.file.body, Body::Service(service) if service.file_descriptor_store_max() > 0);
+    words.extend(stores.then_some(FDSTORE));
+    words
+}
+
+impl Manager {
+    // ---- the end of a run -----------------------------------------------------------------------------------------
+
+    /// Whether the end of a run waits until its directories are gone.
+    pub(crate) fn directories_go_first(&mut self, id: UnitId) -> bool {
+        if self.state.units.get(&id).is_some_and(|unit| unit.removal.is_some()) {
+            return true;
+        }
+        let followed = self.should_restart(id) || self.job_starts_again(id);
+        if !self.remove_runtime_directories(id, followed) {
+            return false;
+        }
+        let sub = match self.sub(id) {
+            sub @ (ServiceSub::FinalSigkill | ServiceSub::FinalWatchdog) => sub,
+            _ => ServiceSub::FinalSigterm,
+        };
+        self.set_sub(id, sub, None);
+        true
+    }
+
+    /// Removes what the runs of a service made below /run, unless it is preserved. `followed` says whether another run
+    /// follows. True if there is anything to remove.
+    pub(crate) fn remove_runtime_directories(&mut self, id: UnitId, followed: bool) -> bool {
+        let made = self.service(id).is_some_and(|service| service.directories_made);
+        let exec = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
+        let Some(exec) = exec.filter(|exec| made && !exec.runtime_directory().is_empty()) else { return false };
+        let keep = match exec.runtime_directory_preserve() {
+            DirectoryPreserve::Yes => true,
+            DirectoryPreserve::Restart => followed,
+            DirectoryPreserve::No => false,
+        };
+        if keep {
+            return false;
+        }
+        if let Some(service) = self.service_mut(id) {
+            service.directories_made = false;
+        }
+        let mut things = Things::default();
+        things.add("/run", exec.runtime_directory());
+        let deadline = self.stop_deadline(id);
+        self.remove(id, things, false, deadline);
+        true
+    }
+
+    /// Whether the job at hand starts the unit whose run ends.
+    pub(crate) fn job_starts_again(&self, id: UnitId) -> bool {
+        let job = self.state.units.get(&id).and_then(|unit| self.state.jobs.get(&unit.job?));
+        job.is_some_and(|job| match job.kind {
+            JobType::Restart => true,
+            // A start that runs is that of the run which ends.
+            JobType::Start => !job.running,
+            _ => false,
+        })
+    }
+
+    // ---- systemctl clean --------------------------------------------------------------------------------------------
+
+    /// `systemctl clean`: the answer comes at once, and the unit is in `maintenance` until all is gone.
+    pub(crate) fn request_clean(&mut self, name: &UnitName, mask: &[String]) -> Result<(), Refused> {
+        let id = self.known(name)?;
+        self.check_load_state(id)?;
+        let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
+        if !matches!(
+            unit.name.kind(),
+            UnitKind::Service | UnitKind::Socket | UnitKind::Mount | UnitKind::Swap | UnitKind::Timer
+        ) {
+            let text = format!("Unit '{name}' does not support cleaning.");
+            return Err(Refused::new("org.freedesktop.DBus.Error.NotSupported", &text));
+        }
+        let asked = |word: &str| mask.iter().any(|asked| asked == word || asked == "all");
+        let words: Vec<&str> = can_clean(unit).into_iter().filter(|word| asked(word)).collect();
+        if words.is_empty() {
+            return Err(Refused::new("org.freedesktop.systemd1.NothingToClean", "No matching resources found."));
+        }
+        if unit.active_state() != ActiveState::Inactive || unit.job.is_some() {
+            let text = "Unit is not inactive or has pending job.";
+            return Err(Refused::new("org.freedesktop.systemd1.UnitBusy", text));
+        }
+        let things = cleaned_things(unit, &words);
+        let span = unit.file.exec.as_ref().and_then(|exec| exec.timeout_clean_sec());
+        let deadline = self.after(span.map_or(u64::MAX, |span| span.0));
+        if words.contains(&FDSTORE) {
+            let stored = self.service_mut(id).map(|service| std::mem::take(&mut service.fd_store));
+            let fds: Vec<_> = stored.into_iter().flatten().map(|stored| stored.fd).collect();
+            if !fds.is_empty() {
+                self.effects.push_back(Effect::CloseFds { fds });
+            }
+        }
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.clean_result = UnitResult::Success;
+        }
+        self.remove(id, things, true, deadline);
+        self.state_changed(id, ActiveState::Inactive);
+        Ok(())
+    }
+
+    fn cleaned(&mut self, id: UnitId, result: UnitResult) {
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.clean_result = result;
+            match result {
+                UnitResult::Success => {}
+                // The helper was killed.
+                UnitResult::Timeout => unit.kind.state_mut().set_failed(UnitResult::Signal),
+                failure => unit.kind.state_mut().set_failed(failure),
+            }
+        }
+        self.report_result(id);
+        self.state_changed(id, ActiveState::Maintenance);
+        self.state.gc_queue.insert(id);
+    }
+
+    // ---- both -------------------------------------------------------------------------------------------------------
+
+    fn remove(&mut self, id: UnitId, things: Things, cleans: bool, deadline_usec: Option<u64>) {
+        let query = QueryId(self.state.next_query);
+        self.state.next_query = self.state.next_query.saturating_add(1);
+        self.state.queries.insert(query, id);
+        if let Some(unit) = self.state.units.get_mut(&id) {
+            unit.removal = Some(Box::new(Removal { query, things: things.clone(), cleans, deadline_usec }));
+        }
+        self.effects.push_back(Effect::Remove { query: Some(query), things });
+        self.touch(id);
+    }
+
+    /// The helper is done.
+    pub(crate) fn removed(&mut self, query: QueryId, result: Result<(), String>) {
+        let Some(id) = self.state.queries.remove(&query) else { return };
+        if let Err(why) = &result {
+            self.log(Level::Warning, Some(id), format!("{}: {why}", self.unit_name(id)));
+        }
+        self.removal_over(id, if result.is_ok() { UnitResult::Success } else { UnitResult::ExitCode });
+    }
+
+    /// It takes too long.
+    pub(crate) fn removal_due(&mut self, id: UnitId) {
+        let Some(removal) = self.state.units.get(&id).and_then(|unit| unit.removal.as_deref()) else { return };
+        let query = removal.query;
+        self.state.queries.remove(&query);
+        self.effects.push_back(Effect::StopRemoval { query });
+        let text = format!("{}: Removing its directories timed out.", self.unit_name(id));
+        self.log(Level::Warning, Some(id), text);
+        self.removal_over(id, UnitResult::Timeout);
+    }
+
+    fn removal_over(&mut self, id: UnitId, result: UnitResult) {
+        let removal = self.state.units.get_mut(&id).and_then(|unit| unit.removal.take());
+        self.touch(id);
+        match removal {
+            Some(removal) if removal.cleans => self.cleaned(id, result),
+            // A start may be waiting for it.
+            Some(_) if matches!(self.sub(id), ServiceSub::Dead | ServiceSub::Failed) => self.wake_ordered(id),
+            Some(_) => self.run_ends(id),
+            None => {}
+        }
+    }
+
+    /// After a re-execution: the helper's answer would have come to the program before.
+    pub(crate) fn removal_resumed(&mut self, id: UnitId) {
+        let removal = self.state.units.get(&id).and_then(|unit| unit.removal.as_deref());
+        let effect = removal.map(|removal| Effect::Remove { query: Some(removal.query), things: removal.things.clone() });
+        self.effects.extend(effect);
+    }
+}
+
+fn cleaned_things(unit: &Unit, words: &[&str]) -> Things {
+    let mut things = Things::default();
+    if matches!(unit.file.body, Body::Timer(_)) {
+        things.paths.push(crate::timer::stamp_path(&unit.name));
+        return things;
+    }
+    let Some(exec) = unit.file.exec.as_deref() else { return things };
+    for (_, base, list) in KINDS.iter().filter(|(word, ..)| words.contains(word)) {
+        things.add(base, list(exec));
+        if exec.dynamic_user() && *base != "/etc" {
+            things.add(&format!("{base}/private"), list(exec));
+        }
+    }
+    things
+}
