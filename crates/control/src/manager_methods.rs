@@ -311,9 +311,7 @@ fn freeze(unit: &Unit, freeze: bool) -> Done {
         | UnitKind::Swap
         | UnitKind::Timer
         | UnitKind::Path
-        | UnitKind::Socket => {
-            Err(Refusal::not_supported("Unit does not support freeze/thaw"))
-        }
+        | UnitKind::Socket => Err(Refusal::not_supported("Unit does not support freeze/thaw")),
     }
 }
 

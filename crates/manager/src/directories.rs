@@ -38,7 +38,10 @@ impl Things {
         for directory in directories {
             self.paths.push(format!("{base}/{}", directory.path));
             self.links.extend(directory.symlinks.iter().map(|link| {
-                (format!("{base}/{link}"), format!("{}{}", "../".repeat(link.matches('/').count()), directory.path))
+                (
+                    format!("{base}/{link}"),
+                    format!("{}{}", "../".repeat(link.matches('/').count()), directory.path),
+                )
             }));
         }
     }
@@ -99,7 +102,9 @@ impl Manager {
     pub(crate) fn remove_runtime_directories(&mut self, id: UnitId, followed: bool) -> bool {
         let made = self.service(id).is_some_and(|service| service.directories_made);
         let exec = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
-        let Some(exec) = exec.filter(|exec| made && !exec.runtime_directory().is_empty()) else { return false };
+        let Some(exec) = exec.filter(|exec| made && !exec.runtime_directory().is_empty()) else {
+            return false;
+        };
         let keep = match exec.runtime_directory_preserve() {
             DirectoryPreserve::Yes => true,
             DirectoryPreserve::Restart => followed,
@@ -146,7 +151,10 @@ impl Manager {
         let asked = |word: &str| mask.iter().any(|asked| asked == word || asked == "all");
         let words: Vec<&str> = can_clean(unit).into_iter().filter(|word| asked(word)).collect();
         if words.is_empty() {
-            return Err(Refused::new("org.freedesktop.systemd1.NothingToClean", "No matching resources found."));
+            return Err(Refused::new(
+                "org.freedesktop.systemd1.NothingToClean",
+                "No matching resources found.",
+            ));
         }
         if unit.active_state() != ActiveState::Inactive || unit.job.is_some() {
             let text = "Unit is not inactive or has pending job.";
@@ -209,7 +217,9 @@ impl Manager {
 
     /// It takes too long.
     pub(crate) fn removal_due(&mut self, id: UnitId) {
-        let Some(removal) = self.state.units.get(&id).and_then(|unit| unit.removal.as_deref()) else { return };
+        let Some(removal) = self.state.units.get(&id).and_then(|unit| unit.removal.as_deref()) else {
+            return;
+        };
         let query = removal.query;
         self.state.queries.remove(&query);
         self.effects.push_back(Effect::StopRemoval { query });
@@ -233,7 +243,8 @@ impl Manager {
     /// After a re-execution: the helper's answer would have come to the program before.
     pub(crate) fn removal_resumed(&mut self, id: UnitId) {
         let removal = self.state.units.get(&id).and_then(|unit| unit.removal.as_deref());
-        let effect = removal.map(|removal| Effect::Remove { query: Some(removal.query), things: removal.things.clone() });
+        let effect = removal
+            .map(|removal| Effect::Remove { query: Some(removal.query), things: removal.things.clone() });
         self.effects.extend(effect);
     }
 }

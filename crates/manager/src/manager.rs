@@ -375,7 +375,8 @@ impl Manager {
                     if self.wish_deadline(id).is_some_and(|at| at <= now) {
                         self.wish_due(id);
                     }
-                    let removal = self.state.units.get(&id).and_then(|unit| unit.removal.as_ref()?.deadline_usec);
+                    let removal =
+                        self.state.units.get(&id).and_then(|unit| unit.removal.as_ref()?.deadline_usec);
                     if removal.is_some_and(|at| at <= now) {
                         self.removal_due(id);
                     }
