@@ -6,8 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod devices;
 
-use muster_unit::CGroupSection;
+use muster_unit::{CGroupSection, DevicePolicy};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,9 +141,13 @@ impl Tree {
         if self.condemned.remove(path) {
             self.unwatch(path);
         }
+        let mut is_new = true;
         match fs::create_dir(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&directory),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                is_new = false;
+                Ok(())
+            }
             done => done,
         }
         .map_err(|error| format!("{directory}: {error}"))?;
@@ -173,7 +178,17 @@ impl Tree {
                 let _ = std::os::unix::fs::chown(format!("{directory}{file}"), Some(uid), Some(gid));
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.map_or_else(|| self.set_devices(path, config, is_new), Err)
+    }
+
+    fn set_devices(&self, path: &str, config: &CGroupSection, is_new: bool) -> Result<(), String> {
+        let silent = config.device_policy() == DevicePolicy::Auto && config.device_allow().is_empty();
+        // The root is not ours alone.
+        if path.is_empty() || (silent && is_new) {
+            return Ok(());
+        }
+        let directory = self.open_dir(path).map_err(|error| format!("{path}: {error}"))?;
+        devices::apply(directory.as_fd(), config, is_new)
     }
 
     /// Gives every controller that we have on, from our root down to the parent of `path`, once each.

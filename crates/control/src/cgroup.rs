@@ -91,10 +91,10 @@ fn quota(u: &UnitView<'_>) -> u64 {
     u.cgroup().cpu_quota().map_or(u64::MAX, |quota| quota.0)
 }
 
-fn word_pair(words: &[String], out: &mut Out<'_>) {
+fn device_rule(rule: &muster_unit::DeviceRule, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.str(words.first().map_or("", String::as_str));
-        out.str(words.get(1).map_or("rwm", String::as_str));
+        out.str(&rule.device);
+        out.str(&rule.access());
     });
 }
 
@@ -179,7 +179,7 @@ properties! {
         MemoryZSwapWriteback "b" Never = u.cgroup().memory_zswap_writeback().unwrap_or(true);
         MemoryLimit "t" Never = UNSET;
         DevicePolicy "s" Never = u.cgroup().device_policy().as_str();
-        DeviceAllow "a(ss)" Never = Each(u.cgroup().device_allow().chunks(2), word_pair);
+        DeviceAllow "a(ss)" Never = Each(u.cgroup().device_allow().iter().rev(), device_rule);
         TasksAccounting "b" Never = u.cgroup().tasks_accounting().unwrap_or(true);
         TasksMax "t" Never = tasks_max(u);
         IPAccounting "b" Never = u.cgroup().ip_accounting().unwrap_or(false);

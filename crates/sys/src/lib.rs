@@ -4,6 +4,7 @@
 #![allow(unsafe_code)] // the one crate of the workspace that may; each block says why it is sound
 
 mod attempt;
+pub mod bpf;
 mod kernel;
 mod pam;
 mod spawn;

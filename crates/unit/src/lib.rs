@@ -9,6 +9,7 @@ pub mod builtin;
 pub mod diagnostic;
 pub mod file;
 pub mod glob;
+mod implied;
 pub mod index;
 pub mod install;
 pub mod lexer;

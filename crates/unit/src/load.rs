@@ -5,6 +5,7 @@
 use crate::builtin;
 use crate::diagnostic::Diagnostic;
 use crate::file::{Body, InstanceUse, LoadState, UnitFile};
+use crate::implied;
 use crate::lexer::{Line, lines, short};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
@@ -543,6 +544,9 @@ macro_rules! endless {
 
 /// Defaults that depend on other settings, and zeros that mean infinity.
 fn settle(file: &mut UnitFile) {
+    if let Some(exec) = &file.exec {
+        implied::close_devices(exec, &mut file.cgroup);
+    }
     if file.id.kind() == UnitKind::Slice && file.unit.description().is_none() {
         let path = crate::value::path_unescape(file.id.stem());
         *Rc::make_mut(&mut file.unit).edit().description() = Some(format!("Slice {path}"));

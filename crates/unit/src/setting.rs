@@ -119,6 +119,7 @@ borrowed!(
     Vec<ExecCommand>,
     Vec<ExecDirectory>,
     Vec<EnvironmentFile>,
+    Vec<DeviceRule>,
     Vec<(String, String)>,
     Vec<Condition>,
     Vec<Listen>,
@@ -486,6 +487,13 @@ impl Setting for Vec<Calendar> {
 impl Setting for Lines {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
         append(&mut self.0, vec![context.expand(value)?])
+    }
+}
+
+/// One device an assignment.
+impl Setting for Vec<DeviceRule> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+        append(self, vec![DeviceRule::parse(&context.expand(value)?)?])
     }
 }
 

@@ -31,8 +31,8 @@ section! {
         "MemoryZSwapMax" => memory_zswap_max: Option<Amount> = None, Applied Raw;
         "StartupMemoryZSwapMax" => startup_memory_zswap_max: Option<Amount> = None, Stored Raw;
         "MemoryZSwapWriteback" => memory_zswap_writeback: Option<bool> = None, Stored Raw;
-        "DeviceAllow" => device_allow: Vec<String> = Default::default(), Stored Expand;
-        "DevicePolicy" => device_policy: DevicePolicy = Default::default(), Stored Raw;
+        "DeviceAllow" => device_allow: Vec<DeviceRule> = Default::default(), Applied Expand;
+        "DevicePolicy" => device_policy: DevicePolicy = Default::default(), Applied Raw;
         "IOAccounting" => io_accounting: Option<bool> = None, Stored Raw;
         "IOWeight" => io_weight: Option<Weight> = None, Applied Raw;
         "StartupIOWeight" => startup_io_weight: Option<Weight> = None, Stored Raw;
@@ -80,7 +80,9 @@ impl CGroupSection {
     pub fn list(&self, directive: &str) -> Vec<String> {
         let pairs = |words: &[String]| words.chunks(2).map(|pair| pair.join(" ")).collect();
         match directive {
-            "DeviceAllow" => pairs(self.device_allow()),
+            "DeviceAllow" => {
+                self.device_allow().iter().map(|rule| format!("{} {}", rule.device, rule.access())).collect()
+            }
             "IODeviceWeight" => pairs(self.io_device_weight()),
             "IOReadBandwidthMax" => pairs(self.io_read_bandwidth_max()),
             "IOWriteBandwidthMax" => pairs(self.io_write_bandwidth_max()),

@@ -116,11 +116,11 @@ section! {
         "BindReadOnlyPaths" => bind_read_only_paths: Vec<String> = Default::default(), Applied Expand;
         "TemporaryFileSystem" => temporary_file_system: Vec<String> = Default::default(), Applied Expand;
         "PrivateTmp" => private_tmp: PrivateTmp = Default::default(), Applied Raw;
-        "PrivateDevices" => private_devices: bool = false, Stored Raw;
+        "PrivateDevices" => private_devices: bool = false, Applied Raw;
         "ProtectKernelTunables" => protect_kernel_tunables: bool = false, Applied Raw;
-        "ProtectKernelModules" => protect_kernel_modules: bool = false, Stored Raw;
-        "ProtectKernelLogs" => protect_kernel_logs: bool = false, Stored Raw;
-        "ProtectClock" => protect_clock: bool = false, Stored Raw;
+        "ProtectKernelModules" => protect_kernel_modules: bool = false, Applied Raw;
+        "ProtectKernelLogs" => protect_kernel_logs: bool = false, Applied Raw;
+        "ProtectClock" => protect_clock: bool = false, Applied Raw;
         "ProtectControlGroups" => protect_control_groups: ProtectControlGroups = Default::default(), Applied Raw;
         "UserNamespacePath" => user_namespace_path: Option<String> = None, Stored Expand;
         "NetworkNamespacePath" => network_namespace_path: Option<String> = None, Applied Expand;
@@ -167,7 +167,7 @@ section! {
         "SELinuxContext" => selinux_context: Option<String> = None, Stored Expand;
         "AppArmorProfile" => app_armor_profile: Option<String> = None, Stored Expand;
         "SmackProcessLabel" => smack_process_label: Option<String> = None, Stored Expand;
-        "ProtectHostname" => protect_hostname: Option<String> = None, Stored Expand;
+        "ProtectHostname" => protect_hostname: Option<String> = None, Applied Expand;
         "MemoryKSM" => memory_ksm: Option<bool> = None, Applied Raw;
         "MemoryTHP" => memory_thp: Option<String> = None, Stored Raw;
     } also {

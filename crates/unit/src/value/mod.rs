@@ -4,6 +4,7 @@ mod address;
 mod calendar;
 mod command;
 mod condition;
+mod device;
 mod misc;
 mod name;
 mod resources;
@@ -15,6 +16,7 @@ pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH
 pub use calendar::Calendar;
 pub use command::{ExecCommand, Privilege, split_words, unescape};
 pub use condition::{Condition, ConditionKind};
+pub use device::DeviceRule;
 pub use misc::{
     CAPABILITIES, CapabilitySet, Delegate, EnvironmentFile, ExecDirectory, ExitStatusSet, ResourceLimit,
     SIGNALS, SIGRTMAX, SIGRTMIN, Signal, capability_number, exit_status_name, parse_bool, parse_mode,
