@@ -129,7 +129,10 @@ fn commands(file: &UnitFile) -> Vec<Diagnostic> {
         Some(Diagnostic::whole(shown, Code::Command, &format!("{}: {reason}", short(path))))
     };
     let commands = lists.into_iter().flatten().filter(|command| !command.ignore_failure);
-    commands.filter(|command| command.path.starts_with('/')).filter_map(|command| wrong(&command.path)).collect()
+    commands
+        .filter(|command| command.path.starts_with('/'))
+        .filter_map(|command| wrong(&command.path))
+        .collect()
 }
 
 fn print(diagnostic: &Diagnostic, text: &str, out: &mut impl Write) -> io::Result<()> {
@@ -145,7 +148,8 @@ fn print(diagnostic: &Diagnostic, text: &str, out: &mut impl Write) -> io::Resul
     let bytes = |column: u32| usize::try_from(column).unwrap_or(0).saturating_sub(1);
     let (before, rest) = line.split_at_checked(bytes(from.column)).unwrap_or((line, ""));
     // Of what goes on over several lines, the first is shown.
-    let length = if to.line == from.line { bytes(to.column).saturating_sub(bytes(from.column)) } else { rest.len() };
+    let length =
+        if to.line == from.line { bytes(to.column).saturating_sub(bytes(from.column)) } else { rest.len() };
     let marked = rest.get(..length).unwrap_or(rest).trim_end_matches(['\\', ' ', '\t']);
     let column = before.chars().count().saturating_add(1);
     let carets = "^".repeat(marked.chars().count().max(1));
@@ -156,7 +160,8 @@ fn print(diagnostic: &Diagnostic, text: &str, out: &mut impl Write) -> io::Resul
         if let Some(near) = nearest(&diagnostic.directive, &diagnostic.expected) {
             writeln!(out, "{gap} = help: did you mean '{near}'?")?;
         }
-        let elsewhere = rows().into_iter().find(|row| row.name == diagnostic.directive).map(|row| row.section);
+        let elsewhere =
+            rows().into_iter().find(|row| row.name == diagnostic.directive).map(|row| row.section);
         if let Some(section) = elsewhere.filter(|section| !["Exec", "Kill", "CGroup"].contains(section)) {
             writeln!(out, "{gap} = help: this is a directive of [{section}]")?;
         }

@@ -171,7 +171,8 @@ impl Config {
             "DefaultTasksMax" => {
                 let mut amount: Option<Amount> = None;
                 if !value.is_empty() {
-                    muster_unit::setting::Setting::set(&mut amount, value, &plain()).map_err(|fault| fault.to_string())?;
+                    muster_unit::setting::Setting::set(&mut amount, value, &plain())
+                        .map_err(|fault| fault.to_string())?;
                 }
                 self.default_tasks_max = amount;
             }
@@ -222,9 +223,10 @@ impl Config {
     }
 
     fn assign_exec(&mut self, key: &str, value: &str) -> Result<(), String> {
-        self.default_exec
-            .assign(key, value, &plain())
-            .map_or_else(|| Err("unknown key, ignored".to_owned()), |done| done.map(drop).map_err(|fault| fault.to_string()))
+        self.default_exec.assign(key, value, &plain()).map_or_else(
+            || Err("unknown key, ignored".to_owned()),
+            |done| done.map(drop).map_err(|fault| fault.to_string()),
+        )
     }
 
     /// `DefaultLimitX=` by the name of the directive that it is the default of.
@@ -239,7 +241,11 @@ fn plain() -> Context<'static> {
 }
 
 fn span(value: &str, usual: u64) -> Result<u64, String> {
-    if value.is_empty() { Ok(usual) } else { Timespan::parse(value, 1_000_000).map(|span| span.0).map_err(|fault| fault.to_string()) }
+    if value.is_empty() {
+        Ok(usual)
+    } else {
+        Timespan::parse(value, 1_000_000).map(|span| span.0).map_err(|fault| fault.to_string())
+    }
 }
 
 /// A span of which zero means that there is no end.

@@ -180,7 +180,8 @@ fn one<'a>(pieces: Pieces, raw: &'a str, joined: String) -> Line<'a> {
     if key.trim().is_empty() {
         return bad(Code::Key, text, "'Key=value'");
     }
-    let before = key.len().saturating_add(1).saturating_add(value.len().saturating_sub(value.trim_start().len()));
+    let before =
+        key.len().saturating_add(1).saturating_add(value.len().saturating_sub(value.trim_start().len()));
     Line::Assignment(Assignment {
         key: key.trim().to_owned(),
         value: value.trim().to_owned(),
@@ -235,7 +236,9 @@ mod tests {
         assert_eq!(got[0], Line::Section { at: Place { line: 1, column: 1 }, name: "Unit" });
         let first = assignment(&got[1]);
         assert_eq!((first.line(), &*first.key, &*first.value), (2, "Description", "a  b"));
-        assert!(matches!(&got[2], Line::Bad { from: Place { line: 5, .. }, found, .. } if found.contains("nonsense")));
+        assert!(
+            matches!(&got[2], Line::Bad { from: Place { line: 5, .. }, found, .. } if found.contains("nonsense"))
+        );
         assert!(matches!(&got[3], Line::Bad { from: Place { line: 7, .. }, .. }));
         assert!(matches!(&got[4], Line::Bad { from: Place { line: 8, .. }, .. }));
         let last = assignment(&got[5]);

@@ -162,7 +162,15 @@ pub fn load_settings(
     finish(&mut file, source, machine, |file, facts| {
         for (section, key, value) in settings {
             if let Err(fault) = apply_one(file, section, key, value, facts) {
-                note(file, &path, key, (Place::default(), Place::default()), fault, false, facts.diagnostics_max);
+                note(
+                    file,
+                    &path,
+                    key,
+                    (Place::default(), Place::default()),
+                    fault,
+                    false,
+                    facts.diagnostics_max,
+                );
             }
         }
     });
@@ -361,7 +369,15 @@ fn complain_in(file: &mut UnitFile, max: usize, diagnostic: Diagnostic) {
 }
 
 /// Keeps a fault of an assignment, or of its key or section.
-fn note(file: &mut UnitFile, path: &str, key: &str, (from, to): (Place, Place), fault: Fault, fatal: bool, max: usize) {
+fn note(
+    file: &mut UnitFile,
+    path: &str,
+    key: &str,
+    (from, to): (Place, Place),
+    fault: Fault,
+    fatal: bool,
+    max: usize,
+) {
     let Fault { code, found, expected, .. } = fault;
     let (file_name, directive) = (path.to_owned(), short(key));
     complain_in(file, max, Diagnostic { file: file_name, from, to, code, directive, found, expected, fatal });
@@ -379,14 +395,30 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
     for line in lines(text) {
         match line {
             Line::Bad { from, to, code, found, expected } => {
-                note(file, path, "", (from, to), Fault { code, found, expected, at: None }, false, facts.diagnostics_max);
+                note(
+                    file,
+                    path,
+                    "",
+                    (from, to),
+                    Fault { code, found, expected, at: None },
+                    false,
+                    facts.diagnostics_max,
+                );
             }
             Line::Section { at, name } => {
                 section = Section::of(file, name);
                 if section == Section::Unknown {
                     let length = u32::try_from(name.len()).unwrap_or(u32::MAX).saturating_add(2);
                     let to = Place { column: at.column.saturating_add(length), ..at };
-                    note(file, path, "", (at, to), Fault::new(Code::UnknownSection, name, ""), false, facts.diagnostics_max);
+                    note(
+                        file,
+                        path,
+                        "",
+                        (at, to),
+                        Fault::new(Code::UnknownSection, name, ""),
+                        false,
+                        facts.diagnostics_max,
+                    );
                 }
             }
             Line::Assignment(line) => match &section {

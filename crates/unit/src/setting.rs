@@ -621,7 +621,10 @@ impl Setting for Vec<ExecDirectory> {
 }
 
 /// The words of the end of a value, divided by white space alone, with their places in the whole value.
-pub(crate) fn plain_words<'a>(value: &'a str, rest: &'a str) -> impl Iterator<Item = (&'a str, Range<usize>)> {
+pub(crate) fn plain_words<'a>(
+    value: &'a str,
+    rest: &'a str,
+) -> impl Iterator<Item = (&'a str, Range<usize>)> {
     let mut at = value.len().saturating_sub(rest.len());
     rest.split_inclusive(char::is_whitespace).filter_map(move |piece| {
         let (start, word) = (at, piece.trim_end());

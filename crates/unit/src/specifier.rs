@@ -74,12 +74,20 @@ pub fn expand(text: &str, facts: &UnitFacts<'_>) -> Result<String, Fault> {
         match chars.next() {
             Some('%') => out.push('%'),
             Some(letter) => out.push_str(&value(letter, facts).ok_or_else(|| {
-                Fault::new(Code::Specifier, &format!("%{letter}"), "a specifier of systemd.unit(5), or %% for '%'")
+                Fault::new(
+                    Code::Specifier,
+                    &format!("%{letter}"),
+                    "a specifier of systemd.unit(5), or %% for '%'",
+                )
             })?),
             None => out.push('%'),
         }
         if out.len() > EXPANDED_MAX {
-            return Err(Fault::new(Code::Specifier, text, format!("at most {EXPANDED_MAX} bytes after expansion")));
+            return Err(Fault::new(
+                Code::Specifier,
+                text,
+                format!("at most {EXPANDED_MAX} bytes after expansion"),
+            ));
         }
     }
     Ok(out)

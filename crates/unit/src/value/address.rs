@@ -130,7 +130,11 @@ fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, Fault> 
         return Ok(SocketAddress::Abstract(name.to_owned()));
     }
     if kind == ListenKind::SequentialPacket {
-        return Err(Fault::new(Code::Value, text, "/path or @abstract: only unix sockets have sequential packets"));
+        return Err(Fault::new(
+            Code::Value,
+            text,
+            "/path or @abstract: only unix sockets have sequential packets",
+        ));
     }
     let vsock = [
         ("vsock:", None),

@@ -97,7 +97,11 @@ impl ExecCommand {
             command.argv.push(command.path.clone());
         }
         for word in words {
-            let text = if word.text == "\\;" { ";".to_owned() } else { expand(&word.text).map_err(|fault| fault.within(word.at.clone()))? };
+            let text = if word.text == "\\;" {
+                ";".to_owned()
+            } else {
+                expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?
+            };
             command.argv.push(text);
         }
         if command.argv.is_empty() {
@@ -170,7 +174,8 @@ pub fn split_raw(text: &str) -> Result<Vec<Split>, Fault> {
 
 fn text_of(bytes: Vec<u8>) -> Result<String, Fault> {
     let wrong = |error: std::string::FromUtf8Error| String::from_utf8_lossy(error.as_bytes()).into_owned();
-    String::from_utf8(bytes).map_err(|error| Fault::new(Code::Quoting, &wrong(error), "escapes that make UTF-8"))
+    String::from_utf8(bytes)
+        .map_err(|error| Fault::new(Code::Quoting, &wrong(error), "escapes that make UTF-8"))
 }
 
 fn push(bytes: &mut Vec<u8>, c: char) {

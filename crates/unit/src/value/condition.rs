@@ -80,7 +80,11 @@ impl Condition {
             value.strip_prefix('|').map_or((false, value), |rest| (true, rest.trim_start()));
         let (negate, rest) = rest.strip_prefix('!').map_or((false, rest), |rest| (true, rest.trim_start()));
         if rest.is_empty() || (kind.is_path() && !rest.starts_with('/')) {
-            let expected = if kind.is_path() { "an absolute path after the prefixes" } else { "a value after the prefixes" };
+            let expected = if kind.is_path() {
+                "an absolute path after the prefixes"
+            } else {
+                "a value after the prefixes"
+            };
             return Err(Fault::new(Code::Value, rest, expected));
         }
         Ok(Condition { kind, parameter: rest.to_owned(), trigger, negate, assert })

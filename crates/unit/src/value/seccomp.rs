@@ -171,7 +171,12 @@ impl SyscallFilter {
                     return Err(Fault::new(Code::Limit, word, expected).within(at));
                 }
                 Some(name) => self.entries.push(Entry { except, name, action }),
-                None => wrong = Some(Fault::new(Code::Name, name, "a system call or a group such as @system-service").within(at)),
+                None => {
+                    wrong = Some(
+                        Fault::new(Code::Name, name, "a system call or a group such as @system-service")
+                            .within(at),
+                    )
+                }
             }
         }
         wrong.map_or(Ok(()), Err)
@@ -261,7 +266,9 @@ impl Setting for Architectures {
         for word in crate::value::split_raw(value)? {
             match ARCHITECTURES.contains(&word.text.as_str()) {
                 true => drop(self.0.insert(word.text)),
-                false => wrong = Some(Fault::new(Code::Word, &word.text, ARCHITECTURES.join(", ")).within(word.at)),
+                false => {
+                    wrong = Some(Fault::new(Code::Word, &word.text, ARCHITECTURES.join(", ")).within(word.at))
+                }
             }
         }
         wrong.map_or(Ok(()), Err)
@@ -307,7 +314,9 @@ impl Setting for Option<AddressFamilies> {
             match found {
                 Some((number, _)) if except != families.allow => drop(families.families.insert(number)),
                 Some((number, _)) => drop(families.families.remove(&number)),
-                None => wrong = Some(Fault::new(Code::Name, word, "an address family such as AF_INET").within(at)),
+                None => {
+                    wrong = Some(Fault::new(Code::Name, word, "an address family such as AF_INET").within(at))
+                }
             }
         }
         wrong.map_or(Ok(()), Err)
@@ -343,7 +352,8 @@ impl Setting for Option<Namespaces> {
         let mut bits = 0;
         for (word, at) in plain_words(value, rest) {
             let found = Namespaces::KINDS.iter().find(|(name, _)| *name == word);
-            let wrong = || Fault::new(Code::Word, word, "cgroup, ipc, net, mnt, pid, user, uts").within(at.clone());
+            let wrong =
+                || Fault::new(Code::Word, word, "cgroup, ipc, net, mnt, pid, user, uts").within(at.clone());
             bits |= found.ok_or_else(wrong)?.1;
         }
         let merged = match (*self, except) {

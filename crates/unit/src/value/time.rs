@@ -26,9 +26,7 @@ impl Timespan {
 
     /// Reads a span; a number without a unit counts `default_unit` microseconds.
     pub fn parse(text: &str, default_unit: u64) -> Result<Timespan, Fault> {
-        let expected = || {
-            Fault::new(Code::Time, text, "a time span such as '5min 20s'")
-        };
+        let expected = || Fault::new(Code::Time, text, "a time span such as '5min 20s'");
         let mut rest = text.trim();
         if rest == "infinity" {
             return Ok(Timespan::INFINITY);
