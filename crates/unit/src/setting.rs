@@ -480,7 +480,6 @@ impl Setting for Vec<String> {
     }
 }
 
-/// Paths that are not absolute are named and skipped.
 impl AbsolutePath {
     fn read(word: &str) -> Result<AbsolutePath, Fault> {
         match word.starts_with('/') {
@@ -490,6 +489,7 @@ impl AbsolutePath {
     }
 }
 
+/// Paths that are not absolute are named and skipped.
 impl Setting for Vec<AbsolutePath> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let (good, rest) = each_word(value, context, AbsolutePath::read)?;
@@ -520,7 +520,7 @@ impl Setting for Lines {
 
 /// One device an assignment.
 impl Setting for Vec<DeviceRule> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         append(self, vec![DeviceRule::parse(&context.expand(value)?)?])
     }
 }
