@@ -376,6 +376,10 @@ impl Runtime {
         self.ready.clear();
         let of =
             |wanted: fn(&Source) -> bool| ready.iter().copied().filter(move |(_, source)| wanted(source));
+        // What the last turn had no time for.
+        if !self.follow_up.is_empty() {
+            self.work_off();
+        }
         if of(|source| *source == Source::Signals).next().is_some() {
             self.hear_signals();
         }
