@@ -255,12 +255,7 @@ impl Manager {
     }
 
     /// Runs mount(8) on a place, which is made with that mode where it is missing, or umount(8).
-    fn run_mount_command(
-        &mut self,
-        id: UnitId,
-        argv: Vec<String>,
-        place: Option<(String, u32)>,
-    ) -> Started {
+    fn run_mount_command(&mut self, id: UnitId, argv: Vec<String>, place: Option<(String, u32)>) -> Started {
         let up = place.is_some();
         let Some(path) = argv.first().cloned() else { return Started::Ended(JobResult::Invalid) };
         let command = ExecCommand { path, argv, ..ExecCommand::default() };

@@ -121,8 +121,7 @@ impl Runtime {
         let open = question.conditions.iter().zip(&answers).find(|(_, answer)| answer.is_none());
         if let (Some(unit), Some((condition, _))) = (unit, open) {
             let message = format!("{unit}: {condition} {why}. It counts as failed.");
-            let record =
-                LogRecord { level: Level::Warning, unit: Some(unit), message, fields: Vec::new() };
+            let record = LogRecord { level: Level::Warning, unit: Some(unit), message, fields: Vec::new() };
             self.write_log(&record);
         }
         let results = answers.into_iter().map(|answer| answer.unwrap_or(false)).collect();

@@ -22,10 +22,8 @@ pub fn serve(place: &str) -> Result<()> {
     let _ = mknod("/dev/fuse", SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(10, 229));
     let mut device =
         OpenOptions::new().read(true).write(true).open("/dev/fuse").context("opening /dev/fuse")?;
-    let options =
-        format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
-    mount(Some("hang"), place, Some("fuse"), MsFlags::empty(), Some(options.as_str()))
-        .context("mounting")?;
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
+    mount(Some("hang"), place, Some("fuse"), MsFlags::empty(), Some(options.as_str())).context("mounting")?;
     let mut request = vec![0_u8; 1 << 17];
     loop {
         let length = device.read(&mut request)?;
