@@ -131,8 +131,10 @@ pub fn debian_of(name: &str) -> Result<PathBuf> {
     }
     let root = paths::images().join(name);
     let packages = debian_packages(name)?;
+    let fetched = debian_packages(&format!("{name}-fetched")).unwrap_or_default().replace(',', " ");
+    let fetch = if fetched.is_empty() { String::new() } else { FETCH.replace("PACKAGES", &fetched) };
     let stamp = paths::images().join(format!("{name}.stamp"));
-    let recipe = format!("{RECIPE} {packages}\n");
+    let recipe = format!("{RECIPE} {packages}{fetch}\n");
     if fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == recipe) && root.is_dir() {
         return Ok(root);
     }
@@ -141,11 +143,12 @@ pub fn debian_of(name: &str) -> Result<PathBuf> {
     let _ = fs::remove_file(&stamp);
     let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(paths::images())?;
-    run(Command::new("mmdebstrap")
-        .args(RECIPE.split(' '))
-        .arg(format!("--include={packages}"))
-        .arg("trixie")
-        .arg(&root))?;
+    let mut command = Command::new("mmdebstrap");
+    command.args(RECIPE.split(' ')).arg(format!("--include={packages}"));
+    if !fetch.is_empty() {
+        command.arg(format!("--customize-hook={}", fetch.trim()));
+    }
+    run(command.arg("trixie").arg(&root))?;
     fs::write(root.join("etc/machine-id"), "")?;
     fs::write(&stamp, recipe)?;
     Ok(root)
@@ -196,6 +199,10 @@ fn first_stage(kernel: &Kernel, dir: &Path) -> Result<PathBuf> {
 }
 
 const RECIPE: &str = "--mode=root --format=directory --variant=minbase --quiet";
+
+/// The packages of `images/NAME-fetched.txt`, with what they depend on, lie in /var/lib/fetched of the image: a case installs
+/// them where there is no network.
+const FETCH: &str = " mkdir $1/var/lib/fetched; rm -f $1/var/cache/apt/archives/*.deb; chroot $1 apt-get -qq -y --no-install-recommends --download-only install PACKAGES && mv $1/var/cache/apt/archives/*.deb $1/var/lib/fetched/";
 
 /// `images/NAME.txt` without comments, comma separated.
 fn debian_packages(name: &str) -> Result<String> {

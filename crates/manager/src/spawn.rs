@@ -8,8 +8,22 @@ use crate::event::Exit;
 use crate::manager::Manager;
 use crate::state::{CommandList, ExecStatus, Process, Service, ServiceSub, Socket, Usage};
 use muster_graph::{Dependency, UnitId};
-use muster_unit::{ExecSection, NotifyAccess, ServiceType, UnitKind, UnitName};
+use muster_unit::{
+    ExecCommand, ExecSection, NotifyAccess, Privilege, ServiceSection, ServiceType, UnitKind, UnitName,
+};
 use std::rc::Rc;
+
+/// `PermissionsStartOnly=` and `RootDirectoryStartOnly=`: what a command other than `ExecStart=` does without.
+fn limit_to_start(service: &ServiceSection, command: &mut ExecCommand, exec: &mut Rc<ExecSection>) {
+    if service.permissions_start_only() {
+        command.privilege = Privilege::Full;
+    }
+    if service.root_directory_start_only() {
+        let mut edit = Rc::make_mut(exec).edit();
+        *edit.root_directory() = None;
+        *edit.root_image() = None;
+    }
+}
 
 impl Manager {
     /// Starts one command of a list; gives what to remember of it.
@@ -22,17 +36,21 @@ impl Manager {
     ) -> Option<Process> {
         let command = self.commands(id, list).get(usize::try_from(index).ok()?)?.clone();
         let unit = self.state.units.get(&id)?;
-        let exec = self.with_defaults(unit.file.exec.clone().unwrap_or_default());
+        let mut exec = self.with_defaults(unit.file.exec.clone().unwrap_or_default());
         let cgroup = unit.cgroup.clone().unwrap_or_default();
         let spawn = SpawnId(self.state.next_spawn);
         self.state.next_spawn = self.state.next_spawn.saturating_add(1);
         let main = role == SpawnRole::Main || list == CommandList::ExecStart;
         let report_exec = main && self.service_type(id) == ServiceType::Exec;
+        let mut as_executed = command.clone();
+        if let Some((_, service)) = self.service_config(id).filter(|_| !main) {
+            limit_to_start(service, &mut as_executed, &mut exec);
+        }
         let effect = Spawn {
             id: spawn,
             unit: unit.name.clone(),
             role,
-            command: command.clone(),
+            command: as_executed,
             exec,
             base_environment: self.base_environment(),
             own_environment: self.own_environment(id, list, main),
@@ -46,7 +64,6 @@ impl Manager {
             make_directories: true,
             non_blocking: self.service_config(id).is_some_and(|(_, section)| section.non_blocking()),
             context_from_peer: main && self.context_from_peer(id),
-            place: None,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);

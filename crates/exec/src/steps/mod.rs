@@ -98,7 +98,6 @@ pub const ORDER: &[&Step] = &[
     &environment::VARIABLES,
     &environment::TERMINAL,
     &environment::MEMORY_PRESSURE,
-    &directories::PLACE,
     &directories::RUNTIME,
     &directories::STATE,
     &directories::CACHE,

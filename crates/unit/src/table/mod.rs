@@ -22,7 +22,6 @@ pub use service::{ServiceRow, ServiceSection};
 pub use socket::{SocketRow, SocketSection};
 pub use unit::{InstallRow, InstallSection, UnitRow, UnitSection};
 
-use crate::diagnostic::{Code, Fault};
 use crate::setting::Context;
 use crate::value::{
     CapabilitySet, Condition, ConditionKind, FdStorePreserve, JobModeWord, Listen, ListenKind, PrivateTmp,
@@ -52,7 +51,7 @@ pub struct Row {
 }
 
 /// How an assignment went.
-pub type Assigned = Result<Effect, Fault>;
+pub type Assigned = Result<Effect, String>;
 
 /// A section of a unit: what is set of the rows of its table, and nothing else.
 pub trait Section: Default {
@@ -274,8 +273,9 @@ impl SocketSection {
             return Ok(Effect::Applied);
         }
         if listen.len() >= LISTEN_MAX {
-            let expected = format!("at most {LISTEN_MAX} addresses; this one is left out");
-            return Err(Fault::new(Code::Limit, value, expected));
+            return Err(format!(
+                "more than {LISTEN_MAX} addresses; the first are kept, this one is left out"
+            ));
         }
         listen.push(Listen::parse(kind, &context.expand(value)?)?);
         Ok(Effect::Applied)

@@ -33,8 +33,8 @@ section! {
         "ExitType" => exit_type: ExitType = Default::default(), Stored Raw;
         "Restart" => restart: Restart = Default::default(), Applied Raw;
         "RestartMode" => restart_mode: RestartMode = Default::default(), Applied Raw;
-        "PermissionsStartOnly" => permissions_start_only: bool = false, Stored Raw;
-        "RootDirectoryStartOnly" => root_directory_start_only: bool = false, Stored Raw;
+        "PermissionsStartOnly" => permissions_start_only: bool = false, Applied Raw;
+        "RootDirectoryStartOnly" => root_directory_start_only: bool = false, Applied Raw;
         "RemainAfterExit" => remain_after_exit: bool = false, Applied Raw;
         "GuessMainPID" => guess_main_pid: bool = true, Applied Raw;
         "RestartPreventExitStatus" => restart_prevent_exit_status: Box<ExitStatusSet> = Default::default(), Applied Raw;

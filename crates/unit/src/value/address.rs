@@ -1,6 +1,5 @@
 //! What a socket unit listens on (systemd.socket(5), `ListenStream=` and its kin).
 
-use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -88,21 +87,24 @@ impl Listen {
     }
 
     /// Reads the value of a directive.
-    pub fn parse(kind: ListenKind, text: &str) -> Result<Listen, Fault> {
+    pub fn parse(kind: ListenKind, text: &str) -> Result<Listen, String> {
         let address = match kind {
             ListenKind::Stream | ListenKind::Datagram | ListenKind::SequentialPacket => {
                 socket_address(kind, text)?
             }
             ListenKind::Fifo | ListenKind::Special | ListenKind::UsbFunction => {
                 if !text.starts_with('/') {
-                    return Err(Fault::new(Code::Path, text, "an absolute path"));
+                    return Err(format!("'{}' is not an absolute path", crate::lexer::short(text)));
                 }
                 SocketAddress::FilePath(text.to_owned())
             }
             ListenKind::MessageQueue => {
                 // A further slash is the kernel's to refuse, when it is opened.
                 if text.len() < 2 || text.len() > 255 || !text.starts_with('/') {
-                    return Err(Fault::new(Code::Name, text, "the name of a message queue, '/name'"));
+                    return Err(format!(
+                        "'{}' is not a message queue name, expected '/name'",
+                        crate::lexer::short(text)
+                    ));
                 }
                 SocketAddress::FilePath(text.to_owned())
             }
@@ -112,28 +114,31 @@ impl Listen {
     }
 }
 
-fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, Fault> {
+fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, String> {
+    let shown = crate::lexer::short(text);
     if text.starts_with('/') {
         if text.len() > UNIX_PATH_MAX {
-            return Err(Fault::new(Code::Path, text, format!("a path of at most {UNIX_PATH_MAX} bytes")));
+            return Err(format!(
+                "path '{shown}' is {} bytes long, a socket's path may have {UNIX_PATH_MAX}",
+                text.len()
+            ));
         }
         if text.split('/').any(|part| part == "..") {
-            return Err(Fault::new(Code::Path, text, "a path without '..'"));
+            return Err(format!("path '{shown}' leads through '..'"));
         }
         return Ok(SocketAddress::Path(text.trim_end_matches('/').to_owned()));
     }
     if let Some(name) = text.strip_prefix('@') {
         if name.is_empty() || name.len() > UNIX_PATH_MAX {
-            let expected = format!("1 to {UNIX_PATH_MAX} bytes after the '@'");
-            return Err(Fault::new(Code::Name, text, expected));
+            return Err(format!(
+                "abstract name '{shown}' must have 1 to {UNIX_PATH_MAX} bytes after the '@'"
+            ));
         }
         return Ok(SocketAddress::Abstract(name.to_owned()));
     }
     if kind == ListenKind::SequentialPacket {
-        return Err(Fault::new(
-            Code::Value,
-            text,
-            "/path or @abstract: only unix sockets have sequential packets",
+        return Err(format!(
+            "'{shown}': expected /path or @abstract, ListenSequentialPacket= is for unix sockets only"
         ));
     }
     let vsock = [
@@ -145,11 +150,11 @@ fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, Fault> 
     for (prefix, vsock_kind) in vsock {
         if let Some(rest) = text.strip_prefix(prefix) {
             return vsock_address(rest, vsock_kind)
-                .ok_or_else(|| Fault::new(Code::Value, text, "vsock:CID:PORT"));
+                .ok_or_else(|| format!("'{shown}': expected vsock:CID:PORT"));
         }
     }
     inet_address(text).ok_or_else(|| {
-        Fault::new(Code::Value, text, "/path, @abstract, port, v.w.x.y:port, [v6]:port or vsock:cid:port")
+        format!("'{shown}' is not an address, expected /path, @abstract, port, v.w.x.y:port, [v6]:port or vsock:cid:port")
     })
 }
 
@@ -203,7 +208,7 @@ pub const NETLINK_FAMILIES: &[(&str, i32)] = &[
     ("smc", 22),
 ];
 
-fn netlink(text: &str) -> Result<SocketAddress, Fault> {
+fn netlink(text: &str) -> Result<SocketAddress, String> {
     let mut words = text.split_whitespace();
     let family = words.next().unwrap_or("");
     let group = words.next().map_or(Some(0), |group| group.parse().ok());
@@ -218,7 +223,10 @@ fn netlink(text: &str) -> Result<SocketAddress, Fault> {
             let family = named.map_or(family, |(name, _)| *name).to_owned();
             Ok(SocketAddress::Netlink { family, group })
         }
-        _ => Err(Fault::new(Code::Value, text, "a netlink family and a group, such as 'kobject-uevent 1'")),
+        _ => Err(format!(
+            "'{}': expected a netlink family and a group, such as 'kobject-uevent 1'",
+            crate::lexer::short(text)
+        )),
     }
 }
 
