@@ -87,7 +87,15 @@ impl Fixed {
             return Err(BusError::Message("a body without a signature"));
         }
         let (flags, serial, endian) = (self.flags, self.serial, self.endian);
-        let message = Incoming { kind, flags, serial, fields, endian, body: body.to_vec(), fds: Vec::new() };
+        let message = Incoming {
+            kind,
+            flags,
+            serial,
+            fields,
+            endian,
+            body: body.to_vec(),
+            fds: crate::incoming::Passed::default(),
+        };
         Ok((Some(message), claimed))
     }
 }

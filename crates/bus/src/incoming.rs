@@ -3,6 +3,7 @@
 //! What must stay true: every field was checked against the specification; the descriptors are those that came with
 //! this message, and are closed with it unless taken.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde::de::DeserializeOwned;
@@ -34,6 +35,28 @@ pub struct ReplyTo {
     pub destination: Option<String>,
 }
 
+thread_local! {
+    static UNCLOSED: RefCell<Vec<OwnedFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Descriptors that peers passed and that nobody took. They are not closed here, since close(2) may wait as long as the
+/// file system of a stranger likes: the caller says who closes them.
+pub fn take_unclosed() -> Vec<OwnedFd> {
+    UNCLOSED.try_with(RefCell::take).unwrap_or_default()
+}
+
+/// Descriptors that a peer passed. Those that are dropped go to [`take_unclosed`].
+#[derive(Debug, Default)]
+pub(crate) struct Passed(pub(crate) Vec<OwnedFd>);
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            let _ = UNCLOSED.try_with(|unclosed| unclosed.borrow_mut().append(&mut self.0));
+        }
+    }
+}
+
 /// A received message.
 #[derive(Debug)]
 pub struct Incoming {
@@ -43,7 +66,7 @@ pub struct Incoming {
     pub(crate) fields: Fields,
     pub(crate) endian: Endian,
     pub(crate) body: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) fds: Passed,
 }
 
 /// The header fields, each absent until seen.
@@ -132,12 +155,12 @@ impl Incoming {
 
     /// The descriptors.
     pub fn fds(&self) -> &[OwnedFd] {
-        &self.fds
+        &self.fds.0
     }
 
     /// Takes the descriptors out; bodies with `h` cannot be decoded after this.
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.fds)
+        std::mem::take(&mut self.fds.0)
     }
 
     /// Decodes the body: `T` is a tuple of the arguments, or one argument's type. Descriptors ([`crate::BodyFd`]) are
@@ -155,7 +178,7 @@ impl Incoming {
         if matches!(wanted, Signature::Unit) && !self.body.is_empty() {
             return Err(BodyError::Invalid("bytes without a signature".to_owned()));
         }
-        let fds = self.fds.iter().map(AsFd::as_fd);
+        let fds = self.fds.0.iter().map(AsFd::as_fd);
         let data = Data::new_borrowed_fds(self.body.as_slice(), Context::new(self.endian, 0), fds);
         let (value, used) = data.deserialize::<T>().map_err(|error| BodyError::Invalid(error.to_string()))?;
         if used == self.body.len() {

@@ -25,7 +25,7 @@ mod tests;
 mod writer;
 
 pub use error::{BodyError, BusError};
-pub use incoming::{Incoming, Kind, ReplyTo};
+pub use incoming::{Incoming, Kind, ReplyTo, take_unclosed};
 pub use outgoing::Outgoing;
 pub use path::{bus_path_escape, bus_path_unescape};
 pub use peer::Peer;

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::header::{FIXED, Fixed};
+use crate::incoming::Passed;
 use crate::output::Output;
 use crate::sasl::{ClientSasl, ServerSasl, Step};
 use crate::{BusError, Credentials, Incoming, Limits, Outgoing};
@@ -43,7 +44,10 @@ impl Peer {
     /// authenticate.
     pub fn server(guid: [u8; 16], peer: Credentials, allowed: bool) -> Self {
         let sasl = ServerSasl::new(guid, peer, allowed);
-        Self { credentials: Some(sasl.peer()), ..Self::new(Phase::Nul(sasl)) }
+        let credentials = sasl.peer();
+        let mut peer = Self::new(Phase::Nul(sasl));
+        peer.credentials = Some(credentials);
+        peer
     }
 
     /// The side that connected, as effective user `uid`. Messages without descriptors may be queued at once; `Hello`
@@ -100,12 +104,13 @@ impl Peer {
 
     /// Takes what one recvmsg(2) gave. Drain [`next_message`](Self::next_message) after each call.
     pub fn receive(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(), BusError> {
+        let mut fds = Passed(fds);
         if let Some(error) = self.failed {
             return Err(error);
         }
         self.input.extend_from_slice(bytes);
         let end = self.consumed.saturating_add(as_u64(self.input.len()));
-        self.fds.extend(fds.into_iter().map(|fd| (end, fd)));
+        self.fds.extend(std::mem::take(&mut fds.0).into_iter().map(|fd| (end, fd)));
         let done = self.parse();
         if self.input.is_empty() && self.input.capacity() > 64 << 10 {
             self.input = Vec::new();
@@ -175,10 +180,14 @@ impl Peer {
         self.input.capacity()
     }
 
+    fn give_descriptors_up(&mut self) {
+        drop(Passed(self.fds.drain(..).map(|(_, fd)| fd).collect()));
+    }
+
     fn fail(&mut self, error: BusError) -> BusError {
         self.failed = Some(error);
         self.input = Vec::new();
-        self.fds.clear();
+        self.give_descriptors_up();
         if error == BusError::SlowReader {
             self.output.clear();
         }
@@ -271,7 +280,7 @@ impl Peer {
         if claimed > self.fds.len() {
             return Err(BusError::Descriptors("fewer came than the message claims"));
         }
-        let fds = self.fds.drain(..claimed).map(|(_, fd)| fd).collect();
+        let fds = Passed(self.fds.drain(..claimed).map(|(_, fd)| fd).collect());
         if let Some(message) = message {
             self.incoming.push_back(Incoming { fds, ..message });
         }
@@ -284,6 +293,12 @@ impl Peer {
             Some((end, _)) if *end <= self.consumed => Err(BusError::Descriptors("no message claims them")),
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.give_descriptors_up();
     }
 }
 

@@ -1,9 +1,10 @@
 //! `musterctl`: what muster can tell beyond what `systemctl` asks. It talks to PID 1's private socket, and reads.
 //!
-//! Reading order: `main`, `client` (the connection), one function a command.
+//! Reading order: `main`, `client` (the connection), one function a command; `verify` needs no connection.
 #![forbid(unsafe_code)]
 
 mod client;
+mod verify;
 
 use client::{Client, Failure};
 use muster_unit::table::{Effect, rows};
@@ -17,6 +18,7 @@ const USAGE: &str = "musterctl COMMAND
   sockets      every listening address: what waits there, what was accepted and refused, what it starts, and below it its
                options as the kernel has them
   ping [COUNT] how long PID 1 takes to answer, asked a hundred times a second: median, 99 % and longest, in microseconds
+  verify FILE… what PID 1 would say of these unit files: code, place, the line, what was expected; status 1 if anything
   coverage     every directive, and whether it has an effect in this version
   --version    the version";
 
@@ -31,6 +33,10 @@ fn main() -> ExitCode {
         ["ping", count] => match count.parse() {
             Ok(count) => ping(count, &mut out),
             Err(_) => Err(Failure(format!("'{count}' is no number"))),
+        },
+        ["verify", files @ ..] if !files.is_empty() => match verify::verify(files, &mut out) {
+            Ok(false) => return ExitCode::FAILURE,
+            done => done.map(drop).map_err(Failure::from),
         },
         ["coverage"] => coverage(&mut out).map_err(Failure::from),
         ["--version"] => writeln!(out, "musterctl {}", env!("CARGO_PKG_VERSION")).map_err(Failure::from),

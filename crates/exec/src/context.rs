@@ -28,6 +28,8 @@ pub struct Context<'a> {
     pub make_directories: bool,
     /// `SELinuxContextFromNet=`.
     pub context_from_peer: bool,
+    /// A directory that is made first, and its mode.
+    pub place: Option<(&'a str, u32)>,
     /// `TERM` of the console, in the executor.
     pub console_term: Option<&'a str>,
     /// `NonBlocking=`.
@@ -49,6 +51,7 @@ impl<'a> Context<'a> {
             set_watchdog_pid: request.set_watchdog_pid,
             make_directories: request.make_directories,
             context_from_peer: request.context_from_peer,
+            place: request.place,
             console_term: None,
             non_blocking: request.non_blocking,
         }
@@ -68,6 +71,7 @@ impl<'a> Context<'a> {
             set_watchdog_pid: plan.set_watchdog_pid,
             make_directories: plan.make_directories,
             context_from_peer: plan.context_from_peer,
+            place: plan.place.as_ref().map(|(path, mode)| (path.as_str(), *mode)),
             console_term: plan.console_term.as_deref(),
             non_blocking: plan.non_blocking,
         }

@@ -149,6 +149,7 @@ fn with(settings: &[(&str, &str)]) -> Option<Program> {
         make_directories: true,
         non_blocking: false,
         context_from_peer: false,
+        place: None,
         report_exec: false,
         share_memory: true,
     })

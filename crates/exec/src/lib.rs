@@ -71,6 +71,8 @@ pub struct Request<'a> {
     pub non_blocking: bool,
     /// `SELinuxContextFromNet=`.
     pub context_from_peer: bool,
+    /// A directory that is made first where there is none, and its mode.
+    pub place: Option<(&'a str, u32)>,
     /// Whether it is to be told when the program is executed.
     pub report_exec: bool,
     /// Whether the process may run on PID 1's memory until it executes. Not where a memory limit could kill both.

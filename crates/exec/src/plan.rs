@@ -29,6 +29,8 @@ pub struct Plan {
     pub make_directories: bool,
     /// The context follows the peer of the one socket.
     pub context_from_peer: bool,
+    /// A directory that is made first, and its mode.
+    pub place: Option<(String, u32)>,
     /// `TERM` of the console, as PID 1 was told.
     pub console_term: Option<String>,
     /// Passed descriptors become non-blocking.
@@ -50,6 +52,7 @@ impl Plan {
             set_watchdog_pid: request.set_watchdog_pid,
             make_directories: request.make_directories,
             context_from_peer: request.context_from_peer,
+            place: request.place.map(|(path, mode)| (path.to_owned(), mode)),
             console_term: std::env::var("TERM").ok(),
             non_blocking: request.non_blocking,
         }

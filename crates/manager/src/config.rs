@@ -123,15 +123,15 @@ impl Config {
             for line in muster_unit::lexer::lines(text) {
                 match line {
                     muster_unit::lexer::Line::Section { name, .. } => inside = name == "Manager",
-                    muster_unit::lexer::Line::Bad { line, message } => {
-                        complaints.push(format!("{path}:{line}: {message}"));
+                    muster_unit::lexer::Line::Bad { from, found, expected, .. } => {
+                        complaints.push(format!("{path}:{}: '{found}': expected {expected}", from.line));
                     }
-                    muster_unit::lexer::Line::Assignment { line, key, value } if inside => {
-                        if let Err(message) = config.assign(&key, &value) {
-                            complaints.push(format!("{path}:{line}: {key}=: {message}"));
+                    muster_unit::lexer::Line::Assignment(line) if inside => {
+                        if let Err(message) = config.assign(&line.key, &line.value) {
+                            complaints.push(format!("{path}:{}: {}=: {message}", line.line(), line.key));
                         }
                     }
-                    muster_unit::lexer::Line::Assignment { .. } => {}
+                    muster_unit::lexer::Line::Assignment(_) => {}
                 }
             }
         }
@@ -171,13 +171,14 @@ impl Config {
             "DefaultTasksMax" => {
                 let mut amount: Option<Amount> = None;
                 if !value.is_empty() {
-                    muster_unit::setting::Setting::set(&mut amount, value, &plain())?;
+                    muster_unit::setting::Setting::set(&mut amount, value, &plain())
+                        .map_err(|fault| fault.to_string())?;
                 }
                 self.default_tasks_max = amount;
             }
             "DefaultEnvironment" if value.is_empty() => self.default_environment.clear(),
             "DefaultEnvironment" => {
-                for word in split_words(value)? {
+                for word in split_words(value).map_err(|fault| fault.to_string())? {
                     let name = word.split_once('=').map(|(name, _)| name);
                     let name = name.filter(|name| muster_unit::setting::is_variable(name));
                     let name = name.ok_or_else(|| format!("'{word}': expected NAME=VALUE"))?.to_owned();
@@ -222,9 +223,10 @@ impl Config {
     }
 
     fn assign_exec(&mut self, key: &str, value: &str) -> Result<(), String> {
-        self.default_exec
-            .assign(key, value, &plain())
-            .map_or_else(|| Err("unknown key, ignored".to_owned()), |done| done.map(drop))
+        self.default_exec.assign(key, value, &plain()).map_or_else(
+            || Err("unknown key, ignored".to_owned()),
+            |done| done.map(drop).map_err(|fault| fault.to_string()),
+        )
     }
 
     /// `DefaultLimitX=` by the name of the directive that it is the default of.
@@ -239,7 +241,11 @@ fn plain() -> Context<'static> {
 }
 
 fn span(value: &str, usual: u64) -> Result<u64, String> {
-    if value.is_empty() { Ok(usual) } else { Timespan::parse(value, 1_000_000).map(|span| span.0) }
+    if value.is_empty() {
+        Ok(usual)
+    } else {
+        Timespan::parse(value, 1_000_000).map(|span| span.0).map_err(|fault| fault.to_string())
+    }
 }
 
 /// A span of which zero means that there is no end.

@@ -72,6 +72,8 @@ pub struct Spawn {
     pub non_blocking: bool,
     /// `SELinuxContextFromNet=`: the security context follows the peer of the one socket.
     pub context_from_peer: bool,
+    /// A directory that is made first, with its mode, where there is none: what is mounted needs a place.
+    pub place: Option<(String, u32)>,
 }
 
 /// Severity as in syslog(3).
@@ -182,8 +184,6 @@ pub enum Effect {
     FreezeCgroup { path: String, freeze: bool },
     /// Move processes into a cgroup.
     AttachProcesses { path: String, pids: Vec<u32> },
-    /// Make a directory, and its parents, where there is none: a mount point.
-    MakeDirectory { path: String, mode: u32 },
     /// Read the kernel's mount table now. Answer: `MountTableRead`.
     ReadMountTable,
     /// Read a time zone by name; empty for the local one. Answer: `ZoneRead`.

@@ -404,7 +404,8 @@ impl Manager {
         let Some(job) = self.state.jobs.get(&id).cloned() else { return };
         let state = self.active_state(unit);
         let up = matches!(state, ActiveState::Active | ActiveState::Reloading);
-        let down = matches!(state, ActiveState::Inactive | ActiveState::Failed);
+        let asking = self.state.units.get(&unit).is_some_and(|unit| unit.pending_conditions.is_some());
+        let down = matches!(state, ActiveState::Inactive | ActiveState::Failed) && !asking;
         match job.kind {
             JobType::Start | JobType::VerifyActive if up => self.finish_job(id, JobResult::Done, true),
             JobType::Start if job.running && down => {

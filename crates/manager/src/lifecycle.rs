@@ -295,6 +295,15 @@ impl Manager {
         Started::Working
     }
 
+    /// What was asked before a re-execution had no answer.
+    pub(crate) fn ask_conditions_again(&mut self, id: UnitId) {
+        let Some(unit) = self.state.units.get(&id) else { return };
+        if let Some(query) = unit.pending_conditions {
+            let conditions = unit.file.unit.conditions().clone();
+            self.effects.push_back(Effect::CheckConditions { query, conditions });
+        }
+    }
+
     /// `BindsTo=` with `After=` demands the other unit active at this moment.
     fn bound_unit_is_missing(&self, id: UnitId) -> bool {
         self.state.graph.of(id, Dependency::BindsTo).any(|other| {

@@ -87,6 +87,7 @@ impl Manager {
         for id in ids {
             (self.verbs(id).resumed)(self, id);
             self.removal_resumed(id);
+            self.ask_conditions_again(id);
         }
         let leftovers: Vec<String> = self.state.leftovers.keys().cloned().collect();
         self.effects.extend(leftovers.into_iter().map(|path| Effect::WatchCgroup { path }));

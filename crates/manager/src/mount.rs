@@ -192,9 +192,8 @@ impl Manager {
         };
         let argv = mount_command(section);
         let (path, mode) = (section.where_().clone().unwrap_or_default(), section.directory_mode().0);
-        self.effects.push_back(Effect::MakeDirectory { path, mode });
         self.prepare_run(id);
-        self.run_mount_command(id, argv, true)
+        self.run_mount_command(id, argv, Some((path, mode)))
     }
 
     fn mount_stop(&mut self, id: UnitId) -> Started {
@@ -205,7 +204,7 @@ impl Manager {
             return Started::Working;
         }
         let Some(place) = place else { return Started::Ended(JobResult::Done) };
-        self.run_mount_command(id, vec!["/bin/umount".to_owned(), place, "-c".to_owned()], false)
+        self.run_mount_command(id, vec!["/bin/umount".to_owned(), place, "-c".to_owned()], None)
     }
 
     /// How long a command may take, from now on; `None` for ever.
@@ -255,7 +254,9 @@ impl Manager {
         }
     }
 
-    fn run_mount_command(&mut self, id: UnitId, argv: Vec<String>, up: bool) -> Started {
+    /// Runs mount(8) on a place, which is made with that mode where it is missing, or umount(8).
+    fn run_mount_command(&mut self, id: UnitId, argv: Vec<String>, place: Option<(String, u32)>) -> Started {
+        let up = place.is_some();
         let Some(path) = argv.first().cloned() else { return Started::Ended(JobResult::Invalid) };
         let command = ExecCommand { path, argv, ..ExecCommand::default() };
         let spawn = SpawnId(self.state.next_spawn);
@@ -284,6 +285,7 @@ impl Manager {
             make_directories: false,
             non_blocking: false,
             context_from_peer: false,
+            place,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);

@@ -64,6 +64,7 @@ impl Manager {
             make_directories: true,
             non_blocking: self.service_config(id).is_some_and(|(_, section)| section.non_blocking()),
             context_from_peer: main && self.context_from_peer(id),
+            place: None,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);

@@ -8,7 +8,7 @@ use crate::event::{Origin, PropertyChange, TransientUnit, WriteError, whole_list
 use crate::manager::{Manager, Refused};
 use crate::state::ActiveState;
 use muster_graph::{JobMode, JobType, UnitId};
-use muster_unit::{LoadState, Source, UnitFile, UnitName};
+use muster_unit::{Fault, LoadState, Source, UnitFile, UnitName};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -121,7 +121,7 @@ impl Manager {
     fn assign_change(&self, file: &mut UnitFile, change: &PropertyChange) -> Result<(), Refused> {
         for (section, directive, value) in &change.settings {
             muster_unit::assign(file, section, directive, value, &self.state.facts.specifiers)
-                .map_err(|expected| not_taken(directive, value, &expected))?;
+                .map_err(|fault| not_taken(directive, value, &fault))?;
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl Manager {
         let checked = units.iter().try_for_each(|unit| {
             self.check_free(&unit.name)?;
             muster_unit::check_settings(&unit.name, &unit.settings, &self.state.facts.specifiers)
-                .map_err(|(directive, value, expected)| not_taken(&directive, &value, &expected))
+                .map_err(|((_, directive, value), fault)| not_taken(directive, value, &fault))
         });
         if let Err(refused) = checked {
             self.close_given(&units);
@@ -290,10 +290,10 @@ impl Manager {
     }
 }
 
-fn not_taken(directive: &str, value: &str, expected: &str) -> Refused {
+fn not_taken(directive: &str, value: &str, fault: &Fault) -> Refused {
     Refused {
         name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
-        message: format!("{directive}={value}: expected {expected}"),
+        message: format!("{directive}={value}: expected {}", fault.expected),
     }
 }
 

@@ -361,6 +361,7 @@ impl Runtime {
         let Request::StartTransient { units, .. } = request else { return };
         let given = message.take_fds();
         for stdio in units.iter_mut().map(|unit| &mut unit.stdio) {
+            // A number may be named twice, so each is a copy.
             let copy = |index: &muster_manager::effect::FdId| {
                 given.get(usize::try_from(index.0).ok()?)?.try_clone().ok()
             };
@@ -368,6 +369,7 @@ impl Runtime {
             *stdio =
                 taken.filter_map(|(number, index)| Some((number, self.fds.insert(copy(&index)?)))).collect();
         }
+        given.into_iter().for_each(|fd| self.close_foreign(fd));
     }
 
     fn note_reference(&mut self, client: Token, sender: Option<&str>, unit: &UnitName, add: bool) {

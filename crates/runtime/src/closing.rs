@@ -33,6 +33,9 @@ impl Runtime {
 
     /// At the end of a turn.
     pub(crate) fn close_what_may_hang(&mut self) {
+        for fd in muster_bus::take_unclosed() {
+            self.close_foreign(fd);
+        }
         while !self.closing.doomed.is_empty() && self.closing.closers < CLOSERS_MAX {
             let kept = self.closing.doomed.len().saturating_sub(BATCH_MAX);
             let batch = self.closing.doomed.split_off(kept);

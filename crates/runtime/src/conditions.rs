@@ -15,6 +15,27 @@ const FILE_MAX: u64 = 1 << 20;
 /// The most entries of one directory that are looked at for a pattern.
 const ENTRIES_MAX: usize = 65_536;
 
+/// Whether a kind is answered from what PID 1 knows and from files of the kernel that nothing can stand before. All else
+/// is a child's: a path may lead anywhere, and containers have files of a FUSE server over /proc/meminfo and its like.
+pub fn is_certain(kind: ConditionKind) -> bool {
+    use ConditionKind as Kind;
+    matches!(
+        kind,
+        Kind::Architecture
+            | Kind::Virtualization
+            | Kind::Host
+            | Kind::Fraction
+            | Kind::KernelCommandLine
+            | Kind::KernelVersion
+            | Kind::Version
+            | Kind::Capability
+            | Kind::Environment
+            | Kind::User
+            | Kind::Group
+            | Kind::OSRelease
+    )
+}
+
 /// Whether a condition holds, its negation counted in.
 pub fn check(condition: &Condition, state: &State) -> bool {
     holds(condition.kind, &condition.parameter, state) != condition.negate

@@ -26,6 +26,7 @@ mod opening;
 pub mod perform;
 pub mod pid_files;
 pub mod processes;
+mod questions;
 pub mod reap;
 pub mod removing;
 pub mod source;

@@ -41,14 +41,6 @@ impl Runtime {
                     self.complain("moving a process", &path, |runtime| runtime.cgroups.attach(&path, pid));
                 }
             }
-            Effect::MakeDirectory { path, mode } => {
-                let mut builder = std::fs::DirBuilder::new();
-                if let Err(error) =
-                    std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode).recursive(true).create(&path)
-                {
-                    self.note(Level::Warning, &format!("{path} could not be made: {error}"));
-                }
-            }
             Effect::ReadMountTable => self.mount_table_asked(),
             Effect::ReadZone { name } => {
                 let bytes = crate::zone::read(&name);
@@ -56,13 +48,7 @@ impl Runtime {
             }
             Effect::Stamp { unit, path, set_usec } => self.stamp(unit, path, set_usec),
             Effect::WatchProcess { pid } => self.watch_process(pid),
-            Effect::CheckConditions { query, conditions } => {
-                let results = conditions
-                    .iter()
-                    .map(|condition| crate::conditions::check(condition, self.manager.state()))
-                    .collect();
-                self.follow_up.push_back(Event::ConditionsChecked { query, results });
-            }
+            Effect::CheckConditions { query, conditions } => self.ask(query, conditions),
             Effect::ReadPidFile { unit, path } => self.ask_pid_file(unit, &path),
             Effect::WatchPidFile { unit, path } => self.watch_pid_file(unit, path),
             Effect::UnwatchPidFile { unit } => self.pid_files.forget(&unit),

@@ -45,6 +45,8 @@ pub enum Helper {
     /// It removes directories, and writes what it could not remove to a pipe.
     #[allow(missing_docs)]
     Remover { query: Option<QueryId>, answer: std::io::PipeReader },
+    /// It looks at conditions; its number.
+    Questioner(u32),
     /// It closes descriptors.
     Closer,
 }
@@ -172,6 +174,7 @@ impl Runtime {
             make_directories: spawn.make_directories,
             non_blocking: spawn.non_blocking,
             context_from_peer: spawn.context_from_peer,
+            place: spawn.place.as_ref().map(|(path, mode)| (path.as_str(), *mode)),
             report_exec: spawn.report_exec,
             share_memory: !self.has_memory_limit(&spawn.cgroup),
         };
@@ -348,6 +351,7 @@ impl Runtime {
                 self.pid_file_answered(unit, &path, &answer_in(answer));
             }
             Helper::Remover { query, answer } => self.remover_ended(query, &answer_in(answer), exit),
+            Helper::Questioner(pid) => self.questioner_ended(pid),
             Helper::Closer => self.closer_ended(),
             Helper::Clerk { errand, answer } => self.clerk_ended(&errand, answer),
         }

@@ -135,6 +135,7 @@ pub struct Runtime {
     pub(crate) errands: crate::errand::Errands,
     /// When cgroups whose emptiness the kernel does not tell are looked at again.
     uncertain_usec: Option<u64>,
+    pub(crate) questions: crate::questions::Questions,
     pub(crate) closing: crate::closing::Closing,
     pub(crate) pid_files: crate::pid_files::PidFiles,
     pub(crate) strangers: crate::notifications::Strangers,
@@ -207,6 +208,7 @@ impl Runtime {
             processes: Processes::default(),
             errands: crate::errand::Errands::default(),
             uncertain_usec: None,
+            questions: crate::questions::Questions::default(),
             closing: crate::closing::Closing::default(),
             pid_files: crate::pid_files::PidFiles::default(),
             strangers: crate::notifications::Strangers::default(),
@@ -319,6 +321,7 @@ impl Runtime {
         let own = own.chain(self.clients.retry_usec).chain(journal).chain(self.idle_usec);
         let own = own
             .chain(self.uncertain_usec)
+            .chain(self.questions.next_deadline())
             .chain(self.pid_files.retry_usec())
             .chain(self.strangers.rest_until_usec())
             .min();
@@ -373,6 +376,10 @@ impl Runtime {
         self.ready.clear();
         let of =
             |wanted: fn(&Source) -> bool| ready.iter().copied().filter(move |(_, source)| wanted(source));
+        // What the last turn had no time for.
+        if !self.follow_up.is_empty() {
+            self.work_off();
+        }
         if of(|source| *source == Source::Signals).next().is_some() {
             self.hear_signals();
         }
@@ -406,6 +413,7 @@ impl Runtime {
         if self.uncertain_usec.is_none() && self.cgroups.is_uncertain() {
             self.uncertain_usec = Some(clock::now().monotonic_usec.saturating_add(UNCERTAIN_USEC));
         }
+        self.mind_questions();
         if of(|source| *source == Source::PidFiles).next().is_some() || self.pid_files.are_due() {
             self.pid_files_changed();
         }

@@ -3,12 +3,14 @@
 //! Every function is a thin, total wrapper: it checks what the kernel cannot, and gives the kernel's error back.
 #![allow(unsafe_code)] // the one crate of the workspace that may; each block says why it is sound
 
+mod ask;
 mod attempt;
 pub mod bpf;
 mod kernel;
 mod pam;
 mod spawn;
 
+pub use ask::{Answers, ask_elsewhere};
 pub use attempt::{Attempted, Entry, attempt};
 pub use kernel::{
     Instruction, affinity, install_filter, io_priority, memory_policy, personality, scheduler, set_affinity,

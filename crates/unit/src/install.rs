@@ -171,12 +171,12 @@ fn install_section(index: &Index, name: &UnitName, file: &str) -> InstallSection
         for line in lines(&text) {
             match line {
                 Line::Section { name, .. } => inside = name == "Install",
-                Line::Assignment { key, value, .. } if inside => {
+                Line::Assignment(line) if inside => {
                     let context = Context { expand: &expander, expands: true };
                     // What is wrong with a value is said where the unit is loaded.
-                    let _ = section.assign(&key, &value, &context);
+                    let _ = section.assign(&line.key, &line.value, &context);
                 }
-                Line::Assignment { .. } | Line::Bad { .. } => {}
+                Line::Assignment(_) | Line::Bad { .. } => {}
             }
         }
     }

@@ -1,29 +1,120 @@
 //! Lines of a unit file (systemd.syntax(7)): sections, assignments, comments, continuations.
 //!
-//! Lenient: what is not understood is a complaint with its line, and reading goes on. A line is capped, so that a file
-//! of one endless line costs its size once and no more.
+//! Lenient: what is not understood is a diagnostic with its place, and reading goes on. A line is capped, so that a file
+//! of one endless line costs its size once and no more. Every byte of a value is known by line and column, through
+//! continuation lines and the comments between them.
+
+use crate::diagnostic::Code;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// The longest logical line, in bytes (systemd's own limit).
 pub const LINE_MAX: usize = 1024 * 1024;
 /// The largest file, in bytes.
 pub const FILE_MAX: usize = 16 * 1024 * 1024;
 
-/// One thing that a file says; lines count from 1.
+/// A place in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The line, from 1; 0 for the whole file.
+    pub line: u32,
+    /// The byte within the line, from 1.
+    pub column: u32,
+}
+
+/// Where the bytes of a logical line come from: each piece begins at this byte of the line, at this place of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pieces(Vec<(usize, Place)>);
+
+impl Pieces {
+    /// The place of a byte of the logical line.
+    pub fn place(&self, byte: usize) -> Place {
+        let index = self.0.partition_point(|(start, _)| *start <= byte).saturating_sub(1);
+        let (start, place) = self.0.get(index).copied().unwrap_or_default();
+        let further = u32::try_from(byte.saturating_sub(start)).unwrap_or(u32::MAX);
+        Place { line: place.line, column: place.column.saturating_add(further) }
+    }
+
+    /// The first place of a range of bytes and the one after its last.
+    pub fn span(&self, bytes: Range<usize>) -> (Place, Place) {
+        let from = self.place(bytes.start);
+        if bytes.is_empty() {
+            return (from, from);
+        }
+        let last = self.place(bytes.end.saturating_sub(1));
+        (from, Place { column: last.column.saturating_add(1), ..last })
+    }
+}
+
+/// One thing that a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // line, name, key, value and message are what they say
 pub enum Line<'a> {
     /// `[Name]`.
-    Section { line: u32, name: &'a str },
-    /// `Key=value`, white space around both taken away, continuation lines joined by a blank.
-    Assignment { line: u32, key: String, value: String },
-    /// Not understood.
-    Bad { line: u32, message: String },
+    Section {
+        /// Where the bracket opens.
+        at: Place,
+        /// What stands in the brackets.
+        name: &'a str,
+    },
+    /// `Key=value`.
+    Assignment(Assignment),
+    /// A line that is not understood.
+    Bad {
+        /// The first byte.
+        from: Place,
+        /// The byte after the last.
+        to: Place,
+        /// Why.
+        code: Code,
+        /// What stands there.
+        found: String,
+        /// What was expected.
+        expected: Cow<'static, str>,
+    },
+}
+
+/// `Key=value`, white space around both taken away, continuation lines joined by a blank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// Where the bytes of the logical line come from.
+    pieces: Pieces,
+    /// Where key and value begin in the logical line.
+    key_start: usize,
+    value_start: usize,
+}
+
+impl Assignment {
+    /// The line of the key.
+    pub fn line(&self) -> u32 {
+        self.pieces.place(self.key_start).line
+    }
+
+    /// Where the key stands.
+    pub fn key_span(&self) -> (Place, Place) {
+        self.pieces.span(self.key_start..self.key_start.saturating_add(self.key.len()))
+    }
+
+    /// Where bytes of the value stand; the whole value for `None`, and the key where the value is empty.
+    pub fn value_span(&self, bytes: Option<Range<usize>>) -> (Place, Place) {
+        let bytes = bytes.unwrap_or(0..self.value.len());
+        if self.value.is_empty() {
+            return self.key_span();
+        }
+        let at = |byte: usize| self.value_start.saturating_add(byte.min(self.value.len()));
+        self.pieces.span(at(bytes.start)..at(bytes.end))
+    }
 }
 
 /// Splits a text into its lines.
 pub fn lines(text: &str) -> Vec<Line<'_>> {
     let mut out = Vec::new();
-    let mut pending: Option<(u32, String)> = None;
+    let mut pending: Option<(Pieces, String)> = None;
+    let skipped = text.len().saturating_sub(text.trim_start_matches('\u{feff}').len());
     for (number, raw) in text.trim_start_matches('\u{feff}').split('\n').enumerate() {
         let number = u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1);
         let line = raw.trim();
@@ -34,28 +125,31 @@ pub fn lines(text: &str) -> Vec<Line<'_>> {
         if pending.is_none() && line.is_empty() {
             continue;
         }
-        let (start, mut joined) = pending.take().unwrap_or((number, String::new()));
+        let (mut pieces, mut joined) = pending.take().unwrap_or_default();
         let (body, goes_on) = match continuation(line) {
             Some(body) => (body, true),
             None => (line, false),
         };
+        let mark = if number == 1 { skipped } else { 0 };
+        let indent = raw.len().saturating_sub(raw.trim_start().len()).saturating_add(mark);
+        let column = u32::try_from(indent).unwrap_or(u32::MAX).saturating_add(1);
+        pieces.0.push((joined.len(), Place { line: number, column }));
         if joined.len().saturating_add(body.len()) > LINE_MAX {
-            out.push(Line::Bad {
-                line: start,
-                message: format!("line is longer than {LINE_MAX} bytes, ignored"),
-            });
+            let from = pieces.place(0);
+            let expected = Cow::Owned(format!("{LINE_MAX} bytes"));
+            out.push(Line::Bad { from, to: from, code: Code::LineLength, found: String::new(), expected });
             continue;
         }
         joined.push_str(body);
         if goes_on {
             joined.push(' ');
-            pending = Some((start, joined));
+            pending = Some((pieces, joined));
             continue;
         }
-        out.push(one(start, raw, joined));
+        out.push(one(pieces, raw, joined));
     }
-    if let Some((start, joined)) = pending {
-        out.push(one(start, "", joined));
+    if let Some((pieces, joined)) = pending {
+        out.push(one(pieces, "", joined));
     }
     out
 }
@@ -66,27 +160,35 @@ fn continuation(line: &str) -> Option<&str> {
     if slashes % 2 == 1 { line.strip_suffix('\\') } else { None }
 }
 
-fn one<'a>(line: u32, raw: &'a str, joined: String) -> Line<'a> {
+fn one<'a>(pieces: Pieces, raw: &'a str, joined: String) -> Line<'a> {
     let text = joined.trim();
+    let start = joined.len().saturating_sub(joined.trim_start().len());
+    let bad = |code: Code, found: &str, expected: &'static str| {
+        let (from, to) = pieces.span(start..start.saturating_add(text.len()));
+        Line::Bad { from, to, code, found: short(found), expected: Cow::Borrowed(expected) }
+    };
     if text.starts_with('[') {
         let name = raw.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         return match name {
-            Some(name) if !name.is_empty() => Line::Section { line, name },
-            _ => Line::Bad {
-                line,
-                message: format!("invalid section header '{}', expected '[Section]'", short(text)),
-            },
+            Some(name) if !name.is_empty() => Line::Section { at: pieces.place(start), name },
+            _ => bad(Code::Header, text, "'[Section]'"),
         };
     }
-    match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Line::Assignment { line, key: key.trim().to_owned(), value: value.trim().to_owned() }
-        }
-        Some(_) => Line::Bad { line, message: "missing key name before '='".to_owned() },
-        None => {
-            Line::Bad { line, message: format!("missing '=' in '{}', expected 'Key=value'", short(text)) }
-        }
+    let Some((key, value)) = text.split_once('=') else {
+        return bad(Code::Assignment, text, "'Key=value'");
+    };
+    if key.trim().is_empty() {
+        return bad(Code::Key, text, "'Key=value'");
     }
+    let before =
+        key.len().saturating_add(1).saturating_add(value.len().saturating_sub(value.trim_start().len()));
+    Line::Assignment(Assignment {
+        key: key.trim().to_owned(),
+        value: value.trim().to_owned(),
+        key_start: start,
+        value_start: start.saturating_add(before),
+        pieces,
+    })
 }
 
 /// The lines that assign to a key of a section, with what they say.
@@ -96,8 +198,8 @@ pub fn assignments(text: &str, section: &str, key: &str) -> Vec<(u32, String)> {
     for line in lines(text) {
         match line {
             Line::Section { name, .. } => inside = name == section,
-            Line::Assignment { line, key: name, value } if inside && name == key => found.push((line, value)),
-            Line::Assignment { .. } | Line::Bad { .. } => {}
+            Line::Assignment(line) if inside && line.key == key => found.push((line.line(), line.value)),
+            Line::Assignment(_) | Line::Bad { .. } => {}
         }
     }
     found
@@ -118,25 +220,56 @@ pub fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::indexing_slicing)]
+    #![allow(clippy::indexing_slicing, clippy::panic, clippy::arithmetic_side_effects)]
     use super::*;
+
+    fn assignment<'a>(line: &'a Line<'_>) -> &'a Assignment {
+        match line {
+            Line::Assignment(assignment) => assignment,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn continuations_comments_and_bad_lines() {
         let got = lines("[Unit]\nDescription=a \\\n# in between\n  b\nnonsense\n; c\n=x\n[broken\nA = 1 ");
-        assert_eq!(got[0], Line::Section { line: 1, name: "Unit" });
-        assert_eq!(got[1], Line::Assignment { line: 2, key: "Description".into(), value: "a  b".into() });
-        assert!(matches!(&got[2], Line::Bad { line: 5, message } if message.contains("nonsense")));
-        assert!(matches!(&got[3], Line::Bad { line: 7, .. }));
-        assert!(matches!(&got[4], Line::Bad { line: 8, .. }));
-        assert_eq!(got[5], Line::Assignment { line: 9, key: "A".into(), value: "1".into() });
+        assert_eq!(got[0], Line::Section { at: Place { line: 1, column: 1 }, name: "Unit" });
+        let first = assignment(&got[1]);
+        assert_eq!((first.line(), &*first.key, &*first.value), (2, "Description", "a  b"));
+        assert!(
+            matches!(&got[2], Line::Bad { from: Place { line: 5, .. }, found, .. } if found.contains("nonsense"))
+        );
+        assert!(matches!(&got[3], Line::Bad { from: Place { line: 7, .. }, .. }));
+        assert!(matches!(&got[4], Line::Bad { from: Place { line: 8, .. }, .. }));
+        let last = assignment(&got[5]);
+        assert_eq!((last.line(), &*last.key, &*last.value), (9, "A", "1"));
+    }
+
+    #[test]
+    fn every_byte_of_a_value_has_its_place() {
+        let text = "[Unit]\r\n  After = a.service \\\r\n# no\r\n\tb.service \\\r\n; no\r\n   'c d' x\r\n";
+        let got = lines(text);
+        let line = assignment(&got[1]);
+        assert_eq!(line.value, "a.service  b.service  'c d' x");
+        let place = |line, column| Place { line, column };
+        assert_eq!(line.key_span(), (place(2, 3), place(2, 8)));
+        for (word, from, to) in [
+            ("a.service", place(2, 11), place(2, 20)),
+            ("b.service", place(4, 2), place(4, 11)),
+            ("'c d'", place(6, 4), place(6, 9)),
+            ("x", place(6, 10), place(6, 11)),
+        ] {
+            let at = line.value.find(word).map(|at| at..at + word.len());
+            assert_eq!(line.value_span(at), (from, to), "{word}");
+        }
+        assert_eq!(line.value_span(None), (place(2, 11), place(6, 11)));
     }
 
     #[test]
     fn an_endless_line_is_one_complaint() {
         let text = format!("[Unit]\nDescription={}\nAfter=a.service\n", "x".repeat(LINE_MAX + 1));
         let got = lines(&text);
-        assert!(matches!(&got[1], Line::Bad { line: 2, .. }));
-        assert_eq!(got[2], Line::Assignment { line: 3, key: "After".into(), value: "a.service".into() });
+        assert!(matches!(&got[1], Line::Bad { from: Place { line: 2, .. }, .. }));
+        assert_eq!(assignment(&got[2]).line(), 3);
     }
 }

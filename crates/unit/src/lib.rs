@@ -20,7 +20,7 @@ pub mod specifier;
 pub mod table;
 pub mod value;
 
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, Fault};
 pub use file::{Body, LoadState, UnitFile};
 pub use index::Index;
 pub use jiff::tz::TimeZone;

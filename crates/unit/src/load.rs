@@ -3,10 +3,10 @@
 //! Never fails: what cannot be loaded is a [`UnitFile`] whose load state and error say why.
 
 use crate::builtin;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Code, Diagnostic, Fault};
 use crate::file::{Body, InstanceUse, LoadState, UnitFile};
 use crate::implied;
-use crate::lexer::{Line, lines, short};
+use crate::lexer::{Assignment, Line, Place, lines, short};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
@@ -14,8 +14,6 @@ use crate::value::{ExecDirectory, ListenKind, ServiceType, SocketAddress, Timesp
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// At most this many diagnostics are kept for one unit.
-const DIAGNOSTICS_MAX: usize = 100;
 /// At most this many aliases are followed.
 const ALIAS_DEPTH: usize = 8;
 
@@ -50,6 +48,10 @@ pub trait Source {
     fn drop_ins(&self, directory: &str) -> Vec<(String, Option<String>)>;
     /// The names in directories of this name (`foo.target.wants`).
     fn linked(&self, directory: &str) -> Vec<UnitName>;
+    /// At most this many diagnostics are kept for one unit.
+    fn diagnostics_max(&self) -> usize {
+        100
+    }
 }
 
 /// Loads a unit.
@@ -91,7 +93,7 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
         }
         Err(message) => {
             file.load_state = LoadState::Error;
-            complain(&mut file, 0, &message);
+            complain(&mut file, Code::Unreadable, &message);
             file.load_error = Some(message);
         }
     }
@@ -159,24 +161,32 @@ pub fn load_settings(
     file.fragment_path = Some(path.clone());
     finish(&mut file, source, machine, |file, facts| {
         for (section, key, value) in settings {
-            if let Err(message) = apply_one(file, section, key, value, facts) {
-                complain_in(file, &path, 0, &format!("{key}=: {message}; ignored"));
+            if let Err(fault) = apply_one(file, section, key, value, facts) {
+                note(
+                    file,
+                    &path,
+                    key,
+                    (Place::default(), Place::default()),
+                    fault,
+                    false,
+                    facts.diagnostics_max,
+                );
             }
         }
     });
     file
 }
 
-/// The first of these settings that a unit of this name cannot take: directive, value, and what was expected.
-pub fn check_settings(
+/// The first of these settings that a unit of this name cannot take, and what is wrong with it.
+pub fn check_settings<'a>(
     name: &UnitName,
-    settings: &[Setting],
+    settings: &'a [Setting],
     machine: &SpecifierContext,
-) -> Result<(), (String, String, String)> {
+) -> Result<(), (&'a Setting, Fault)> {
     let mut file = UnitFile::not_found(name.clone());
-    for (section, key, value) in settings {
-        assign(&mut file, section, key, value, machine)
-            .map_err(|expected| (key.clone(), value.clone(), expected))?;
+    for setting in settings {
+        let (section, key, value) = setting;
+        assign(&mut file, section, key, value, machine).map_err(|fault| (setting, fault))?;
     }
     Ok(())
 }
@@ -188,7 +198,7 @@ fn apply_one(
     key: &str,
     value: &str,
     facts: &UnitFacts<'_>,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
     let assigned = assign_one(file, section, key, value, facts);
     let named = facts.take_named_instance();
     if named || key == "Description" {
@@ -202,7 +212,7 @@ fn apply_one(
             Ok(())
         }
         Some(Err(message)) => Err(message),
-        None => Err(format!("unknown directive in [{section}]")),
+        None => Err(unknown(section, key)),
     }
 }
 
@@ -213,13 +223,17 @@ pub fn assign(
     key: &str,
     value: &str,
     machine: &SpecifierContext,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
     let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
     let facts = UnitFacts::new(&id, &fragment, machine);
     match assign_one(file, section, key, value, &facts) {
         Some(done) => done.map(|effect| note_effect(file, key, effect)),
-        None => Err(format!("unknown directive {key}= in [{section}]")),
+        None => Err(unknown(section, key)),
     }
+}
+
+fn unknown(section: &str, key: &str) -> Fault {
+    Fault::new(Code::UnknownKey, key, section.to_owned())
 }
 
 /// Slices, scopes and devices need no file.
@@ -261,12 +275,14 @@ fn finish(
 ) {
     file.load_state = LoadState::Loaded;
     let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
-    let facts = UnitFacts::new(&id, &fragment, machine);
+    let mut facts = UnitFacts::new(&id, &fragment, machine);
+    facts.diagnostics_max = source.diagnostics_max();
     begin(file, &facts);
+    let max = source.diagnostics_max();
     for path in drop_ins(file, |directory| source.drop_ins(directory)) {
         match source.read(&path) {
             Ok(text) => apply(file, &path, &text, &facts),
-            Err(message) => complain_in(file, &path, 0, &message),
+            Err(message) => complain_in(file, max, Diagnostic::whole(&path, Code::Unreadable, &message)),
         }
         file.stamps.extend(source.modified(&path).map(|stamp| (path.clone(), stamp)));
         file.drop_in_paths.push(path);
@@ -278,7 +294,7 @@ fn finish(
     let fatal = file.load_error.take().map_or(Ok(()), Err);
     if let Err(message) = fatal.and_then(|()| check(file)) {
         file.load_state = LoadState::BadSetting;
-        complain(file, 0, &format!("{message} Refusing."));
+        complain(file, Code::Refused, &message);
         file.load_error = Some(message);
     }
 }
@@ -341,15 +357,30 @@ fn add_links(file: &mut UnitFile, source: &dyn Source) {
 /// Directories of links that are dependencies.
 const LINKS: [&str; 3] = ["wants", "requires", "upholds"];
 
-fn complain(file: &mut UnitFile, line: u32, message: &str) {
+fn complain(file: &mut UnitFile, code: Code, message: &str) {
     let shown = file.fragment_path.clone().unwrap_or_else(|| file.id.to_string());
-    complain_in(file, &shown, line, message);
+    file.diagnostics.push(Diagnostic::whole(&shown, code, message));
 }
 
-fn complain_in(file: &mut UnitFile, path: &str, line: u32, message: &str) {
-    if file.diagnostics.len() < DIAGNOSTICS_MAX {
-        file.diagnostics.push(Diagnostic { file: path.to_owned(), line, message: message.to_owned() });
+fn complain_in(file: &mut UnitFile, max: usize, diagnostic: Diagnostic) {
+    if file.diagnostics.len() < max {
+        file.diagnostics.push(diagnostic);
     }
+}
+
+/// Keeps a fault of an assignment, or of its key or section.
+fn note(
+    file: &mut UnitFile,
+    path: &str,
+    key: &str,
+    (from, to): (Place, Place),
+    fault: Fault,
+    fatal: bool,
+    max: usize,
+) {
+    let Fault { code, found, expected, .. } = fault;
+    let (file_name, directive) = (path.to_owned(), short(key));
+    complain_in(file, max, Diagnostic { file: file_name, from, to, code, directive, found, expected, fatal });
 }
 
 fn note_effect(file: &mut UnitFile, key: &str, effect: Effect) {
@@ -363,53 +394,58 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
     let mut section = Section::None;
     for line in lines(text) {
         match line {
-            Line::Bad { line, message } => complain_in(file, path, line, &message),
-            Line::Section { line, name } => {
+            Line::Bad { from, to, code, found, expected } => {
+                note(
+                    file,
+                    path,
+                    "",
+                    (from, to),
+                    Fault { code, found, expected, at: None },
+                    false,
+                    facts.diagnostics_max,
+                );
+            }
+            Line::Section { at, name } => {
                 section = Section::of(file, name);
                 if section == Section::Unknown {
-                    complain_in(file, path, line, &format!("unknown section '[{}]', ignored", short(name)));
-                }
-            }
-            Line::Assignment { line, key, value } => {
-                let Section::Known(section) = &section else {
-                    if section == Section::None {
-                        complain_in(
-                            file,
-                            path,
-                            line,
-                            &format!("{}= stands before any section, ignored", short(&key)),
-                        );
-                    }
-                    continue;
-                };
-                let assigned = assign_one(file, section, &key, &value, facts);
-                let named = facts.take_named_instance();
-                if named || key == "Description" {
-                    file.instance_use = file.instance_use.after(section, &key, named.then_some(&value));
-                }
-                match assigned {
-                    Some(Ok(effect)) => {
-                        if !value.is_empty() {
-                            note_effect(file, &key, effect);
-                        }
-                    }
-                    Some(Err(message)) if FATAL_KEYS.contains(&&*key) => {
-                        complain_in(file, path, line, &format!("{key}=: {message}"));
-                        file.load_error.get_or_insert("Unit configuration has a fatal error.".to_owned());
-                    }
-                    Some(Err(message)) => {
-                        complain_in(file, path, line, &format!("{key}=: {message}; ignored"))
-                    }
-                    None if key.starts_with("X-") => {}
-                    None => complain_in(
+                    let length = u32::try_from(name.len()).unwrap_or(u32::MAX).saturating_add(2);
+                    let to = Place { column: at.column.saturating_add(length), ..at };
+                    note(
                         file,
                         path,
-                        line,
-                        &format!("unknown key '{}' in section [{section}], ignored", short(&key)),
-                    ),
+                        "",
+                        (at, to),
+                        Fault::new(Code::UnknownSection, name, ""),
+                        false,
+                        facts.diagnostics_max,
+                    );
                 }
             }
+            Line::Assignment(line) => match &section {
+                Section::Known(section) => apply_line(file, path, section, &line, facts),
+                Section::None => {
+                    let fault = Fault::new(Code::NoSection, &line.key, "");
+                    note(file, path, &line.key, line.key_span(), fault, false, facts.diagnostics_max);
+                }
+                Section::Foreign | Section::Unknown => {}
+            },
         }
+    }
+}
+
+/// Applies one assignment of a file.
+fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment, facts: &UnitFacts<'_>) {
+    let Err(fault) = apply_one(file, section, &line.key, &line.value, facts) else { return };
+    if fault.code == Code::UnknownKey {
+        if !line.key.starts_with("X-") {
+            note(file, path, &line.key, line.key_span(), fault, false, facts.diagnostics_max);
+        }
+        return;
+    }
+    let fatal = FATAL_KEYS.contains(&&*line.key);
+    note(file, path, &line.key, line.value_span(fault.at.clone()), fault, fatal, facts.diagnostics_max);
+    if fatal {
+        file.load_error.get_or_insert("Unit configuration has a fatal error.".to_owned());
     }
 }
 

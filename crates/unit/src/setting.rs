@@ -1,9 +1,10 @@
 //! How a field takes a value: one trait, one implementation a type. The macro of the tables calls nothing else.
 
-use crate::lexer::short;
+use crate::diagnostic::{Code, Fault};
 use crate::value::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// Up to this many words a list is searched word by word.
 const FEW: usize = 16;
@@ -15,7 +16,7 @@ pub const ENTRIES_MAX: usize = 524_288;
 /// What an assignment can ask while it is read.
 pub struct Context<'a> {
     /// Expands specifiers.
-    pub expand: &'a dyn Fn(&str) -> Result<String, String>,
+    pub expand: &'a dyn Fn(&str) -> Result<String, Fault>,
     /// Whether this directive does.
     pub expands: bool,
 }
@@ -27,7 +28,7 @@ impl<'a> Context<'a> {
     }
 
     /// Expands specifiers where the directive does.
-    pub fn expand(&self, text: &str) -> Result<String, String> {
+    pub fn expand(&self, text: &str) -> Result<String, Fault> {
         if self.expands { (self.expand)(text) } else { Ok(text.to_owned()) }
     }
 }
@@ -35,7 +36,7 @@ impl<'a> Context<'a> {
 /// A field of a section.
 pub trait Setting: Sized {
     /// Takes a value that is not empty; lists append. On error the field keeps what it had.
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String>;
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault>;
     /// Takes the empty value.
     fn reset(&mut self, default: Self) {
         *self = default;
@@ -143,7 +144,7 @@ impl<T> Held for Box<T> {
 }
 
 impl<T: Setting> Setting for Box<T> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         T::set(self, value, context)
     }
 }
@@ -159,60 +160,59 @@ pub trait Word: Sized {
 /// A value read from the whole of a text; `Option<Self>` and `Self` are both fields then.
 pub trait Scalar: Sized {
     /// Reads it, specifiers expanded.
-    fn read(text: &str) -> Result<Self, String>;
+    fn read(text: &str) -> Result<Self, Fault>;
 }
 
 impl<T: Word> Scalar for T {
-    fn read(text: &str) -> Result<Self, String> {
-        T::from_word(text)
-            .ok_or_else(|| format!("'{}': expected one of {}", short(text), T::WORDS.join(", ")))
+    fn read(text: &str) -> Result<Self, Fault> {
+        T::from_word(text).ok_or_else(|| Fault::new(Code::Word, text, T::WORDS.join(", ")))
     }
 }
 
 impl<T: Scalar> Setting for Option<T> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         *self = Some(T::read(&context.expand(value)?)?);
         Ok(())
     }
 }
 
 macro_rules! scalars {
-    ($($type:ty => |$text:ident| $read:expr, $expected:literal;)*) => {$(
+    ($($code:ident $type:ty => |$text:ident| $read:expr, $expected:literal;)*) => {$(
         impl Scalar for $type {
-            fn read($text: &str) -> Result<Self, String> {
-                $read.ok_or_else(|| format!("'{}': expected {}", short($text), $expected))
+            fn read($text: &str) -> Result<Self, Fault> {
+                $read.ok_or_else(|| Fault::new(Code::$code, $text, $expected))
             }
         }
     )*};
 }
 scalars! {
-    bool => |text| parse_bool(text), "a boolean (yes or no)";
-    Timespan => |text| Timespan::parse(text, 1_000_000).ok(), "a time span such as '5min 20s'";
-    Signal => |text| Signal::parse(text), "a signal";
-    u8 => |text| text.parse().ok(), "a number from 0 to 255";
-    u32 => |text| number(text), "a number that is not negative";
-    i32 => |text| number(text), "a number";
-    i64 => |text| number(text), "a number";
-    CpuQuota => |text| CpuQuota::parse(text), "a percentage of one CPU above zero, with at most two decimals, such as 150% or 12.5%";
-    FileMode => |text| parse_mode(text).filter(|mode| *mode <= 0o7777).map(FileMode), "an octal file mode up to 7777";
-    InterfaceName => |text| interface_name(text), "the name of a network interface, of at most 15 characters";
-    Account => |text| account(text), "the name or number of a user or group";
-    UnitName => |text| text.parse().ok(), "a unit name";
-    ServiceName => |text| service_name(text), "the name of a service";
-    String => |text| Some(text.to_owned()), "a text";
-    Size => |text| parse_size(text).map(Size), "a size in bytes, K, M, G or T allowed";
-    Weight => |text| weight(text), "a weight from 1 to 10000";
-    Amount => |text| amount(text), "a number, a percentage, or 'infinity'";
-    IpTos => |text| ip_tos(text), "a number from 0 to 255, or low-delay, throughput, reliability, low-cost";
-    FdName => |text| fd_name(text), "a name of up to 255 characters without ':' or control characters";
-    Delegate => |text| Some(delegate(text)), "a boolean or controllers";
-    ResourceLimit => |text| limit(text), "a limit such as '1024' or '1024:4096' or 'infinity'";
+    Value bool => |text| parse_bool(text), "a boolean (yes or no)";
+    Time Timespan => |text| Timespan::parse(text, 1_000_000).ok(), "a time span such as '5min 20s'";
+    Name Signal => |text| Signal::parse(text), "a signal";
+    Number u8 => |text| text.parse().ok(), "a number from 0 to 255";
+    Number u32 => |text| number(text), "a number that is not negative";
+    Number i32 => |text| number(text), "a number";
+    Number i64 => |text| number(text), "a number";
+    Number CpuQuota => |text| CpuQuota::parse(text), "a percentage of one CPU above zero, with at most two decimals, such as 150% or 12.5%";
+    Number FileMode => |text| parse_mode(text).filter(|mode| *mode <= 0o7777).map(FileMode), "an octal file mode up to 7777";
+    Name InterfaceName => |text| interface_name(text), "the name of a network interface, of at most 15 characters";
+    Name Account => |text| account(text), "the name or number of a user or group";
+    Name UnitName => |text| text.parse().ok(), "a unit name";
+    Name ServiceName => |text| service_name(text), "the name of a service";
+    Value String => |text| Some(text.to_owned()), "a text";
+    Number Size => |text| parse_size(text).map(Size), "a size in bytes, K, M, G or T allowed";
+    Number Weight => |text| weight(text), "a weight from 1 to 10000";
+    Number Amount => |text| amount(text), "a number, a percentage, or 'infinity'";
+    Number IpTos => |text| ip_tos(text), "a number from 0 to 255, or low-delay, throughput, reliability, low-cost";
+    Name FdName => |text| fd_name(text), "a name of up to 255 characters without ':' or control characters";
+    Value Delegate => |text| Some(delegate(text)), "a boolean or controllers";
+    Number ResourceLimit => |text| limit(text), "a limit such as '1024' or '1024:4096' or 'infinity'";
 }
 
 macro_rules! plain_settings {
     ($($type:ty),*) => {$(
         impl Setting for $type {
-            fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+            fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
                 *self = <$type as Scalar>::read(&context.expand(value)?)?;
                 Ok(())
             }
@@ -437,69 +437,97 @@ fn limit(text: &str) -> Option<ResourceLimit> {
     (soft <= hard).then_some(ResourceLimit { soft, hard })
 }
 
-/// Words of a list, each expanded after splitting.
-fn words(value: &str, context: &Context<'_>) -> Result<Vec<String>, String> {
-    split_words(value)?.iter().map(|word| context.expand(word)).collect()
+/// Words of a list with their places, each expanded after splitting.
+pub(crate) fn words(value: &str, context: &Context<'_>) -> Result<Vec<Split>, Fault> {
+    let mut words = split_raw(value)?;
+    for word in &mut words {
+        word.text = context.expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?;
+    }
+    Ok(words)
 }
 
-fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), String> {
+/// Reads the words of a list one by one. What is wrong is left out, and the first such word is the fault.
+pub(crate) fn each_word<T>(
+    value: &str,
+    context: &Context<'_>,
+    mut read: impl FnMut(&str) -> Result<T, Fault>,
+) -> Result<(Vec<T>, Result<(), Fault>), Fault> {
+    let mut fault = None;
+    let mut good = Vec::new();
+    for word in words(value, context)? {
+        match read(&word.text) {
+            Ok(item) => good.push(item),
+            Err(wrong) => drop(fault.get_or_insert(wrong.within(word.at))),
+        }
+    }
+    Ok((good, fault.map_or(Ok(()), Err)))
+}
+
+pub(crate) fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), Fault> {
     let left_out = list.len().saturating_add(more.len()).saturating_sub(ENTRIES_MAX);
     let room = more.len().saturating_sub(left_out);
     list.extend(more.into_iter().take(room));
     if left_out > 0 {
-        return Err(format!(
-            "more than {ENTRIES_MAX} entries; the first are kept, the last {left_out} left out"
-        ));
+        let expected = format!("at most {ENTRIES_MAX} entries; the last {left_out} are left out");
+        return Err(Fault::new(Code::Limit, "", expected));
     }
     Ok(())
 }
 
 impl Setting for Vec<String> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
-        append(self, words(value, context)?)
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        append(self, words(value, context)?.into_iter().map(|word| word.text).collect())
+    }
+}
+
+impl AbsolutePath {
+    fn read(word: &str) -> Result<AbsolutePath, Fault> {
+        match word.starts_with('/') {
+            true => Ok(AbsolutePath(word.to_owned())),
+            false => Err(Fault::new(Code::Path, word, "an absolute path")),
+        }
     }
 }
 
 /// Paths that are not absolute are named and skipped.
 impl Setting for Vec<AbsolutePath> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
-        let (good, bad): (Vec<_>, Vec<_>) =
-            words(value, context)?.into_iter().partition(|path| path.starts_with('/'));
-        append(self, good.into_iter().map(AbsolutePath).collect())?;
-        bad.first().map_or(Ok(()), |path| Err(format!("'{}': expected an absolute path", short(path))))
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        let (good, rest) = each_word(value, context, AbsolutePath::read)?;
+        append(self, good)?;
+        rest
     }
 }
 
 /// One span an assignment, in seconds where no unit is named.
 impl Setting for Vec<Timespan> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         append(self, vec![Timespan::parse(&context.expand(value)?, 1_000_000)?])
     }
 }
 
 /// One event an assignment.
 impl Setting for Vec<Calendar> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         append(self, vec![Calendar::parse(&context.expand(value)?)?])
     }
 }
 
 impl Setting for Lines {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         append(&mut self.0, vec![context.expand(value)?])
     }
 }
 
 /// One device an assignment.
 impl Setting for Vec<DeviceRule> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         append(self, vec![DeviceRule::parse(&context.expand(value)?)?])
     }
 }
 
 /// Names that are not valid are named and skipped; the rest of the line counts.
 impl Setting for Vec<UnitName> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let words = words(value, context)?;
         let mut bad = None;
         let mut more = Vec::new();
@@ -507,7 +535,7 @@ impl Setting for Vec<UnitName> {
         let mut known: Option<HashSet<UnitName>> =
             (words.len() > FEW).then(|| self.iter().cloned().collect());
         for word in words {
-            match word.parse::<UnitName>() {
+            match word.text.parse::<UnitName>() {
                 Ok(name) => {
                     let new = match &mut known {
                         Some(known) => known.insert(name.clone()),
@@ -515,7 +543,7 @@ impl Setting for Vec<UnitName> {
                     };
                     more.extend(new.then_some(name));
                 }
-                Err(error) => bad = Some(error.to_string()),
+                Err(_) => bad = Some(Fault::new(Code::Name, &word.text, "a unit name").within(word.at)),
             }
         }
         append(self, more)?;
@@ -524,27 +552,23 @@ impl Setting for Vec<UnitName> {
 }
 
 impl Setting for Vec<ExecCommand> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         append(self, ExecCommand::parse_line(value, &|word| context.expand(word))?)
     }
 }
 
 impl Setting for ExitStatusSet {
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         self.add(value)
     }
 }
 
 impl Setting for Vec<(String, String)> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
-        let mut bad = None;
-        let mut more = Vec::new();
-        for word in words(value, context)? {
-            match word.split_once('=') {
-                Some((name, value)) if is_variable(name) => more.push((name.to_owned(), value.to_owned())),
-                _ => bad = Some(format!("'{}': expected NAME=VALUE", short(&word))),
-            }
-        }
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        let (more, rest) = each_word(value, context, |word| match word.split_once('=') {
+            Some((name, value)) if is_variable(name) => Ok((name.to_owned(), value.to_owned())),
+            _ => Err(Fault::new(Code::Value, word, "NAME=VALUE")),
+        })?;
         let done = append(self, more);
         // Of a name that is said twice, the last counts.
         let mut seen = HashSet::new();
@@ -552,7 +576,7 @@ impl Setting for Vec<(String, String)> {
         self.retain(|(name, _)| seen.insert(name.clone()));
         self.reverse();
         done?;
-        bad.map_or(Ok(()), Err)
+        rest
     }
 }
 
@@ -564,26 +588,27 @@ pub fn is_variable(name: &str) -> bool {
 }
 
 impl Setting for Vec<EnvironmentFile> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
         let (optional, path) = text.strip_prefix('-').map_or((false, text.as_str()), |path| (true, path));
         if !path.starts_with('/') {
-            return Err(format!("'{}': expected an absolute path", short(path)));
+            return Err(Fault::new(Code::Path, path, "an absolute path"));
         }
         append(self, vec![EnvironmentFile { path: path.to_owned(), optional }])
     }
 }
 
 impl Setting for Vec<ExecDirectory> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         for word in words(value, context)? {
+            let Split { text: word, at, .. } = word;
             let mut parts = word.split(':');
             let path = parts.next().unwrap_or("").trim_matches('/').to_owned();
             if path.is_empty()
                 || word.starts_with('/')
                 || path.split('/').any(|part| part == ".." || part == ".")
             {
-                return Err(format!("'{}': expected a relative path without '..'", short(&word)));
+                return Err(Fault::new(Code::Path, &word, "a relative path without '..'").within(at));
             }
             let link = parts.next().filter(|link| !link.is_empty()).map(str::to_owned);
             match self.iter_mut().find(|known| known.path == path) {
@@ -595,20 +620,32 @@ impl Setting for Vec<ExecDirectory> {
     }
 }
 
+/// The words of the end of a value, divided by white space alone, with their places in the whole value.
+pub(crate) fn plain_words<'a>(
+    value: &'a str,
+    rest: &'a str,
+) -> impl Iterator<Item = (&'a str, Range<usize>)> {
+    let mut at = value.len().saturating_sub(rest.len());
+    rest.split_inclusive(char::is_whitespace).filter_map(move |piece| {
+        let (start, word) = (at, piece.trim_end());
+        at = at.saturating_add(piece.len());
+        (!word.is_empty()).then(|| (word, start..start.saturating_add(word.len())))
+    })
+}
+
 /// The capabilities of a value, and whether it began with `~`.
-fn capabilities(value: &str) -> Result<(u64, bool), String> {
+fn capabilities(value: &str) -> Result<(u64, bool), Fault> {
     let (inverted, rest) = value.strip_prefix('~').map_or((false, value), |rest| (true, rest));
     let mut set = 0;
-    for word in rest.split_whitespace() {
-        let number =
-            capability_number(word).ok_or_else(|| format!("'{}' is not a capability", short(word)))?;
-        set |= 1_u64 << number;
+    for (word, at) in plain_words(value, rest) {
+        let wrong = || Fault::new(Code::Word, word, CAPABILITIES.join(", ")).within(at.clone());
+        set |= 1_u64 << capability_number(word).ok_or_else(wrong)?;
     }
     Ok((set, inverted))
 }
 
 impl Setting for Option<CapabilitySet> {
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         let (set, inverted) = capabilities(value)?;
         let merged = match (*self, inverted) {
             (None, false) => set,
@@ -627,7 +664,7 @@ impl Setting for Option<CapabilitySet> {
 }
 
 impl Setting for CapabilitySet {
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         let (set, inverted) = capabilities(value)?;
         self.0 = match (inverted, self.0) {
             (false, old) => old | set,
@@ -639,7 +676,7 @@ impl Setting for CapabilitySet {
 }
 
 impl Setting for StdInput {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
         *self = match text.as_str() {
             "null" => StdInput::Null,
@@ -653,10 +690,8 @@ impl Setting for StdInput {
                 Some(("file", path)) if path.starts_with('/') => StdInput::File(path.to_owned()),
                 Some(("fd", name)) => StdInput::Fd(name.to_owned()),
                 _ => {
-                    return Err(format!(
-                        "'{}': expected null, tty, tty-force, tty-fail, data, socket, file:PATH or fd:NAME",
-                        short(other)
-                    ));
+                    let expected = "null, tty, tty-force, tty-fail, data, socket, file:PATH or fd:NAME";
+                    return Err(Fault::new(Code::Value, other, expected));
                 }
             },
         };
@@ -665,7 +700,7 @@ impl Setting for StdInput {
 }
 
 impl Setting for StdOutput {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
         *self = match text.as_str() {
             "inherit" => StdOutput::Inherit,
@@ -683,10 +718,8 @@ impl Setting for StdOutput {
                 Some(("truncate", path)) if path.starts_with('/') => StdOutput::Truncate(path.to_owned()),
                 Some(("fd", name)) => StdOutput::Fd(name.to_owned()),
                 _ => {
-                    return Err(format!(
-                        "'{}': expected inherit, null, tty, journal, kmsg, socket, file:PATH, append:PATH, truncate:PATH or fd:NAME",
-                        short(other)
-                    ));
+                    let expected = "inherit, null, tty, journal, kmsg, socket, file:PATH, append:PATH, truncate:PATH or fd:NAME";
+                    return Err(Fault::new(Code::Value, other, expected));
                 }
             },
         };

@@ -1,5 +1,6 @@
 //! Specifiers (systemd.unit(5), "Specifiers"): `%i` and its kin, expanded from facts given from outside.
 
+use crate::diagnostic::{Code, Fault};
 use crate::value::{UnitName, path_unescape, unescape_name};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -40,6 +41,8 @@ pub struct UnitFacts<'a> {
     pub fragment: &'a str,
     /// The machine.
     pub machine: &'a SpecifierContext,
+    /// At most this many diagnostics are kept.
+    pub diagnostics_max: usize,
     /// A specifier was expanded that says something of the instance.
     named_instance: Cell<bool>,
 }
@@ -47,7 +50,7 @@ pub struct UnitFacts<'a> {
 impl<'a> UnitFacts<'a> {
     /// The specifiers of a unit.
     pub fn new(name: &'a UnitName, fragment: &'a str, machine: &'a SpecifierContext) -> UnitFacts<'a> {
-        UnitFacts { name, fragment, machine, named_instance: Cell::new(false) }
+        UnitFacts { name, fragment, machine, diagnostics_max: 100, named_instance: Cell::new(false) }
     }
 
     /// Whether the instance was named since this was last asked.
@@ -57,7 +60,7 @@ impl<'a> UnitFacts<'a> {
 }
 
 /// Expands every specifier of a text. An unknown one is an error that names it.
-pub fn expand(text: &str, facts: &UnitFacts<'_>) -> Result<String, String> {
+pub fn expand(text: &str, facts: &UnitFacts<'_>) -> Result<String, Fault> {
     if !text.contains('%') {
         return Ok(text.to_owned());
     }
@@ -71,12 +74,20 @@ pub fn expand(text: &str, facts: &UnitFacts<'_>) -> Result<String, String> {
         match chars.next() {
             Some('%') => out.push('%'),
             Some(letter) => out.push_str(&value(letter, facts).ok_or_else(|| {
-                format!("unknown specifier '%{letter}' in '{}'", crate::lexer::short(text))
+                Fault::new(
+                    Code::Specifier,
+                    &format!("%{letter}"),
+                    "a specifier of systemd.unit(5), or %% for '%'",
+                )
             })?),
             None => out.push('%'),
         }
         if out.len() > EXPANDED_MAX {
-            return Err("specifiers expand to too long a text".to_owned());
+            return Err(Fault::new(
+                Code::Specifier,
+                text,
+                format!("at most {EXPANDED_MAX} bytes after expansion"),
+            ));
         }
     }
     Ok(out)
@@ -150,6 +161,6 @@ mod tests {
             expand("%n|%p|%i|%I|%f|%j|%l|%Y|100%%", &facts).unwrap(),
             "a-foo@dev-sd\\x2da.service|a-foo|dev-sd\\x2da|dev/sd-a|/dev/sd-a|foo|h|/etc/systemd/system|100%"
         );
-        assert!(expand("%Z", &facts).unwrap_err().contains("%Z"));
+        assert!(expand("%Z", &facts).unwrap_err().to_string().contains("%Z"));
     }
 }

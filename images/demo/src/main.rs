@@ -7,6 +7,7 @@ mod agent;
 mod ask_bus;
 mod bench;
 mod facts;
+mod hang;
 mod notify;
 mod options;
 mod probe;
@@ -45,6 +46,7 @@ const USAGE: &str = "muster-demo MODE
   fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
   agent DEVICE          runs scripts that come over a serial line
   load-modules FILE...  loads kernel modules
+  hang-fs DIRECTORY     mounts a file system that does not answer
   spin-exit CODE        exits at once
 As /init of an initramfs it goes on to the disk.";
 
@@ -84,6 +86,7 @@ fn main() -> Result<()> {
         ["fork-floor", address] => bench::floor(address),
         ["agent", device] => agent::serve(device),
         ["load-modules", paths @ ..] => agent::load_modules(paths),
+        ["hang-fs", place] => hang::serve(place),
         ["spin-exit", code] => std::process::exit(code.parse()?),
         _ => bail!("{USAGE}"),
     }

@@ -44,6 +44,22 @@ kind!(/// `ConfigurationDirectory=`.
     CONFIGURATION, "ConfigurationDirectory=", ConfigurationDirectory, "CONFIGURATION_DIRECTORY", "/etc",
     configuration_directory, configuration_directory_mode);
 
+/// What is mounted needs a place (systemd.mount(5), `DirectoryMode=`).
+pub const PLACE: Step = Step {
+    directive: "Where=",
+    exit: Exit::Chdir,
+    needed: |context| context.place.is_some(),
+    direct: Direct::No,
+    run: |context, _| {
+        if let Some((path, mode)) = context.place {
+            let mut builder = std::fs::DirBuilder::new();
+            // Where it cannot be made, mount(8) says so.
+            let _ = std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode).recursive(true).create(path);
+        }
+        Ok(())
+    },
+};
+
 fn make(kind: &Kind, context: &Context<'_>, process: &mut Process) -> Done {
     let owner = process.owner();
     let mode = (kind.mode)(context);

@@ -98,6 +98,7 @@ pub const ORDER: &[&Step] = &[
     &environment::VARIABLES,
     &environment::TERMINAL,
     &environment::MEMORY_PRESSURE,
+    &directories::PLACE,
     &directories::RUNTIME,
     &directories::STATE,
     &directories::CACHE,

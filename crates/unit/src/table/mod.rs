@@ -22,6 +22,7 @@ pub use service::{ServiceRow, ServiceSection};
 pub use socket::{SocketRow, SocketSection};
 pub use unit::{InstallRow, InstallSection, UnitRow, UnitSection};
 
+use crate::diagnostic::{Code, Fault};
 use crate::setting::Context;
 use crate::value::{
     CapabilitySet, Condition, ConditionKind, FdStorePreserve, JobModeWord, Listen, ListenKind, PrivateTmp,
@@ -51,7 +52,7 @@ pub struct Row {
 }
 
 /// How an assignment went.
-pub type Assigned = Result<Effect, String>;
+pub type Assigned = Result<Effect, Fault>;
 
 /// A section of a unit: what is set of the rows of its table, and nothing else.
 pub trait Section: Default {
@@ -273,9 +274,8 @@ impl SocketSection {
             return Ok(Effect::Applied);
         }
         if listen.len() >= LISTEN_MAX {
-            return Err(format!(
-                "more than {LISTEN_MAX} addresses; the first are kept, this one is left out"
-            ));
+            let expected = format!("at most {LISTEN_MAX} addresses; this one is left out");
+            return Err(Fault::new(Code::Limit, value, expected));
         }
         listen.push(Listen::parse(kind, &context.expand(value)?)?);
         Ok(Effect::Applied)

@@ -1,5 +1,6 @@
 //! What a socket unit listens on (systemd.socket(5), `ListenStream=` and its kin).
 
+use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -87,24 +88,21 @@ impl Listen {
     }
 
     /// Reads the value of a directive.
-    pub fn parse(kind: ListenKind, text: &str) -> Result<Listen, String> {
+    pub fn parse(kind: ListenKind, text: &str) -> Result<Listen, Fault> {
         let address = match kind {
             ListenKind::Stream | ListenKind::Datagram | ListenKind::SequentialPacket => {
                 socket_address(kind, text)?
             }
             ListenKind::Fifo | ListenKind::Special | ListenKind::UsbFunction => {
                 if !text.starts_with('/') {
-                    return Err(format!("'{}' is not an absolute path", crate::lexer::short(text)));
+                    return Err(Fault::new(Code::Path, text, "an absolute path"));
                 }
                 SocketAddress::FilePath(text.to_owned())
             }
             ListenKind::MessageQueue => {
                 // A further slash is the kernel's to refuse, when it is opened.
                 if text.len() < 2 || text.len() > 255 || !text.starts_with('/') {
-                    return Err(format!(
-                        "'{}' is not a message queue name, expected '/name'",
-                        crate::lexer::short(text)
-                    ));
+                    return Err(Fault::new(Code::Name, text, "the name of a message queue, '/name'"));
                 }
                 SocketAddress::FilePath(text.to_owned())
             }
@@ -114,31 +112,28 @@ impl Listen {
     }
 }
 
-fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, String> {
-    let shown = crate::lexer::short(text);
+fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, Fault> {
     if text.starts_with('/') {
         if text.len() > UNIX_PATH_MAX {
-            return Err(format!(
-                "path '{shown}' is {} bytes long, a socket's path may have {UNIX_PATH_MAX}",
-                text.len()
-            ));
+            return Err(Fault::new(Code::Path, text, format!("a path of at most {UNIX_PATH_MAX} bytes")));
         }
         if text.split('/').any(|part| part == "..") {
-            return Err(format!("path '{shown}' leads through '..'"));
+            return Err(Fault::new(Code::Path, text, "a path without '..'"));
         }
         return Ok(SocketAddress::Path(text.trim_end_matches('/').to_owned()));
     }
     if let Some(name) = text.strip_prefix('@') {
         if name.is_empty() || name.len() > UNIX_PATH_MAX {
-            return Err(format!(
-                "abstract name '{shown}' must have 1 to {UNIX_PATH_MAX} bytes after the '@'"
-            ));
+            let expected = format!("1 to {UNIX_PATH_MAX} bytes after the '@'");
+            return Err(Fault::new(Code::Name, text, expected));
         }
         return Ok(SocketAddress::Abstract(name.to_owned()));
     }
     if kind == ListenKind::SequentialPacket {
-        return Err(format!(
-            "'{shown}': expected /path or @abstract, ListenSequentialPacket= is for unix sockets only"
+        return Err(Fault::new(
+            Code::Value,
+            text,
+            "/path or @abstract: only unix sockets have sequential packets",
         ));
     }
     let vsock = [
@@ -150,11 +145,11 @@ fn socket_address(kind: ListenKind, text: &str) -> Result<SocketAddress, String>
     for (prefix, vsock_kind) in vsock {
         if let Some(rest) = text.strip_prefix(prefix) {
             return vsock_address(rest, vsock_kind)
-                .ok_or_else(|| format!("'{shown}': expected vsock:CID:PORT"));
+                .ok_or_else(|| Fault::new(Code::Value, text, "vsock:CID:PORT"));
         }
     }
     inet_address(text).ok_or_else(|| {
-        format!("'{shown}' is not an address, expected /path, @abstract, port, v.w.x.y:port, [v6]:port or vsock:cid:port")
+        Fault::new(Code::Value, text, "/path, @abstract, port, v.w.x.y:port, [v6]:port or vsock:cid:port")
     })
 }
 
@@ -208,7 +203,7 @@ pub const NETLINK_FAMILIES: &[(&str, i32)] = &[
     ("smc", 22),
 ];
 
-fn netlink(text: &str) -> Result<SocketAddress, String> {
+fn netlink(text: &str) -> Result<SocketAddress, Fault> {
     let mut words = text.split_whitespace();
     let family = words.next().unwrap_or("");
     let group = words.next().map_or(Some(0), |group| group.parse().ok());
@@ -223,10 +218,7 @@ fn netlink(text: &str) -> Result<SocketAddress, String> {
             let family = named.map_or(family, |(name, _)| *name).to_owned();
             Ok(SocketAddress::Netlink { family, group })
         }
-        _ => Err(format!(
-            "'{}': expected a netlink family and a group, such as 'kobject-uevent 1'",
-            crate::lexer::short(text)
-        )),
+        _ => Err(Fault::new(Code::Value, text, "a netlink family and a group, such as 'kobject-uevent 1'")),
     }
 }
 

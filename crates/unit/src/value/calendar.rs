@@ -3,6 +3,7 @@
 //! A time that a clock change skips does not occur, and one that it repeats occurs the first time only, as under systemd.
 //! The search is bounded by the years that systemd knows.
 
+use crate::diagnostic::{Code, Fault};
 use jiff::civil::{self, Weekday};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -43,12 +44,9 @@ pub struct Calendar {
 
 impl Calendar {
     /// Parses an event. Any word that looks like the name of a time zone is taken for one.
-    pub fn parse(text: &str) -> Result<Calendar, String> {
+    pub fn parse(text: &str) -> Result<Calendar, Fault> {
         Self::read(text.trim()).ok_or_else(|| {
-            format!(
-                "'{}' is not a calendar event, expected for instance 'daily' or 'Mon..Fri *-*-* 10:00'",
-                crate::lexer::short(text)
-            )
+            Fault::new(Code::Time, text, "a calendar event such as 'daily' or 'Mon..Fri *-*-* 10:00'")
         })
     }
 

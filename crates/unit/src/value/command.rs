@@ -1,6 +1,9 @@
 //! Command lines (systemd.service(5), "Command Lines") and the quoting they share with other lists of words.
 
+use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::str::Chars;
 
 /// At most this many words are in one list: a line of the longest kind holds no more.
 pub const WORDS_MAX: usize = crate::lexer::LINE_MAX / 2;
@@ -41,8 +44,8 @@ impl ExecCommand {
     /// `expand`, so that what they bring in is never split.
     pub fn parse_line(
         line: &str,
-        expand: &dyn Fn(&str) -> Result<String, String>,
-    ) -> Result<Vec<ExecCommand>, String> {
+        expand: &dyn Fn(&str) -> Result<String, Fault>,
+    ) -> Result<Vec<ExecCommand>, Fault> {
         let words = split_raw(line)?;
         let mut commands = Vec::new();
         for part in words.split(|word| word.text == ";" && !word.quoted) {
@@ -51,16 +54,16 @@ impl ExecCommand {
             }
             commands.push(ExecCommand::from_words(part, expand)?);
         }
-        if commands.is_empty() { Err("expected a command line".to_owned()) } else { Ok(commands) }
+        if commands.is_empty() { Err(Fault::new(Code::Value, line, "a command line")) } else { Ok(commands) }
     }
 
     fn from_words(
-        words: &[Word],
-        expand: &dyn Fn(&str) -> Result<String, String>,
-    ) -> Result<ExecCommand, String> {
+        words: &[Split],
+        expand: &dyn Fn(&str) -> Result<String, Fault>,
+    ) -> Result<ExecCommand, Fault> {
         let mut command = ExecCommand::default();
         let mut words = words.iter();
-        let Some(first) = words.next() else { return Err("expected a command".to_owned()) };
+        let Some(first) = words.next() else { return Err(Fault::new(Code::Value, "", "a command")) };
         let mut path = first.text.as_str();
         let mut own_name = false;
         loop {
@@ -82,72 +85,97 @@ impl ExecCommand {
             path = chars.as_str();
         }
         path = if path.is_empty() { words.next().map_or("", |word| word.text.as_str()) } else { path };
-        command.path = expand(path)?;
+        command.path = expand(path).map_err(|fault| fault.within(first.at.clone()))?;
         if command.path.is_empty()
             || command.path.ends_with('/')
             || (!command.path.starts_with('/') && command.path.contains('/'))
         {
-            return Err(format!(
-                "'{}' is neither an absolute path nor a plain name of a program",
-                crate::lexer::short(&command.path)
-            ));
+            let expected = "an absolute path or the plain name of a program";
+            return Err(Fault::new(Code::Path, &command.path, expected).within(first.at.clone()));
         }
         if !own_name {
             command.argv.push(command.path.clone());
         }
         for word in words {
-            let text = if word.text == "\\;" { ";".to_owned() } else { expand(&word.text)? };
+            let text = if word.text == "\\;" {
+                ";".to_owned()
+            } else {
+                expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?
+            };
             command.argv.push(text);
         }
         if command.argv.is_empty() {
-            return Err("expected an argument zero after '@'".to_owned());
+            let expected = "a name for argument zero after the program, because of '@'";
+            return Err(Fault::new(Code::Value, &first.text, expected).within(first.at.clone()));
         }
         Ok(command)
     }
 }
 
-/// One word and whether any of it was quoted.
-struct Word {
-    text: String,
-    quoted: bool,
+/// One word of a list.
+#[derive(Debug)]
+pub struct Split {
+    /// Without quotes and escapes.
+    pub text: String,
+    /// Whether any of it was quoted.
+    pub quoted: bool,
+    /// Where it stands in the value, in bytes, quotes included.
+    pub at: Range<usize>,
 }
 
 /// Splits a list into words by white space, with quotes and C escapes (systemd.syntax(7)).
-pub fn split_words(text: &str) -> Result<Vec<String>, String> {
+pub fn split_words(text: &str) -> Result<Vec<String>, Fault> {
     Ok(split_raw(text)?.into_iter().map(|word| word.text).collect())
 }
 
-fn split_raw(text: &str) -> Result<Vec<Word>, String> {
+/// The same with the place of each word.
+pub fn split_raw(text: &str) -> Result<Vec<Split>, Fault> {
     let mut words = Vec::new();
-    let mut chars = text.chars().peekable();
+    let mut chars = text.chars();
+    let place = |chars: &Chars<'_>| text.len().saturating_sub(chars.as_str().len());
     loop {
-        while chars.next_if(|c| c.is_whitespace()).is_some() {}
-        if chars.peek().is_none() {
+        chars = chars.as_str().trim_start().chars();
+        let start = place(&chars);
+        if chars.as_str().is_empty() {
             return Ok(words);
         }
         if words.len() >= WORDS_MAX {
-            return Err(format!("more than {WORDS_MAX} words"));
+            return Err(Fault::new(Code::Limit, "", format!("at most {WORDS_MAX} words")));
         }
         let mut bytes = Vec::new();
-        let mut quote: Option<char> = None;
+        let mut quote: Option<(char, usize)> = None;
         let mut quoted = false;
+        let mut end;
         loop {
+            end = place(&chars);
             match (chars.next(), quote) {
                 (None, None) => break,
-                (None, Some(quote)) => return Err(format!("missing closing {quote}")),
-                (Some(c), Some(open)) if c == open => quote = None,
+                (None, Some((open, at))) => {
+                    let found = text.get(at..).unwrap_or(text);
+                    return Err(Fault::new(Code::Quoting, found, format!("a closing {open}")).within(at..end));
+                }
+                (Some(c), Some((open, _))) if c == open => quote = None,
                 (Some(c @ ('"' | '\'')), None) => {
-                    quote = Some(c);
+                    quote = Some((c, end));
                     quoted = true;
                 }
-                (Some('\\'), _) => escape(&mut chars, &mut bytes)?,
+                (Some('\\'), _) => {
+                    let done = escape(&mut chars, &mut bytes);
+                    done.map_err(|fault| fault.within(end..place(&chars)))?;
+                }
                 (Some(c), None) if c.is_whitespace() => break,
                 (Some(c), _) => push(&mut bytes, c),
             }
         }
-        let text = String::from_utf8(bytes).map_err(|_| "escapes do not make valid UTF-8".to_owned())?;
-        words.push(Word { text, quoted });
+        let text = text_of(bytes).map_err(|fault| fault.within(start..end))?;
+        words.push(Split { text, quoted, at: start..end });
     }
+}
+
+fn text_of(bytes: Vec<u8>) -> Result<String, Fault> {
+    let wrong = |error: std::string::FromUtf8Error| String::from_utf8_lossy(error.as_bytes()).into_owned();
+    String::from_utf8(bytes)
+        .map_err(|error| Fault::new(Code::Quoting, &wrong(error), "escapes that make UTF-8"))
 }
 
 fn push(bytes: &mut Vec<u8>, c: char) {
@@ -155,21 +183,18 @@ fn push(bytes: &mut Vec<u8>, c: char) {
 }
 
 /// A number of exactly `count` digits.
-fn digits(
-    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
-    count: usize,
-    radix: u32,
-) -> Result<u32, String> {
+fn digits(chars: &mut Chars<'_>, count: usize, radix: u32) -> Result<u32, Fault> {
     let mut value = 0_u32;
     for _ in 0..count {
-        let digit = chars.next().and_then(|c| c.to_digit(radix)).ok_or("invalid escape in a word")?;
+        let wrong = || Fault::new(Code::Quoting, "\\", format!("an escape with {count} digits"));
+        let digit = chars.next().and_then(|c| c.to_digit(radix)).ok_or_else(wrong)?;
         value = value.saturating_mul(radix).saturating_add(digit);
     }
     Ok(value)
 }
 
 /// One escape after its backslash. An unknown one stays as it is, backslash included.
-fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, bytes: &mut Vec<u8>) -> Result<(), String> {
+fn escape(chars: &mut Chars<'_>, bytes: &mut Vec<u8>) -> Result<(), Fault> {
     let simple = |c: char| {
         Some(match c {
             'a' => 7,
@@ -184,10 +209,11 @@ fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, bytes: &mut Vec<
         })
     };
     let unicode = |value: u32, bytes: &mut Vec<u8>| {
-        char::from_u32(value).map(|c| push(bytes, c)).ok_or("invalid character in an escape".to_owned())
+        let wrong = || Fault::new(Code::Quoting, "\\", "an escape of a Unicode character");
+        char::from_u32(value).map(|c| push(bytes, c)).ok_or_else(wrong)
     };
     match chars.clone().next() {
-        None => return Err("a lone backslash at the end".to_owned()),
+        None => return Err(Fault::new(Code::Quoting, "\\", "a character after the backslash")),
         Some('x') => {
             chars.next();
             bytes.push(u8::try_from(digits(chars, 2, 16)?).unwrap_or(b'?'));
@@ -217,13 +243,13 @@ fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, bytes: &mut Vec<
 }
 
 /// Undoes C escapes in a text that is not split.
-pub fn unescape(text: &str) -> Result<String, String> {
+pub fn unescape(text: &str) -> Result<String, Fault> {
     let mut bytes = Vec::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
+    let mut chars = text.chars();
     while let Some(c) = chars.next() {
         if c == '\\' { escape(&mut chars, &mut bytes)? } else { push(&mut bytes, c) }
     }
-    String::from_utf8(bytes).map_err(|_| "escapes do not make valid UTF-8".to_owned())
+    text_of(bytes)
 }
 
 #[cfg(test)]
@@ -231,7 +257,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    fn parse(line: &str) -> Result<Vec<ExecCommand>, String> {
+    fn parse(line: &str) -> Result<Vec<ExecCommand>, Fault> {
         ExecCommand::parse_line(line, &|word| Ok(word.to_owned()))
     }
 

@@ -1,6 +1,7 @@
 //! `Condition*=` and `Assert*=` (systemd.unit(5), "Conditions and Asserts"): what to test. The test itself is done
 //! where the world can be seen.
 
+use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -74,13 +75,17 @@ pub struct Condition {
 
 impl Condition {
     /// Reads the value of a directive.
-    pub fn parse(kind: ConditionKind, assert: bool, value: &str) -> Result<Condition, String> {
+    pub fn parse(kind: ConditionKind, assert: bool, value: &str) -> Result<Condition, Fault> {
         let (trigger, rest) =
             value.strip_prefix('|').map_or((false, value), |rest| (true, rest.trim_start()));
         let (negate, rest) = rest.strip_prefix('!').map_or((false, rest), |rest| (true, rest.trim_start()));
         if rest.is_empty() || (kind.is_path() && !rest.starts_with('/')) {
-            let expected = if kind.is_path() { "an absolute path" } else { "a value" };
-            return Err(format!("'{}': expected {expected} after the prefixes", crate::lexer::short(rest)));
+            let expected = if kind.is_path() {
+                "an absolute path after the prefixes"
+            } else {
+                "a value after the prefixes"
+            };
+            return Err(Fault::new(Code::Value, rest, expected));
         }
         Ok(Condition { kind, parameter: rest.to_owned(), trigger, negate, assert })
     }

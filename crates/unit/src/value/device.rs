@@ -1,6 +1,6 @@
 //! `DeviceAllow=` (systemd.resource-control(5)): a device, and what may be done with it.
 
-use crate::lexer::short;
+use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
 
 /// One device, or one kind of devices.
@@ -18,18 +18,21 @@ pub struct DeviceRule {
 
 impl DeviceRule {
     /// Reads `device` or `device access`.
-    pub fn parse(text: &str) -> Result<DeviceRule, String> {
-        let words = super::split_words(text)?;
-        let word = |at: usize| words.get(at).map_or("", String::as_str);
+    pub fn parse(text: &str) -> Result<DeviceRule, Fault> {
+        let words = super::split_raw(text)?;
+        let word = |at: usize| words.get(at).map_or("", |word| word.text.as_str());
+        let place = |at: usize| words.get(at).map_or(0..0, |word| word.at.clone());
         let device = word(0);
         let access = if word(1).is_empty() { "rwm" } else { word(1) };
         let known = ["/dev/", "/run/systemd/inaccessible/", "block-", "char-"];
         if !known.iter().any(|known| device.starts_with(known)) || device.split('/').any(|part| part == "..")
         {
-            return Err(format!("'{}': expected a path below /dev, char-NAME or block-NAME", short(device)));
+            let expected = "a path below /dev, char-NAME or block-NAME";
+            return Err(Fault::new(Code::Path, device, expected).within(place(0)));
         }
         if !access.chars().all(|letter| "rwm".contains(letter)) || words.len() > 2 {
-            return Err(format!("'{}': expected some of the letters r, w and m", short(access)));
+            let expected = "some of the letters r, w and m";
+            return Err(Fault::new(Code::Value, access, expected).within(place(1)));
         }
         let has = |letter| access.contains(letter);
         Ok(DeviceRule { device: device.to_owned(), read: has('r'), write: has('w'), make: has('m') })

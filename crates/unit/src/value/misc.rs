@@ -1,5 +1,6 @@
 //! Small values: signals, exit statuses, capabilities, limits, directories, sizes, modes.
 
+use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -74,8 +75,8 @@ pub struct ExitStatusSet {
 
 impl ExitStatusSet {
     /// Adds the words of a value.
-    pub fn add(&mut self, value: &str) -> Result<(), String> {
-        for word in value.split_whitespace() {
+    pub fn add(&mut self, value: &str) -> Result<(), Fault> {
+        for (word, at) in crate::setting::plain_words(value, value) {
             let named = EXIT_STATUSES
                 .iter()
                 .find(|(_, name)| *name == word)
@@ -85,10 +86,8 @@ impl ExitStatusSet {
             } else if let Some(signal) = Signal::parse(word) {
                 self.signals.insert(signal);
             } else {
-                return Err(format!(
-                    "'{}' is neither an exit status nor a signal",
-                    crate::lexer::short(word)
-                ));
+                let expected = "exit statuses from 0 to 255, names of them, or signals";
+                return Err(Fault::new(Code::Name, word, expected).within(at));
             }
         }
         Ok(())

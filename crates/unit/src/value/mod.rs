@@ -14,7 +14,7 @@ mod words;
 
 pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH_MAX, VsockKind};
 pub use calendar::Calendar;
-pub use command::{ExecCommand, Privilege, split_words, unescape};
+pub use command::{ExecCommand, Privilege, Split, split_raw, split_words, unescape};
 pub use condition::{Condition, ConditionKind};
 pub use device::DeviceRule;
 pub use misc::{

@@ -1,6 +1,6 @@
 //! Values about what a process is given of the machine: processors, nodes, timer slack, what a core dump holds, personality.
 
-use crate::lexer::short;
+use crate::diagnostic::{Code, Fault};
 use crate::setting::{Context, Scalar, Setting};
 use crate::value::Timespan;
 use serde::{Deserialize, Serialize};
@@ -14,16 +14,14 @@ pub struct NumberSet(pub Vec<u64>);
 
 impl NumberSet {
     /// Reads `0-3,5 7`.
-    pub fn parse(text: &str) -> Result<NumberSet, String> {
+    pub fn parse(text: &str) -> Result<NumberSet, Fault> {
         let mut set = NumberSet::default();
         for range in text.split([',', ' ', '\t']).filter(|range| !range.is_empty()) {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             let number = |text: &str| text.parse::<usize>().ok().filter(|number| *number < PROCESSORS_MAX);
             let (Some(first), Some(last)) = (number(first), number(last)) else {
-                return Err(format!(
-                    "'{}': expected numbers below {PROCESSORS_MAX} or ranges such as 0-3",
-                    short(range)
-                ));
+                let expected = format!("numbers below {PROCESSORS_MAX} or ranges such as 0-3");
+                return Err(Fault::new(Code::Number, range, expected));
             };
             for number in first..=last {
                 set.insert(number);
@@ -73,7 +71,7 @@ pub enum CpuAffinity {
 
 impl Setting for Option<CpuAffinity> {
     /// Lists add up.
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
         if text == "numa" {
             *self = Some(CpuAffinity::Numa);
@@ -98,7 +96,7 @@ pub enum NumaMask {
 }
 
 impl Setting for Option<NumaMask> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
         if text == "all" {
             *self = Some(NumaMask::All);
@@ -118,10 +116,10 @@ impl Setting for Option<NumaMask> {
 pub struct Nanoseconds(pub u64);
 
 impl Scalar for Nanoseconds {
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, Fault> {
         nanoseconds(text)
             .map(Nanoseconds)
-            .ok_or_else(|| format!("'{}': expected a time span, of nanoseconds without a unit", short(text)))
+            .ok_or_else(|| Fault::new(Code::Time, text, "a time span, of nanoseconds without a unit"))
     }
 }
 
@@ -155,15 +153,15 @@ impl CoredumpFilter {
 
 impl Setting for Option<CoredumpFilter> {
     /// Lists add up.
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         let mut bits = 0;
-        for word in value.split_whitespace() {
+        for (word, at) in crate::setting::plain_words(value, value) {
             bits |= match (word, CoredumpFilter::KINDS.iter().position(|kind| *kind == word)) {
                 ("all", _) => u64::from(u32::MAX),
                 ("default", _) => CoredumpFilter::DEFAULT,
                 (_, Some(bit)) => 1 << bit,
                 (hex, None) => u64::from_str_radix(hex.trim_start_matches("0x"), 16)
-                    .map_err(|_| format!("'{}' is not a kind of memory", short(word)))?,
+                    .map_err(|_| Fault::new(Code::Word, word, CoredumpFilter::KINDS.join(", ")).within(at))?,
             };
         }
         let old = self.map_or(0, |old| old.0);

@@ -4,8 +4,8 @@
 //! kernel of today has. What must stay true: a value keeps what was written, in order, and is merged only
 //! when asked; so it stays small, and a later version with other groups reads it too.
 
-use crate::lexer::short;
-use crate::setting::{Context, ENTRIES_MAX, Scalar, Setting};
+use crate::diagnostic::{Code, Fault};
+use crate::setting::{Context, ENTRIES_MAX, Scalar, Setting, plain_words};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,9 +65,9 @@ impl SyscallAction {
 }
 
 impl Scalar for SyscallAction {
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, Fault> {
         SyscallAction::parse(text).ok_or_else(|| {
-            format!("'{}': expected the name of an error, a number up to 4095, or kill", short(text))
+            Fault::new(Code::Value, text, "the name of an error, a number up to 4095, or kill")
         })
     }
 }
@@ -144,11 +144,11 @@ impl SyscallFilter {
     }
 
     /// Takes a line; what is wrong in it is named and skipped.
-    fn add(&mut self, line: &str) -> Result<(), String> {
+    fn add(&mut self, line: &str) -> Result<(), Fault> {
         let (except, rest) = line.strip_prefix('~').map_or((false, line), |rest| (true, rest));
         self.allow.get_or_insert(!except);
         let mut wrong = None;
-        for word in rest.split_whitespace() {
+        for (word, at) in plain_words(line, rest) {
             let (name, action) = match word.split_once(':') {
                 Some((name, action)) => (name, Some(action)),
                 None => (word, None),
@@ -156,20 +156,27 @@ impl SyscallFilter {
             let action = match action.map(SyscallAction::read).transpose() {
                 Ok(action) => action,
                 Err(error) => {
-                    wrong = Some(error);
+                    wrong = Some(error.within(at));
                     continue;
                 }
             };
             if action.is_some() && !except {
-                wrong = Some(format!("'{}': an error belongs to what is not allowed, after ~", short(word)));
+                let expected = "no error for a call that is allowed; errors belong after '~'";
+                wrong = Some(Fault::new(Code::Value, word, expected).within(at));
                 continue;
             }
             match known(name) {
                 Some(_) if self.entries.len() >= ENTRIES_MAX => {
-                    return Err(format!("more than {ENTRIES_MAX} entries"));
+                    let expected = format!("at most {ENTRIES_MAX} entries");
+                    return Err(Fault::new(Code::Limit, word, expected).within(at));
                 }
                 Some(name) => self.entries.push(Entry { except, name, action }),
-                None => wrong = Some(format!("'{}' is not a system call or group", short(name))),
+                None => {
+                    wrong = Some(
+                        Fault::new(Code::Name, name, "a system call or a group such as @system-service")
+                            .within(at),
+                    )
+                }
             }
         }
         wrong.map_or(Ok(()), Err)
@@ -198,7 +205,7 @@ impl SyscallFilter {
 }
 
 impl Setting for SyscallFilter {
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         self.add(value)
     }
 }
@@ -254,12 +261,14 @@ const ARCHITECTURES: &[&str] = &[
 ];
 
 impl Setting for Architectures {
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         let mut wrong = None;
-        for word in crate::value::split_words(value)? {
-            match ARCHITECTURES.contains(&word.as_str()) {
-                true => drop(self.0.insert(word)),
-                false => wrong = Some(format!("'{}' is not an architecture", short(&word))),
+        for word in crate::value::split_raw(value)? {
+            match ARCHITECTURES.contains(&word.text.as_str()) {
+                true => drop(self.0.insert(word.text)),
+                false => {
+                    wrong = Some(Fault::new(Code::Word, &word.text, ARCHITECTURES.join(", ")).within(word.at))
+                }
             }
         }
         wrong.map_or(Ok(()), Err)
@@ -290,7 +299,7 @@ impl AddressFamilies {
 }
 
 impl Setting for Option<AddressFamilies> {
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         if value == "none" {
             *self = Some(AddressFamilies { allow: true, families: BTreeSet::new() });
             return Ok(());
@@ -299,13 +308,15 @@ impl Setting for Option<AddressFamilies> {
         let families =
             self.get_or_insert_with(|| AddressFamilies { allow: !except, families: BTreeSet::new() });
         let mut wrong = None;
-        for word in rest.split_whitespace() {
+        for (word, at) in plain_words(value, rest) {
             let name = if word == "AF_LOCAL" { "AF_UNIX" } else { word };
             let found = (0_u16..).zip(FAMILIES.split_whitespace()).find(|(_, known)| *known == name);
             match found {
                 Some((number, _)) if except != families.allow => drop(families.families.insert(number)),
                 Some((number, _)) => drop(families.families.remove(&number)),
-                None => wrong = Some(format!("'{}' is not an address family", short(word))),
+                None => {
+                    wrong = Some(Fault::new(Code::Name, word, "an address family such as AF_INET").within(at))
+                }
             }
         }
         wrong.map_or(Ok(()), Err)
@@ -332,16 +343,18 @@ impl Namespaces {
 }
 
 impl Setting for Option<Namespaces> {
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), String> {
+    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         if let Some(restrict) = crate::value::parse_bool(value) {
             *self = Some(Namespaces(if restrict { 0 } else { Namespaces::ALL }));
             return Ok(());
         }
         let (except, rest) = value.strip_prefix('~').map_or((false, value), |rest| (true, rest));
         let mut bits = 0;
-        for word in rest.split_whitespace() {
+        for (word, at) in plain_words(value, rest) {
             let found = Namespaces::KINDS.iter().find(|(name, _)| *name == word);
-            bits |= found.ok_or_else(|| format!("'{}' is not a kind of namespace", short(word)))?.1;
+            let wrong =
+                || Fault::new(Code::Word, word, "cgroup, ipc, net, mnt, pid, user, uts").within(at.clone());
+            bits |= found.ok_or_else(wrong)?.1;
         }
         let merged = match (*self, except) {
             (None, false) => bits,
@@ -398,7 +411,7 @@ mod tests {
     #[test]
     fn unknown_names_are_skipped() {
         let mut one = SyscallFilter::default();
-        assert!(one.add("read nosuch write").unwrap_err().contains("nosuch"));
+        assert!(one.add("read nosuch write").unwrap_err().to_string().contains("nosuch"));
         assert_eq!(one, filter(&["read write"]));
         assert!(filter(&["~"]).merged("@default").is_some());
         assert!(filter(&[]).merged("@default").is_none());

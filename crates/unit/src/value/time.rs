@@ -1,5 +1,6 @@
 //! Time spans (systemd.time(7), "Parsing Time Spans").
 
+use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -24,13 +25,8 @@ impl Timespan {
     pub const INFINITY: Timespan = Timespan(u64::MAX);
 
     /// Reads a span; a number without a unit counts `default_unit` microseconds.
-    pub fn parse(text: &str, default_unit: u64) -> Result<Timespan, String> {
-        let expected = || {
-            format!(
-                "'{}' is not a time span, expected for instance '5min 20s' or 'infinity'",
-                crate::lexer::short(text)
-            )
-        };
+    pub fn parse(text: &str, default_unit: u64) -> Result<Timespan, Fault> {
+        let expected = || Fault::new(Code::Time, text, "a time span such as '5min 20s'");
         let mut rest = text.trim();
         if rest == "infinity" {
             return Ok(Timespan::INFINITY);
