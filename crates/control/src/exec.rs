@@ -7,6 +7,7 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_unit::{
+    BindPath, MarkedPath, NumberSet, PROCESSORS_MAX, PrivateUsers, SecurityLabel, TemporaryMount, WorkingDirectory,
     AddressFamilies, CoredumpFilter, CpuAffinity, CpuPolicy, EnvironmentFile, ExecDirectory, IoClass,
     LoadState, MountFlags, NumaMask, Personality, ProtectControlGroups, ResourceLimit, StdInput, StdOutput,
     SyscallAction, SyscallFilter, SyslogLevel,
@@ -18,8 +19,10 @@ fn assignments(list: &[(String, String)]) -> Vec<String> {
 
 /// A directory that may be missing has a `!` before it.
 fn working_directory(u: &UnitView<'_>) -> String {
-    let said = u.exec().working_directory().clone().unwrap_or_default();
-    said.strip_prefix('-').map_or_else(|| said.clone(), |path| format!("!{path}"))
+    let shown = |wished: &WorkingDirectory| {
+        format!("{}{}", if wished.optional { "!" } else { "" }, wished.place())
+    };
+    u.exec().working_directory().as_ref().map(shown).unwrap_or_default()
 }
 
 fn environment_file(file: &EnvironmentFile, out: &mut Out<'_>) {
@@ -187,7 +190,7 @@ fn inline_credential(line: &str, out: &mut Out<'_>) {
 }
 
 fn search_path(u: &UnitView<'_>) -> Vec<String> {
-    u.exec().exec_search_path().iter().flat_map(|path| path.split(':')).map(str::to_owned).collect()
+    u.exec().exec_search_path().0.iter().map(|path| path.0.clone()).collect()
 }
 
 /// The bits of mount(2).
@@ -204,39 +207,44 @@ fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-fn private_users<'a>(u: &'a UnitView<'_>) -> &'a str {
-    let text = u.exec().private_users().as_deref().unwrap_or("no");
-    match muster_unit::parse_bool(text) {
-        Some(true) => "self",
-        Some(false) => "no",
-        None => text,
-    }
+fn marked(paths: &[MarkedPath]) -> Vec<String> {
+    paths.iter().map(ToString::to_string).collect()
 }
 
 /// `(bs)`: a label, and whether it may be missing (`-`).
-struct Optional<'a>(Option<&'a str>);
+struct Optional<'a>(Option<&'a SecurityLabel>);
 impl Emit for Optional<'_> {
     fn emit(self, _signature: &'static str, out: &mut Out<'_>) {
-        let text = self.0.unwrap_or("");
-        let (ignore, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
         out.structure(|out| {
-            out.bool(ignore);
-            out.str(text);
+            out.bool(self.0.is_some_and(|label| label.optional));
+            out.str(self.0.map_or("", |label| label.label.as_str()));
         });
     }
+}
+
+/// Calls of the groups that libseccomp 2.6, which systemd names them by, does not know.
+const UNSHOWN: [&str; 3] = ["file_getattr", "file_setattr", "llseek"];
+
+/// The name that a call has in libseccomp 2.6, where two of them share a number.
+fn shown_call(name: &str) -> &str {
+    if name == "switch_endian" { "sys_debug_setcontext" } else { name }
 }
 
 /// The words of a list of what is allowed, or of what is not: no list is a list of nothing that is forbidden.
 fn system_calls(filter: &SyscallFilter, always: &str, out: &mut Out<'_>) {
     let (allow, listed) = filter.merged(always).unwrap_or_default();
-    let word = |(name, action): (&&str, &Option<SyscallAction>)| match action {
-        Some(action) => format!("{name}:{}", action.name()),
-        None => (*name).to_owned(),
+    let word = |(name, action): (&&str, &Option<SyscallAction>)| {
+        let name = shown_call(name);
+        action.map_or_else(|| name.to_owned(), |action| format!("{name}:{}", action.name()))
     };
     out.structure(|out| {
         out.bool(allow);
         // What a list of what is allowed fails with an error of its own is not allowed, and not shown.
-        out.strings(listed.iter().filter(|(_, action)| !allow || action.is_none()).map(word));
+        let listed = listed.iter().filter(|(name, _)| !UNSHOWN.contains(name));
+        let mut words: Vec<String> =
+            listed.filter(|(_, action)| !allow || action.is_none()).map(word).collect();
+        words.sort_unstable();
+        out.strings(words);
     });
 }
 
@@ -274,37 +282,43 @@ fn error_number(action: Option<SyscallAction>) -> i32 {
 fn affinity(u: &UnitView<'_>) -> Vec<u8> {
     match u.exec().cpu_affinity() {
         Some(CpuAffinity::Set(set)) => set.bytes(),
-        Some(CpuAffinity::Numa) | None => Vec::new(),
+        Some(CpuAffinity::Numa) => {
+            let mut all = NumberSet::default();
+            let listed = node_set(u);
+            let nodes = (0..PROCESSORS_MAX).filter(|node| listed.contains(*node));
+            nodes.filter_map(|node| u.live.node_processors(node)).for_each(|more| all.add(&more));
+            all.bytes()
+        }
+        None => Vec::new(),
     }
 }
 
 fn nodes(u: &UnitView<'_>) -> Vec<u8> {
+    node_set(u).bytes()
+}
+
+fn node_set(u: &UnitView<'_>) -> NumberSet {
     match u.exec().numa_mask() {
-        Some(NumaMask::Set(set)) => set.bytes(),
-        Some(NumaMask::All) | None => Vec::new(),
+        Some(NumaMask::Set(set)) => set.clone(),
+        Some(NumaMask::All) => u.live.nodes(),
+        None => NumberSet::default(),
     }
 }
 
 /// `BindPaths=source:destination:options`: both paths, whether the source may be missing, MS_REC.
-fn bind(text: &str, out: &mut Out<'_>) {
-    let (optional, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let mut parts = rest.splitn(3, ':');
-    let source = parts.next().unwrap_or("");
-    let destination = parts.next().filter(|path| !path.is_empty()).unwrap_or(source);
-    let recursive = parts.next() != Some("norbind");
+fn bind(bind: &BindPath, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.str(source);
-        out.str(destination);
-        out.bool(optional);
-        out.u64(if recursive { 0x4000 } else { 0 });
+        out.str(&bind.source);
+        out.str(&bind.destination);
+        out.bool(bind.optional);
+        out.u64(if bind.recursive { 0x4000 } else { 0 });
     });
 }
 
-fn temporary(text: &str, out: &mut Out<'_>) {
-    let (path, options) = text.split_once(':').unwrap_or((text, ""));
+fn temporary(mount: &TemporaryMount, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.str(path);
-        out.str(options);
+        out.str(&mount.path);
+        out.str(&mount.options);
     });
 }
 
@@ -358,7 +372,7 @@ properties! {
         RootHashSignaturePath "s" Const = "";
         RootVerity "s" Const = u.exec().root_verity();
         RootEphemeral "b" Const = u.exec().root_ephemeral();
-        ExtensionDirectories "as" Const = u.exec().extension_directories();
+        ExtensionDirectories "as" Const = marked(u.exec().extension_directories());
         ExtensionImages "a(sba(ss))" Const = Empty;
         MountImages "a(ssba(ss))" Const = Empty;
         OOMScoreAdjust "i" Const = or(&u.exec().oom_score_adjust().or(u.manager.state().facts.config.default_exec.oom_score_adjust()), 0);
@@ -415,11 +429,11 @@ properties! {
         ImportCredentialEx "a(ss)" Const = Empty;
         SupplementaryGroups "as" Const = u.exec().supplementary_groups();
         PAMName "s" Const = u.exec().pam_name();
-        ReadWritePaths "as" Const = u.exec().read_write_paths();
-        ReadOnlyPaths "as" Const = u.exec().read_only_paths();
-        InaccessiblePaths "as" Const = u.exec().inaccessible_paths();
-        ExecPaths "as" Const = u.exec().exec_paths();
-        NoExecPaths "as" Const = u.exec().no_exec_paths();
+        ReadWritePaths "as" Const = marked(u.exec().read_write_paths());
+        ReadOnlyPaths "as" Const = marked(u.exec().read_only_paths());
+        InaccessiblePaths "as" Const = marked(u.exec().inaccessible_paths());
+        ExecPaths "as" Const = marked(u.exec().exec_paths());
+        NoExecPaths "as" Const = marked(u.exec().no_exec_paths());
         ExecSearchPath "as" Const = search_path(u);
         MountFlags "t" Const = mount_flags(u);
         PrivateTmp "b" Const = u.exec().private_tmp_is_set();
@@ -432,8 +446,8 @@ properties! {
         ProtectControlGroups "b" Const = u.exec().protect_control_groups() != ProtectControlGroups::No;
         ProtectControlGroupsEx "s" Const = u.exec().protect_control_groups().as_str();
         PrivateNetwork "b" Const = u.exec().private_network();
-        PrivateUsers "b" Const = private_users(u) != "no";
-        PrivateUsersEx "s" Const = private_users(u);
+        PrivateUsers "b" Const = u.exec().private_users() != PrivateUsers::No;
+        PrivateUsersEx "s" Const = u.exec().private_users().as_str();
         PrivateMounts "b" Const = u.exec().private_mounts().unwrap_or(false);
         PrivateIPC "b" Const = u.exec().private_ipc();
         PrivatePIDs "s" Const = yes_no(u.exec().private_pids());
@@ -442,9 +456,9 @@ properties! {
         SameProcessGroup "b" Const = u.unit.name.kind() == muster_unit::UnitKind::Mount;
         UtmpIdentifier "s" Const = u.exec().utmp_identifier();
         UtmpMode "s" Const = u.exec().utmp_mode().as_str();
-        SELinuxContext "(bs)" Const = Optional(u.exec().selinux_context().as_deref());
-        AppArmorProfile "(bs)" Const = Optional(u.exec().app_armor_profile().as_deref());
-        SmackProcessLabel "(bs)" Const = Optional(u.exec().smack_process_label().as_deref());
+        SELinuxContext "(bs)" Const = Optional(u.exec().selinux_context().as_ref());
+        AppArmorProfile "(bs)" Const = Optional(u.exec().app_armor_profile().as_ref());
+        SmackProcessLabel "(bs)" Const = Optional(u.exec().smack_process_label().as_ref());
         IgnoreSIGPIPE "b" Const = u.exec().ignore_sigpipe();
         NoNewPrivileges "b" Const = u.exec().no_new_privileges();
         SystemCallFilter "(bas)" Const = Calls(u.exec().system_call_filter(), "@default");
@@ -475,15 +489,15 @@ properties! {
         RestrictSUIDSGID "b" Const = u.exec().restrict_suid_sgid();
         RestrictNamespaces "t" Const = u.exec().restrict_namespaces().map_or(u64::MAX, |kinds| kinds.0);
         RestrictFileSystems "(bas)" Const = Listed(u.exec().restrict_file_systems().clone());
-        BindPaths "a(ssbt)" Const = Each(strs(u.exec().bind_paths()), bind);
-        BindReadOnlyPaths "a(ssbt)" Const = Each(strs(u.exec().bind_read_only_paths()), bind);
-        TemporaryFileSystem "a(ss)" Const = Each(strs(u.exec().temporary_file_system()), temporary);
+        BindPaths "a(ssbt)" Const = Each(u.exec().bind_paths(), bind);
+        BindReadOnlyPaths "a(ssbt)" Const = Each(u.exec().bind_read_only_paths(), bind);
+        TemporaryFileSystem "a(ss)" Const = Each(u.exec().temporary_file_system(), temporary);
         MountAPIVFS "b" Const = u.exec().mount_api_vfs().unwrap_or_else(|| u.exec().root_directory().is_some());
         BindLogSockets "b" Const = u.exec().bind_log_sockets().unwrap_or(false);
         KeyringMode "s" Const = u.exec().keyring_mode().as_str();
         ProtectProc "s" Const = u.exec().protect_proc().as_str();
         ProcSubset "s" Const = u.exec().proc_subset().as_str();
-        ProtectHostname "b" Const = u.exec().protect_hostname().as_deref().and_then(muster_unit::parse_bool).unwrap_or_else(|| u.exec().protect_hostname().is_some());
+        ProtectHostname "b" Const = u.exec().protect_hostname().name().is_some();
         MemoryKSM "b" Const = u.exec().memory_ksm().unwrap_or(false);
         NetworkNamespacePath "s" Const = u.exec().network_namespace_path();
         IPCNamespacePath "s" Const = u.exec().ipc_namespace_path();

@@ -55,7 +55,7 @@ fn path_specs(u: &UnitView<'_>) -> Vec<(&'static str, String)> {
         ("PathModified", &path.path_modified()),
         ("DirectoryNotEmpty", &path.directory_not_empty()),
     ];
-    kinds.into_iter().flat_map(|(word, list)| list.iter().map(move |path| (word, path.clone()))).collect()
+    kinds.into_iter().flat_map(|(word, list)| list.0.iter().map(move |path| (word, path.0.clone()))).collect()
 }
 
 fn spec((word, path): (&'static str, String), out: &mut Out<'_>) {
@@ -68,7 +68,7 @@ fn spec((word, path): (&'static str, String), out: &mut Out<'_>) {
 properties! {
     /// Properties of mounts.
     MOUNT: Unit(u) {
-        Where "s" Const = mounted(u).map_or_else(|| u.mount().where_().clone().unwrap_or_default(), |mount| mount.place.clone());
+        Where "s" Const = mounted(u).map_or_else(|| u.mount().where_().as_deref().unwrap_or_default().to_owned(), |mount| mount.place.clone());
         What "s" Change = mounted(u).map_or_else(|| u.mount().what().clone().unwrap_or_default(), |mount| mount.what.clone());
         Options "s" Change = mounted(u).map_or_else(|| u.mount().options().clone().unwrap_or_default(), |mount| mount.options.clone());
         Type "s" Change = mounted(u).map_or_else(|| u.mount().type_().clone().unwrap_or_default(), |mount| mount.fs_type.clone());

@@ -106,7 +106,17 @@ impl Number for muster_unit::Timespan {
 }
 
 words!(ActiveState Freezer ServiceSub SocketSub UnitResult muster_unit::UnitName);
-words!(muster_unit::setting::Account muster_unit::setting::AbsolutePath muster_unit::setting::InterfaceName);
+words!(muster_unit::setting::Account muster_unit::AbsolutePath muster_unit::setting::InterfaceName);
+
+/// What reads as a text.
+macro_rules! derefs {
+    ($($type:ident)*) => {$(
+        impl Text for muster_unit::$type {
+            fn text(&self) -> Cow<'_, str> { Cow::Borrowed(self) }
+        }
+    )*};
+}
+derefs!(PidFilePath VariableName VariableMatch Reference BusName LogNamespace CgroupName);
 
 /// A text, or the row's default where it is empty.
 pub fn word<'a, T: Text + ?Sized>(value: &'a T, default: &'static str) -> Cow<'a, str> {

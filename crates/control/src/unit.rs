@@ -114,7 +114,7 @@ fn file_state(u: &UnitView<'_>) -> String {
 }
 
 fn source_path(u: &UnitView<'_>) -> String {
-    u.unit.file.unit.source_path().clone().unwrap_or_default()
+    u.unit.file.unit.source_path().as_deref().unwrap_or_default().to_owned()
 }
 
 /// `DefaultDependencies=` and jobs of devices: a device is not waited for without end.

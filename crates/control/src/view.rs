@@ -42,6 +42,15 @@ pub trait Live {
         let _ = (name, soft);
         None
     }
+    /// The memory nodes that the machine can have.
+    fn nodes(&self) -> muster_unit::NumberSet {
+        muster_unit::NumberSet::default()
+    }
+    /// The processors of a memory node; `None` when it is not there.
+    fn node_processors(&self, node: usize) -> Option<muster_unit::NumberSet> {
+        let _ = node;
+        None
+    }
     /// `/etc/machine-id`, 32 hex digits.
     fn machine_id(&self) -> Option<String> {
         None

@@ -141,7 +141,7 @@ impl Manager {
         let make = |file: &mut UnitFile| {
             let section = Rc::make_mut(&mut file.unit);
             *section.edit().description() = Some(mount.place.clone());
-            *section.edit().source_path() = Some("/proc/self/mountinfo".to_owned());
+            *section.edit().source_path() = Some(muster_unit::AbsolutePath("/proc/self/mountinfo".to_owned()));
             *section.edit().default_dependencies() = !is_extrinsic(&mount.place);
             if let muster_unit::Body::Mount(section) = &mut file.body {
                 take_from_kernel(section, mount);
@@ -191,7 +191,7 @@ impl Manager {
             return Started::Ended(JobResult::Invalid);
         };
         let argv = mount_command(section);
-        let (path, mode) = (section.where_().clone().unwrap_or_default(), section.directory_mode().0);
+        let (path, mode) = (section.where_().as_deref().unwrap_or_default().to_owned(), section.directory_mode().0);
         self.prepare_run(id);
         self.run_mount_command(id, argv, Some((path, mode)))
     }
@@ -373,7 +373,7 @@ pub(crate) fn is_extrinsic(place: &str) -> bool {
 /// What the kernel says of a mount, as its section.
 fn take_from_kernel(section: &mut MountSection, mount: &MountPoint) {
     *section.edit().what() = Some(mount.what.clone());
-    *section.edit().where_() = Some(mount.place.clone());
+    *section.edit().where_() = Some(muster_unit::AbsolutePath(mount.place.clone()));
     *section.edit().type_() = Some(mount.fs_type.clone());
     *section.edit().options() = Some(mount.options.clone());
 }
@@ -382,7 +382,7 @@ fn mount_command(section: &MountSection) -> Vec<String> {
     let mut argv = vec![
         "/bin/mount".to_owned(),
         section.what().clone().unwrap_or_default(),
-        section.where_().clone().unwrap_or_default(),
+        section.where_().as_deref().unwrap_or_default().to_owned(),
     ];
     if let Some(fs_type) = &section.type_() {
         argv.extend(["-t".to_owned(), fs_type.clone()]);

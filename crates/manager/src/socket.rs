@@ -279,7 +279,10 @@ impl Manager {
     fn usb_function(&self, id: UnitId) -> Option<(String, String)> {
         let service = self.state.graph.of(id, Dependency::Triggers).next()?;
         let (_, section) = self.service_config(service)?;
-        section.usb_function_descriptors().clone().zip(section.usb_function_strings().clone())
+        {
+            let path = |path: &Option<muster_unit::AbsolutePath>| path.as_deref().map(str::to_owned);
+            path(section.usb_function_descriptors()).zip(path(section.usb_function_strings()))
+        }
     }
 
     /// The runtime opened what it could, or says what stood in the way.

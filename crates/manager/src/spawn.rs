@@ -127,7 +127,7 @@ impl Manager {
             env.push(format!("WATCHDOG_USEC={usec}"));
         }
         if let Some((_, section)) = self.service_config(id) {
-            env.extend(section.pid_file().as_ref().map(|path| format!("PIDFILE={path}")));
+            env.extend(section.pid_file().as_deref().map(|path| format!("PIDFILE={path}")));
             let stored = section.file_descriptor_store_max();
             env.extend((stored > 0).then(|| format!("FDSTORE={stored}")));
         }

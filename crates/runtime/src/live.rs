@@ -91,6 +91,14 @@ impl Live for LiveView<'_> {
         }
     }
 
+    fn nodes(&self) -> muster_unit::NumberSet {
+        numbers("/sys/devices/system/node/possible").unwrap_or_default()
+    }
+
+    fn node_processors(&self, node: usize) -> Option<muster_unit::NumberSet> {
+        numbers(&format!("/sys/devices/system/node/node{node}/cpulist"))
+    }
+
     fn resource_limit(&self, name: &str, soft: bool) -> Option<u64> {
         use nix::sys::resource::{Resource, getrlimit};
         const TABLE: [(&str, Resource); 16] = [
@@ -139,4 +147,9 @@ impl Live for LiveView<'_> {
     fn queue_length(&self, fd: FdId) -> Option<u64> {
         muster_socket::waiting(self.fds.get(fd)?).map(muster_socket::Waiting::number)
     }
+}
+
+/// The numbers that a file of sysfs lists.
+fn numbers(path: &str) -> Option<muster_unit::NumberSet> {
+    muster_unit::NumberSet::parse(std::fs::read_to_string(path).ok()?.trim()).ok()
 }

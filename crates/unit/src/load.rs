@@ -10,7 +10,7 @@ use crate::lexer::{Assignment, Line, Place, lines, short};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
-use crate::value::{ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName};
+use crate::value::{AbsolutePath, ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -289,7 +289,7 @@ fn finish(
     }
     add_links(file, source);
     let origin = file.unit.source_path().clone();
-    file.stamps.extend(origin.and_then(|path| source.modified(&path).map(|stamp| (path, stamp))));
+    file.stamps.extend(origin.and_then(|path| source.modified(&path).map(|stamp| (path.0, stamp))));
     settle(file);
     let fatal = file.load_error.take().map_or(Ok(()), Err);
     if let Err(message) = fatal.and_then(|()| check(file)) {
@@ -442,7 +442,8 @@ fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment,
         }
         return;
     }
-    let fatal = FATAL_KEYS.contains(&&*line.key);
+    let lenient = line.key == "WorkingDirectory" && line.value.starts_with('-');
+    let fatal = FATAL_KEYS.contains(&&*line.key) && !lenient;
     note(file, path, &line.key, line.value_span(fault.at.clone()), fault, fatal, facts.diagnostics_max);
     if fatal {
         file.load_error.get_or_insert("Unit configuration has a fatal error.".to_owned());
@@ -472,8 +473,19 @@ impl Section {
     }
 }
 
-/// What decides with whose rights something is done: a value that cannot be read refuses the unit.
-const FATAL_KEYS: &[&str] = &["User", "Group", "SocketUser", "SocketGroup"];
+/// What decides with whose rights and where something is done: a value that cannot be read refuses the unit, unless it begins
+/// with `-`.
+const FATAL_KEYS: &[&str] = &[
+    "User",
+    "Group",
+    "SupplementaryGroups",
+    "SocketUser",
+    "SocketGroup",
+    "WorkingDirectory",
+    "RootDirectory",
+    "RootImage",
+    "RootVerity",
+];
 
 /// What muster adds to a socket.
 const MUSTER_KEYS: &[&str] = &["TriggerLimitAction", "ListenErrorAction"];
@@ -557,15 +569,16 @@ fn places(file: &UnitFile) -> Vec<String> {
         let below = |base: &str, directories: &[ExecDirectory]| -> Vec<String> {
             directories.iter().map(|directory| format!("{base}/{}", directory.path)).collect()
         };
-        let working = exec.working_directory().iter().filter(|path| path.starts_with('/'));
-        places.extend(working.chain(exec.root_directory()).cloned());
+        let working = exec.working_directory().as_ref().filter(|wished| !wished.optional);
+        let working = working.and_then(|wished| wished.path.as_deref());
+        places.extend(working.map(str::to_owned));
         places.extend(below("/run", exec.runtime_directory()));
         places.extend(below("/var/lib", exec.state_directory()));
         places.extend(below("/var/cache", exec.cache_directory()));
         places.extend(below("/var/log", exec.logs_directory()));
         places.extend(below("/etc", exec.configuration_directory()));
     }
-    places.retain(|place| !file.unit.requires_mounts_for().contains(place));
+    places.retain(|place| !file.unit.requires_mounts_for().iter().any(|known| **known == **place));
     places
 }
 
@@ -607,7 +620,7 @@ fn settle(file: &mut UnitFile) {
         }
         Body::Mount(section) => {
             endless!(section, timeout_sec);
-            section.edit().where_().get_or_insert_with(|| crate::value::path_unescape(file.id.stem()));
+            section.edit().where_().get_or_insert_with(|| AbsolutePath(crate::value::path_unescape(file.id.stem())));
         }
         Body::Swap(section) => {
             endless!(section, timeout_sec);
@@ -625,13 +638,15 @@ fn settle(file: &mut UnitFile) {
     }
     let places = places(file);
     let private_tmp = file.exec.as_ref().is_some_and(|exec| exec.private_tmp_is_set());
-    let wished = file.exec.as_ref().and_then(|exec| exec.working_directory().as_ref()?.strip_prefix('-'));
-    let wished = wished.filter(|path| path.starts_with('/')).map(str::to_owned);
+    let wished = file.exec.as_ref().and_then(|exec| exec.working_directory().as_ref());
+    let wished = wished.filter(|wished| wished.optional).and_then(|wished| wished.path.clone());
+    let root = file.exec.as_ref().and_then(|exec| exec.root_directory().clone()).filter(|_| file.executes());
+    let wished: Vec<AbsolutePath> = wished.into_iter().chain(root).collect();
     let unit = Rc::make_mut(&mut file.unit);
     if private_tmp {
-        unit.edit().wants_mounts_for().extend(["/tmp", "/var/tmp"].map(str::to_owned));
+        unit.edit().wants_mounts_for().extend(["/tmp", "/var/tmp"].map(|path| AbsolutePath(path.to_owned())));
     }
-    if wished.is_some() {
+    if !wished.is_empty() {
         unit.edit().wants_mounts_for().extend(wished);
     }
     // The one is the limit of the other too.
@@ -641,7 +656,7 @@ fn settle(file: &mut UnitFile) {
     endless!(unit, job_timeout_sec);
     endless!(unit, job_running_timeout_sec);
     if !places.is_empty() {
-        unit.edit().requires_mounts_for().extend(places);
+        unit.edit().requires_mounts_for().extend(places.into_iter().map(AbsolutePath));
     }
     if let Some(cgroup) = &mut file.cgroup {
         if *cgroup.delegate() == Some(crate::value::Delegate::Controllers(vec!["-".to_owned()])) {
@@ -721,7 +736,7 @@ fn check(file: &UnitFile) -> Result<(), String> {
             Ok(())
         }
         Body::Mount(mount) => {
-            let place = mount.where_().clone().unwrap_or_else(|| crate::value::path_unescape(file.id.stem()));
+            let place = mount.where_().as_deref().map_or_else(|| crate::value::path_unescape(file.id.stem()), str::to_owned);
             if crate::value::path_escape(&place) != file.id.stem() {
                 return Err("Where= setting doesn't match unit name.".to_owned());
             }

@@ -117,6 +117,23 @@ borrowed!(
     Vec<String>,
     Vec<UnitName>,
     Vec<AbsolutePath>,
+    Option<AbsolutePath>,
+    WatchedPaths,
+    Option<PidFilePath>,
+    Option<WorkingDirectory>,
+    Vec<MarkedPath>,
+    Vec<BindPath>,
+    Vec<TemporaryMount>,
+    SearchPath,
+    Vec<VariableName>,
+    Vec<VariableMatch>,
+    Vec<Reference>,
+    Option<BusName>,
+    Option<LogNamespace>,
+    Option<CgroupName>,
+    Option<SecurityLabel>,
+    ProtectHostname,
+    Vec<Account>,
     Vec<ExecCommand>,
     Vec<ExecDirectory>,
     Vec<EnvironmentFile>,
@@ -244,6 +261,7 @@ plain_settings!(
     ProtectHome,
     PrivateTmp,
     ProtectControlGroups,
+    PrivateUsers,
     DirectoryPreserve,
     UtmpMode,
     SyslogFacility,
@@ -276,8 +294,6 @@ texts! {
     InterfaceName;
     /// A user or group by name or number, well-formed; whether it exists is another matter.
     Account;
-    /// A path that begins at the root.
-    AbsolutePath;
     /// `FileDescriptorName=`.
     FdName;
     /// `Service=`: the name of a unit that is a service.
@@ -480,24 +496,6 @@ impl Setting for Vec<String> {
     }
 }
 
-impl AbsolutePath {
-    fn read(word: &str) -> Result<AbsolutePath, Fault> {
-        match word.starts_with('/') {
-            true => Ok(AbsolutePath(word.to_owned())),
-            false => Err(Fault::new(Code::Path, word, "an absolute path")),
-        }
-    }
-}
-
-/// Paths that are not absolute are named and skipped.
-impl Setting for Vec<AbsolutePath> {
-    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
-        let (good, rest) = each_word(value, context, AbsolutePath::read)?;
-        append(self, good)?;
-        rest
-    }
-}
-
 /// One span an assignment, in seconds where no unit is named.
 impl Setting for Vec<Timespan> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
@@ -548,6 +546,14 @@ impl Setting for Vec<UnitName> {
         }
         append(self, more)?;
         bad.map_or(Ok(()), Err)
+    }
+}
+
+impl Setting for Vec<Account> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        let (good, rest) = each_word(value, context, Account::read)?;
+        rest?;
+        append(self, good)
     }
 }
 

@@ -5,7 +5,7 @@
 //! shorter one; nothing below an inaccessible place is looked at; a place that changes nothing of what holds above it is
 //! left out.
 
-use muster_unit::{
+use muster_unit::{BindPath, MarkedPath, TemporaryMount, 
     ExecSection, MountFlags, PrivateTmp, ProcSubset, ProtectControlGroups, ProtectHome, ProtectProc,
     ProtectSystem,
 };
@@ -167,14 +167,13 @@ fn listed(
     list: &mut Vec<Entry>,
     exec: &ExecSection,
     directive: &'static str,
-    paths: &[String],
+    paths: &[MarkedPath],
     access: Option<Access>,
     execute: Option<bool>,
 ) {
     for path in paths {
-        let (optional, path) = path.strip_prefix('-').map_or((false, path.as_str()), |path| (true, path));
-        let (in_root, path) = path.strip_prefix('+').map_or((false, path), |path| (true, path));
-        let path = if in_root { below_root(exec, path) } else { path.to_owned() };
+        let MarkedPath { optional, in_root, path } = path;
+        let (optional, path) = (*optional, if *in_root { below_root(exec, path) } else { path.0.clone() });
         list.push(Entry { path, optional, directive, mount: None, access, execute });
     }
 }
@@ -192,13 +191,8 @@ fn binds(list: &mut Vec<Entry>, exec: &ExecSection, read_only: bool) {
     } else {
         ("BindPaths=", exec.bind_paths(), None)
     };
-    for line in lines {
-        let (optional, line) = line.strip_prefix('-').map_or((false, line.as_str()), |line| (true, line));
-        let mut parts = line.splitn(3, ':');
-        let source = parts.next().unwrap_or("");
-        let destination = parts.next().filter(|path| !path.is_empty()).unwrap_or(source);
-        let recursive = parts.next() != Some("norbind");
-        let mount = Mount::Bind { source: source.to_owned(), recursive, optional };
+    for BindPath { source, destination, optional, recursive } in lines {
+        let mount = Mount::Bind { source: source.0.clone(), recursive: *recursive, optional: *optional };
         let path = below_root(exec, destination);
         list.push(Entry { path, optional: false, directive, mount: Some(mount), access, execute: None });
     }
@@ -234,8 +228,7 @@ pub fn entries(exec: &ExecSection, facts: &Facts) -> Vec<Entry> {
     listed(all, exec, "NoExecPaths=", exec.no_exec_paths(), None, Some(false));
     binds(all, exec, false);
     binds(all, exec, true);
-    for line in exec.temporary_file_system() {
-        let (path, options) = line.split_once(':').unwrap_or((line, ""));
+    for TemporaryMount { path, options } in exec.temporary_file_system() {
         let options = format!("mode=0755,size=10%,nr_inodes=400k,{options}");
         let read_only = options.split(',').any(|option| option == "ro");
         let access = if read_only { ReadOnly } else { ReadWrite };

@@ -325,10 +325,7 @@ fn restricted_namespaces(exec: &ExecSection) -> Option<Namespaces> {
 /// `ProtectHostname=yes`, or `private`, which may have a name after it.
 fn hostname_is_protected(exec: &ExecSection) -> bool {
     // Names inside a namespace of the service are its own under `private`.
-    exec.protect_hostname().as_deref().is_some_and(|text| {
-        let word = text.split(':').next().unwrap_or(text);
-        muster_unit::parse_bool(word) == Some(true)
-    })
+    matches!(exec.protect_hostname(), muster_unit::ProtectHostname::Yes(_))
 }
 
 /// All filters of a unit, in the order in which they are installed.

@@ -137,9 +137,7 @@ fn has_own_ipc(context: &Context<'_>) -> bool {
 
 /// The name that `ProtectHostname=` gives, empty for none; nothing where it is not asked for.
 fn hostname<'a>(context: &Context<'a>) -> Option<&'a str> {
-    let text = context.exec.protect_hostname().as_deref()?;
-    let (word, name) = text.split_once(':').unwrap_or((text, ""));
-    (word == "private" || muster_unit::parse_bool(word) == Some(true)).then_some(name)
+    context.exec.protect_hostname().name()
 }
 
 /// Joins the namespace at a path.
@@ -176,15 +174,13 @@ fn tmp_name(context: &Context<'_>) -> Done<String> {
 
 /// A table of user_namespaces(7) for one id.
 fn user_map(context: &Context<'_>, id: u32) -> Option<String> {
-    let text = context.exec.private_users().as_deref()?;
-    match text {
-        "identity" => Some("0 0 65536\n".to_owned()),
+    match context.exec.private_users() {
+        muster_unit::PrivateUsers::Identity => Some("0 0 65536\n".to_owned()),
         // All ids; in two lines, which a reader can tell from the host's own table.
-        "full" => Some("0 0 1\n1 1 4294967294\n".to_owned()),
-        _ if text == "self" || muster_unit::parse_bool(text) == Some(true) => {
-            Some(if id == 0 { "0 0 1\n".to_owned() } else { format!("0 0 1\n{id} {id} 1\n") })
-        }
-        _ => None,
+        muster_unit::PrivateUsers::Full => Some("0 0 1\n1 1 4294967294\n".to_owned()),
+        muster_unit::PrivateUsers::SelfOnly if id == 0 => Some("0 0 1\n".to_owned()),
+        muster_unit::PrivateUsers::SelfOnly => Some(format!("0 0 1\n{id} {id} 1\n")),
+        muster_unit::PrivateUsers::No => None,
     }
 }
 

@@ -84,8 +84,10 @@ fn candidates(command: &ExecCommand, exec: &ExecSection, environment: &Environme
     if path.starts_with('/') {
         return vec![path.clone()];
     }
-    let own = exec.exec_search_path().as_deref();
-    let search = own.or(environment.get("PATH").map(String::as_str));
-    let search = search.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
+    let own = exec.exec_search_path();
+    if !own.0.is_empty() {
+        return own.0.iter().map(|directory| format!("{}/{path}", directory.as_str())).collect();
+    }
+    let search = environment.get("PATH").map_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", String::as_str);
     search.split(':').map(|directory| format!("{directory}/{path}")).collect()
 }

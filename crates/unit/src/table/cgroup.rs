@@ -13,7 +13,7 @@ section! {
         "StartupAllowedCPUs" => startup_allowed_cpus: Vec<String> = Default::default(), Stored Expand;
         "AllowedMemoryNodes" => allowed_memory_nodes: Vec<String> = Default::default(), Applied Expand;
         "StartupAllowedMemoryNodes" => startup_allowed_memory_nodes: Vec<String> = Default::default(), Stored Expand;
-        "CPUSetPartition" => cpuset_partition: Option<String> = None, Stored Raw;
+        "CPUSetPartition" => cpuset_partition: Option<CpusetPartition> = None, Stored Raw;
         "CPUWeight" => cpu_weight: Option<Weight> = None, Applied Raw;
         "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Stored Raw;
         "CPUQuota" => cpu_quota: Option<CpuQuota> = None, Applied Raw;
@@ -45,7 +45,7 @@ section! {
         "TasksAccounting" => tasks_accounting: Option<bool> = None, Stored Raw;
         "TasksMax" => tasks_max: Option<Amount> = None, Applied Raw;
         "Delegate" => delegate: Option<Delegate> = None, Applied Raw;
-        "DelegateSubgroup" => delegate_subgroup: Option<String> = None, Stored Raw;
+        "DelegateSubgroup" => delegate_subgroup: Option<CgroupName> = None, Stored Raw;
         "DisableControllers" => disable_controllers: Vec<String> = Default::default(), Stored Raw;
         "IPAccounting" => ip_accounting: Option<bool> = None, Stored Raw;
         "IPAddressAllow" => ip_address_allow: Vec<String> = Default::default(), Stored Raw;

@@ -31,11 +31,11 @@ section! {
 section! {
     /// `[Path]` (systemd.path(5)).
     PathSection PathRow "Path" {
-        "PathExists" => path_exists: Vec<String> = Default::default(), Stored Expand;
-        "PathExistsGlob" => path_exists_glob: Vec<String> = Default::default(), Stored Expand;
-        "PathChanged" => path_changed: Vec<String> = Default::default(), Stored Expand;
-        "PathModified" => path_modified: Vec<String> = Default::default(), Stored Expand;
-        "DirectoryNotEmpty" => directory_not_empty: Vec<String> = Default::default(), Stored Expand;
+        "PathExists" => path_exists: WatchedPaths = Default::default(), Stored Expand;
+        "PathExistsGlob" => path_exists_glob: WatchedPaths = Default::default(), Stored Expand;
+        "PathChanged" => path_changed: WatchedPaths = Default::default(), Stored Expand;
+        "PathModified" => path_modified: WatchedPaths = Default::default(), Stored Expand;
+        "DirectoryNotEmpty" => directory_not_empty: WatchedPaths = Default::default(), Stored Expand;
         "Unit" => unit: Option<UnitName> = None, Stored Expand;
         "MakeDirectory" => make_directory: bool = false, Stored Raw;
         "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Stored Raw;
@@ -48,7 +48,7 @@ section! {
     /// `[Mount]` (systemd.mount(5)).
     MountSection MountRow "Mount" {
         "What" => what: Option<String> = None, Applied Expand;
-        "Where" => where_: Option<String> = None, Applied Expand;
+        "Where" => where_: Option<AbsolutePath> = None, Applied Expand;
         "Options" => options: Option<String> = None, Applied Expand;
         "Type" => type_: Option<String> = None, Applied Expand;
         "TimeoutSec" => timeout_sec: Option<Timespan> = None, Applied Raw;
@@ -63,7 +63,7 @@ section! {
 section! {
     /// `[Automount]` (systemd.automount(5)).
     AutomountSection AutomountRow "Automount" {
-        "Where" => where_: Option<String> = None, Stored Expand;
+        "Where" => where_: Option<AbsolutePath> = None, Stored Expand;
         "ExtraOptions" => extra_options: Option<String> = None, Stored Expand;
         "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Stored Raw;
         "TimeoutIdleSec" => timeout_idle_sec: Option<Timespan> = None, Stored Raw;

@@ -8,7 +8,7 @@ use crate::value::*;
 section! {
     /// `[Service]` (systemd.service(5)).
     ServiceSection ServiceRow "Service" {
-        "PIDFile" => pid_file: Option<String> = None, Applied Expand;
+        "PIDFile" => pid_file: Option<PidFilePath> = None, Applied Expand;
         "ExecCondition" => exec_condition: Vec<ExecCommand> = Default::default(), Applied Expand;
         "ExecStartPre" => exec_start_pre: Vec<ExecCommand> = Default::default(), Applied Expand;
         "ExecStart" => exec_start: Vec<ExecCommand> = Default::default(), Applied Expand;
@@ -41,14 +41,14 @@ section! {
         "RestartForceExitStatus" => restart_force_exit_status: Box<ExitStatusSet> = Default::default(), Applied Raw;
         "SuccessExitStatus" => success_exit_status: Box<ExitStatusSet> = Default::default(), Applied Raw;
         "NonBlocking" => non_blocking: bool = false, Applied Raw;
-        "BusName" => bus_name: Option<String> = None, Stored Expand;
+        "BusName" => bus_name: Option<BusName> = None, Stored Expand;
         "FileDescriptorStoreMax" => file_descriptor_store_max: u32 = 0, Applied Raw;
         "FileDescriptorStorePreserve" => file_descriptor_store_preserve: FdStorePreserve = Default::default(), Applied Raw;
         "LUOSession" => luo_session: Vec<String> = Default::default(), Stored Raw;
         "NotifyAccess" => notify_access: Option<NotifyAccess> = None, Applied Raw;
         "Sockets" => sockets: Vec<UnitName> = Default::default(), Applied Expand;
-        "USBFunctionDescriptors" => usb_function_descriptors: Option<String> = None, Applied Expand;
-        "USBFunctionStrings" => usb_function_strings: Option<String> = None, Applied Expand;
+        "USBFunctionDescriptors" => usb_function_descriptors: Option<AbsolutePath> = None, Applied Expand;
+        "USBFunctionStrings" => usb_function_strings: Option<AbsolutePath> = None, Applied Expand;
         "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Stored Raw;
         "OpenFile" => open_file: Lines = Default::default(), Stored Raw;
         "ReloadSignal" => reload_signal: Option<Signal> = None, Applied Raw;

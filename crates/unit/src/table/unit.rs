@@ -9,8 +9,8 @@ section! {
     /// `[Unit]` (systemd.unit(5)).
     UnitSection UnitRow "Unit" {
         "Description" => description: Option<String> = None, Applied Expand;
-        "Documentation" => documentation: Vec<String> = Default::default(), Applied Expand;
-        "SourcePath" => source_path: Option<String> = None, Applied Expand;
+        "Documentation" => documentation: Vec<Reference> = Default::default(), Applied Expand;
+        "SourcePath" => source_path: Option<AbsolutePath> = None, Applied Expand;
         "Requires" | "RequiresOverridable" => requires: Vec<UnitName> = Default::default(), Applied Expand;
         "Requisite" | "RequisiteOverridable" => requisite: Vec<UnitName> = Default::default(), Applied Expand;
         "Wants" => wants: Vec<UnitName> = Default::default(), Applied Expand;
@@ -27,8 +27,8 @@ section! {
         "StopPropagatedFrom" => stop_propagated_from: Vec<UnitName> = Default::default(), Applied Expand;
         "PartOf" => part_of: Vec<UnitName> = Default::default(), Applied Expand;
         "JoinsNamespaceOf" => joins_namespace_of: Vec<UnitName> = Default::default(), Stored Expand;
-        "RequiresMountsFor" => requires_mounts_for: Vec<String> = Default::default(), Applied Expand;
-        "WantsMountsFor" => wants_mounts_for: Vec<String> = Default::default(), Applied Expand;
+        "RequiresMountsFor" => requires_mounts_for: Vec<AbsolutePath> = Default::default(), Applied Expand;
+        "WantsMountsFor" => wants_mounts_for: Vec<AbsolutePath> = Default::default(), Applied Expand;
         "StopWhenUnneeded" => stop_when_unneeded: bool = false, Applied Raw;
         "RefuseManualStart" => refuse_manual_start: bool = false, Applied Raw;
         "RefuseManualStop" => refuse_manual_stop: bool = false, Applied Raw;

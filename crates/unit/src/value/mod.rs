@@ -7,6 +7,8 @@ mod condition;
 mod device;
 mod misc;
 mod name;
+mod names;
+mod path;
 mod resources;
 mod seccomp;
 mod time;
@@ -24,6 +26,12 @@ pub use misc::{
 };
 pub use name::{
     NameError, UnitKind, UnitName, escape, path_escape, path_unescape, private_tmp_name, unescape_name,
+};
+pub use names::{
+    BusName, CgroupName, LogNamespace, ProtectHostname, Reference, SecurityLabel, VariableMatch, VariableName,
+};
+pub use path::{
+    AbsolutePath, BindPath, MarkedPath, PidFilePath, SearchPath, TemporaryMount, WatchedPaths, WorkingDirectory,
 };
 pub use resources::{CoredumpFilter, CpuAffinity, Nanoseconds, NumaMask, NumberSet, PROCESSORS_MAX};
 pub use seccomp::{

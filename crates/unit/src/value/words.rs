@@ -29,6 +29,15 @@ macro_rules! words {
 }
 
 words! {
+    /// `PrivateUsers=`.
+    PrivateUsers {
+        No = "no" | "false" | "0" | "off" | "n" | "f", SelfOnly = "self" | "yes" | "true" | "1" | "on" | "y" | "t",
+        Identity = "identity", Full = "full",
+    }
+    /// `MemoryTHP=`.
+    MemoryThp { Inherit = "inherit", Disable = "disable", Madvise = "madvise", System = "system", }
+    /// `CPUSetPartition=`.
+    CpusetPartition { Member = "member", Root = "root", Isolated = "isolated", }
     /// `Type=` of a service.
     ServiceType {
         Simple = "simple", Exec = "exec", Forking = "forking", Oneshot = "oneshot", Dbus = "dbus", Notify = "notify",
