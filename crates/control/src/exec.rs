@@ -7,10 +7,10 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_unit::{
-    BindPath, MarkedPath, NumberSet, PROCESSORS_MAX, PrivateUsers, SecurityLabel, TemporaryMount, WorkingDirectory,
-    AddressFamilies, CoredumpFilter, CpuAffinity, CpuPolicy, EnvironmentFile, ExecDirectory, IoClass,
-    LoadState, MountFlags, NumaMask, Personality, ProtectControlGroups, ResourceLimit, StdInput, StdOutput,
-    SyscallAction, SyscallFilter, SyslogLevel,
+    AddressFamilies, BindPath, CoredumpFilter, CpuAffinity, CpuPolicy, EnvironmentFile, ExecDirectory,
+    IoClass, LoadState, MarkedPath, MountFlags, NumaMask, NumberSet, PROCESSORS_MAX, Personality,
+    PrivateUsers, ProtectControlGroups, ResourceLimit, SecurityLabel, StdInput, StdOutput, SyscallAction,
+    SyscallFilter, SyslogLevel, TemporaryMount, WorkingDirectory,
 };
 
 fn assignments(list: &[(String, String)]) -> Vec<String> {
@@ -19,9 +19,8 @@ fn assignments(list: &[(String, String)]) -> Vec<String> {
 
 /// A directory that may be missing has a `!` before it.
 fn working_directory(u: &UnitView<'_>) -> String {
-    let shown = |wished: &WorkingDirectory| {
-        format!("{}{}", if wished.optional { "!" } else { "" }, wished.place())
-    };
+    let shown =
+        |wished: &WorkingDirectory| format!("{}{}", if wished.optional { "!" } else { "" }, wished.place());
     u.exec().working_directory().as_ref().map(shown).unwrap_or_default()
 }
 

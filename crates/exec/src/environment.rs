@@ -28,8 +28,7 @@ pub fn assemble(
     all.extend(own.iter().filter_map(split));
     all.extend(own_number.iter().map(owned));
     for name in exec.unset_environment() {
-        let (name, value) =
-            name.split_once('=').map_or((&**name, None), |(name, value)| (name, Some(value)));
+        let (name, value) = name.split_once('=').map_or((&**name, None), |(name, value)| (name, Some(value)));
         if value.is_none_or(|value| all.get(name).is_some_and(|known| known == value)) {
             all.remove(name);
         }
@@ -39,7 +38,8 @@ pub fn assemble(
 
 /// What the manager gives to all, and `PassEnvironment=`: of PID 1's own environment what is asked for.
 pub fn base(given: &[String], exec: &ExecSection) -> Vec<String> {
-    let passed = |name: &muster_unit::VariableName| Some(format!("{}={}", name.0, std::env::var(&name.0).ok()?));
+    let passed =
+        |name: &muster_unit::VariableName| Some(format!("{}={}", name.0, std::env::var(&name.0).ok()?));
     given.iter().cloned().chain(exec.pass_environment().iter().filter_map(passed)).collect()
 }
 

@@ -75,7 +75,8 @@ impl Manager {
         let text = format!("{}: Can't use the PID file: {why}", self.unit_name(id));
         self.log(Level::Notice, Some(id), text);
         let unit = self.name_of(id);
-        let path = self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned));
+        let path =
+            self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned));
         self.effects.extend(path.map(|path| Effect::WatchPidFile { unit, path }));
     }
 
@@ -96,7 +97,8 @@ impl Manager {
             self.sub(id),
             ServiceSub::Running | ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify
         );
-        let path = self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned));
+        let path =
+            self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned));
         let Some(path) = path.filter(|_| up) else { return false };
         let unit = self.name_of(id);
         if let Some(service) = self.service_mut(id) {
@@ -109,7 +111,8 @@ impl Manager {
     /// After a re-execution: the answers are asked for again.
     pub(crate) fn main_process_resumed(&mut self, id: UnitId) {
         let unit = self.name_of(id);
-        let path = self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned));
+        let path =
+            self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned));
         let (Some(path), Some(service)) = (path, self.service(id)) else { return };
         if service.ended_main.is_some() {
             self.effects.push_back(Effect::ReadPidFile { unit, path });

@@ -141,7 +141,8 @@ impl Manager {
         let make = |file: &mut UnitFile| {
             let section = Rc::make_mut(&mut file.unit);
             *section.edit().description() = Some(mount.place.clone());
-            *section.edit().source_path() = Some(muster_unit::AbsolutePath("/proc/self/mountinfo".to_owned()));
+            *section.edit().source_path() =
+                Some(muster_unit::AbsolutePath("/proc/self/mountinfo".to_owned()));
             *section.edit().default_dependencies() = !is_extrinsic(&mount.place);
             if let muster_unit::Body::Mount(section) = &mut file.body {
                 take_from_kernel(section, mount);
@@ -191,7 +192,8 @@ impl Manager {
             return Started::Ended(JobResult::Invalid);
         };
         let argv = mount_command(section);
-        let (path, mode) = (section.where_().as_deref().unwrap_or_default().to_owned(), section.directory_mode().0);
+        let (path, mode) =
+            (section.where_().as_deref().unwrap_or_default().to_owned(), section.directory_mode().0);
         self.prepare_run(id);
         self.run_mount_command(id, argv, Some((path, mode)))
     }

@@ -618,7 +618,9 @@ impl Manager {
     }
 
     pub(crate) fn remove_pid_file(&mut self, id: UnitId) {
-        if let Some(path) = self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned)) {
+        if let Some(path) =
+            self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned))
+        {
             self.effects.push_back(Effect::RemoveFile { path });
         }
     }

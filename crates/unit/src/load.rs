@@ -10,7 +10,9 @@ use crate::lexer::{Assignment, Line, Place, lines, short};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
-use crate::value::{AbsolutePath, ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName};
+use crate::value::{
+    AbsolutePath, ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName,
+};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -620,7 +622,10 @@ fn settle(file: &mut UnitFile) {
         }
         Body::Mount(section) => {
             endless!(section, timeout_sec);
-            section.edit().where_().get_or_insert_with(|| AbsolutePath(crate::value::path_unescape(file.id.stem())));
+            section
+                .edit()
+                .where_()
+                .get_or_insert_with(|| AbsolutePath(crate::value::path_unescape(file.id.stem())));
         }
         Body::Swap(section) => {
             endless!(section, timeout_sec);
@@ -736,7 +741,10 @@ fn check(file: &UnitFile) -> Result<(), String> {
             Ok(())
         }
         Body::Mount(mount) => {
-            let place = mount.where_().as_deref().map_or_else(|| crate::value::path_unescape(file.id.stem()), str::to_owned);
+            let place = mount
+                .where_()
+                .as_deref()
+                .map_or_else(|| crate::value::path_unescape(file.id.stem()), str::to_owned);
             if crate::value::path_escape(&place) != file.id.stem() {
                 return Err("Where= setting doesn't match unit name.".to_owned());
             }

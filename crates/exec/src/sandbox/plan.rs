@@ -5,9 +5,9 @@
 //! shorter one; nothing below an inaccessible place is looked at; a place that changes nothing of what holds above it is
 //! left out.
 
-use muster_unit::{BindPath, MarkedPath, TemporaryMount, 
-    ExecSection, MountFlags, PrivateTmp, ProcSubset, ProtectControlGroups, ProtectHome, ProtectProc,
-    ProtectSystem,
+use muster_unit::{
+    BindPath, ExecSection, MarkedPath, MountFlags, PrivateTmp, ProcSubset, ProtectControlGroups, ProtectHome,
+    ProtectProc, ProtectSystem, TemporaryMount,
 };
 use std::fmt;
 

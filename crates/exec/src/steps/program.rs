@@ -88,6 +88,7 @@ fn candidates(command: &ExecCommand, exec: &ExecSection, environment: &Environme
     if !own.0.is_empty() {
         return own.0.iter().map(|directory| format!("{}/{path}", directory.as_str())).collect();
     }
-    let search = environment.get("PATH").map_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", String::as_str);
+    let search =
+        environment.get("PATH").map_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", String::as_str);
     search.split(':').map(|directory| format!("{directory}/{path}")).collect()
 }

@@ -31,7 +31,8 @@ pub use names::{
     BusName, CgroupName, LogNamespace, ProtectHostname, Reference, SecurityLabel, VariableMatch, VariableName,
 };
 pub use path::{
-    AbsolutePath, BindPath, MarkedPath, PidFilePath, SearchPath, TemporaryMount, WatchedPaths, WorkingDirectory,
+    AbsolutePath, BindPath, MarkedPath, PidFilePath, SearchPath, TemporaryMount, WatchedPaths,
+    WorkingDirectory,
 };
 pub use resources::{CoredumpFilter, CpuAffinity, Nanoseconds, NumaMask, NumberSet, PROCESSORS_MAX};
 pub use seccomp::{

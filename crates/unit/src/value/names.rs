@@ -57,7 +57,8 @@ fn is_bus_name(text: &str) -> bool {
 }
 
 fn is_log_namespace(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
+    (1..=128).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
 }
 
 fn is_reference(text: &str) -> bool {

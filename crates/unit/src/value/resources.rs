@@ -19,7 +19,8 @@ impl NumberSet {
         for range in text.split([',', ' ', '\t']).filter(|range| !range.is_empty()) {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             let number = |text: &str| text.parse::<usize>().ok().filter(|number| *number < PROCESSORS_MAX);
-            let (Some(first), Some(last)) = (number(first), number(last).filter(|last| Some(*last) >= number(first)))
+            let (Some(first), Some(last)) =
+                (number(first), number(last).filter(|last| Some(*last) >= number(first)))
             else {
                 let expected = format!("numbers below {PROCESSORS_MAX} or ranges such as 0-3");
                 return Err(Fault::new(Code::Number, range, expected));
