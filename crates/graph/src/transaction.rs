@@ -4,10 +4,15 @@
 //! conflicting jobs of one unit, break ordering cycles, forget what changes nothing, and refuse what would destroy
 //! queued jobs against the mode. Only jobs that do not matter to the request may be dropped; what was dropped is told.
 //! Work lists, never recursion: unit files decide the depth of the graph.
+//!
+//! Each phase is one pass over the jobs and the links between them, which stand in dense tables; what is dropped is marked,
+//! not moved. What matters is what the request needs: it is the same before and after any drop, since what needs a dropped
+//! job does not matter either, so it is found once.
 
+use crate::cycle;
 use crate::edge::{Dependency, Graph, UnitId};
 use crate::job::{JobMode, JobType};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What a transaction must know of units.
 pub trait Facts {
@@ -23,8 +28,10 @@ pub trait Facts {
     fn ignores_isolate(&self, unit: UnitId) -> bool;
     /// Every loaded unit.
     fn all(&self) -> Vec<UnitId>;
-    /// Its name, for messages.
+    /// Its name: what does not depend on the order in which units were loaded goes by it.
     fn name(&self, unit: UnitId) -> String;
+    /// Which of the jobs in an ordering cycle gives way: that of the unit with the lowest number here.
+    fn rank(&self, unit: UnitId) -> u8;
 }
 
 /// Why a unit cannot take a job.
@@ -61,28 +68,64 @@ pub struct Transaction {
     /// The unit that was asked for.
     pub anchor: Option<UnitId>,
     /// What was dropped and why, for the log.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// Which unit pulled each one in.
     pub pulled_by: BTreeMap<UnitId, (UnitId, Dependency)>,
 }
 
-type Key = (UnitId, JobType);
-
-#[derive(Clone, Copy)]
-struct Link {
-    from: Option<Key>,
-    to: Key,
-    matters: bool,
-    via: Option<Dependency>,
+/// Why jobs were left out of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// This unit refuses its job, and what needs it is left out.
+    Refused(UnitId, Refusal),
+    /// The first waits for the second and so on, the last for the first; the job of one is left out.
+    Cycle(Vec<UnitId>, UnitId),
+    /// So many more notes are not kept.
+    More(usize),
 }
 
-struct Builder<'a, F: Facts> {
-    graph: &'a Graph,
-    facts: &'a F,
-    anchor: Key,
-    jobs: BTreeMap<UnitId, BTreeSet<JobType>>,
+/// At most this many notes are kept.
+const NOTES_MAX: usize = 1000;
+
+type Key = (UnitId, JobType);
+
+/// The place of a node in its table.
+type NodeId = usize;
+
+/// One job asked for of one unit.
+struct Node {
+    key: Key,
+    /// Taken out again.
+    dropped: bool,
+    /// The request needs it.
+    matters: bool,
+    /// Links from it and to it, by their place in the table.
+    pulls: Vec<usize>,
+    pulled: Vec<usize>,
+}
+
+/// Why a node is there. Dead when either end is dropped.
+#[derive(Clone, Copy)]
+struct Link {
+    from: NodeId,
+    to: NodeId,
+    matters: bool,
+    via: Dependency,
+}
+
+pub(crate) struct Builder<'a, F: Facts> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) facts: &'a F,
+    mode: JobMode,
+    /// What is asked for itself: the anchor, then what isolating or triggering adds.
+    roots: Vec<NodeId>,
+    nodes: Vec<Node>,
     links: Vec<Link>,
-    notes: Vec<String>,
+    /// Every node that is not dropped.
+    places: BTreeMap<Key, NodeId>,
+    /// Nodes that their units refuse, until they are dropped.
+    refused: Vec<(NodeId, Refusal)>,
+    notes: Vec<Note>,
 }
 
 /// Resolves a request.
@@ -97,24 +140,31 @@ pub fn build<F: Facts>(
     let mut builder = Builder {
         graph,
         facts,
-        anchor: (unit, kind),
-        jobs: BTreeMap::new(),
+        mode,
+        roots: Vec::new(),
+        nodes: Vec::new(),
         links: Vec::new(),
+        places: BTreeMap::new(),
+        refused: Vec::new(),
         notes: Vec::new(),
     };
-    builder.pull(mode)?;
+    builder.pull((unit, kind));
+    builder.find_what_matters();
+    builder.drop_refused()?;
     match mode {
-        JobMode::Isolate => builder.isolate(kind, mode)?,
-        JobMode::Triggering => builder.stop_triggers(mode)?,
+        JobMode::Isolate if kind == JobType::Start => builder.isolate(),
+        JobMode::Triggering => builder.stop_triggers(unit),
         _ => {}
     }
+    builder.drop_refused()?;
     builder.drop_irrelevant_redundant();
-    builder.settle_conflicts()?;
-    builder.break_cycles()?;
     builder.collect();
-    builder.forget_redundant();
-    builder.check_destruction(mode)?;
-    Ok(builder.finish())
+    builder.settle_conflicts()?;
+    cycle::break_all(&mut builder)?;
+    builder.collect();
+    builder.forget_redundant(unit);
+    builder.check_destruction(unit)?;
+    Ok(builder.finish(unit))
 }
 
 /// What a job of this type asks of the units it depends on: (dependency, job there, whether it matters).
@@ -191,33 +241,18 @@ pub fn waits_for(
 }
 
 impl<F: Facts> Builder<'_, F> {
-    fn pull(&mut self, mode: JobMode) -> Result<(), TransactionError> {
-        self.pull_from(Link { from: None, to: self.anchor, matters: true, via: None }, mode)
-    }
-
-    /// Adds a job and all that it pulls in, breadth first.
-    fn pull_from(&mut self, first: Link, mode: JobMode) -> Result<(), TransactionError> {
-        let mut queue = std::collections::VecDeque::from([first]);
-        while let Some(link) = queue.pop_front() {
-            let (unit, kind) = link.to;
+    /// Adds a job that is asked for itself, and all that it pulls in, breadth first.
+    fn pull(&mut self, key: Key) {
+        let (root, _) = self.node(key);
+        self.roots.push(root);
+        let mut queue = std::collections::VecDeque::from([root]);
+        while let Some(from) = queue.pop_front() {
+            let Some((unit, kind)) = self.nodes.get(from).map(|node| node.key) else { continue };
             if let Some(refusal) = self.facts.refusal(unit, kind) {
-                let fatal = link.from.is_none() && link.to == self.anchor;
-                if fatal || (link.matters && link.from.is_some_and(|from| self.matters_so_far(from))) {
-                    return Err(TransactionError::Refused(unit, refusal));
-                }
-                if link.matters {
-                    // Whoever needs it cannot run either, and does not matter to the request.
-                    let needing = link.from;
-                    self.note_refusal(unit, &refusal);
-                    needing.iter().for_each(|from| self.drop_job(*from));
-                }
+                self.refused.push((from, refusal));
                 continue;
             }
-            self.links.push(link);
-            if !self.jobs.entry(unit).or_default().insert(kind) {
-                continue;
-            }
-            if matches!(mode, JobMode::IgnoreDependencies | JobMode::IgnoreRequirements) {
+            if matches!(self.mode, JobMode::IgnoreDependencies | JobMode::IgnoreRequirements) {
                 continue;
             }
             // What is up already keeps what it has: its own wishes were met, or not, when it started. Only isolating
@@ -225,285 +260,273 @@ impl<F: Facts> Builder<'_, F> {
             let settled = kind == JobType::Start
                 && self.facts.installed(unit).is_none()
                 && self.facts.is_redundant(unit, kind);
-            if settled && link.from.is_some() && mode != JobMode::Isolate {
+            if settled && from != root && self.mode != JobMode::Isolate {
                 continue;
             }
-            for &(dependency, wanted, matters) in wishes(kind) {
-                for other in self.graph.of(unit, dependency) {
+            for &(via, wanted, matters) in wishes(kind) {
+                for other in self.graph.of(unit, via) {
                     let wanted = wanted.collapse(self.facts.is_active(other));
                     if wanted == JobType::Nop {
                         continue;
                     }
-                    queue.push_back(Link {
-                        from: Some((unit, kind)),
-                        to: (other, wanted),
-                        matters,
-                        via: Some(dependency),
-                    });
+                    let (to, new) = self.node((other, wanted));
+                    self.link(Link { from, to, matters, via });
+                    if new {
+                        queue.push_back(to);
+                    }
                 }
+            }
+        }
+    }
+
+    /// The node of this job, and whether it was made now.
+    fn node(&mut self, key: Key) -> (NodeId, bool) {
+        if let Some(known) = self.places.get(&key) {
+            return (*known, false);
+        }
+        let id = self.nodes.len();
+        self.nodes.push(Node { key, dropped: false, matters: false, pulls: Vec::new(), pulled: Vec::new() });
+        self.places.insert(key, id);
+        (id, true)
+    }
+
+    fn link(&mut self, link: Link) {
+        let id = self.links.len();
+        if let Some(node) = self.nodes.get_mut(link.from) {
+            node.pulls.push(id);
+        }
+        if let Some(node) = self.nodes.get_mut(link.to) {
+            node.pulled.push(id);
+        }
+        self.links.push(link);
+    }
+
+    /// The links to a node, or from it.
+    fn links<'a>(&'a self, ids: &'a [usize]) -> impl Iterator<Item = &'a Link> + 'a {
+        let lives = |id: NodeId| self.nodes.get(id).is_some_and(|node| !node.dropped);
+        let links = ids.iter().filter_map(|id| self.links.get(*id));
+        links.filter(move |link| lives(link.from) && lives(link.to))
+    }
+
+    /// Marks what the first root needs.
+    fn find_what_matters(&mut self) {
+        let mut stack: Vec<NodeId> = self.roots.first().copied().into_iter().collect();
+        while let Some(id) = stack.pop() {
+            let Some(node) = self.nodes.get_mut(id).filter(|node| !node.matters) else { continue };
+            node.matters = true;
+            let links = node.pulls.iter().filter_map(|id| self.links.get(*id));
+            stack.extend(links.filter(|link| link.matters).map(|link| link.to));
+        }
+    }
+
+    fn matters(&self, key: Key) -> bool {
+        self.places.get(&key).and_then(|id| self.nodes.get(*id)).is_some_and(|node| node.matters)
+    }
+
+    /// Whether the request needs a job of this unit.
+    pub(crate) fn unit_matters(&self, unit: UnitId) -> bool {
+        self.of(unit).any(|(kind, _)| self.matters((unit, kind)))
+    }
+
+    /// Whether another job needs one of this unit.
+    pub(crate) fn is_needed(&self, unit: UnitId) -> bool {
+        let nodes = self.of(unit).filter_map(|(_, id)| self.nodes.get(id));
+        nodes.flat_map(|node| self.links(&node.pulled)).any(|link| link.matters)
+    }
+
+    /// Drops what units refuse, with all that needs it.
+    fn drop_refused(&mut self) -> Result<(), TransactionError> {
+        for (id, refusal) in std::mem::take(&mut self.refused) {
+            let Some(node) = self.nodes.get(id) else { continue };
+            let unit = node.key.0;
+            if node.matters {
+                return Err(TransactionError::Refused(unit, refusal));
+            }
+            let needed = self.links(&node.pulled).any(|link| link.matters);
+            self.drop_with_needing(id);
+            if needed {
+                self.note(Note::Refused(unit, refusal));
             }
         }
         Ok(())
     }
 
-    fn note_refusal(&mut self, unit: UnitId, refusal: &Refusal) {
-        let why = match refusal {
-            Refusal::NotFound => "it is not found".to_owned(),
-            Refusal::Masked => "it is masked".to_owned(),
-            Refusal::LoadFailed(why) => format!("it could not be loaded: {why}"),
-            Refusal::NotApplicable => "it cannot take such a job".to_owned(),
-        };
-        let name = self.facts.name(unit);
-        self.notes.push(format!("Leaving out what needs {name}: {why}"));
+    pub(crate) fn note(&mut self, note: Note) {
+        if let Some(Note::More(count)) = self.notes.last_mut() {
+            *count = count.saturating_add(1);
+        } else if self.notes.len() < NOTES_MAX {
+            self.notes.push(note);
+        } else {
+            self.notes.push(Note::More(1));
+        }
     }
 
-    /// Whether the anchor needs this job, by links that matter.
-    fn matters_so_far(&self, key: Key) -> bool {
-        self.mattering().contains(&key)
-    }
-
-    fn mattering(&self) -> BTreeSet<Key> {
-        let mut out: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
-        for link in self.links.iter().filter(|link| link.matters) {
-            if let Some(from) = link.from {
-                out.entry(from).or_default().push(link.to);
-            }
-        }
-        let mut seen = BTreeSet::from([self.anchor]);
-        let mut stack = vec![self.anchor];
-        while let Some(key) = stack.pop() {
-            for next in out.get(&key).into_iter().flatten() {
-                if seen.insert(*next) {
-                    stack.push(*next);
-                }
-            }
-        }
-        seen
-    }
-
-    fn isolate(&mut self, kind: JobType, mode: JobMode) -> Result<(), TransactionError> {
-        if kind != JobType::Start {
-            return Ok(());
-        }
+    fn isolate(&mut self) {
         for unit in self.facts.all() {
-            let kept = self.jobs.contains_key(&unit)
+            let kept = self.has_job(unit)
                 || self.facts.ignores_isolate(unit)
-                || self.graph.of(unit, Dependency::TriggeredBy).any(|by| self.jobs.contains_key(&by));
-            if kept || (!self.facts.is_active(unit) && self.facts.installed(unit).is_none()) {
-                continue;
+                || self.graph.of(unit, Dependency::TriggeredBy).any(|by| self.has_job(by));
+            if !kept && (self.facts.is_active(unit) || self.facts.installed(unit).is_some()) {
+                self.pull((unit, JobType::Stop));
             }
-            self.pull_from(Link { from: None, to: (unit, JobType::Stop), matters: false, via: None }, mode)?;
         }
-        Ok(())
     }
 
-    fn stop_triggers(&mut self, mode: JobMode) -> Result<(), TransactionError> {
-        let triggers: Vec<_> = self.graph.of(self.anchor.0, Dependency::TriggeredBy).collect();
-        for unit in triggers {
-            self.pull_from(Link { from: None, to: (unit, JobType::Stop), matters: false, via: None }, mode)?;
-        }
-        Ok(())
+    fn stop_triggers(&mut self, unit: UnitId) {
+        let triggers: Vec<_> = self.graph.of(unit, Dependency::TriggeredBy).collect();
+        triggers.into_iter().for_each(|unit| self.pull((unit, JobType::Stop)));
+    }
+
+    fn of(&self, unit: UnitId) -> impl DoubleEndedIterator<Item = (JobType, NodeId)> + '_ {
+        self.places.range((unit, JobType::Start)..=(unit, JobType::ReloadOrStart)).map(|((_, kind), id)| (*kind, *id))
+    }
+
+    pub(crate) fn has_job(&self, unit: UnitId) -> bool {
+        self.of(unit).next().is_some()
+    }
+
+    /// The one job that all those of a unit come to.
+    pub(crate) fn merged(&self, unit: UnitId) -> Option<JobType> {
+        self.of(unit).map(|(kind, _)| kind).try_fold(JobType::Nop, JobType::merge)
+    }
+
+    /// The units that have jobs, in order.
+    pub(crate) fn units(&self) -> Vec<UnitId> {
+        let mut units: Vec<UnitId> = self.places.keys().map(|(unit, _)| *unit).collect();
+        units.dedup();
+        units
     }
 
     /// Jobs that neither matter nor change anything go first: they must not take part in conflicts.
     fn drop_irrelevant_redundant(&mut self) {
-        let mattering = self.mattering();
-        let redundant: Vec<Key> = self
-            .keys()
-            .filter(|key| !mattering.contains(key))
-            .filter(|(unit, kind)| {
-                self.facts.installed(*unit).is_none() && self.facts.is_redundant(*unit, *kind)
-            })
-            .collect();
-        for (unit, kind) in redundant {
-            self.remove_key((unit, kind));
-        }
-    }
-
-    fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.jobs.iter().flat_map(|(unit, kinds)| kinds.iter().map(|kind| (*unit, *kind)))
-    }
-
-    fn settle_conflicts(&mut self) -> Result<(), TransactionError> {
-        loop {
-            let torn = self.jobs.iter().find_map(|(unit, kinds)| merged(kinds).is_none().then_some(*unit));
-            let Some(unit) = torn else { return Ok(()) };
-            let mattering = self.mattering();
-            let kinds = self.jobs.get(&unit).cloned().unwrap_or_default();
-            let ups: Vec<Key> =
-                kinds.iter().filter(|kind| **kind != JobType::Stop).map(|kind| (unit, *kind)).collect();
-            let stop = (unit, JobType::Stop);
-            let up_matters = ups.iter().any(|key| mattering.contains(key));
-            match (mattering.contains(&stop), up_matters) {
-                (true, true) => return Err(TransactionError::Conflicting(unit)),
-                (true, false) => ups.into_iter().for_each(|key| self.drop_job(key)),
-                (false, true) => self.drop_job(stop),
-                // Neither matters: being stopped by a unit that conflicts wins over being wanted.
-                (false, false) if self.is_conflict_stop(stop) => {
-                    ups.into_iter().for_each(|key| self.drop_job(key))
-                }
-                (false, false) => self.drop_job(stop),
-            }
-        }
-    }
-
-    fn is_conflict_stop(&self, stop: Key) -> bool {
-        self.links.iter().any(|link| {
-            link.to == stop && matches!(link.via, Some(Dependency::Conflicts | Dependency::ConflictedBy))
-        })
-    }
-
-    fn remove_key(&mut self, key: Key) {
-        if let Some(kinds) = self.jobs.get_mut(&key.0) {
-            kinds.remove(&key.1);
-            if kinds.is_empty() {
-                self.jobs.remove(&key.0);
-            }
-        }
-        self.links.retain(|link| link.to != key && link.from != Some(key));
-    }
-
-    /// Drops a job and every job that needs it.
-    fn drop_job(&mut self, key: Key) {
-        let mut stack = vec![key];
-        while let Some(key) = stack.pop() {
-            let needing: Vec<Key> = self
-                .links
-                .iter()
-                .filter(|link| link.to == key && link.matters)
-                .filter_map(|link| link.from)
-                .filter(|from| *from != self.anchor)
-                .collect();
-            self.remove_key(key);
-            stack.extend(
-                needing
-                    .into_iter()
-                    .filter(|key| self.jobs.get(&key.0).is_some_and(|kinds| kinds.contains(&key.1))),
-            );
-        }
-    }
-
-    fn break_cycles(&mut self) -> Result<(), TransactionError> {
-        // Each round drops at least one unit, so the number of units bounds the loop.
-        loop {
-            let plan: BTreeMap<UnitId, JobType> =
-                self.jobs.iter().filter_map(|(unit, kinds)| Some((*unit, merged(kinds)?))).collect();
-            let Some(cycle) = find_cycle(self.graph, &plan) else { return Ok(()) };
-            let mattering = self.mattering();
-            let matters = |unit: &UnitId| {
-                self.jobs.get(unit).into_iter().flatten().any(|kind| mattering.contains(&(*unit, *kind)))
-            };
-            let Some(victim) = cycle.iter().find(|unit| !matters(unit)).copied() else {
-                return Err(TransactionError::Cyclic(cycle));
-            };
-            let names: Vec<String> = cycle.iter().map(|unit| self.facts.name(*unit)).collect();
-            self.notes.push(format!(
-                "Found ordering cycle {}: job of {} left out to break it",
-                names.join(" -> "),
-                self.facts.name(victim)
-            ));
-            for kind in self.jobs.get(&victim).cloned().unwrap_or_default() {
-                self.drop_job((victim, kind));
-            }
-            self.jobs.remove(&victim);
-        }
-    }
-
-    /// Drops what nothing pulls in any more.
-    fn collect(&mut self) {
-        loop {
-            let roots: BTreeSet<Key> = self.links.iter().map(|link| link.to).collect();
-            let Some(orphan) = self.keys().find(|key| *key != self.anchor && !roots.contains(key)) else {
-                return;
-            };
-            self.remove_key(orphan);
-        }
-    }
-
-    fn forget_redundant(&mut self) {
-        let redundant: Vec<UnitId> = self
-            .jobs
-            .iter()
-            .filter(|(unit, kinds)| {
-                **unit != self.anchor.0
-                    && self.facts.installed(**unit).is_none()
-                    && merged(kinds).is_some_and(|kind| self.facts.is_redundant(**unit, kind))
-            })
-            .map(|(unit, _)| *unit)
-            .collect();
-        for unit in redundant {
-            self.jobs.remove(&unit);
-        }
-    }
-
-    fn check_destruction(&self, mode: JobMode) -> Result<(), TransactionError> {
-        // A lenient transaction disturbs nobody: what is up stays up.
-        let disturbs = |unit: UnitId, kinds: &BTreeSet<JobType>| {
-            unit != self.anchor.0 && merged(kinds) == Some(JobType::Stop) && self.facts.is_active(unit)
+        let redundant = |(key, id): (&Key, &NodeId)| {
+            let matters = self.nodes.get(*id).is_some_and(|node| node.matters);
+            let redundant =
+                !matters && self.facts.installed(key.0).is_none() && self.facts.is_redundant(key.0, key.1);
+            redundant.then_some(*id)
         };
-        if mode == JobMode::Lenient {
-            if let Some((unit, _)) = self.jobs.iter().find(|(unit, kinds)| disturbs(**unit, kinds)) {
-                return Err(TransactionError::Destructive(*unit));
-            }
-        }
-        for (unit, kinds) in &self.jobs {
-            let (Some(kind), Some((installed, irreversible))) = (merged(kinds), self.facts.installed(*unit))
-            else {
+        let redundant: Vec<NodeId> = self.places.iter().filter_map(redundant).collect();
+        redundant.into_iter().for_each(|id| self.drop_alone(id));
+    }
+
+    /// Dropping one job never tears another unit, so that one look at each is enough.
+    fn settle_conflicts(&mut self) -> Result<(), TransactionError> {
+        for unit in self.units() {
+            if self.merged(unit).is_some() {
                 continue;
+            }
+            let matters = |kind: JobType| self.matters((unit, kind));
+            let is_stop = |kind: &JobType| *kind == JobType::Stop;
+            let kinds: Vec<JobType> = self.of(unit).map(|(kind, _)| kind).collect();
+            let up_matters = kinds.iter().any(|kind| !is_stop(kind) && matters(*kind));
+            let stop_goes = match (matters(JobType::Stop), up_matters) {
+                (true, true) => return Err(TransactionError::Conflicting(unit)),
+                (true, false) => false,
+                (false, true) => true,
+                // Neither matters: being stopped by a unit that conflicts wins over being wanted.
+                (false, false) => !self.is_conflict_stop(unit),
             };
-            let gentle = matches!(mode, JobMode::Fail | JobMode::Lenient);
-            if kind.merge(installed).is_none() && (gentle || irreversible) {
-                return Err(TransactionError::Destructive(*unit));
+            for kind in kinds.into_iter().filter(|kind| is_stop(kind) == stop_goes) {
+                self.places.get(&(unit, kind)).copied().map(|id| self.drop_with_needing(id));
             }
         }
         Ok(())
     }
 
-    fn finish(self) -> Transaction {
-        let jobs = self.jobs.iter().filter_map(|(unit, kinds)| Some((*unit, merged(kinds)?))).collect();
+    fn is_conflict_stop(&self, unit: UnitId) -> bool {
+        let stop = self.places.get(&(unit, JobType::Stop)).and_then(|id| self.nodes.get(*id));
+        stop.is_some_and(|node| {
+            self.links(&node.pulled)
+                .any(|link| matches!(link.via, Dependency::Conflicts | Dependency::ConflictedBy))
+        })
+    }
+
+    fn drop_alone(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.dropped = true;
+            self.places.remove(&node.key);
+        }
+    }
+
+    /// Drops a job and every job that needs it; their units.
+    fn drop_with_needing(&mut self, id: NodeId) -> Vec<UnitId> {
+        let (mut stack, mut units) = (vec![id], Vec::new());
+        while let Some(id) = stack.pop() {
+            let Some(node) = self.nodes.get(id).filter(|node| !node.dropped) else { continue };
+            stack.extend(self.links(&node.pulled).filter(|link| link.matters).map(|link| link.from));
+            units.push(node.key.0);
+            self.drop_alone(id);
+        }
+        units
+    }
+
+    /// Drops all jobs of a unit, with all that needs them; the units that lost a job.
+    pub(crate) fn drop_unit(&mut self, unit: UnitId) -> Vec<UnitId> {
+        let all: Vec<NodeId> = self.of(unit).map(|(_, id)| id).collect();
+        all.into_iter().flat_map(|id| self.drop_with_needing(id)).collect()
+    }
+
+    /// Drops what nothing pulls in any more.
+    fn collect(&mut self) {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut stack = self.roots.clone();
+        while let Some(id) = stack.pop() {
+            let (Some(seen), Some(node)) = (needed.get_mut(id), self.nodes.get(id)) else { continue };
+            if !std::mem::replace(seen, true) && !node.dropped {
+                stack.extend(self.links(&node.pulls).map(|link| link.to));
+            }
+        }
+        let orphans: Vec<NodeId> =
+            self.places.values().copied().filter(|id| needed.get(*id) != Some(&true)).collect();
+        orphans.into_iter().for_each(|id| self.drop_alone(id));
+    }
+
+    fn forget_redundant(&mut self, anchor: UnitId) {
+        for unit in self.units() {
+            let redundant = unit != anchor
+                && self.facts.installed(unit).is_none()
+                && self.merged(unit).is_some_and(|kind| self.facts.is_redundant(unit, kind));
+            if redundant {
+                let all: Vec<NodeId> = self.of(unit).map(|(_, id)| id).collect();
+                all.into_iter().for_each(|id| self.drop_alone(id));
+            }
+        }
+    }
+
+    fn check_destruction(&self, anchor: UnitId) -> Result<(), TransactionError> {
+        let jobs: Vec<Key> =
+            self.units().into_iter().filter_map(|unit| Some((unit, self.merged(unit)?))).collect();
+        // A lenient transaction disturbs nobody: what is up stays up.
+        let disturbs = |(unit, kind): &&Key| {
+            *unit != anchor && *kind == JobType::Stop && self.facts.is_active(*unit)
+        };
+        if let (JobMode::Lenient, Some((unit, _))) = (self.mode, jobs.iter().find(disturbs)) {
+            return Err(TransactionError::Destructive(*unit));
+        }
+        let gentle = matches!(self.mode, JobMode::Fail | JobMode::Lenient);
+        for (unit, kind) in jobs {
+            let destroys = |(installed, irreversible): (JobType, bool)| {
+                kind.merge(installed).is_none() && (gentle || irreversible)
+            };
+            if self.facts.installed(unit).is_some_and(destroys) {
+                return Err(TransactionError::Destructive(unit));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, anchor: UnitId) -> Transaction {
+        let units = self.units().into_iter();
+        let jobs = units.filter_map(|unit| Some((unit, self.merged(unit)?))).collect();
         let mut pulled_by = BTreeMap::new();
         for link in &self.links {
-            if let (Some((from, _)), Some(via)) = (link.from, link.via) {
-                pulled_by.entry(link.to.0).or_insert((from, via));
+            let ends = self.nodes.get(link.from).zip(self.nodes.get(link.to));
+            if let Some((from, to)) = ends.filter(|(_, to)| !to.dropped) {
+                pulled_by.entry(to.key.0).or_insert((from.key.0, link.via));
             }
         }
-        Transaction { jobs, anchor: Some(self.anchor.0), notes: self.notes, pulled_by }
+        Transaction { jobs, anchor: Some(anchor), notes: self.notes, pulled_by }
     }
-}
-
-fn merged(kinds: &BTreeSet<JobType>) -> Option<JobType> {
-    kinds.iter().copied().try_fold(JobType::Nop, JobType::merge)
-}
-
-/// A circle of waiting among the planned jobs, if there is one.
-fn find_cycle(graph: &Graph, plan: &BTreeMap<UnitId, JobType>) -> Option<Vec<UnitId>> {
-    let mut done: BTreeSet<UnitId> = BTreeSet::new();
-    for (&root, &kind) in plan {
-        if done.contains(&root) {
-            continue;
-        }
-        let waits =
-            |unit: UnitId, kind: JobType| waits_for(graph, unit, kind, |other| plan.get(&other).copied());
-        let mut path: Vec<(UnitId, Vec<UnitId>)> = vec![(root, waits(root, kind))];
-        let mut on_path = BTreeSet::from([root]);
-        while let Some((unit, next)) = path.last_mut() {
-            let Some(other) = next.pop() else {
-                done.insert(*unit);
-                on_path.remove(unit);
-                path.pop();
-                continue;
-            };
-            if on_path.contains(&other) {
-                let start = path.iter().position(|(unit, _)| *unit == other).unwrap_or(0);
-                return Some(path.iter().skip(start).map(|(unit, _)| *unit).collect());
-            }
-            if let (false, Some(&kind)) = (done.contains(&other), plan.get(&other)) {
-                on_path.insert(other);
-                path.push((other, waits(other, kind)));
-            }
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Transactions as data: a graph in lines of `unit Dependency unit`, a request, and the jobs that come out.
 
 use super::*;
+use std::collections::BTreeSet;
 
 #[derive(Default)]
 struct World {
@@ -8,6 +9,7 @@ struct World {
     active: BTreeSet<UnitId>,
     missing: BTreeSet<UnitId>,
     queued: BTreeMap<UnitId, (JobType, bool)>,
+    ranks: BTreeMap<UnitId, u8>,
     graph: Graph,
 }
 
@@ -19,6 +21,7 @@ impl World {
             let from = world.id(words[0]);
             match words[1] {
                 "active" => drop(world.active.insert(from)),
+                "rank" => _ = world.ranks.insert(from, words[2].parse().unwrap()),
                 "missing" => drop(world.missing.insert(from)),
                 "queued" => {
                     _ = world.queued.insert(from, (JobType::parse(words[2]).unwrap(), words.len() > 3))
@@ -77,6 +80,9 @@ impl Facts for World {
     }
     fn all(&self) -> Vec<UnitId> {
         (0..self.names.len()).map(|at| UnitId(at as u32)).collect()
+    }
+    fn rank(&self, unit: UnitId) -> u8 {
+        self.ranks.get(&unit).copied().unwrap_or(0)
     }
     fn name(&self, unit: UnitId) -> String {
         self.names[unit.0 as usize].clone()

@@ -7,7 +7,7 @@ use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::{Manager, Refused};
 use crate::state::ActiveState;
 use muster_graph::job::Job;
-use muster_graph::transaction::{self, Facts, Refusal, Transaction, TransactionError};
+use muster_graph::transaction::{self, Facts, Note, Refusal, Transaction, TransactionError};
 use muster_graph::{Dependency, JobId, JobMode, JobResult, JobType, UnitId};
 use muster_unit::{LoadState, UnitKind};
 
@@ -87,6 +87,21 @@ impl Facts for Manager {
     fn name(&self, unit: UnitId) -> String {
         self.unit_name(unit)
     }
+
+    /// What a boot can do without gives way in a cycle: services before mounts and devices, these before sockets, targets
+    /// last, and whatever does without default dependencies, since it belongs to the early boot, after all else.
+    fn rank(&self, unit: UnitId) -> u8 {
+        let Some(unit) = self.state.units.get(&unit) else { return 0 };
+        let kind = match unit.name.kind() {
+            UnitKind::Service | UnitKind::Scope => 0,
+            UnitKind::Timer | UnitKind::Path => 1,
+            UnitKind::Swap | UnitKind::Automount | UnitKind::Mount | UnitKind::Device => 2,
+            UnitKind::Socket => 3,
+            UnitKind::Target => 4,
+            UnitKind::Slice => 5,
+        };
+        if unit.file.unit.default_dependencies() { kind } else { kind | 8 }
+    }
 }
 
 impl Manager {
@@ -109,23 +124,57 @@ impl Manager {
             Ok(made) => made,
             Err(error) => {
                 if let TransactionError::Cyclic(cycle) = &error {
-                    let names: Vec<String> = cycle.iter().map(|unit| self.unit_name(*unit)).collect();
-                    let text = format!(
-                        "Found ordering cycle {}, and every job in it is needed.",
-                        names.join(" -> ")
-                    );
+                    let cycle = self.cycle_text(cycle);
+                    let text = format!("Found ordering cycle {cycle}, and every job in it is needed.");
                     self.log(Level::Error, Some(unit), text);
                 }
                 return Err(self.refused_transaction(unit, kind, error));
             }
         };
         for note in &made.notes {
-            self.log(Level::Warning, Some(unit), note.clone());
+            let text = self.note_text(note);
+            self.log(Level::Warning, Some(unit), text);
         }
         if mode == JobMode::Flush {
             self.clear_jobs_except(&made);
         }
         self.install(made, mode, cause)
+    }
+
+    /// Why jobs were left out of a transaction, for people.
+    pub fn note_text(&self, note: &Note) -> String {
+        match note {
+            Note::Refused(unit, refusal) => {
+                let why = match refusal {
+                    Refusal::NotFound => "it is not found",
+                    Refusal::Masked => "it is masked",
+                    Refusal::LoadFailed(why) => {
+                        let unit = self.unit_name(*unit);
+                        return format!("Leaving out what needs {unit}: it could not be loaded: {why}");
+                    }
+                    Refusal::NotApplicable => "it cannot take such a job",
+                };
+                format!("Leaving out what needs {}: {why}", self.unit_name(*unit))
+            }
+            Note::Cycle(cycle, victim) => format!(
+                "Found ordering cycle {}: job of {} left out to break it",
+                self.cycle_text(cycle),
+                self.unit_name(*victim)
+            ),
+            Note::More(count) => format!("{count} more jobs were left out."),
+        }
+    }
+
+    /// A cycle in a line of bounded length.
+    fn cycle_text(&self, cycle: &[UnitId]) -> String {
+        const SHOWN_MAX: usize = 50;
+        let mut names: Vec<String> =
+            cycle.iter().take(SHOWN_MAX).map(|unit| self.unit_name(*unit)).collect();
+        if cycle.len() > SHOWN_MAX {
+            names.push(format!("({} more)", cycle.len().saturating_sub(SHOWN_MAX)));
+        }
+        names.extend(cycle.first().map(|unit| self.unit_name(*unit)));
+        names.join(" -> ")
     }
 
     pub(crate) fn check_mode(&self, unit: UnitId, kind: JobType, mode: JobMode) -> Result<(), Refused> {
