@@ -378,7 +378,9 @@ impl<F: Facts> Builder<'_, F> {
     }
 
     fn of(&self, unit: UnitId) -> impl DoubleEndedIterator<Item = (JobType, NodeId)> + '_ {
-        self.places.range((unit, JobType::Start)..=(unit, JobType::ReloadOrStart)).map(|((_, kind), id)| (*kind, *id))
+        self.places
+            .range((unit, JobType::Start)..=(unit, JobType::ReloadOrStart))
+            .map(|((_, kind), id)| (*kind, *id))
     }
 
     pub(crate) fn has_job(&self, unit: UnitId) -> bool {
@@ -497,9 +499,8 @@ impl<F: Facts> Builder<'_, F> {
         let jobs: Vec<Key> =
             self.units().into_iter().filter_map(|unit| Some((unit, self.merged(unit)?))).collect();
         // A lenient transaction disturbs nobody: what is up stays up.
-        let disturbs = |(unit, kind): &&Key| {
-            *unit != anchor && *kind == JobType::Stop && self.facts.is_active(*unit)
-        };
+        let disturbs =
+            |(unit, kind): &&Key| *unit != anchor && *kind == JobType::Stop && self.facts.is_active(*unit);
         if let (JobMode::Lenient, Some((unit, _))) = (self.mode, jobs.iter().find(disturbs)) {
             return Err(TransactionError::Destructive(*unit));
         }

@@ -82,7 +82,9 @@ fn cost_grows_with_units_and_edges() {
         for count in [1_000_u32, 10_000, 100_000] {
             let graph = made(shape, count);
             let begun = Instant::now();
-            let made = build(&graph, &Down(count, shape != "chain"), UnitId(0), JobType::Start, JobMode::Replace).unwrap();
+            let made =
+                build(&graph, &Down(count, shape != "chain"), UnitId(0), JobType::Start, JobMode::Replace)
+                    .unwrap();
             let ms = begun.elapsed().as_secs_f64() * 1000.0;
             each.push(ms * 1000.0 / f64::from(count));
             println!(

@@ -168,8 +168,7 @@ impl Manager {
     /// A cycle in a line of bounded length.
     fn cycle_text(&self, cycle: &[UnitId]) -> String {
         const SHOWN_MAX: usize = 50;
-        let mut names: Vec<String> =
-            cycle.iter().take(SHOWN_MAX).map(|unit| self.unit_name(*unit)).collect();
+        let mut names: Vec<String> = cycle.iter().take(SHOWN_MAX).map(|unit| self.unit_name(*unit)).collect();
         if cycle.len() > SHOWN_MAX {
             names.push(format!("({} more)", cycle.len().saturating_sub(SHOWN_MAX)));
         }
