@@ -25,6 +25,7 @@ pub fn reply(message: &Incoming, reply: &Reply) -> Outgoing {
             enqueued(message, *id, unit, *kind)
         }
         Reply::Job { id, .. } => wire::reply_to(message, "o", |out| out.path(&path::of_job(*id))),
+        Reply::Refused(refused) => wire::error_to(message, &Refusal::from(refused)),
         Reply::Error { name, message: text } => {
             wire::error_to(message, &Refusal { name: name.clone(), message: text.clone() })
         }

@@ -3,6 +3,7 @@
 //! Names are those of org.freedesktop.systemd1(5) and the D-Bus specification; `systemctl` turns some of them into
 //! exit statuses, so a name must never be replaced by a similar one.
 
+use muster_manager::Refused;
 use muster_manager::effect::Reply;
 
 /// Why a call was not carried out.
@@ -84,6 +85,64 @@ impl Refusal {
         Refusal::invalid(format!(
             "Invalid arguments '{given}' to call {interface}.{member}(), expecting '{expected}'."
         ))
+    }
+}
+
+/// The names of the manager's reasons.
+fn name_of(refused: &Refused) -> &str {
+    match refused {
+        Refused::NotFound { .. } | Refused::NotLoaded { .. } => "org.freedesktop.systemd1.NoSuchUnit",
+        Refused::Masked { .. } => "org.freedesktop.systemd1.UnitMasked",
+        Refused::BadSetting { .. } => "org.freedesktop.systemd1.BadUnitSetting",
+        Refused::DependencyNotLoaded { .. } | Refused::LoadFailed { .. } => {
+            "org.freedesktop.systemd1.LoadFailed"
+        }
+        Refused::NotApplicable { .. } => "org.freedesktop.systemd1.JobTypeNotApplicable",
+        Refused::Conflicting { .. } => "org.freedesktop.systemd1.TransactionJobsConflicting",
+        Refused::Cyclic => "org.freedesktop.systemd1.TransactionOrderIsCyclic",
+        Refused::Destructive { .. } | Refused::Disturbing { .. } => {
+            "org.freedesktop.systemd1.TransactionIsDestructive"
+        }
+        Refused::NoIsolation => "org.freedesktop.systemd1.NoIsolation",
+        Refused::OnlyByDependency { .. } => "org.freedesktop.systemd1.OnlyByDependency",
+        Refused::NothingToClean => "org.freedesktop.systemd1.NothingToClean",
+        Refused::Busy { .. } | Refused::NotIdle => "org.freedesktop.systemd1.UnitBusy",
+        Refused::NoJob { .. } => "org.freedesktop.systemd1.NoSuchJob",
+        Refused::NoProcess { .. } => "org.freedesktop.systemd1.NoSuchProcess",
+        Refused::FrozenByParent => "org.freedesktop.systemd1.FrozenByParent",
+        Refused::NotActive => "org.freedesktop.systemd1.UnitInactive",
+        Refused::Exists { .. } => "org.freedesktop.systemd1.UnitExists",
+        Refused::NoFreezing | Refused::NoCleaning { .. } => "org.freedesktop.DBus.Error.NotSupported",
+        Refused::TooManyJobs => "org.freedesktop.DBus.Error.LimitsExceeded",
+        Refused::Nothing => "org.freedesktop.DBus.Error.Failed",
+        Refused::IsolateStarts
+        | Refused::TriggeringStops
+        | Refused::RestartDependenciesStarts
+        | Refused::SignalRange
+        | Refused::SignalValue { .. }
+        | Refused::BadEnvironment
+        | Refused::BadLogLevel { .. }
+        | Refused::BadSubgroup
+        | Refused::NoUnit
+        | Refused::NotTaken { .. } => "org.freedesktop.DBus.Error.InvalidArgs",
+        Refused::NotWritten { why } => &why.name,
+    }
+}
+
+impl From<&Refused> for Refusal {
+    fn from(refused: &Refused) -> Refusal {
+        Refusal { name: name_of(refused).to_owned(), message: refused.to_string() }
+    }
+}
+
+impl Refusal {
+    /// The refusal that an answer is, if it is one.
+    pub fn of(reply: &Reply) -> Option<Refusal> {
+        match reply {
+            Reply::Refused(refused) => Some(refused.into()),
+            Reply::Error { name, message } => Some(Refusal { name: name.clone(), message: message.clone() }),
+            Reply::Done | Reply::Unit(_) | Reply::Job { .. } => None,
+        }
     }
 }
 

@@ -9,8 +9,7 @@ use crate::view::has_cgroup;
 use crate::wire::{Args, Out, Value};
 use crate::{Action, Call, dump, manager, object::Object, path, transient};
 use muster_graph::job::Job;
-use muster_graph::transaction::waits_for;
-use muster_graph::{JobId, JobMode, JobType, UnitId};
+use muster_graph::{JobId, JobMode, JobType};
 use muster_manager::Manager;
 use muster_manager::event::{KillWhom, Request, ShutdownVerb, TransientUnit};
 use muster_manager::state::{ActiveState, Unit};
@@ -172,13 +171,11 @@ fn write_jobs<'j>(manager: &Manager, jobs: impl Iterator<Item = &'j Job>, out: &
 /// The jobs that one waits for (`after`), or that wait for it.
 fn related_jobs(call: &Call<'_>, job: &Job, after: bool) -> Done {
     let state = call.manager.state();
-    let job_of = |unit: UnitId| state.units.get(&unit).and_then(|unit| state.jobs.get(&unit.job?));
-    let waits =
-        |job: &Job| waits_for(&state.graph, job.unit, job.kind, |unit| job_of(unit).map(|job| job.kind));
     let list: Vec<&Job> = if after {
-        waits(job).into_iter().filter_map(job_of).collect()
+        let units = state.jobs.waits_for(&state.graph, job).into_iter();
+        units.filter_map(|unit| state.jobs.of(unit)).collect()
     } else {
-        state.jobs.values().filter(|other| waits(other).contains(&job.unit)).collect()
+        state.jobs.waiting_for(&state.graph, job).collect()
     };
     call.reply(|out| write_jobs(call.manager, list.into_iter(), out))
 }
@@ -187,7 +184,7 @@ fn related_jobs(call: &Call<'_>, job: &Job, after: bool) -> Done {
 
 /// One row of `ListUnits`: `(ssssssouso)`.
 fn write_unit(manager: &Manager, unit: &Unit, out: &mut Out<'_>) {
-    let job = unit.job.or(unit.nop_job).and_then(|id| manager.state().jobs.get(&id));
+    let job = manager.state().jobs.of(unit.id);
     out.structure(|out| {
         out.str(unit.name.as_str());
         out.str(&unit.description());
@@ -460,7 +457,7 @@ methods! { METHODS {
     StartUnitWithFlags("s" name, "s" mode, "t" flags) -> ("o" job) ManageUnits = |call, a| by_name(call, a, START);
     StartUnitReplace("s" old_unit, "s" new_unit, "s" mode) -> ("o" job) ManageUnits = |call, a| {
         let old = a.str()?;
-        if loaded(call, &old)?.job.is_none() {
+        if call.manager.state().jobs.of(loaded(call, &old)?.id).is_none() {
             return Err(Refusal::no_job(format!("of unit {old}")));
         }
         by_name(call, a, START)

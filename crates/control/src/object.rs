@@ -61,7 +61,9 @@ pub fn resolve<'a>(
                 state.units.values().map(|unit| muster_bus::bus_path_escape(unit.name.as_str())).collect(),
             ))
         }
-        path::JOBS => Ok(Object::Branch(manager.state().jobs.keys().map(|id| id.0.to_string()).collect())),
+        path::JOBS => {
+            Ok(Object::Branch(manager.state().jobs.values().map(|job| job.id.0.to_string()).collect()))
+        }
         _ => {
             if let Some(number) = path.strip_prefix(path::JOBS).and_then(|rest| rest.strip_prefix('/')) {
                 let id = number.parse().map(JobId).map_err(|_| unknown())?;

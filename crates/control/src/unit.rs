@@ -55,7 +55,7 @@ fn can_freeze(u: &UnitView<'_>) -> bool {
 }
 
 fn job(u: &UnitView<'_>, out: &mut Out<'_>) {
-    let job = u.unit.job.or(u.unit.nop_job);
+    let job = u.manager.state().jobs.of(u.unit.id).map(|job| job.id);
     out.structure(|out| {
         out.u32(job.map_or(0, |job| job.0));
         out.path(&job.map_or_else(|| "/".to_owned(), crate::path::of_job));

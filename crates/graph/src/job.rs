@@ -50,6 +50,13 @@ words! {
     }
 }
 
+impl JobResult {
+    /// Whether what was asked for is so.
+    pub fn is_fulfilled(self) -> bool {
+        matches!(self, JobResult::Done | JobResult::Skipped)
+    }
+}
+
 impl JobType {
     /// What remains of the request for a unit that is `active` (or activating, or reloading) or not.
     pub fn collapse(self, active: bool) -> JobType {
@@ -105,6 +112,9 @@ pub struct Job {
     pub deadline_usec: u64,
     /// Why it exists, as text for people.
     pub cause: String,
+    /// The unit whose job it waits for, where it is known to wait; it may wait for others, too.
+    #[serde(default)]
+    pub waits_at: Option<UnitId>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Nothing here knows what a service is; what the algorithms must know of a unit they ask through
 //! [`transaction::Facts`]. No recursion over the graph: outside data decides its depth.
 //!
-//! Reading order: [`edge`], [`job`], [`transaction`], [`cycle`].
+//! Reading order: [`edge`], [`job`], [`transaction`], [`cycle`], [`queue`].
 #![forbid(unsafe_code)]
 #![cfg_attr(
     test,
@@ -19,7 +19,9 @@
 pub(crate) mod cycle;
 pub mod edge;
 pub mod job;
+pub mod queue;
 pub mod transaction;
 
 pub use edge::{Dependency, Graph, UnitId};
 pub use job::{JobId, JobMode, JobResult, JobType};
+pub use queue::Queue;

@@ -2,7 +2,13 @@
 //!
 //! `cargo test --release -p muster-graph --test growth -- --nocapture` prints the table. The bound that is tested is far
 //! from what is measured (a machine may be busy), and as far from what a quadratic pass would need.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_macros)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros
+)]
 
 use muster_graph::transaction::{Facts, Refusal, build};
 use muster_graph::{Dependency, Graph, JobMode, JobType, UnitId};

@@ -5,7 +5,8 @@
 //! gone, so that a start that follows never loses what it has just made, and a unit that is being cleaned does not start.
 
 use crate::effect::{Effect, Level, QueryId};
-use crate::manager::{Manager, Refused};
+use crate::manager::Manager;
+use crate::refused::Refused;
 use crate::state::{ActiveState, ServiceSub, Unit, UnitResult};
 use muster_graph::{JobType, UnitId};
 use muster_unit::{Body, DirectoryPreserve, ExecDirectory, ExecSection, UnitKind, UnitName};
@@ -125,8 +126,7 @@ impl Manager {
 
     /// Whether the job at hand starts the unit whose run ends.
     pub(crate) fn job_starts_again(&self, id: UnitId) -> bool {
-        let job = self.state.units.get(&id).and_then(|unit| self.state.jobs.get(&unit.job?));
-        job.is_some_and(|job| match job.kind {
+        self.state.jobs.of(id).is_some_and(|job| match job.kind {
             JobType::Restart => true,
             // A start that runs is that of the run which ends.
             JobType::Start => !job.running,
@@ -145,20 +145,15 @@ impl Manager {
             unit.name.kind(),
             UnitKind::Service | UnitKind::Socket | UnitKind::Mount | UnitKind::Swap | UnitKind::Timer
         ) {
-            let text = format!("Unit '{name}' does not support cleaning.");
-            return Err(Refused::new("org.freedesktop.DBus.Error.NotSupported", &text));
+            return Err(Refused::NoCleaning { unit: name.clone() });
         }
         let asked = |word: &str| mask.iter().any(|asked| asked == word || asked == "all");
         let words: Vec<&str> = can_clean(unit).into_iter().filter(|word| asked(word)).collect();
         if words.is_empty() {
-            return Err(Refused::new(
-                "org.freedesktop.systemd1.NothingToClean",
-                "No matching resources found.",
-            ));
+            return Err(Refused::NothingToClean);
         }
-        if unit.active_state() != ActiveState::Inactive || unit.job.is_some() {
-            let text = "Unit is not inactive or has pending job.";
-            return Err(Refused::new("org.freedesktop.systemd1.UnitBusy", text));
+        if unit.active_state() != ActiveState::Inactive || self.state.jobs.of(id).is_some() {
+            return Err(Refused::NotIdle);
         }
         let things = cleaned_things(unit, &words);
         let span = unit.file.exec.as_ref().and_then(|exec| exec.timeout_clean_sec());
@@ -234,7 +229,9 @@ impl Manager {
         match removal {
             Some(removal) if removal.cleans => self.cleaned(id, result),
             // A start may be waiting for it.
-            Some(_) if matches!(self.sub(id), ServiceSub::Dead | ServiceSub::Failed) => self.wake_ordered(id),
+            Some(_) if matches!(self.sub(id), ServiceSub::Dead | ServiceSub::Failed) => {
+                self.state.jobs.wake(id)
+            }
             Some(_) => self.run_ends(id),
             None => {}
         }

@@ -152,7 +152,9 @@ pub enum Reply {
     Job { id: JobId, unit: UnitName, kind: JobType },
     /// A unit was loaded.
     Unit(UnitName),
-    /// Refused. `name` is a D-Bus error name in full.
+    /// The manager refused.
+    Refused(crate::refused::Refused),
+    /// Somebody else did. `name` is a D-Bus error name in full.
     Error { name: String, message: String },
 }
 

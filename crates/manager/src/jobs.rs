@@ -4,11 +4,13 @@
 //! of its unit, by its timeout, or by the failure of what it requires. Ends are worked off a list, never by recursion.
 
 use crate::effect::{BusSignal, Effect, Level};
-use crate::manager::{Manager, Refused};
+use crate::manager::Manager;
+use crate::refused::{Refused, Word};
 use crate::state::ActiveState;
 use muster_graph::job::Job;
+use muster_graph::queue::{Installed, Order};
 use muster_graph::transaction::{self, Facts, Note, Refusal, Transaction, TransactionError};
-use muster_graph::{Dependency, JobId, JobMode, JobResult, JobType, UnitId};
+use muster_graph::{JobId, JobMode, JobResult, JobType, UnitId};
 use muster_unit::{LoadState, UnitKind};
 
 /// What a unit said when it was handed a job.
@@ -69,8 +71,7 @@ impl Facts for Manager {
     }
 
     fn installed(&self, unit: UnitId) -> Option<(JobType, bool)> {
-        let job = self.state.jobs.get(&self.state.units.get(&unit)?.job?)?;
-        Some((job.kind, job.irreversible))
+        self.state.jobs.of(unit).map(|job| (job.kind, job.irreversible))
     }
 
     fn ignores_isolate(&self, unit: UnitId) -> bool {
@@ -114,10 +115,7 @@ impl Manager {
         cause: &str,
     ) -> Result<JobId, Refused> {
         if self.state.jobs.len() >= JOBS_MAX {
-            return Err(Refused::new(
-                "org.freedesktop.DBus.Error.LimitsExceeded",
-                "Too many jobs are queued.",
-            ));
+            return Err(Refused::TooManyJobs);
         }
         self.check_mode(unit, kind, mode)?;
         let made = match transaction::build(&self.state.graph, self, unit, kind, mode) {
@@ -181,81 +179,41 @@ impl Manager {
             return Ok(());
         }
         if kind != JobType::Start {
-            return Err(Refused::new(
-                "org.freedesktop.DBus.Error.InvalidArgs",
-                "Isolate is only valid for start.",
-            ));
+            return Err(Refused::IsolateStarts);
         }
         match self.state.units.get(&unit) {
-            Some(unit) if !unit.file.unit.allow_isolate() => Err(Refused::new(
-                "org.freedesktop.systemd1.NoIsolation",
-                "Operation refused, unit may not be isolated.",
-            )),
+            Some(unit) if !unit.file.unit.allow_isolate() => Err(Refused::NoIsolation),
             _ => Ok(()),
         }
     }
 
     fn refused_transaction(&self, anchor: UnitId, kind: JobType, error: TransactionError) -> Refused {
-        let name = |unit: UnitId| self.unit_name(unit);
-        let s1 = |tail: &str, text: String| Refused {
-            name: format!("org.freedesktop.systemd1.{tail}"),
-            message: text,
-        };
+        let name = |unit: UnitId| self.name_of(unit);
         match error {
-            TransactionError::Refused(unit, Refusal::NotFound) => {
-                s1("NoSuchUnit", format!("Unit {} not found.", name(unit)))
-            }
-            TransactionError::Refused(unit, Refusal::Masked) => {
-                s1("UnitMasked", format!("Unit {} is masked.", name(unit)))
-            }
-            TransactionError::Refused(unit, Refusal::LoadFailed(_)) => {
-                let bad = self
-                    .state
-                    .units
-                    .get(&unit)
-                    .is_some_and(|unit| unit.file.load_state == LoadState::BadSetting);
-                if bad {
-                    s1("BadUnitSetting", format!("Unit {} has a bad unit file setting.", name(unit)))
-                } else {
-                    s1(
-                        "LoadFailed",
-                        format!(
-                            "Unit {} failed to load properly, please adjust/correct and reload service manager.",
-                            name(unit)
-                        ),
-                    )
+            TransactionError::Refused(unit, Refusal::NotFound) => Refused::NotFound { unit: name(unit) },
+            TransactionError::Refused(unit, Refusal::Masked) => Refused::Masked { unit: name(unit) },
+            TransactionError::Refused(id, Refusal::LoadFailed(_)) => {
+                let unit = name(id);
+                match self.state.units.get(&id).map(|unit| unit.file.load_state) {
+                    Some(LoadState::BadSetting) => Refused::BadSetting { unit },
+                    _ => Refused::DependencyNotLoaded { unit },
                 }
             }
-            TransactionError::Refused(unit, Refusal::NotApplicable) => s1(
-                "JobTypeNotApplicable",
-                format!("Job type {} is not applicable for unit {}.", kind.as_str(), name(unit)),
-            ),
-            TransactionError::Conflicting(unit) => s1(
-                "TransactionJobsConflicting",
-                format!(
-                    "Transaction contains conflicting jobs 'start' and 'stop' for {}. Probably contradicting requirement dependencies configured.",
-                    name(unit)
-                ),
-            ),
-            TransactionError::Cyclic(_) => s1(
-                "TransactionOrderIsCyclic",
-                "Transaction order is cyclic. See system logs for details.".to_owned(),
-            ),
-            TransactionError::Destructive(unit) => {
-                let (anchor, kind, unit_name) = (name(anchor), kind.as_str(), name(unit));
-                let text = match self.installed(unit) {
+            TransactionError::Refused(unit, Refusal::NotApplicable) => {
+                Refused::NotApplicable { unit: name(unit), kind: Word(kind) }
+            }
+            TransactionError::Conflicting(unit) => Refused::Conflicting { unit: name(unit) },
+            TransactionError::Cyclic(_) => Refused::Cyclic,
+            TransactionError::Destructive(id) => {
+                let (anchor, kind, unit) = (name(anchor), Word(kind), name(id));
+                match self.installed(id) {
                     Some((queued, _)) => {
-                        let planned = if queued == JobType::Stop { "start" } else { "stop" };
-                        let queued = queued.as_str();
-                        format!(
-                            "Transaction for {anchor}/{kind} is destructive ({unit_name} has '{queued}' job queued, but '{planned}' is included in transaction)."
-                        )
+                        let planned = if queued == JobType::Stop { JobType::Start } else { JobType::Stop };
+                        let (queued, planned) = (Word(queued), Word(planned));
+                        Refused::Destructive { anchor, kind, unit, queued, planned }
                     }
-                    None => format!(
-                        "Transaction for {anchor}/{kind} is destructive ({unit_name} is active, but 'stop' is included in transaction)."
-                    ),
-                };
-                s1("TransactionIsDestructive", text)
+                    None => Refused::Disturbing { anchor, kind, unit },
+                }
             }
         }
     }
@@ -289,66 +247,37 @@ impl Manager {
                 anchor_job = Some(job);
             }
         }
-        anchor_job
-            .ok_or_else(|| Refused::new("org.freedesktop.DBus.Error.Failed", "The request came to nothing."))
+        anchor_job.ok_or(Refused::Nothing)
     }
 
     fn install_one(&mut self, unit: UnitId, kind: JobType, mode: JobMode, cause: String) -> JobId {
-        let installed = self.state.units.get(&unit).and_then(|unit| unit.job);
-        if let Some(old) = installed.and_then(|id| self.state.jobs.get(&id).cloned()) {
-            match old.kind.merge(kind).map(|kind| kind.collapse(self.is_active(unit))) {
-                Some(both) if !old.running || both == old.kind => {
-                    if let Some(job) = self.state.jobs.get_mut(&old.id) {
-                        job.kind = both;
-                        job.irreversible |= mode == JobMode::ReplaceIrreversibly;
-                    }
-                    self.state.run_queue.insert(old.id);
-                    return old.id;
-                }
-                // A running job that grew: it begins anew as the merged one.
-                Some(both) => {
-                    if let Some(job) = self.state.jobs.get_mut(&old.id) {
-                        job.kind = both;
-                        job.running = false;
-                    }
-                    self.state.run_queue.insert(old.id);
-                    return old.id;
-                }
-                None => self.finish_job(old.id, JobResult::Canceled, false),
-            }
-        }
-        self.new_job(unit, kind, mode, cause)
-    }
-
-    fn new_job(&mut self, unit: UnitId, kind: JobType, mode: JobMode, cause: String) -> JobId {
-        self.state.next_job = self.state.next_job.wrapping_add(1).max(1);
-        let id = JobId(self.state.next_job);
-        let queued_usec = self.now.monotonic_usec;
-        let timeout = self
-            .state
-            .units
-            .get(&unit)
-            .and_then(|unit| unit.file.unit.job_timeout_sec())
-            .map_or(u64::MAX, |span| span.0);
-        let job = Job {
-            id,
+        let timeout = self.state.units.get(&unit).and_then(|unit| unit.file.unit.job_timeout_sec());
+        let order = Order {
             unit,
             kind,
-            running: false,
             irreversible: mode == JobMode::ReplaceIrreversibly,
             ignore_order: mode == JobMode::IgnoreDependencies,
-            queued_usec,
-            begun_usec: 0,
-            deadline_usec: queued_usec.saturating_add(timeout),
+            now_usec: self.now.monotonic_usec,
+            deadline_usec: self.now.monotonic_usec.saturating_add(timeout.map_or(u64::MAX, |span| span.0)),
             cause: cause.clone(),
         };
-        self.state.jobs.insert(id, job);
+        let active = self.is_active(unit);
+        let id = match self.state.jobs.install(order.clone(), active) {
+            Installed::New(id) => id,
+            Installed::Merged(id) => {
+                let name = self.name_of(unit);
+                self.effects.push_back(Effect::Signal(BusSignal::JobChanged { job: id, unit: name }));
+                return id;
+            }
+            Installed::Against(old) => {
+                self.finish_job(old, JobResult::Canceled, false);
+                match self.state.jobs.install(order, active) {
+                    Installed::New(id) | Installed::Merged(id) | Installed::Against(id) => id,
+                }
+            }
+        };
         self.follow_job_deadline(id);
         self.state.n_installed_jobs = self.state.n_installed_jobs.saturating_add(1);
-        if let Some(unit) = self.state.units.get_mut(&unit) {
-            unit.job = Some(id);
-        }
-        self.state.run_queue.insert(id);
         self.note_cause(unit, format!("{} queued: {cause}", kind.as_str()));
         let name = self.name_of(unit);
         self.effects.push_back(Effect::Signal(BusSignal::JobNew { job: id, unit: name }));
@@ -359,27 +288,25 @@ impl Manager {
     /// Works the run queue off, as far as one turn may go; what cannot run yet is put back by the event that frees it.
     pub(crate) fn run_jobs(&mut self) {
         while self.jobs_left > 0 {
-            let Some(id) = self.state.run_queue.pop_first() else { return };
+            let Some(id) = self.state.jobs.pop() else { return };
             self.jobs_left = self.jobs_left.saturating_sub(1);
             self.run_job(id);
         }
     }
 
     fn run_job(&mut self, id: JobId) {
-        let Some(job) = self.state.jobs.get(&id).filter(|job| !job.running).cloned() else { return };
-        if !job.ignore_order && self.must_wait(&job) {
+        if !self.state.jobs.may_run(&self.state.graph, id) {
             return;
         }
-        if let Some(job) = self.state.jobs.get_mut(&id) {
-            job.running = true;
-            job.begun_usec = self.now.monotonic_usec;
-            let unit = self.state.units.get(&job.unit);
-            let said = unit.and_then(|unit| unit.file.unit.job_running_timeout_sec()).map(|span| span.0);
-            let device = unit.is_some_and(|unit| unit.name.kind() == UnitKind::Device);
-            let usual = device.then_some(self.state.facts.config.default_device_timeout_usec);
-            if let Some(span) = said.or(usual) {
-                job.deadline_usec = job.deadline_usec.min(job.begun_usec.saturating_add(span));
-            }
+        let Some(job) = self.state.jobs.get(&id).cloned() else { return };
+        let now = self.now.monotonic_usec;
+        self.state.jobs.begin(id, now);
+        let unit = self.state.units.get(&job.unit);
+        let said = unit.and_then(|unit| unit.file.unit.job_running_timeout_sec()).map(|span| span.0);
+        let device = unit.is_some_and(|unit| unit.name.kind() == UnitKind::Device);
+        let usual = device.then_some(self.state.facts.config.default_device_timeout_usec);
+        if let Some(span) = said.or(usual) {
+            self.state.jobs.limit(id, now.saturating_add(span));
         }
         self.follow_job_deadline(id);
         let outcome = match job.kind {
@@ -394,11 +321,7 @@ impl Manager {
         };
         match outcome {
             Started::Working => self.check_job_after_start(id),
-            Started::Later => {
-                if let Some(job) = self.state.jobs.get_mut(&id) {
-                    job.running = false;
-                }
-            }
+            Started::Later => self.state.jobs.rest(id),
             // There was nothing to do, so there is nothing to say.
             Started::Ended(JobResult::Done) => self.end_job(id, JobResult::Done, true, false),
             Started::Ended(result) => self.finish_job(id, result, true),
@@ -421,14 +344,6 @@ impl Manager {
         }
     }
 
-    fn must_wait(&self, job: &Job) -> bool {
-        let job_of = |unit: UnitId| {
-            let other = self.state.jobs.get(&self.state.units.get(&unit)?.job?)?;
-            Some(other.kind)
-        };
-        !transaction::waits_for(&self.state.graph, job.unit, job.kind, job_of).is_empty()
-    }
-
     fn verify_active(&self, unit: UnitId) -> Started {
         match self.active_state(unit) {
             ActiveState::Active | ActiveState::Reloading => Started::Ended(JobResult::Done),
@@ -448,8 +363,8 @@ impl Manager {
 
     /// Looks whether the unit's state ends its job.
     pub(crate) fn job_by_state(&mut self, unit: UnitId) {
-        let Some(id) = self.state.units.get(&unit).and_then(|unit| unit.job) else { return };
-        let Some(job) = self.state.jobs.get(&id).cloned() else { return };
+        let Some(job) = self.state.jobs.of(unit).cloned() else { return };
+        let id = job.id;
         let state = self.active_state(unit);
         let up = matches!(state, ActiveState::Active | ActiveState::Reloading);
         let asking = self.state.units.get(&unit).is_some_and(|unit| unit.pending_conditions.is_some());
@@ -473,9 +388,7 @@ impl Manager {
                 self.finish_job(id, JobResult::Failed, true)
             }
             // A unit that stops while its start job is queued, or the reverse, keeps the job waiting.
-            _ => {
-                self.state.run_queue.insert(id);
-            }
+            _ => self.state.jobs.wake(unit),
         }
     }
 
@@ -484,13 +397,7 @@ impl Manager {
     }
 
     fn turn_into_start(&mut self, id: JobId) {
-        if let Some(job) = self.state.jobs.get_mut(&id) {
-            job.kind = JobType::Start;
-            job.running = false;
-            let unit = job.unit;
-            self.state.run_queue.insert(id);
-            self.wake_ordered(unit);
-        }
+        self.state.jobs.turn(id, JobType::Start);
     }
 
     /// Ends a job and what falls with it. Without `propagate` nothing falls (it is being replaced).
@@ -499,86 +406,40 @@ impl Manager {
     }
 
     fn end_job(&mut self, id: JobId, result: JobResult, propagate: bool, report: bool) {
-        let mut ends = vec![(id, result)];
-        while let Some((id, result)) = ends.pop() {
-            let Some(job) = self.state.jobs.remove(&id) else { continue };
-            self.follow_job_deadline(id);
-            self.state.run_queue.remove(&id);
-            if let Some(unit) = self.state.units.get_mut(&job.unit).filter(|unit| unit.job == Some(id)) {
-                unit.job = None;
-            }
-            let failed = !matches!(result, JobResult::Done | JobResult::Skipped | JobResult::Canceled);
-            let fulfilled = matches!(result, JobResult::Done | JobResult::Skipped);
-            if failed {
-                self.state.n_failed_jobs = self.state.n_failed_jobs.saturating_add(1);
-            }
-            if report {
-                self.report_job_end(&job, result);
-            }
-            let unit = self.name_of(job.unit);
-            self.touch(job.unit);
-            self.flush_changes();
-            self.effects.push_back(Effect::Signal(BusSignal::JobRemoved { job: id, unit, result }));
-            if propagate && !fulfilled {
-                ends.extend(self.jobs_that_fall_with(&job).into_iter().map(|id| (id, JobResult::Dependency)));
-            }
-            // The unit itself did not fail, so that nothing else says so.
-            let handled = match result {
-                JobResult::Dependency => Some("a dependency failed"),
-                JobResult::Timeout => Some("its job timed out"),
-                _ => None,
-            };
-            if let (true, JobType::Start, Some(why)) = (propagate, job.kind, handled) {
-                self.trigger_on_failure(job.unit, why);
-            }
-            self.forget_kept_ports(job.unit);
-            self.wake_ordered(job.unit);
-            self.state.gc_queue.insert(job.unit);
-            self.queue_wishes_around(job.unit);
-            if propagate {
-                // A job may end without a change of state; what triggers the unit must not wait for one.
-                self.tell_triggers(job.unit);
-            }
+        for (job, result) in self.state.jobs.end(&self.state.graph, id, result, propagate) {
+            self.job_ended(&job, result, propagate, report);
         }
         self.check_startup_finished();
     }
 
-    /// The jobs that cannot succeed any more, this one not having been fulfilled: starts of what requires the unit that
-    /// does not come up, and of what conflicts with the unit that does not go down.
-    fn jobs_that_fall_with(&self, job: &Job) -> Vec<JobId> {
-        let kinds: &[Dependency] = match job.kind {
-            JobType::Start | JobType::VerifyActive => {
-                &[Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::BoundBy]
-            }
-            JobType::Stop => &[Dependency::ConflictedBy],
-            JobType::Reload
-            | JobType::Restart
-            | JobType::Nop
-            | JobType::TryRestart
-            | JobType::TryReload
-            | JobType::ReloadOrStart => &[],
-        };
-        let others = kinds.iter().flat_map(|kind| self.state.graph.of(job.unit, *kind));
-        let starts = |id: &JobId| {
-            self.state
-                .jobs
-                .get(id)
-                .is_some_and(|job| matches!(job.kind, JobType::Start | JobType::VerifyActive))
-        };
-        others.filter_map(|other| self.state.units.get(&other)?.job).filter(starts).collect()
-    }
-
-    /// Lets the jobs look again that may have waited for this unit.
-    pub(crate) fn wake_ordered(&mut self, unit: UnitId) {
-        for kind in [Dependency::Before, Dependency::After] {
-            for other in self.state.graph.of(unit, kind) {
-                if let Some(job) = self.state.units.get(&other).and_then(|unit| unit.job) {
-                    self.state.run_queue.insert(job);
-                }
-            }
+    /// What follows from the end of a job.
+    fn job_ended(&mut self, job: &Job, result: JobResult, propagate: bool, report: bool) {
+        self.follow_job_deadline(job.id);
+        if !result.is_fulfilled() && result != JobResult::Canceled {
+            self.state.n_failed_jobs = self.state.n_failed_jobs.saturating_add(1);
         }
-        if let Some(job) = self.state.units.get(&unit).and_then(|unit| unit.job) {
-            self.state.run_queue.insert(job);
+        if report {
+            self.report_job_end(job, result);
+        }
+        let unit = self.name_of(job.unit);
+        self.touch(job.unit);
+        self.flush_changes();
+        self.effects.push_back(Effect::Signal(BusSignal::JobRemoved { job: job.id, unit, result }));
+        // The unit itself did not fail, so that nothing else says so.
+        let handled = match result {
+            JobResult::Dependency => Some("a dependency failed"),
+            JobResult::Timeout => Some("its job timed out"),
+            _ => None,
+        };
+        if let (true, JobType::Start, Some(why)) = (propagate, job.kind, handled) {
+            self.trigger_on_failure(job.unit, why);
+        }
+        self.forget_kept_ports(job.unit);
+        self.state.gc_queue.insert(job.unit);
+        self.queue_wishes_around(job.unit);
+        if propagate {
+            // A job may end without a change of state; what triggers the unit must not wait for one.
+            self.tell_triggers(job.unit);
         }
     }
 

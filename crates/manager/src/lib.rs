@@ -41,6 +41,7 @@ mod main_process;
 mod mount;
 mod notify;
 mod path;
+pub mod refused;
 mod report;
 mod request;
 mod restart;
@@ -58,5 +59,6 @@ pub mod written;
 
 pub use effect::Effect;
 pub use event::{Event, Now};
-pub use manager::{Manager, Refused};
+pub use manager::Manager;
+pub use refused::Refused;
 pub use state::State;

@@ -7,6 +7,7 @@ use crate::effect::{BusSignal, Effect, Level};
 use crate::jobs::Started;
 use crate::manager::Manager;
 use crate::state::{ActiveState, Cause, Service, Stamp, SystemState};
+use muster_graph::job::Job;
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
 use muster_unit::UnitName;
 
@@ -89,7 +90,7 @@ impl Manager {
         if old != new {
             self.note_cause(id, format!("{} -> {}", old.as_str(), new.as_str()));
         }
-        let had_job = self.state.units.get(&id).and_then(|unit| unit.job).is_some();
+        let had_job = self.state.jobs.of(id).is_some();
         let stopping_job =
             self.job_kind(id).is_some_and(|kind| matches!(kind, JobType::Stop | JobType::Restart));
         self.job_by_state(id);
@@ -113,7 +114,7 @@ impl Manager {
     }
 
     pub(crate) fn job_kind(&self, unit: UnitId) -> Option<JobType> {
-        Some(self.state.jobs.get(&self.state.units.get(&unit)?.job?)?.kind)
+        self.state.jobs.of(unit).map(|job| job.kind)
     }
 
     fn became_active(&mut self, id: UnitId, had_job: bool) {
@@ -123,7 +124,6 @@ impl Manager {
         if self.unit_name(id) == "basic.target" {
             self.state.basic_reached = true;
         }
-        self.wake_ordered(id);
     }
 
     /// A unit came up without a job (a mount by hand): what it requires is started after the fact.
@@ -250,7 +250,7 @@ impl Manager {
         match self.enqueue(unit, kind, mode, cause) {
             Ok(_) => true,
             Err(refused) => {
-                let text = format!("Failed to enqueue {} job ({cause}): {}", kind.as_str(), refused.message);
+                let text = format!("Failed to enqueue {} job ({cause}): {refused}", kind.as_str());
                 self.log(Level::Warning, Some(unit), text);
                 false
             }
@@ -328,11 +328,8 @@ impl Manager {
         if unit.condition_result {
             (unit.assert_result, unit.assert_stamp) = (verdict(true).is_none(), stamp);
         }
-        let Some(job) = unit.job.filter(|job| {
-            self.state.jobs.get(job).is_some_and(|job| job.running && job.kind == JobType::Start)
-        }) else {
-            return;
-        };
+        let starts = |job: &&Job| job.running && job.kind == JobType::Start;
+        let Some(job) = self.state.jobs.of(id).filter(starts).map(|job| job.id) else { return };
         if let Some(failed) = verdict(false) {
             self.report_condition(id, failed);
             return self.finish_job(job, JobResult::Done, true);
@@ -348,11 +345,7 @@ impl Manager {
                     self.job_by_state(id);
                 }
             }
-            Started::Later => {
-                if let Some(job) = self.state.jobs.get_mut(&job) {
-                    job.running = false;
-                }
-            }
+            Started::Later => self.state.jobs.rest(job),
             Started::Ended(result) => self.finish_job(job, result, true),
         }
     }
@@ -410,7 +403,7 @@ impl Manager {
         let is_active = |name: &str| {
             name.parse::<UnitName>().ok().and_then(|name| self.unit(&name)).is_some_and(|unit| {
                 !matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed)
-                    || unit.job.is_some()
+                    || self.state.jobs.of(unit.id).is_some()
             })
         };
         let shutting_down = self.shutdown_is_queued();

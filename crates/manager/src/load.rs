@@ -272,7 +272,9 @@ impl Manager {
                 }
             }
         }
-        for id in self.link_all(ids, source) {
+        let ids = self.link_all(ids, source);
+        self.state.jobs.wake_all();
+        for id in ids {
             (self.verbs(id).reloaded)(self, id);
             self.touch(id);
             self.state.gc_queue.insert(id);
@@ -293,6 +295,7 @@ impl Manager {
     pub(crate) fn relink(&mut self, id: UnitId, source: &dyn Source) {
         self.state.graph.remove_from(id);
         self.link_all(vec![id], source);
+        self.state.jobs.wake_all();
     }
 
     /// Unloads what nobody needs: of the units that may have lost their last reason, those that no unit which stays leads
@@ -340,7 +343,7 @@ impl Manager {
         let idle =
             state == ActiveState::Inactive || (state == ActiveState::Failed && self.collects_failed(unit));
         !idle
-            || unit.job.is_some()
+            || self.state.jobs.of(id).is_some()
             || unit.perpetual
             || unit.references != 0
             || unit.pending_conditions.is_some()
@@ -411,8 +414,6 @@ fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
         name: file.id.clone(),
         file,
         kind,
-        job: None,
-        nop_job: None,
         pending_conditions: None,
         transient: false,
         perpetual,

@@ -6,7 +6,7 @@
 use crate::deadlines::{Deadlines, Owner};
 use crate::effect::{Effect, Level, Reply, RequestId};
 use crate::event::{Clock, Event, Now, ShutdownVerb};
-use crate::state::{Facts, Stamp, State, Unit};
+use crate::state::{ActiveState, Facts, Stamp, State, Unit};
 use muster_graph::{JobId, JobMode, JobType, UnitId};
 use muster_unit::{Source, UnitFile, UnitName};
 use std::collections::{BTreeMap, VecDeque};
@@ -31,26 +31,6 @@ pub struct Manager {
     pub(crate) deadlines: Deadlines,
     /// The same on the other clocks.
     pub(crate) deadlines_on: BTreeMap<Clock, Deadlines>,
-}
-
-/// A request that was refused, in D-Bus terms.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Error name in full.
-    pub name: String,
-    /// The sentence for people.
-    pub message: String,
-}
-
-impl Refused {
-    /// Error with a fixed name.
-    pub fn new(name: &str, message: &str) -> Refused {
-        Refused { name: name.to_owned(), message: message.to_owned() }
-    }
-
-    pub(crate) fn into_reply(self) -> Reply {
-        Reply::Error { name: self.name, message: self.message }
-    }
 }
 
 impl Manager {
@@ -177,7 +157,7 @@ impl Manager {
         {
             Ok(_) => true,
             Err(refused) => {
-                self.log(Level::Error, Some(id), format!("Failed to start {name}: {}", refused.message));
+                self.log(Level::Error, Some(id), format!("Failed to start {name}: {refused}"));
                 false
             }
         }
@@ -280,7 +260,7 @@ impl Manager {
     /// Whether a `Tick` at this moment finds something to do.
     pub fn needs_tick(&self, now: Now) -> bool {
         self.may_unload_units()
-            || !self.state.run_queue.is_empty()
+            || self.state.jobs.has_ready()
             || self.next_deadlines().any(|(clock, at)| at <= now.on(clock))
     }
 
@@ -349,14 +329,17 @@ impl Manager {
                 faults.push(format!("{name} names a unit that is not loaded"));
             }
         }
-        for unit in self.state.units.values() {
-            if unit.job.is_some_and(|job| self.state.jobs.get(&job).is_none_or(|job| job.unit != unit.id)) {
-                faults.push(format!("{} has a job that is not its own", unit.name));
-            }
-        }
+        faults.extend(self.state.jobs.check());
         for job in self.state.jobs.values() {
-            if self.state.units.get(&job.unit).is_none_or(|unit| unit.job != Some(job.id)) {
-                faults.push(format!("job {} belongs to a unit that does not know it", job.id.0));
+            let number = job.id.0;
+            match self.state.units.get(&job.unit).map(|unit| unit.active_state()) {
+                None => faults.push(format!("job {number} belongs to a unit that is not loaded")),
+                Some(ActiveState::Inactive | ActiveState::Failed | ActiveState::Active)
+                    if self.state.jobs.is_resting(job) =>
+                {
+                    faults.push(format!("job {number} rests, and its unit does not change"));
+                }
+                Some(_) => {}
             }
         }
         faults

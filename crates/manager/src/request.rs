@@ -3,7 +3,8 @@
 use crate::effect::{BusSignal, Effect, Level, Reply, RequestId};
 use crate::event::{KillWhom, Origin, Request, ShutdownVerb};
 use crate::kill::known_processes;
-use crate::manager::{Manager, Refused};
+use crate::manager::Manager;
+use crate::refused::{Number, Refused, Word};
 use crate::state::ActiveState;
 use muster_graph::{JobId, JobMode, JobResult, JobType, UnitId};
 use muster_unit::{LoadState, Source, UnitKind, UnitName};
@@ -35,7 +36,7 @@ impl Manager {
             Request::ResetFailed { unit } => self.request_reset_failed(unit.as_ref()),
             Request::CancelJob { job } => self.cancel_job(JobId(job)),
             Request::ClearJobs => {
-                let all: Vec<JobId> = self.state.jobs.keys().copied().collect();
+                let all: Vec<JobId> = self.state.jobs.values().map(|job| job.id).collect();
                 all.into_iter().for_each(|job| self.finish_job(job, JobResult::Canceled, true));
                 Ok(Reply::Done)
             }
@@ -78,14 +79,11 @@ impl Manager {
                 Ok(Reply::Done)
             }
         };
-        self.reply(id, answer.unwrap_or_else(Refused::into_reply));
+        self.reply(id, answer.unwrap_or_else(Reply::Refused));
     }
 
     pub(crate) fn known(&self, name: &UnitName) -> Result<UnitId, Refused> {
-        self.state.names.get(name).copied().ok_or_else(|| Refused {
-            name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
-            message: format!("Unit {name} not loaded."),
-        })
+        self.state.names.get(name).copied().ok_or_else(|| Refused::NotLoaded { unit: name.clone() })
     }
 
     pub(crate) fn request_job(
@@ -103,16 +101,16 @@ impl Manager {
         })?;
         let missing = self.state.units.get(&id).is_none_or(|unit| {
             unit.file.load_state == LoadState::NotFound
-                && unit.job.is_none()
+                && self.state.jobs.of(id).is_none()
                 && unit.active_state() == ActiveState::Inactive
         });
         if missing {
             // Also where nothing would have to be done: what is asked for must be something.
             self.state.gc_queue.insert(id);
-            let what = if kind == JobType::Stop { "not loaded" } else { "not found" };
-            return Err(Refused {
-                name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
-                message: format!("Unit {name} {what}."),
+            let unit = name.clone();
+            return Err(match kind {
+                JobType::Stop => Refused::NotLoaded { unit },
+                _ => Refused::NotFound { unit },
             });
         }
         self.check_broken(id, name, kind)?;
@@ -135,7 +133,7 @@ impl Manager {
     fn check_broken(&mut self, id: UnitId, name: &UnitName, kind: JobType) -> Result<(), Refused> {
         let broken = self.state.units.get(&id).is_some_and(|unit| {
             matches!(unit.file.load_state, LoadState::BadSetting | LoadState::Error)
-                && unit.job.is_none()
+                && self.state.jobs.of(id).is_none()
                 && matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed)
         });
         if !broken {
@@ -143,10 +141,7 @@ impl Manager {
         }
         self.state.gc_queue.insert(id);
         match kind {
-            JobType::Stop => Err(Refused {
-                name: "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
-                message: format!("Unit {name} not loaded."),
-            }),
+            JobType::Stop => Err(Refused::NotLoaded { unit: name.clone() }),
             JobType::TryRestart | JobType::TryReload => self.check_load_state(id),
             JobType::Start
             | JobType::VerifyActive
@@ -160,17 +155,11 @@ impl Manager {
     fn check_manual(&self, id: UnitId, name: &UnitName, kind: JobType, mode: JobMode) -> Result<(), Refused> {
         let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
         if unit.perpetual && !matches!(kind, JobType::Start) {
-            return Err(Refused {
-                name: "org.freedesktop.systemd1.JobTypeNotApplicable".to_owned(),
-                message: format!("Job type {} is not applicable for unit {name}.", kind.as_str()),
-            });
+            return Err(Refused::NotApplicable { unit: name.clone(), kind: Word(kind) });
         }
         let frozen = self.freezer_shown(unit) != "running";
         if frozen && matches!(kind, JobType::Start | JobType::Stop | JobType::Restart | JobType::TryRestart) {
-            return Err(Refused {
-                name: "org.freedesktop.systemd1.UnitBusy".to_owned(),
-                message: format!("Cannot perform operation on frozen unit {name}."),
-            });
+            return Err(Refused::Busy { unit: name.clone() });
         }
         let starts = matches!(kind, JobType::Start | JobType::Restart | JobType::TryRestart);
         let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
@@ -179,12 +168,7 @@ impl Manager {
             || (unit.perpetual && unit.name.kind() != UnitKind::Slice && mode != JobMode::Isolate)
             || unit.name.kind() == UnitKind::Device;
         if refused && mode != JobMode::IgnoreRequirements {
-            return Err(Refused {
-                name: "org.freedesktop.systemd1.OnlyByDependency".to_owned(),
-                message: format!(
-                    "Operation refused, unit {name} may be requested by dependency only (it is configured to refuse manual start/stop)."
-                ),
-            });
+            return Err(Refused::OnlyByDependency { unit: name.clone() });
         }
         Ok(())
     }
@@ -198,26 +182,14 @@ impl Manager {
     ) -> Result<Reply, Refused> {
         let id = self.known(name)?;
         if !(1..=64).contains(&signal) {
-            return Err(Refused::new(
-                "org.freedesktop.DBus.Error.InvalidArgs",
-                "Signal number out of range.",
-            ));
+            return Err(Refused::SignalRange);
         }
         if value.is_some() && signal < 34 {
-            return Err(Refused {
-                name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
-                message: format!(
-                    "Value parameter only accepted for realtime signals (SIGRTMIN…SIGRTMAX), refusing for signal {}.",
-                    muster_unit::Signal(signal).name()
-                ),
-            });
+            return Err(Refused::SignalValue { signal: Word(muster_unit::Signal(signal)) });
         }
         let Some(unit) = self.state.units.get(&id) else { return Ok(Reply::Done) };
         let (main, control) = known_processes(&unit.kind);
-        let refuse = |what: &str| Refused {
-            name: "org.freedesktop.systemd1.NoSuchProcess".to_owned(),
-            message: format!("No {what} process to kill"),
-        };
+        let refuse = |what: &str| Refused::NoProcess { what: what.to_owned() };
         let targets: Vec<u32> = match whom {
             KillWhom::Main | KillWhom::MainFail => vec![main.ok_or_else(|| refuse("main"))?],
             KillWhom::Control | KillWhom::ControlFail => vec![control.ok_or_else(|| refuse("control"))?],
@@ -252,11 +224,8 @@ impl Manager {
     }
 
     fn cancel_job(&mut self, job: JobId) -> Result<Reply, Refused> {
-        if !self.state.jobs.contains_key(&job) {
-            return Err(Refused {
-                name: "org.freedesktop.systemd1.NoSuchJob".to_owned(),
-                message: format!("Job {} does not exist.", job.0),
-            });
+        if self.state.jobs.get(&job).is_none() {
+            return Err(Refused::NoJob { job: Number(job) });
         }
         self.finish_job(job, JobResult::Canceled, true);
         Ok(Reply::Done)
@@ -298,10 +267,7 @@ impl Manager {
         let pairs: Vec<_> =
             set.iter().filter_map(|text| split(text)).filter(|(key, _)| is_name(key)).collect();
         if pairs.len() != set.len() || set.len() > 65_536 {
-            return Err(Refused::new(
-                "org.freedesktop.DBus.Error.InvalidArgs",
-                "Invalid environment assignments",
-            ));
+            return Err(Refused::BadEnvironment);
         }
         for text in unset {
             let key = text.split_once('=').map_or(text.as_str(), |(key, _)| key);
@@ -331,10 +297,7 @@ impl Manager {
                 self.state.log_level = number;
                 Ok(Reply::Done)
             }
-            None => Err(Refused {
-                name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
-                message: format!("Invalid log level '{level}'"),
-            }),
+            None => Err(Refused::BadLogLevel { level: level.to_owned() }),
         }
     }
 
@@ -342,22 +305,16 @@ impl Manager {
         let id = self.known(name)?;
         // PID 1 is in the root and in init.scope: nobody would be left to thaw it.
         if self.state.units.get(&id).is_some_and(|unit| unit.perpetual) {
-            return Err(Refused::new(
-                "org.freedesktop.DBus.Error.NotSupported",
-                "Unit does not support freeze/thaw",
-            ));
+            return Err(Refused::NoFreezing);
         }
         if !freeze
             && self.state.units.get(&id).is_some_and(|unit| self.freezer_shown(unit) == "frozen-by-parent")
         {
-            return Err(Refused::new(
-                "org.freedesktop.systemd1.FrozenByParent",
-                "Unit is frozen by a parent slice",
-            ));
+            return Err(Refused::FrozenByParent);
         }
         let Some(unit) = self.state.units.get_mut(&id) else { return Ok(Reply::Done) };
         let Some(path) = unit.cgroup.clone() else {
-            return Err(Refused::new("org.freedesktop.systemd1.UnitInactive", "Unit is not active"));
+            return Err(Refused::NotActive);
         };
         unit.freezer = if freeze { crate::state::Freezer::Frozen } else { crate::state::Freezer::Running };
         self.effects.push_back(Effect::FreezeCgroup { path, freeze });
@@ -389,10 +346,7 @@ impl Manager {
                 self.effects.push_back(Effect::AttachProcesses { path, pids });
                 Ok(Reply::Done)
             }
-            None => Err(Refused::new(
-                "org.freedesktop.DBus.Error.InvalidArgs",
-                "Unit is not active, or the subgroup is not valid.",
-            )),
+            None => Err(Refused::BadSubgroup),
         }
     }
 

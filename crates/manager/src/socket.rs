@@ -24,6 +24,7 @@ use crate::jobs::Started;
 use crate::kill::Wave;
 use crate::kind::{CommandStatus, TypeState, Verbs};
 use crate::manager::Manager;
+use crate::refused::Refused;
 use crate::service_ends::{is_clean, result_of};
 use crate::state::{
     ActiveState, CommandList, Port, Process, ServiceSub, Socket, SocketSub, Unit, UnitResult,
@@ -415,19 +416,20 @@ impl Manager {
             Ok(_) if was_deferred => self.set_socket_sub(id, SocketSub::Running),
             Ok(_) => {}
             Err(refused)
-                if mode == JobMode::Lenient && refused.name.ends_with(".TransactionIsDestructive") =>
+                if mode == JobMode::Lenient
+                    && matches!(refused, Refused::Destructive { .. } | Refused::Disturbing { .. }) =>
             {
                 let patient = defer == DeferTrigger::Patient;
                 if patient || !self.state.jobs.is_empty() {
                     if !was_deferred {
-                        self.note_cause(id, format!("trigger deferred: {}", refused.message));
+                        self.note_cause(id, format!("trigger deferred: {refused}"));
                         self.set_socket_sub(id, SocketSub::Deferred);
                     }
                     return;
                 }
-                self.trigger_failed(id, &refused.message);
+                self.trigger_failed(id, &refused.to_string());
             }
-            Err(refused) => self.trigger_failed(id, &refused.message),
+            Err(refused) => self.trigger_failed(id, &refused.to_string()),
         }
     }
 

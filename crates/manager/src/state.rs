@@ -7,8 +7,7 @@
 use crate::effect::{FdId, QueryId, SpawnId};
 use crate::event::{DeviceFound, Exit, Peer, ShutdownVerb};
 use crate::lazy::{Lazy, resting};
-use muster_graph::job::Job;
-use muster_graph::{Graph, JobId, UnitId};
+use muster_graph::{Graph, Queue, UnitId};
 use muster_unit::{ExecCommand, Listen, UnitFile, UnitName};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -109,11 +108,7 @@ pub struct Unit {
     pub file: Rc<UnitFile>,
     /// State of its kind.
     pub kind: Kind,
-    /// The job at work on it, or waiting.
-    pub job: Option<JobId>,
-    /// A nop job beside it.
-    pub nop_job: Option<JobId>,
-    /// A pending check of conditions, and the job that waits for it.
+    /// A pending check of conditions.
     pub pending_conditions: Option<QueryId>,
     /// Made over D-Bus.
     pub transient: bool,
@@ -417,12 +412,11 @@ pub struct State {
     pub names: BTreeMap<UnitName, UnitId>,
     /// Dependencies.
     pub graph: Graph,
-    /// Jobs by number.
-    pub jobs: BTreeMap<JobId, Job>,
-    /// Next unit, job, spawn and query numbers.
+    /// Jobs.
+    #[serde(rename = "queue")]
+    pub jobs: Queue,
+    /// Next unit number.
     pub next_unit: u32,
-    /// Next job number.
-    pub next_job: u32,
     /// Next spawn number.
     pub next_spawn: u64,
     /// Next query number.
@@ -440,8 +434,6 @@ pub struct State {
     /// Socket units whose trigger was put off.
     #[serde(default)]
     pub deferred: BTreeSet<UnitId>,
-    /// Jobs that may be able to run.
-    pub run_queue: BTreeSet<JobId>,
     /// Units that changed and are not announced yet.
     pub changed: BTreeSet<UnitId>,
     /// Units announced to clients (`UnitNew`).

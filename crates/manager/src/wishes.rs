@@ -60,7 +60,7 @@ impl Manager {
 
     fn wish(&self, id: UnitId) -> Option<(JobType, String)> {
         let unit = self.state.units.get(&id)?;
-        if unit.job.is_some() {
+        if self.state.jobs.of(id).is_some() {
             return None;
         }
         match unit.active_state() {

@@ -5,7 +5,8 @@
 
 use crate::effect::{Effect, FdId, QueryId, Reply, RequestId};
 use crate::event::{Origin, PropertyChange, TransientUnit, WriteError, whole_list};
-use crate::manager::{Manager, Refused};
+use crate::manager::Manager;
+use crate::refused::Refused;
 use crate::state::ActiveState;
 use muster_graph::{JobMode, JobType, UnitId};
 use muster_unit::{Fault, LoadState, Source, UnitFile, UnitName};
@@ -60,10 +61,10 @@ impl Manager {
                 if let Then::Transient { units, .. } = then {
                     self.close_given(&units);
                 }
-                Err(Refused { name: error.name, message: error.message })
+                Err(Refused::NotWritten { why: error })
             }
         };
-        self.reply(request, answer.unwrap_or_else(Refused::into_reply));
+        self.reply(request, answer.unwrap_or_else(Reply::Refused));
     }
 
     /// After a re-execution nobody waits for an answer any more.
@@ -161,21 +162,17 @@ impl Manager {
     /// A unit that did not load is refused, with what systemd says of it.
     pub(crate) fn check_load_state(&self, id: UnitId) -> Result<(), Refused> {
         let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
-        let name = &unit.name;
-        let (error, message) = match unit.file.load_state {
-            LoadState::NotFound => ("NoSuchUnit", format!("Unit {name} not found.")),
-            LoadState::BadSetting => ("BadUnitSetting", format!("Unit {name} has a bad unit file setting.")),
-            LoadState::Masked => ("UnitMasked", format!("Unit {name} is masked.")),
-            LoadState::Error => (
-                "LoadFailed",
-                format!(
-                    "Unit {name} failed to load: {}.",
-                    unit.file.load_error.as_deref().unwrap_or_default()
-                ),
-            ),
-            LoadState::Loaded | LoadState::Stub | LoadState::Merged => return Ok(()),
-        };
-        Err(Refused { name: format!("org.freedesktop.systemd1.{error}"), message })
+        let name = unit.name.clone();
+        match unit.file.load_state {
+            LoadState::NotFound => Err(Refused::NotFound { unit: name }),
+            LoadState::BadSetting => Err(Refused::BadSetting { unit: name }),
+            LoadState::Masked => Err(Refused::Masked { unit: name }),
+            LoadState::Error => {
+                let why = unit.file.load_error.clone().unwrap_or_default();
+                Err(Refused::LoadFailed { unit: name, why })
+            }
+            LoadState::Loaded | LoadState::Stub | LoadState::Merged => Ok(()),
+        }
     }
 
     // ---- transient units ----------------------------------------------------------------------------------------------
@@ -208,10 +205,7 @@ impl Manager {
         let Some(unit) = self.unit(name) else { return Ok(()) };
         let idle = matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed);
         if !idle || unit.file.load_state == LoadState::Loaded && !unit.transient {
-            return Err(Refused {
-                name: "org.freedesktop.systemd1.UnitExists".to_owned(),
-                message: format!("Unit {name} was already loaded or has a fragment file."),
-            });
+            return Err(Refused::Exists { unit: name.clone() });
         }
         Ok(())
     }
@@ -225,7 +219,7 @@ impl Manager {
         mode: JobMode,
     ) -> Result<Reply, Refused> {
         let Some(first) = units.first().map(|unit| unit.name.clone()) else {
-            return Err(Refused::new("org.freedesktop.DBus.Error.InvalidArgs", "No unit was given."));
+            return Err(Refused::NoUnit);
         };
         // In the time between, another client may have taken a name.
         if let Err(refused) = units.iter().try_for_each(|unit| self.check_free(&unit.name)) {
@@ -291,9 +285,10 @@ impl Manager {
 }
 
 fn not_taken(directive: &str, value: &str, fault: &Fault) -> Refused {
-    Refused {
-        name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
-        message: format!("{directive}={value}: expected {}", fault.expected),
+    Refused::NotTaken {
+        directive: directive.to_owned(),
+        value: value.to_owned(),
+        expected: fault.expected.to_string(),
     }
 }
 

@@ -218,8 +218,8 @@ impl Runtime {
     /// The answer to a start that the bus asked for; true when the request was one of those.
     pub(crate) fn activation_answered(&mut self, id: RequestId, reply: &Reply) -> bool {
         let Some(unit) = self.clients.bus.activations.remove(&id) else { return false };
-        if let Reply::Error { name, message } = reply {
-            self.activation_failed(&unit, name, message);
+        if let Some(refusal) = muster_control::error::Refusal::of(reply) {
+            self.activation_failed(&unit, &refusal.name, &refusal.message);
         }
         true
     }
