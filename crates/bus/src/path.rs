@@ -5,19 +5,31 @@
 /// Escapes `label` for an object path: every byte but ASCII letters and digits, and a leading digit, becomes `_xx`; an
 /// empty label becomes `_`.
 pub fn bus_path_escape(label: &str) -> String {
+    let mut out = Vec::with_capacity(label.len().saturating_add(16));
+    escape_to(&mut out, label);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Appends the escaped label, which is ASCII.
+pub(crate) fn escape_to(out: &mut Vec<u8>, label: &str) {
     if label.is_empty() {
-        return "_".to_owned();
+        out.push(b'_');
     }
-    let mut out = String::with_capacity(label.len().saturating_add(16));
-    for (at, byte) in label.bytes().enumerate() {
-        if byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()) {
-            out.push(char::from(byte));
+    let mut rest = label.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        // A leading digit is escaped, others are not.
+        let leads = rest.len() == label.len();
+        if first.is_ascii_alphabetic() || (!leads && first.is_ascii_digit()) {
+            let end = tail.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(tail.len());
+            out.push(*first);
+            out.extend_from_slice(tail.get(..end).unwrap_or_default());
+            rest = tail.get(end..).unwrap_or_default();
         } else {
-            out.push('_');
-            push_hex(&mut out, byte);
+            let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).map_or(b'0', |digit| digit as u8);
+            out.extend([b'_', digit(first >> 4), digit(first & 15)]);
+            rest = tail;
         }
     }
-    out
 }
 
 /// Undoes [`bus_path_escape`]. `None` if the result is not UTF-8. A `_` that two hexadecimal digits do not follow

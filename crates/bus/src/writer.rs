@@ -71,6 +71,17 @@ impl BodyWriter {
         self.write_str(if valid { value } else { "/" });
     }
 
+    /// `o`: the object below `parent`, a valid path, that [`crate::bus_path_escape`] makes of a label.
+    pub fn write_object_path_below(&mut self, parent: &str, label: &str) {
+        self.write_u32(0);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(parent.as_bytes());
+        self.bytes.push(b'/');
+        crate::path::escape_to(&mut self.bytes, label);
+        self.note_length(start.saturating_sub(4), start);
+        self.bytes.push(0);
+    }
+
     /// `g`. What is not a signature is written as the empty one.
     pub fn write_signature(&mut self, value: &str) {
         // Most are of one basic type, and need no parser.
@@ -118,6 +129,11 @@ impl BodyWriter {
     /// Closes the innermost open array.
     pub fn end_array(&mut self) {
         let Some((length_at, start)) = self.arrays.pop() else { return };
+        self.note_length(length_at, start);
+    }
+
+    /// Writes, where room was left for it, how long what begins at `start` is by now.
+    fn note_length(&mut self, length_at: usize, start: usize) {
         let length = u32::try_from(self.bytes.len().saturating_sub(start)).unwrap_or(u32::MAX);
         if let Some((field, _)) = self.bytes.get_mut(length_at..).and_then(<[u8]>::split_first_chunk_mut) {
             *field = length.to_le_bytes();
@@ -157,8 +173,9 @@ impl BodyWriter {
     }
 
     pub(crate) fn align(&mut self, to: usize) {
-        let padded = self.bytes.len().checked_next_multiple_of(to).unwrap_or(self.bytes.len());
-        self.bytes.resize(padded, 0);
+        // A power of two, always.
+        let missing = self.bytes.len().wrapping_neg() & to.wrapping_sub(1);
+        self.bytes.extend_from_slice([0; 8].get(..missing).unwrap_or_default());
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -78,8 +78,7 @@ fn own_name(call: &Call<'_>) -> Result<String, Refusal> {
 }
 
 fn answer_unit(call: &Call<'_>, unit: &Unit) -> Done {
-    let path = path::of_unit(unit.name.as_str());
-    call.reply(|out| out.path(&path))
+    call.reply(|out| out.unit_path(unit.name.as_str()))
 }
 
 // ---- jobs
@@ -192,17 +191,23 @@ fn write_unit(manager: &Manager, unit: &Unit, out: &mut Out<'_>) {
         out.str(unit.active_state().as_str());
         out.str(unit.sub_state());
         out.str("");
-        out.path(&path::of_unit(unit.name.as_str()));
+        out.unit_path(unit.name.as_str());
         out.u32(job.map_or(0, |job| job.id.0));
         out.str(job.map_or("", |job| job.kind.as_str()));
-        out.path(&job.map_or_else(|| "/".to_owned(), |job| path::of_job(job.id)));
+        match job {
+            Some(job) => out.path(&path::of_job(job.id)),
+            None => out.path("/"),
+        }
     });
 }
 
 fn list_units(call: &Call<'_>, states: &[String], patterns: &[String]) -> Done {
     let has_state = |unit: &Unit| {
+        if states.is_empty() {
+            return true;
+        }
         let mine = [unit.file.load_state.as_str(), unit.active_state().as_str(), unit.sub_state()];
-        states.is_empty() || states.iter().any(|state| mine.contains(&state.as_str()))
+        states.iter().any(|state| mine.contains(&state.as_str()))
     };
     let is_named = |unit: &Unit| {
         let matches = |name: &UnitName| {

@@ -383,6 +383,11 @@ impl Out<'_> {
         f64(f64) = write_f64;
     }
 
+    /// `o`: the object of a unit.
+    pub fn unit_path(&mut self, name: &str) {
+        self.0.write_object_path_below(crate::path::UNITS, name);
+    }
+
     /// `as`.
     pub fn strings<S: AsRef<str>>(&mut self, values: impl IntoIterator<Item = S>) {
         self.0.write_strs(values);

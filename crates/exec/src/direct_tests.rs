@@ -156,7 +156,7 @@ fn with(settings: &[(&str, &str)]) -> Option<Program> {
         context_from_peer: false,
         place: None,
         report_exec: false,
-        share_memory: true,
+        limited_memory: false,
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! There are two lanes. A plain context goes the direct one ([`direct`]): the child that PID 1 makes takes a few steps and
 //! executes the service. All others go by the executor: PID 1 writes the plan into a memfd, starts `muster-executor` in the
-//! unit's cgroup and goes on; the executor carries the plan out and becomes the service. The report socket closes when it
+//! unit's cgroup (or, where memory is limited there, has it go there) and goes on; the executor carries the plan out and
+//! becomes the service. The report socket closes when it
 //! did; what it could not do comes over it first. What is to be done is one list for both lanes ([`steps`]).
 #![forbid(unsafe_code)]
 
@@ -28,8 +29,10 @@ pub use plan::Plan;
 pub use process::Process;
 
 use muster_unit::{ExecCommand, ExecSection};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -75,8 +78,9 @@ pub struct Request<'a> {
     pub place: Option<(&'a str, u32)>,
     /// Whether it is to be told when the program is executed.
     pub report_exec: bool,
-    /// Whether the process may run on PID 1's memory until it executes. Not where a memory limit could kill both.
-    pub share_memory: bool,
+    /// Whether memory is limited in the cgroup: no process may be in there that still runs on PID 1's memory, for the kernel
+    /// kills all that share the memory of its victim.
+    pub limited_memory: bool,
 }
 
 /// A process on its way.
@@ -120,7 +124,7 @@ pub enum Report {
 
 /// Starts a process.
 pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnError> {
-    let direct = request.share_memory && request.stdio.is_empty();
+    let direct = !request.limited_memory && request.stdio.is_empty();
     match direct.then(|| direct::compile(request)).flatten() {
         Some(program) => start_directly(request, program),
         // The same program, linked so that it can load PAM's modules.
@@ -138,7 +142,7 @@ fn fail(what: &str, error: &dyn std::fmt::Display) -> SpawnError {
 fn start_directly(request: &Request<'_>, program: muster_sys::Program) -> Result<Started, SpawnError> {
     let mut fds: Vec<BorrowedFd<'_>> = request.fds.iter().map(|(fd, _)| *fd).collect();
     fds.extend(request.stdio_socket);
-    let made = muster_sys::spawn(program, &fds, request.cgroup_dir, true);
+    let made = muster_sys::spawn(program, &fds, request.cgroup_dir);
     let made = made.map_err(|error| fail("clone", &error))?;
     Ok(Started { pid: made.pid, pidfd: made.pidfd, report: None, shared: made.shared })
 }
@@ -162,13 +166,20 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     fds.extend(request.fds.iter().map(|(fd, _)| *fd));
     fds.extend(request.stdio_socket);
     fds.extend(request.stdio.iter().map(|(_, fd)| *fd));
+    let procs = request.cgroup_dir.filter(|_| plan.enters_cgroup).map(|directory| {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        openat(directory, "cgroup.procs", flags, Mode::empty()).map_err(|error| fail("cgroup.procs", &error))
+    });
+    let procs = procs.transpose()?;
+    fds.extend(procs.as_ref().map(AsFd::as_fd));
     let program = muster_sys::Program {
         passed: fds.len(),
         paths: vec![CString::new(executor).map_err(|error| fail("executor", &error))?],
         argv: vec![c"muster-executor".to_owned()],
         ..Default::default()
     };
-    let made = muster_sys::spawn(program, &fds, request.cgroup_dir, request.share_memory);
+    let cgroup = request.cgroup_dir.filter(|_| procs.is_none());
+    let made = muster_sys::spawn(program, &fds, cgroup);
     let made = made.map_err(|error| fail("clone", &error))?;
     Ok(Started { pid: made.pid, pidfd: made.pidfd, report: Some(ours), shared: made.shared })
 }

@@ -35,6 +35,8 @@ pub struct Plan {
     pub console_term: Option<String>,
     /// Passed descriptors become non-blocking.
     pub non_blocking: bool,
+    /// The executor enters the unit's cgroup by itself, by the `cgroup.procs` that comes as the last descriptor.
+    pub enters_cgroup: bool,
 }
 
 impl Plan {
@@ -55,6 +57,7 @@ impl Plan {
             place: request.place.map(|(path, mode)| (path.to_owned(), mode)),
             console_term: std::env::var("TERM").ok(),
             non_blocking: request.non_blocking,
+            enters_cgroup: request.limited_memory && request.cgroup_dir.is_some(),
         }
     }
 }

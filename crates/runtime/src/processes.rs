@@ -176,7 +176,7 @@ impl Runtime {
             context_from_peer: spawn.context_from_peer,
             place: spawn.place.as_ref().map(|(path, mode)| (path.as_str(), *mode)),
             report_exec: spawn.report_exec,
-            share_memory: !self.has_memory_limit(&spawn.cgroup),
+            limited_memory: self.has_memory_limit(&spawn.cgroup),
         };
         match muster_exec::start(&request, &self.executor) {
             Ok(started) => {

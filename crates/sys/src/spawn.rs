@@ -240,13 +240,12 @@ impl Orders {
 }
 
 /// Starts a process. `fds` are the descriptors that its program and steps name; all others that are close-on-exec go. With
-/// `cgroup` the process begins its life there. With `share` it runs on our memory until it executes; without, on a copy:
-/// to be chosen where a low memory limit could kill it together with all that shares its memory.
+/// `cgroup` the process begins its life there, on our memory: not where a memory limit could kill it, together with all that
+/// shares its memory.
 pub fn spawn(
     program: Program,
     fds: &[BorrowedFd<'_>],
     cgroup: Option<BorrowedFd<'_>>,
-    share: bool,
 ) -> io::Result<Spawned> {
     let refused = |error: &io::Error| {
         matches!(
@@ -255,7 +254,7 @@ pub fn spawn(
         )
     };
     let orders = Box::new(Orders::new(program, fds));
-    if share && arch::SUPPORTED {
+    if arch::SUPPORTED {
         return match self::share(orders, cgroup) {
             Ok(spawned) => Ok(spawned),
             Err((error, orders)) if refused(&error) => fork(orders, cgroup),

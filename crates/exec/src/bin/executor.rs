@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use muster_exec::steps::identity::{find_group, find_user};
-use muster_exec::{Context, Exit, PLAN_FD, Plan, Process, REPORT_FD, steps};
+use muster_exec::{Context, Exit, FIRST_FD, PLAN_FD, Plan, Process, REPORT_FD, steps};
 use nix::fcntl::{FcntlArg, fcntl};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
@@ -28,11 +28,26 @@ fn main() -> ExitCode {
             return ExitCode::from(Exit::Cgroup.code());
         }
     };
+    if let Err(error) = enter_cgroup(&plan) {
+        muster_exec::tell(&report, &format!("{} cgroup.procs: {error}", Exit::Cgroup.code()));
+        return ExitCode::from(Exit::Cgroup.code());
+    }
     let context = Context::of_plan(&plan);
     let mut process = Process::new(&context, report);
     let Err((exit, message)) = steps::carry_out(&context, &mut process) else { return ExitCode::SUCCESS };
     process.tell(&format!("{} {message}", exit.code()));
     ExitCode::from(exit.code())
+}
+
+/// Before all else: from here on this process is the unit's, and what it uses is counted there.
+fn enter_cgroup(plan: &Plan) -> std::io::Result<()> {
+    if !plan.enters_cgroup {
+        return Ok(());
+    }
+    let before =
+        plan.fd_names.len().saturating_add(usize::from(plan.has_socket)).saturating_add(plan.stdio.len());
+    let number = i32::try_from(before).unwrap_or(i32::MAX).saturating_add(FIRST_FD);
+    std::fs::File::from(muster_sys::adopt_fd(number)).write_all(b"0")
 }
 
 fn read_plan(fd: OwnedFd) -> Result<Plan, String> {
