@@ -253,8 +253,12 @@ impl Manager {
         }
         self.state.names.retain(|name, id| self.state.units.get(id).is_some_and(|unit| unit.name == *name));
         for id in &ids {
-            let Some(name) = self.state.units.get(id).map(|unit| unit.name.clone()) else { continue };
-            let file = self.read(&name, source);
+            let Some(unit) = self.state.units.get(id) else { continue };
+            let name = unit.name.clone();
+            // What is on the disk as it was read is not read again.
+            let same = !self.state.transient_settings.contains_key(&name)
+                && muster_unit::load::is_unchanged(&unit.file, source);
+            let file = if same { unit.file.clone() } else { Rc::new(self.read(&name, source)) };
             self.report_diagnostics(*id, &file);
             for alias in &file.names {
                 self.state.names.entry(alias.clone()).or_insert(*id);
@@ -268,7 +272,7 @@ impl Manager {
                     kept.load_state = LoadState::NotFound;
                     unit.file = Rc::new(kept);
                 } else {
-                    unit.file = Rc::new(file);
+                    unit.file = file;
                 }
             }
         }

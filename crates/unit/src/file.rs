@@ -124,6 +124,10 @@ pub struct UnitFile {
     /// How the settings depend on the instance's name.
     #[serde(default)]
     pub instance_use: InstanceUse,
+    /// All that it was loaded from, as one number; see [`crate::load::is_unchanged`]. Not handed over: a new program reads
+    /// everything anew.
+    #[serde(skip)]
+    pub origin: Option<u64>,
 }
 
 /// What in a template's settings differs from instance to instance, beside the name.
@@ -186,6 +190,7 @@ impl UnitFile {
             diagnostics: Vec::new(),
             not_applied: Vec::new(),
             instance_use: InstanceUse::Nothing,
+            origin: None,
         }
     }
 

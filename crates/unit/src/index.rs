@@ -10,8 +10,9 @@ use crate::load::{Lookup, Source};
 use crate::value::UnitName;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
@@ -334,6 +335,10 @@ impl Source for Index {
         modified(path)
     }
 
+    fn identity(&self, path: &str) -> Option<u64> {
+        identity(path)
+    }
+
     fn drop_ins(&self, directory: &str) -> Vec<(String, Option<String>)> {
         self.drop_ins.get(directory).cloned().unwrap_or_default()
     }
@@ -349,6 +354,21 @@ pub fn modified(path: &str) -> Option<u64> {
     u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok()
 }
 
+/// Which file this is and when it was last changed in any way (stat(2)), as one number. Nothing for one that was changed so
+/// shortly before that it may change again within the same step of the clock.
+#[allow(clippy::disallowed_methods)] // only the disk's own times are compared with it
+fn identity(path: &str) -> Option<u64> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let changed_usec = metadata.ctime().checked_mul(1_000_000)?.checked_add(metadata.ctime_nsec() / 1000)?;
+    let settled = u128::try_from(changed_usec).ok()?.checked_add(u128::from(TIME_STEP_USEC))? < now.as_micros();
+    let mut hasher = DefaultHasher::new();
+    (metadata.dev(), metadata.ino(), metadata.len(), changed).hash(&mut hasher);
+    (metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
+    settled.then(|| hasher.finish())
+}
+
 /// Reads a unit file whole. What is no regular file, too large, or not text is refused by name.
 pub fn read_unit_file(path: &str) -> Result<Rc<str>, String> {
     let fail = |error: std::io::Error| format!("cannot read {path}: {error}");
@@ -362,7 +382,9 @@ pub fn read_unit_file(path: &str) -> Result<Rc<str>, String> {
     if metadata.len() > cap {
         return Err(format!("{path} is larger than {FILE_MAX} bytes"));
     }
-    let mut bytes = Vec::new();
+    // With room to see the end without growing.
+    let length = usize::try_from(metadata.len()).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(length.saturating_add(64));
     std::io::Read::by_ref(&mut file).take(cap).read_to_end(&mut bytes).map_err(fail)?;
     String::from_utf8(bytes).map(Rc::from).map_err(|_| format!("{path} is not UTF-8 text"))
 }

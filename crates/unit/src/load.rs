@@ -14,6 +14,7 @@ use crate::value::{
     AbsolutePath, ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName,
 };
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 /// At most this many aliases are followed.
@@ -45,6 +46,12 @@ pub trait Source {
         let _ = path;
         None
     }
+    /// A number that is the same for as long as the file at this path is, with all that it holds; nothing where that cannot be
+    /// known.
+    fn identity(&self, path: &str) -> Option<u64> {
+        let _ = path;
+        None
+    }
     /// (file name, path) of the `.conf` files in directories of this name (`foo.service.d`), highest precedence first.
     /// The path is `None` when the file is masked.
     fn drop_ins(&self, directory: &str) -> Vec<(String, Option<String>)>;
@@ -58,14 +65,10 @@ pub trait Source {
 
 /// Loads a unit.
 pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) -> UnitFile {
-    let (id, found) = resolve(name, source);
-    let mut file = UnitFile::not_found(id.clone());
-    file.names.insert(name.clone());
-    file.names.extend(source.aliases(&id));
-    if let Some((template, instance)) = id.template().zip(id.instance()) {
-        let others = source.aliases(&template).into_iter().filter(UnitName::is_template);
-        file.names.extend(others.filter_map(|other| other.with_instance(instance)));
-    }
+    let (mut file, found) = named(name, source);
+    let id = file.id.clone();
+    // Before anything is read: what changes meanwhile is seen as changed later.
+    file.origin = origin(&file, &found, source);
     let text = match found {
         Lookup::Masked(path) => {
             file.load_state = LoadState::Masked;
@@ -102,6 +105,55 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
     file
 }
 
+/// Whether loading this unit again would read the same files with the same contents in the same places, so that what was
+/// loaded can stay as it is.
+pub fn is_unchanged(file: &UnitFile, source: &dyn Source) -> bool {
+    if file.origin.is_none() || file.load_state != LoadState::Loaded {
+        return false;
+    }
+    let (now, found) = named(&file.id, source);
+    let origin = with_source(origin(&now, &found, source), file, source);
+    now.id == file.id && origin == file.origin
+}
+
+/// A generated unit says in itself what it was made from (`SourcePath=`).
+fn with_source(origin: Option<u64>, file: &UnitFile, source: &dyn Source) -> Option<u64> {
+    match file.unit.source_path() {
+        Some(path) => origin.zip(source.identity(path)).map(|(origin, identity)| origin ^ identity),
+        None => origin,
+    }
+}
+
+/// A unit as its names alone make it, and what is known under them.
+fn named(name: &UnitName, source: &dyn Source) -> (UnitFile, Lookup) {
+    let (id, found) = resolve(name, source);
+    let mut file = UnitFile::not_found(id.clone());
+    file.names.insert(name.clone());
+    file.names.extend(source.aliases(&id));
+    if let Some((template, instance)) = id.template().zip(id.instance()) {
+        let others = source.aliases(&template).into_iter().filter(UnitName::is_template);
+        file.names.extend(others.filter_map(|other| other.with_instance(instance)));
+    }
+    (file, found)
+}
+
+/// Everything that a unit is loaded from, as one number; nothing where that is no file, or may change unnoticed.
+fn origin(file: &UnitFile, found: &Lookup, source: &dyn Source) -> Option<u64> {
+    let Lookup::File(path) = found else { return None };
+    let mut hasher = DefaultHasher::new();
+    let drop_ins = drop_ins(file, |directory| source.drop_ins(directory));
+    for path in std::iter::once(path).chain(&drop_ins) {
+        (path, source.identity(path)?).hash(&mut hasher);
+    }
+    for name in file.names.iter().chain(&file.id.template()) {
+        name.hash(&mut hasher);
+        for suffix in LINKS {
+            source.linked(&format!("{name}.{suffix}")).hash(&mut hasher);
+        }
+    }
+    Some(hasher.finish())
+}
+
 /// A further instance of a template, from one that was loaded before: nothing is read and nothing parsed anew. `None` where
 /// this instance has files of its own, or the settings depend on its name in more than the description.
 pub fn further_instance(
@@ -119,6 +171,7 @@ pub fn further_instance(
     let mut file = of.clone();
     file.names = [name.clone()].into();
     file.id = name.clone();
+    file.origin = None;
     file.diagnostics.clear();
     match &of.instance_use {
         InstanceUse::Nothing => {}
@@ -228,6 +281,8 @@ pub fn assign(
 ) -> Result<(), Fault> {
     let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
     let facts = UnitFacts::new(&id, &fragment, machine);
+    // No longer what its files alone say.
+    file.origin = None;
     match assign_one(file, section, key, value, &facts) {
         Some(done) => done.map(|effect| note_effect(file, key, effect)),
         None => Err(unknown(section, key)),
@@ -290,8 +345,9 @@ fn finish(
         file.drop_in_paths.push(path);
     }
     add_links(file, source);
-    let origin = file.unit.source_path().clone();
-    file.stamps.extend(origin.and_then(|path| source.modified(&path).map(|stamp| (path.0, stamp))));
+    file.origin = with_source(file.origin, file, source);
+    let made_from = file.unit.source_path().clone();
+    file.stamps.extend(made_from.and_then(|path| source.modified(&path).map(|stamp| (path.0, stamp))));
     settle(file);
     let fatal = file.load_error.take().map_or(Ok(()), Err);
     if let Err(message) = fatal.and_then(|()| check(file)) {
