@@ -25,7 +25,8 @@ pub(crate) fn escape_to(out: &mut Vec<u8>, label: &str) {
             out.extend_from_slice(tail.get(..end).unwrap_or_default());
             rest = tail.get(end..).unwrap_or_default();
         } else {
-            let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).map_or(b'0', |digit| digit as u8);
+            let digit =
+                |nibble: u8| char::from_digit(u32::from(nibble), 16).map_or(b'0', |digit| digit as u8);
             out.extend([b'_', digit(first >> 4), digit(first & 15)]);
             rest = tail;
         }

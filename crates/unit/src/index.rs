@@ -362,7 +362,8 @@ fn identity(path: &str) -> Option<u64> {
     let changed = (metadata.ctime(), metadata.ctime_nsec());
     let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     let changed_usec = metadata.ctime().checked_mul(1_000_000)?.checked_add(metadata.ctime_nsec() / 1000)?;
-    let settled = u128::try_from(changed_usec).ok()?.checked_add(u128::from(TIME_STEP_USEC))? < now.as_micros();
+    let settled =
+        u128::try_from(changed_usec).ok()?.checked_add(u128::from(TIME_STEP_USEC))? < now.as_micros();
     let mut hasher = DefaultHasher::new();
     (metadata.dev(), metadata.ino(), metadata.len(), changed).hash(&mut hasher);
     (metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);

@@ -35,7 +35,10 @@ fn only_the_same_files_are_the_same() {
     fs::write(at("a.service"), "[Service]\nExecStart=/bin/true\n").unwrap();
     let just_written =
         muster_unit::load(&"a.service".parse().unwrap(), &scan(&directory.0), &SpecifierContext::default());
-    assert!(!is_unchanged(&just_written, &scan(&directory.0)), "may change within the same step of the clock");
+    assert!(
+        !is_unchanged(&just_written, &scan(&directory.0)),
+        "may change within the same step of the clock"
+    );
 
     let changes: [(&str, &dyn Fn()); 9] = [
         ("a drop-in", &|| {
@@ -53,7 +56,9 @@ fn only_the_same_files_are_the_same() {
             symlink("../b.service", at("a.service.wants/b.service")).unwrap();
         }),
         ("another name", &|| symlink("a.service", at("c.service")).unwrap()),
-        ("a file of equal length", &|| fs::write(at("a.service"), "[Service]\nExecStart=/bin/tree\n").unwrap()),
+        ("a file of equal length", &|| {
+            fs::write(at("a.service"), "[Service]\nExecStart=/bin/tree\n").unwrap()
+        }),
         ("a file put in its place", &|| {
             fs::write(at("new"), "[Service]\nExecStart=/bin/tree\n").unwrap();
             fs::rename(at("new"), at("a.service")).unwrap();
