@@ -6,6 +6,9 @@
 #[repr(u8)]
 #[allow(missing_docs)] // each is the name that systemd.exec(5) gives to the number
 pub enum Exit {
+    /// The standard streams are to be a socket's, and there is none: systemd 257 takes this for the end of a service that
+    /// had nothing to do.
+    Success = 0,
     /// No step of systemd.exec(5): EXIT_FAILURE.
     Failure = 1,
     Chdir = 200,

@@ -383,7 +383,10 @@ impl Manager {
                 self.finish_job(id, JobResult::Failed, true);
             }
             JobType::Stop if down => self.finish_job(id, JobResult::Done, true),
-            JobType::Restart if down && job.running => self.turn_into_start(id),
+            JobType::Restart if down && job.running => {
+                self.report_job_end(&job, JobResult::Done);
+                self.turn_into_start(id)
+            }
             JobType::Stop | JobType::Restart if job.running && up => {
                 self.finish_job(id, JobResult::Failed, true)
             }

@@ -158,7 +158,17 @@ impl Manager {
             _ => self.trigger_on_success(id),
         }
         self.unit_action(id, new);
+        self.withdraw_invocation(id);
         self.state.gc_queue.insert(id);
+    }
+
+    /// What is down has no invocation to look up. (That of a service goes when no restart follows.)
+    fn withdraw_invocation(&mut self, id: UnitId) {
+        let Some(unit) = self.state.units.get(&id).filter(|unit| !unit.invocation_id.is_empty()) else { return };
+        if Service::of(&unit.kind).is_none() {
+            let unit = unit.name.clone();
+            self.effects.push_back(Effect::PublishInvocation { unit, invocation_id: None });
+        }
     }
 
     pub(crate) fn trigger_on_failure(&mut self, id: UnitId, why: &str) {

@@ -5,6 +5,7 @@
 //! write a `pub const` [`Step`] in the module of its domain, and put it where it belongs in [`ORDER`].
 //!
 //! The order, and why:
+//! 0. what the standard streams take from the passed descriptors must be there;
 //! 1. session, signals, file mode: nothing depends on them, all that follows happens under them;
 //! 2. who it will be: names are looked up in the host's databases, before the root changes;
 //! 3. environment; directories and credentials, which are made by root on the host, owned by that user, and add variables;
@@ -90,6 +91,7 @@ pub fn failed<T>(message: impl Into<String>) -> Done<T> {
 
 /// All steps, in the order in which they are done.
 pub const ORDER: &[&Step] = &[
+    &streams::PASSED,
     &session::SESSION,
     &session::SIGNALS,
     &session::FILE_MODE,

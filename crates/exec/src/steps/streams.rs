@@ -14,6 +14,15 @@ use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 
+/// The socket or descriptor that a standard stream is to be.
+pub const PASSED: Step = Step {
+    directive: "StandardInput=, StandardOutput=, StandardError=",
+    exit: Exit::Success,
+    needed: |context| missing(context).is_some(),
+    direct: Direct::No,
+    run: |context, _| missing(context).map_or(Ok(()), failed),
+};
+
 /// `StandardInput=`.
 pub const INPUT: Step = Step {
     directive: "StandardInput=",
@@ -69,6 +78,30 @@ fn given(context: &Context<'_>, target: i32) -> Option<i32> {
 
 fn terminal<'a>(context: &Context<'a>) -> &'a str {
     context.exec.tty_path().as_deref().unwrap_or("/dev/console")
+}
+
+/// What the standard streams name of the passed descriptors, and is not there.
+fn missing(context: &Context<'_>) -> Option<String> {
+    let exec = context.exec;
+    let output = |target: i32, output: &StdOutput| match output {
+        _ if given(context, target).is_some() => None,
+        StdOutput::Socket => Some(None),
+        StdOutput::Fd(name) => Some(Some(name.to_string())),
+        _ => None,
+    };
+    let input = match exec.standard_input() {
+        _ if given(context, 0).is_some() => None,
+        StdInput::Socket => Some(None),
+        StdInput::Fd(name) => Some(Some(name.to_string())),
+        _ => None,
+    };
+    let named = [input, output(1, exec.standard_output()), output(2, exec.standard_error())];
+    named.into_iter().flatten().find_map(|name| match name {
+        None if context.has_socket => None,
+        None => Some("a standard stream is to be a socket, and there is none, or more than one".to_owned()),
+        Some(name) if context.fd_names.contains(&name.as_str()) => None,
+        Some(name) => Some(format!("a standard stream is to be the descriptor {name}, and there is none of that name")),
+    })
 }
 
 fn place_socket(directive: &str, process: &Process, target: i32) -> Done {
