@@ -164,7 +164,9 @@ impl Manager {
 
     /// What is down has no invocation to look up. (That of a service goes when no restart follows.)
     fn withdraw_invocation(&mut self, id: UnitId) {
-        let Some(unit) = self.state.units.get(&id).filter(|unit| !unit.invocation_id.is_empty()) else { return };
+        let Some(unit) = self.state.units.get(&id).filter(|unit| !unit.invocation_id.is_empty()) else {
+            return;
+        };
         if Service::of(&unit.kind).is_none() {
             let unit = unit.name.clone();
             self.effects.push_back(Effect::PublishInvocation { unit, invocation_id: None });

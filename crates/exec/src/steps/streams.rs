@@ -100,7 +100,9 @@ fn missing(context: &Context<'_>) -> Option<String> {
         None if context.has_socket => None,
         None => Some("a standard stream is to be a socket, and there is none, or more than one".to_owned()),
         Some(name) if context.fd_names.contains(&name.as_str()) => None,
-        Some(name) => Some(format!("a standard stream is to be the descriptor {name}, and there is none of that name")),
+        Some(name) => {
+            Some(format!("a standard stream is to be the descriptor {name}, and there is none of that name"))
+        }
     })
 }
 
