@@ -105,7 +105,9 @@ fn verb(word: &str) -> Result<Verb, Refusal> {
 }
 
 fn job_mode(word: &str) -> Result<JobMode, Refusal> {
-    JobMode::parse(word).ok_or_else(|| Refusal::invalid(format!("Job mode {word} invalid")))
+    // Lenient is for the traffic of sockets alone; 257 does not know it from clients.
+    let mode = JobMode::parse(word).filter(|mode| *mode != JobMode::Lenient);
+    mode.ok_or_else(|| Refusal::invalid(format!("Job mode {word} invalid")))
 }
 
 fn enqueue(call: &Call<'_>, name: &str, Verb(kind, reload_if_possible): Verb, mode: &str) -> Done {

@@ -158,6 +158,9 @@ pub fn build<F: Facts>(
     }
     builder.drop_refused()?;
     builder.drop_irrelevant_redundant();
+    if mode == JobMode::Fail {
+        builder.spare_others();
+    }
     builder.collect();
     builder.settle_conflicts()?;
     cycle::break_all(&mut builder)?;
@@ -166,6 +169,14 @@ pub fn build<F: Facts>(
     builder.check_destruction(unit)?;
     Ok(builder.finish(unit))
 }
+
+/// What is restarted besides in mode restart-dependencies: whatever depends on the unit, where it is up.
+const DEPENDENTS: &[(Dependency, JobType, bool)] = &[
+    (Dependency::RequiredBy, JobType::TryRestart, true),
+    (Dependency::RequisiteOf, JobType::TryRestart, true),
+    (Dependency::BoundBy, JobType::TryRestart, true),
+    (Dependency::ConsistsOf, JobType::TryRestart, true),
+];
 
 /// What a job of this type asks of the units it depends on: (dependency, job there, whether it matters).
 fn wishes(kind: JobType) -> &'static [(Dependency, JobType, bool)] {
@@ -263,7 +274,10 @@ impl<F: Facts> Builder<'_, F> {
             if settled && from != root && self.mode != JobMode::Isolate {
                 continue;
             }
-            for &(via, wanted, matters) in wishes(kind) {
+            let restarts =
+                from == root && kind == JobType::Start && self.mode == JobMode::RestartDependencies;
+            let dependents = if restarts { DEPENDENTS } else { &[] };
+            for &(via, wanted, matters) in wishes(kind).iter().chain(dependents) {
                 for other in self.graph.of(unit, via) {
                     let wanted = wanted.collapse(self.facts.is_active(other));
                     if wanted == JobType::Nop {
@@ -409,6 +423,20 @@ impl<F: Facts> Builder<'_, F> {
         };
         let redundant: Vec<NodeId> = self.places.iter().filter_map(redundant).collect();
         redundant.into_iter().for_each(|id| self.drop_alone(id));
+    }
+
+    /// Mode fail leaves out what would stop a unit that is up or reverse a queued job, where the request does without.
+    fn spare_others(&mut self) {
+        let disturbs = |(key, id): (&Key, &NodeId)| {
+            let matters = self.nodes.get(*id).is_some_and(|node| node.matters);
+            let stops = key.1 == JobType::Stop && self.facts.is_active(key.0);
+            let reverses = |(queued, _): (JobType, bool)| queued.merge(key.1).is_none();
+            (!matters && (stops || self.facts.installed(key.0).is_some_and(reverses))).then_some(*id)
+        };
+        let disturbing: Vec<NodeId> = self.places.iter().filter_map(disturbs).collect();
+        for id in disturbing {
+            self.drop_with_needing(id);
+        }
     }
 
     /// Dropping one job never tears another unit, so that one look at each is enough.

@@ -137,6 +137,36 @@ fn isolating_stops_the_rest() {
 }
 
 #[test]
+fn mode_fail_spares_what_it_does_not_need_to_stop() {
+    let text = "a Wants b\n b Conflicts c\n c active";
+    check(text, "a", JobType::Start, JobMode::Fail, "a start");
+    check(text, "a", JobType::Start, JobMode::Replace, "a start, b start, c stop");
+    check(text, "b", JobType::Start, JobMode::Fail, "b start, c stop");
+    check("a Wants b\n b queued stop", "a", JobType::Start, JobMode::Fail, "a start");
+    check("a ConflictedBy b\n b active", "a", JobType::Start, JobMode::Fail, "a start");
+}
+
+#[test]
+fn what_depends_on_a_unit_is_restarted_on_request() {
+    let text = "a Requires b\n a active\n b active\n c PartOf b";
+    check(text, "b", JobType::Start, JobMode::RestartDependencies, "a restart, b start");
+    check(text, "b", JobType::Start, JobMode::Replace, "b start");
+}
+
+/// Which job gives way follows from ranks and names; two cycles are both broken.
+#[test]
+fn a_fixed_rule_breaks_cycles() {
+    let cycle = "t Wants a\n t Wants b\n t Wants c\n a After b\n b After c\n c After a";
+    check(cycle, "t", JobType::Start, JobMode::Replace, "t start, a start, b start");
+    let ranked = format!("{cycle}\n c rank 4\n b rank 4");
+    check(&ranked, "t", JobType::Start, JobMode::Replace, "t start, b start, c start");
+    let needed = format!("{cycle}\n d Requires c\n t Wants d");
+    check(&needed, "t", JobType::Start, JobMode::Replace, "t start, a start, c start, d start");
+    let two = format!("{cycle}\n t Wants x\n t Wants y\n x Before y\n y Before x\n b After x");
+    check(&two, "t", JobType::Start, JobMode::Replace, "t start, a start, b start, x start");
+}
+
+#[test]
 fn modes_protect_queued_jobs() {
     check("a queued stop", "a", JobType::Start, JobMode::Fail, "Destructive(UnitId(0))");
     check("a queued stop", "a", JobType::Start, JobMode::Replace, "a start");

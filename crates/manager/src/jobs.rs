@@ -175,8 +175,13 @@ impl Manager {
     }
 
     pub(crate) fn check_mode(&self, unit: UnitId, kind: JobType, mode: JobMode) -> Result<(), Refused> {
-        if mode != JobMode::Isolate {
-            return Ok(());
+        match mode {
+            JobMode::Triggering if kind != JobType::Stop => return Err(Refused::TriggeringStops),
+            JobMode::RestartDependencies if kind != JobType::Start => {
+                return Err(Refused::RestartDependenciesStarts);
+            }
+            JobMode::Isolate => {}
+            _ => return Ok(()),
         }
         if kind != JobType::Start {
             return Err(Refused::IsolateStarts);

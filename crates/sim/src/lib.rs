@@ -5,7 +5,8 @@
 //! effects, and nothing in here decides what the manager decides.
 //!
 //! Programs are known by their last path component: `true` and `false` end at once, `ready` sends `READY=1` and stays,
-//! all others stay until a signal ends them.
+//! all others stay until a signal ends them, `stubborn` until SIGKILL. `nospawn` cannot be made, and of `noexec` the
+//! executor fails.
 #![forbid(unsafe_code)]
 // Runs in tests, with numbers of its own making.
 #![allow(clippy::arithmetic_side_effects)]
@@ -108,6 +109,11 @@ impl World {
         }
     }
 
+    /// The monotonic clock, in microseconds.
+    pub fn now_usec(&self) -> u64 {
+        self.now.monotonic_usec
+    }
+
     /// The manager, to look at.
     pub fn manager(&self) -> &Manager {
         &self.manager
@@ -161,7 +167,11 @@ impl World {
                 return;
             }
             let at = usize::try_from(self.draw() % self.waiting.len() as u64).unwrap_or(0);
-            let event = self.waiting.remove(at);
+            let event = self.waiting.remove(self.first_told(at));
+            if matches!(&event, Event::CgroupEmptied { path } if self.of_cgroup(path).next().is_some()) {
+                // Emptiness is read at the moment at which it is told.
+                continue;
+            }
             self.now.monotonic_usec += 1;
             self.now.realtime_usec += 1;
             self.manager.handle(self.now, &self.files, event);
@@ -173,6 +183,21 @@ impl World {
             }
         }
         self.trace.push("the world does not come to rest".to_owned());
+    }
+
+    /// What a process said is told before its end, as the runtime sees to.
+    fn first_told(&self, at: usize) -> usize {
+        let Some(Event::ChildExited { pid, .. }) = self.waiting.get(at) else { return at };
+        let said = |event: &Event| matches!(event, Event::Notified { pid: from, .. } if from == pid);
+        self.waiting.iter().position(said).unwrap_or(at)
+    }
+
+    /// Whether a process is in the cgroup of a unit.
+    pub fn runs_in(&self, unit: &str) -> bool {
+        let (end, inside) = (format!("/{unit}"), format!("/{unit}/"));
+        self.processes
+            .values()
+            .any(|process| process.cgroup.ends_with(&end) || process.cgroup.contains(&inside))
     }
 
     /// The manager that goes on is made from bytes, as after a re-execution.
@@ -242,13 +267,22 @@ impl World {
         self.next_number += 1;
         let pid = u32::try_from(self.next_number).unwrap_or(u32::MAX);
         let id = spawn.id;
+        let program = spawn.command.path.rsplit('/').next().unwrap_or("");
+        let message = || "this program fails".to_owned();
+        if program == "nospawn" {
+            return self.waiting.push(Event::SpawnFailed { spawn: id, status: 219, message: message() });
+        }
         self.processes.insert(pid, Process { cgroup: spawn.cgroup.clone(), stays: false });
         // The number of a process is known before anything else of it is.
         self.manager.handle(self.now, &self.files, Event::Spawned { spawn: id, pid });
+        if program == "noexec" {
+            self.waiting.push(Event::ExecFailed { spawn: id, status: 203, message: message() });
+            return self.end(pid, Exit::Exited(203));
+        }
         if spawn.report_exec {
             self.waiting.push(Event::ExecSucceeded { spawn: id });
         }
-        match spawn.command.path.rsplit('/').next().unwrap_or("") {
+        match program {
             "true" => self.end(pid, Exit::Exited(0)),
             "false" => self.end(pid, Exit::Exited(1)),
             "ready" => {
