@@ -2,14 +2,31 @@
 
 use crate::Machine;
 use muster_unit::CGroupSection;
-use muster_unit::setting::{Amount, CpuQuota, Weight};
+use muster_unit::setting::{Amount, CpuQuota};
+
+/// What the kernel has in each of these files where nobody wrote to it. Sets of CPUs and memory nodes are not among them:
+/// the kernel does not take them back from a cgroup that holds processes.
+pub const DEFAULTS: &[(&str, &str)] = &[
+    ("cpu.idle", "0"),
+    ("cpu.weight", "100"),
+    ("cpu.max", "max 100000"),
+    ("io.weight", "default 100"),
+    ("memory.min", "0"),
+    ("memory.low", "0"),
+    ("memory.high", "max"),
+    ("memory.max", "max"),
+    ("memory.swap.max", "max"),
+    ("memory.zswap.max", "max"),
+    ("pids.max", "max"),
+];
 
 /// (file, value) for every directive that is set.
 pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, String)> {
     let (memory, tasks) = (machine.memory_bytes, machine.tasks);
     let rows = [
-        ("cpu.weight", config.cpu_weight().map(weight)),
+        // An idle cgroup has no weight, so that comes first.
         ("cpu.idle", config.cpu_weight().filter(|weight| weight.0 == 0).map(|_| "1".to_owned())),
+        ("cpu.weight", config.cpu_weight().filter(|weight| weight.0 != 0).map(|weight| weight.0.to_string())),
         (
             "cpu.max",
             config
@@ -31,10 +48,6 @@ pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, St
         ),
     ];
     rows.into_iter().filter_map(|(file, value)| Some((file, value?))).collect()
-}
-
-fn weight(weight: Weight) -> String {
-    if weight.0 == 0 { "1".to_owned() } else { weight.0.to_string() }
 }
 
 fn amount(amount: Amount, total: u64) -> String {

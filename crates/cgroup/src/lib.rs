@@ -158,7 +158,18 @@ impl Tree {
         let given = |file: &str| {
             file.split_once('.').is_some_and(|(name, _)| self.controllers.iter().any(|c| c == name))
         };
+        // What was set before and is not any more is as if it had never been.
+        let now = |file: &str| fs::read_to_string(format!("{directory}/{file}")).ok();
+        let is_set = |file: &str, default: &str| {
+            !is_new && given(file) && now(file).is_some_and(|text| text.trim_end() != default)
+        };
+        let unset = attributes::DEFAULTS.iter().filter(|(file, _)| !wanted.iter().any(|(set, _)| set == file));
+        let unset = unset.filter(|(file, default)| is_set(file, default));
+        let mut unset: Vec<(&str, String)> =
+            unset.map(|(file, default)| (*file, format!("{default}\n"))).collect();
         wanted.retain(|(file, _)| given(file));
+        unset.append(&mut wanted);
+        let wanted = unset;
         if !wanted.is_empty() || config.delegate().is_some() {
             self.enable_controllers(path);
         }

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         }
         ["--generators"] => generate::run(),
         ["--pid-file", path] => muster_runtime::pid_files::run(path),
+        ["--paths"] => muster_runtime::paths::run(),
         ["--errand"] => muster_runtime::errand::run(),
         [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
         [removing::ARGUMENT, things @ ..] => removing::run(things),
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn boot() -> ExitCode {
+    muster_runtime::crash::install(stage::in_container());
     let mut complaints = stage::set();
     let options = options::read();
     complaints.extend(stage::name(&options));
@@ -78,7 +80,8 @@ fn boot() -> ExitCode {
         log.write(&record, None);
     }
     let executor = executor_beside(&program);
-    let setup = Setup { manager, index: index(), cgroups, log, executor, program, handed: None };
+    let setup =
+        Setup { manager, index: index(), cgroups, log, executor, program, handed: None, found: Vec::new() };
     let mut runtime = match Runtime::new(setup) {
         Ok(runtime) => runtime,
         Err(error) => return give_up(&format!("The event loop could not be set up: {error}")),
@@ -101,26 +104,41 @@ fn run(mut runtime: Runtime) -> ExitCode {
 
 /// Goes on where the program before this one stopped (re-execution). The stage is set, and stays.
 fn go_on(number: &str) -> ExitCode {
-    let mut handed = match HandOver::receive(number) {
-        Ok(handed) => handed,
-        Err(error) => return give_up(&format!("What was handed over cannot be read: {error}")),
-    };
+    muster_runtime::crash::install(stage::in_container());
+    let handed = HandOver::receive(number);
     let cgroups = match Tree::discover() {
         Ok(tree) => tree,
         Err(error) => return give_up(&format!("No cgroup2 tree: {error}")),
     };
     let program = program();
+    let (manager, handed, found, lost) = match handed {
+        Ok(mut handed) => (handed.manager(), Some(handed), Vec::new(), None),
+        Err(error) => {
+            let mut facts = facts::read(&options::read());
+            facts.cgroup_root = cgroups.root_path().to_owned();
+            let mut manager = Manager::new(facts, facts::seed(), clock::now());
+            manager.configure(&muster_runtime::config::read());
+            (manager, None, hand_over::found_sockets(), Some(error))
+        }
+    };
     let setup = Setup {
-        manager: handed.manager(),
+        manager,
         index: index(),
         cgroups,
         log: Log::open(!stage::in_container()),
         executor: executor_beside(&program),
         program,
-        handed: Some(handed),
+        handed,
+        found,
     };
     match Runtime::new(setup) {
-        Ok(runtime) => run(runtime),
+        Ok(mut runtime) => {
+            if let Some(error) = lost {
+                hand_over::hear_signals_again();
+                runtime.recover(&error);
+            }
+            run(runtime)
+        }
         Err(error) => give_up(&format!("The event loop could not be set up: {error}")),
     }
 }

@@ -34,6 +34,19 @@ pub struct Config {
     pub log_level: Option<String>,
     pub log_target: Option<String>,
     pub ctrl_alt_del_burst_action: EmergencyAction,
+    pub crash_shell: bool,
+    /// `CrashReboot=yes` is `CrashAction=reboot`.
+    pub crash_action: CrashAction,
+}
+
+/// What happens when PID 1 itself fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // each variant is its word
+pub enum CrashAction {
+    #[default]
+    Freeze,
+    Reboot,
+    Poweroff,
 }
 
 impl Default for Config {
@@ -54,6 +67,8 @@ impl Default for Config {
             log_level: None,
             log_target: None,
             ctrl_alt_del_burst_action: EmergencyAction::RebootForce,
+            crash_shell: false,
+            crash_action: CrashAction::Freeze,
         }
     }
 }
@@ -65,9 +80,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "LogTime",
     "DumpCore",
     "CrashChangeVT",
-    "CrashShell",
-    "CrashReboot",
-    "CrashAction",
     "ConfirmSpawn",
     "StatusUnitFormat",
     "CPUAffinity",
@@ -210,6 +222,21 @@ impl Config {
                     "" => usual.ctrl_alt_del_burst_action,
                     value => EmergencyAction::from_word(value)
                         .ok_or("expected an action such as 'reboot-force'")?,
+                };
+            }
+            "CrashShell" => {
+                self.crash_shell = !value.is_empty() && parse_bool(value).ok_or("expected a boolean")?;
+            }
+            "CrashReboot" => {
+                let reboots = !value.is_empty() && parse_bool(value).ok_or("expected a boolean")?;
+                self.crash_action = if reboots { CrashAction::Reboot } else { CrashAction::Freeze };
+            }
+            "CrashAction" => {
+                self.crash_action = match value {
+                    "" | "freeze" => CrashAction::Freeze,
+                    "reboot" => CrashAction::Reboot,
+                    "poweroff" => CrashAction::Poweroff,
+                    _ => return Err(format!("'{value}': expected 'freeze', 'reboot' or 'poweroff'")),
                 };
             }
             "DefaultOOMScoreAdjust" => return self.assign_exec("OOMScoreAdjust", value),

@@ -186,6 +186,13 @@ pub enum Effect {
     FreezeCgroup { path: String, freeze: bool },
     /// Move processes into a cgroup.
     AttachProcesses { path: String, pids: Vec<u32> },
+    /// Watch the paths of a path unit, beginning with a look at what holds already; replaces an earlier watch. Answers:
+    /// `PathTriggered`, each time.
+    WatchPaths { unit: UnitName, watch: crate::path::PathWatch },
+    /// Look again at the paths of a path unit.
+    CheckPaths { unit: UnitName },
+    /// Watch them no longer.
+    UnwatchPaths { unit: UnitName },
     /// Read the kernel's mount table now. Answer: `MountTableRead`.
     ReadMountTable,
     /// Read a time zone by name; empty for the local one. Answer: `ZoneRead`.

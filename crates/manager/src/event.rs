@@ -181,6 +181,8 @@ pub enum Event {
     FilesWritten { query: QueryId, result: Result<(), WriteError> },
     /// system.conf and its drop-ins were read: (path, text), lowest precedence first.
     ConfigRead { files: Vec<(String, String)> },
+    /// PID 1 starts afresh on a machine that runs: the cgroups that hold processes, parents first.
+    Recovered { found: Vec<Found> },
     /// The source of unit files was read anew (after [`Effect::ReloadSource`]).
     SourceReloaded,
     /// The kernel's mount table, whole.
@@ -193,6 +195,10 @@ pub enum Event {
     ZoneRead { name: String, bytes: Option<Vec<u8>> },
     /// When the stamp file of a timer was last touched, realtime in microseconds (after `Stamp`).
     StampRead { unit: UnitName, at_usec: Option<u64> },
+    /// A path of a path unit holds or changed.
+    PathTriggered { unit: UnitName, path: String },
+    /// The paths of a path unit can no longer be watched.
+    PathWatchFailed { unit: UnitName, message: String },
     /// The names of all network interfaces.
     InterfacesRead { names: Vec<String> },
     /// What udevd announced, in order. With `whole` these are all devices there are.
@@ -249,6 +255,15 @@ pub struct Named {
     pub alive: bool,
     /// Its cgroup below our root.
     pub cgroup: Option<String>,
+}
+
+/// A cgroup that holds processes of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Below our root.
+    pub cgroup: String,
+    /// The one process in it that is our child, where there is one alone.
+    pub main: Option<u32>,
 }
 
 /// What a PID file named.

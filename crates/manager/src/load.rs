@@ -178,9 +178,23 @@ impl Manager {
         if file.load_state != LoadState::Loaded {
             return;
         }
+        let own: Vec<muster_unit::AbsolutePath> = match &file.body {
+            Body::Path(section) => [
+                section.path_exists(),
+                section.path_exists_glob(),
+                section.path_changed(),
+                section.path_modified(),
+                section.directory_not_empty(),
+            ]
+            .into_iter()
+            .flat_map(|list| list.0.iter().cloned())
+            .collect(),
+            _ => Vec::new(),
+        };
         for (kind, paths) in [
-            (Dependency::Requires, &file.unit.requires_mounts_for()),
-            (Dependency::Wants, &file.unit.wants_mounts_for()),
+            (Dependency::Requires, file.unit.requires_mounts_for()),
+            (Dependency::Wants, file.unit.wants_mounts_for()),
+            (Dependency::Requires, &own),
         ] {
             let names = paths.iter().flat_map(|path| mounts_on(path));
             for mount in
@@ -252,6 +266,7 @@ impl Manager {
             self.state.graph.remove_from(*id);
         }
         self.state.names.retain(|name, id| self.state.units.get(id).is_some_and(|unit| unit.name == *name));
+        let mut limited = Vec::new();
         for id in &ids {
             let Some(unit) = self.state.units.get(id) else { continue };
             let name = unit.name.clone();
@@ -272,6 +287,7 @@ impl Manager {
                     kept.load_state = LoadState::NotFound;
                     unit.file = Rc::new(kept);
                 } else {
+                    limited.extend((unit.cgroup.is_some() && unit.file.cgroup != file.cgroup).then_some(*id));
                     unit.file = file;
                 }
             }
@@ -283,6 +299,8 @@ impl Manager {
             self.touch(id);
             self.state.gc_queue.insert(id);
         }
+        // What the kernel is to hold them to has changed.
+        limited.into_iter().for_each(|id| self.realize_cgroup(id));
     }
 
     /// Reads one unit again in place, with its edges.

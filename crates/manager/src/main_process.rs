@@ -176,7 +176,7 @@ impl Manager {
     }
 
     /// A process is the main one from now on. Comes after `judge_main` only.
-    fn adopt_main(&mut self, id: UnitId, pid: u32) {
+    pub(crate) fn adopt_main(&mut self, id: UnitId, pid: u32) {
         let stamp = self.stamp();
         let Some(service) = self.service_mut(id) else { return };
         if service.main.as_ref().is_some_and(|main| main.pid == Some(pid)) {

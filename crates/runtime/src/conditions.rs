@@ -47,7 +47,7 @@ fn holds(kind: ConditionKind, parameter: &str, state: &State) -> bool {
     let metadata = || std::fs::metadata(parameter);
     match kind {
         Kind::PathExists => Path::new(parameter).exists(),
-        Kind::PathExistsGlob => glob_exists(parameter),
+        Kind::PathExistsGlob => !existing(parameter).is_empty(),
         Kind::PathIsDirectory => metadata().is_ok_and(|data| data.is_dir()),
         Kind::PathIsSymbolicLink => Path::new(parameter).is_symlink(),
         Kind::PathIsMountPoint => is_mount_point(parameter),
@@ -116,8 +116,9 @@ fn read(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// glob(7) over path components: a pattern does not cross `/`, nor match a leading dot unless it has one.
-fn glob_exists(pattern: &str) -> bool {
+/// What is there of a pattern. glob(7) over path components: a pattern does not cross `/`, nor match a leading dot unless
+/// it has one.
+pub fn existing(pattern: &str) -> Vec<String> {
     let mut found = vec!["/".to_owned()];
     for part in pattern.split('/').filter(|part| !part.is_empty()) {
         let mut next = Vec::new();
@@ -145,7 +146,7 @@ fn glob_exists(pattern: &str) -> bool {
         }
         found = next;
     }
-    !found.is_empty()
+    found
 }
 
 /// By the mount table, so that bind mounts within one file system count.

@@ -47,6 +47,28 @@ pub struct HandOver<'a> {
     next_request: u64,
 }
 
+/// The sockets that a program before this one left open, where it cannot be known what else it left: those that listen, and
+/// those that take datagrams. All other descriptors go.
+pub fn found_sockets() -> Vec<OwnedFd> {
+    use nix::sys::socket::{SockType, getsockopt, sockopt};
+    let listing = std::fs::read_dir("/proc/self/fd").into_iter().flatten().filter_map(Result::ok);
+    let numbers: Vec<RawFd> =
+        listing.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|fd| *fd > 2).collect();
+    let inherited = |fd: &RawFd| {
+        let flags = fcntl(muster_sys::borrow_fd(*fd), FcntlArg::F_GETFD);
+        flags.is_ok_and(|flags| !FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC))
+    };
+    let left = numbers.into_iter().filter(inherited).map(adopt);
+    let serves = |fd: &OwnedFd| {
+        getsockopt(fd, sockopt::AcceptConn).unwrap_or(false)
+            || getsockopt(fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Datagram)
+    };
+    let (sockets, others): (Vec<OwnedFd>, Vec<OwnedFd>) = left.partition(serves);
+    // Whose they were is not known, so closing them may wait.
+    let _ = muster_sys::close_elsewhere(others);
+    sockets
+}
+
 impl HandOver<'static> {
     /// Takes the value in from the descriptor that the argument names.
     pub fn receive(number: &str) -> Result<HandOver<'static>, String> {
@@ -61,6 +83,11 @@ impl HandOver<'static> {
     pub fn manager(&mut self) -> Manager {
         Manager::from_state(std::mem::take(&mut self.state).into_owned())
     }
+}
+
+/// Signals were held back over the execution.
+pub fn hear_signals_again() {
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 impl Runtime {

@@ -6,7 +6,7 @@
 
 use crate::clock::{self, Budget};
 use crate::notify::{self, Notification, Received};
-use crate::turn::Runtime;
+use crate::turn::{Runtime, Source};
 use muster_manager::effect::Level;
 use muster_manager::event::{Event, Named};
 use std::collections::BTreeMap;
@@ -16,8 +16,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 const NOTIFY_USEC: u64 = 1000;
 /// After this many datagrams of strangers in one turn the socket rests.
 const STRANGERS_MAX: u32 = 128;
-/// For this long, in microseconds.
+/// For this long at least, in microseconds.
 const REST_USEC: u64 = 4000;
+/// And so many times as long as it took to read them, which is the share of a core that strangers get.
+const REST_SHARE: u64 = 19;
 
 /// Senders that belong to no unit.
 #[derive(Debug, Default)]
@@ -44,7 +46,9 @@ impl Runtime {
         if self.strangers.until_usec.is_some_and(|until| until > now) {
             return false;
         }
-        self.strangers.until_usec = None;
+        if self.strangers.until_usec.take().is_some() {
+            self.watch_notify(true);
+        }
         let budget = Budget::new(NOTIFY_USEC);
         // Good for one turn only: a number may be another process's in the next.
         let mut senders: BTreeMap<u32, Option<String>> = BTreeMap::new();
@@ -76,9 +80,27 @@ impl Runtime {
         }
         self.strangers_spoke(strangers);
         if strangers >= STRANGERS_MAX {
-            self.strangers.until_usec = Some(clock::now().monotonic_usec.saturating_add(REST_USEC));
+            let end = clock::now().monotonic_usec;
+            let rest = end.saturating_sub(now).saturating_mul(REST_SHARE).max(REST_USEC);
+            self.strangers.until_usec = Some(end.saturating_add(rest));
+            self.watch_notify(false);
         }
         false
+    }
+
+    /// A socket that rests wakes nobody: each datagram would.
+    fn watch_notify(&mut self, on: bool) {
+        let Some(token) = self.token_of(Source::Notify) else { return };
+        let raw = self.notify.as_raw_fd();
+        let (registry, mut source) = (self.poll.registry(), mio::unix::SourceFd(&raw));
+        let done = if on {
+            registry.register(&mut source, token, mio::Interest::READABLE)
+        } else {
+            registry.deregister(&mut source)
+        };
+        if let Err(error) = done {
+            self.note(Level::Error, &format!("The notify socket cannot be watched: {error}"));
+        }
     }
 
     fn strangers_spoke(&mut self, strangers: u32) {

@@ -64,7 +64,8 @@ impl Runtime {
     }
 
     fn open_sockets_for(&mut self, opening: Opening, owner: Owner) {
-        let Opening { unit, config, keep, function } = opening;
+        let Opening { unit, config, mut keep, function } = opening;
+        self.take_found(&config, &mut keep);
         let kept: Vec<(u32, BorrowedFd<'_>)> =
             keep.iter().filter_map(|(index, id)| Some((*index, self.fds.get(*id)?))).collect();
         let function = function.map(|(descriptors, strings)| Function { descriptors, strings });
@@ -96,6 +97,18 @@ impl Runtime {
         });
         let result = Ok(sockets.collect());
         self.follow_up.push_back(Event::SocketsOpened { unit, result });
+    }
+
+    /// Sockets that a program before this one listened on, found by their address.
+    fn take_found(&mut self, config: &SocketSection, keep: &mut Vec<(u32, FdId)>) {
+        for (index, listen) in (0_u32..).zip(config.listen()) {
+            let serves = |fd: &std::os::fd::OwnedFd| muster_socket::serves(listen, fd);
+            let at = self.found.iter().position(serves);
+            if let (Some(at), false) = (at, keep.iter().any(|(known, _)| *known == index)) {
+                let fd = self.found.swap_remove(at);
+                keep.push((index, self.fds.insert(fd)));
+            }
+        }
     }
 
     fn not_opened(&mut self, unit: UnitName, why: &str, no_owner: bool) {

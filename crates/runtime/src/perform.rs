@@ -41,6 +41,9 @@ impl Runtime {
                     self.complain("moving a process", &path, |runtime| runtime.cgroups.attach(&path, pid));
                 }
             }
+            Effect::WatchPaths { unit, watch } => self.watch_paths(unit, &watch),
+            Effect::CheckPaths { unit } => self.check_paths(&unit),
+            Effect::UnwatchPaths { unit } => self.unwatch_paths(&unit),
             Effect::ReadMountTable => self.mount_table_asked(),
             Effect::ReadZone { name } => {
                 let bytes = crate::zone::read(&name);

@@ -47,6 +47,8 @@ pub enum Helper {
     Remover { query: Option<QueryId>, answer: std::io::PipeReader },
     /// It looks at conditions; its number.
     Questioner(u32),
+    /// It watches the paths of a unit; its number.
+    Paths(u32),
     /// It closes descriptors.
     Closer,
 }
@@ -352,6 +354,7 @@ impl Runtime {
             }
             Helper::Remover { query, answer } => self.remover_ended(query, &answer_in(answer), exit),
             Helper::Questioner(pid) => self.questioner_ended(pid),
+            Helper::Paths(pid) => self.watcher_ended(pid),
             Helper::Closer => self.closer_ended(),
             Helper::Clerk { errand, answer } => self.clerk_ended(&errand, answer),
         }
@@ -398,7 +401,7 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 }
 
 /// The parent of a process.
-fn parent_of(pid: u32) -> Option<u32> {
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold blanks and parentheses: what follows the last one is fixed.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()

@@ -78,6 +78,8 @@ pub(crate) enum Source {
     Process(u32),
     /// Ways to PID files.
     PidFiles,
+    /// The helper that watches the paths of a unit.
+    Paths(u32),
     /// A stored descriptor.
     Stored(FdId),
 }
@@ -109,6 +111,8 @@ pub struct Setup {
     pub program: String,
     /// What a program before this one handed over.
     pub handed: Option<HandOver<'static>>,
+    /// Sockets that it left open, where what it handed over could not be read.
+    pub found: Vec<OwnedFd>,
 }
 
 /// The loop's state.
@@ -122,6 +126,8 @@ pub struct Runtime {
     signals: Signals,
     pub(crate) notify: OwnedFd,
     pub(crate) fds: FdTable,
+    /// Sockets whose unit is not known yet.
+    pub(crate) found: Vec<OwnedFd>,
     /// Stored descriptors that are watched.
     pub(crate) stored: BTreeMap<FdId, Token>,
     pub(crate) cgroups: Tree,
@@ -136,6 +142,7 @@ pub struct Runtime {
     /// When cgroups whose emptiness the kernel does not tell are looked at again.
     uncertain_usec: Option<u64>,
     pub(crate) questions: crate::questions::Questions,
+    pub(crate) watchers: crate::paths::Watchers,
     pub(crate) closing: crate::closing::Closing,
     pub(crate) pid_files: crate::pid_files::PidFiles,
     pub(crate) strangers: crate::notifications::Strangers,
@@ -198,6 +205,7 @@ impl Runtime {
             signals,
             notify,
             fds: FdTable::default(),
+            found: setup.found,
             stored: BTreeMap::new(),
             cgroups: setup.cgroups,
             mounts,
@@ -209,6 +217,7 @@ impl Runtime {
             errands: crate::errand::Errands::default(),
             uncertain_usec: None,
             questions: crate::questions::Questions::default(),
+            watchers: crate::paths::Watchers::default(),
             closing: crate::closing::Closing::default(),
             pid_files: crate::pid_files::PidFiles::default(),
             strangers: crate::notifications::Strangers::default(),
@@ -256,6 +265,44 @@ impl Runtime {
         self.read_all_devices();
         self.manager.start_default(clock::now(), &self.index);
         self.work_off();
+    }
+
+    /// Goes on without knowing what was: takes over what can be seen.
+    pub fn recover(&mut self, why: &str) {
+        self.note(
+            Level::Critical,
+            &format!("What was handed over cannot be read ({why}). Starting afresh from what runs."),
+        );
+        self.manager.begin(clock::now(), &self.index);
+        self.read_mounts();
+        self.read_interfaces();
+        self.read_all_devices();
+        let own = |cgroup: &str| {
+            let all = self.cgroups.processes(cgroup).into_iter();
+            all.filter(|(at, _)| at == cgroup).map(|(_, pid)| pid).collect::<Vec<_>>()
+        };
+        let mut cgroups: Vec<String> =
+            self.cgroups.processes("").into_iter().map(|(cgroup, _)| cgroup).collect();
+        cgroups.dedup();
+        // A service may have cgroups of its own below: what counts is the one that bears a unit's name.
+        let unit_of = |cgroup: &String| {
+            let mut above = std::iter::successors(Some(cgroup.as_str()), |path| {
+                path.rsplit_once('/').map(|(parent, _)| parent)
+            });
+            let named = |path: &&str| path.ends_with(".service") || path.ends_with(".scope");
+            let named: Vec<&str> = above.by_ref().filter(named).collect();
+            named.last().map(|path| (*path).to_owned())
+        };
+        let units: BTreeSet<String> = cgroups.iter().filter_map(unit_of).collect();
+        let me = std::process::id();
+        let found = units.into_iter().map(|cgroup| {
+            let ours: Vec<u32> =
+                own(&cgroup).into_iter().filter(|pid| crate::processes::parent_of(*pid) == Some(me)).collect();
+            let main = if let [one] = ours.as_slice() { Some(*one) } else { None };
+            muster_manager::event::Found { cgroup, main }
+        });
+        let found = found.collect();
+        self.deliver(Event::Recovered { found });
     }
 
     /// Turns until the end.
@@ -371,6 +418,7 @@ impl Runtime {
     }
 
     fn turn(&mut self) {
+        crate::crash::follow(&self.manager.state().facts.config);
         let ready: Vec<(Token, Source)> =
             self.ready.iter().filter_map(|token| Some((*token, *self.sources.get(token)?))).collect();
         self.ready.clear();
@@ -442,6 +490,7 @@ impl Runtime {
             match source {
                 Source::Process(pid) => self.watched_process_ended(token, pid),
                 Source::Stored(fd) => self.deliver(Event::StoredFdHungUp { fd }),
+                Source::Paths(pid) => self.watcher_ready(pid),
                 Source::Private => self.accept_clients(),
                 Source::Client if asked.is_spent() => self.still_ready(token),
                 Source::Client => self.client_ready(token, asked),

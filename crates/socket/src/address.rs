@@ -270,3 +270,31 @@ fn queue_refused(error: &std::io::Error) -> String {
         _ => describe(error),
     }
 }
+
+/// Whether a socket is bound to this address, and of its type.
+pub(crate) fn serves(listen: &Listen, fd: &OwnedFd) -> bool {
+    let kind = nix::sys::socket::getsockopt(fd, sockopt::SockType).map(|kind| kind as i32);
+    let Ok(bound) = nix::sys::socket::getsockname::<nix::sys::socket::SockaddrStorage>(fd.as_raw_fd()) else {
+        return false;
+    };
+    let same = match &listen.address {
+        SocketAddress::Path(path) => {
+            bound.as_unix_addr().and_then(UnixAddr::path).is_some_and(|at| at == std::path::Path::new(path))
+        }
+        SocketAddress::Abstract(name) => {
+            bound.as_unix_addr().and_then(UnixAddr::as_abstract).is_some_and(|at| at == name.as_bytes())
+        }
+        SocketAddress::Inet(address, port) => bound
+            .as_sockaddr_in()
+            .is_some_and(|at| at.ip() == *address && at.port() == *port),
+        SocketAddress::Inet6(address, port, _) => bound
+            .as_sockaddr_in6()
+            .is_some_and(|at| at.ip() == *address && at.port() == *port),
+        SocketAddress::Port(port) => {
+            bound.as_sockaddr_in6().is_some_and(|at| at.ip().is_unspecified() && at.port() == *port)
+                || bound.as_sockaddr_in().is_some_and(|at| at.ip().is_unspecified() && at.port() == *port)
+        }
+        SocketAddress::Vsock { .. } | SocketAddress::Netlink { .. } | SocketAddress::FilePath(_) => false,
+    };
+    same && kind == Ok(kind_of(listen.kind))
+}

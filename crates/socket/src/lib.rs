@@ -134,6 +134,11 @@ pub fn open(
     Ok(opened)
 }
 
+/// Whether a socket listens on this address.
+pub fn serves(listen: &Listen, fd: &OwnedFd) -> bool {
+    address::serves(listen, fd)
+}
+
 /// Labels a fresh descriptor and its node.
 fn label(section: &SocketSection, listen: &Listen, fd: &OwnedFd, warnings: &mut Vec<String>) {
     warnings.extend(labels::listening(section, fd.as_fd(), node::of(listen)));

@@ -820,9 +820,16 @@ fn check(file: &UnitFile) -> Result<(), String> {
                 && !timer.on_timezone_change();
             if never { Err("Timer unit lacks value setting. Refusing.".to_owned()) } else { Ok(()) }
         }
+        Body::Path(path) => {
+            let never = path.path_exists().0.is_empty()
+                && path.path_exists_glob().0.is_empty()
+                && path.path_changed().0.is_empty()
+                && path.path_modified().0.is_empty()
+                && path.directory_not_empty().0.is_empty();
+            if never { Err("Path unit lacks path setting. Refusing.".to_owned()) } else { Ok(()) }
+        }
         Body::Target
         | Body::Slice(_)
-        | Body::Path(_)
         | Body::Automount(_)
         | Body::Swap(_)
         | Body::Scope(_)

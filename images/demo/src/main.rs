@@ -30,6 +30,7 @@ const USAGE: &str = "muster-demo MODE
   try CALL...           tries system calls ([i386:|x32:]NAME[,ARGUMENT...]), prints ok, the errno or the signal of each
   notify [--wait] LINE  sends lines to NOTIFY_SOCKET, then waits for a signal
   raw-notify PATH TEXT  sends text to a notify socket, whatever it is
+  flood PATH SEC        sends datagrams to a notify socket without end
   peers PATH COUNT SEC  holds idle connections to a unix socket
   hex PATH HEX [STEP]   sends bytes to a unix socket, STEP at a time, prints how it went
   forge PATH COUNT      sends random datagrams and streams
@@ -71,6 +72,7 @@ fn main() -> Result<()> {
         ["notify", "--wait", lines @ ..] => notify::send(lines).and_then(|()| notify::wait()),
         ["notify", lines @ ..] => notify::send(lines),
         ["raw-notify", path, text] => probe::datagram(path, text.as_bytes()),
+        ["flood", path, seconds] => probe::flood(path, seconds.parse()?),
         ["peers", path, count, seconds] => probe::peers(path, count.parse()?, seconds.parse()?),
         ["hex", path, bytes] => probe::bytes(path, bytes, usize::MAX),
         ["hex", path, bytes, step] => probe::bytes(path, bytes, step.parse()?),

@@ -79,3 +79,17 @@ pub fn forge(path: &str, count: usize) -> Result<()> {
     }
     Ok(())
 }
+
+/// Sends small datagrams as fast as they are taken, for so many seconds.
+pub fn flood(path: &str, seconds: u64) -> Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    let end = std::time::Instant::now() + Duration::from_secs(seconds);
+    let mut sent = 0_u64;
+    while std::time::Instant::now() < end {
+        if socket.send_to(b"STATUS=flood\n", path).is_ok() {
+            sent += 1;
+        }
+    }
+    println!("sent {sent}");
+    Ok(())
+}

@@ -31,16 +31,16 @@ section! {
 section! {
     /// `[Path]` (systemd.path(5)).
     PathSection PathRow "Path" {
-        "PathExists" => path_exists: WatchedPaths = Default::default(), Stored Expand;
-        "PathExistsGlob" => path_exists_glob: WatchedPaths = Default::default(), Stored Expand;
-        "PathChanged" => path_changed: WatchedPaths = Default::default(), Stored Expand;
-        "PathModified" => path_modified: WatchedPaths = Default::default(), Stored Expand;
-        "DirectoryNotEmpty" => directory_not_empty: WatchedPaths = Default::default(), Stored Expand;
-        "Unit" => unit: Option<UnitName> = None, Stored Expand;
-        "MakeDirectory" => make_directory: bool = false, Stored Raw;
-        "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Stored Raw;
-        "TriggerLimitIntervalSec" => trigger_limit_interval_sec: Option<Timespan> = None, Stored Raw;
-        "TriggerLimitBurst" => trigger_limit_burst: Option<u32> = None, Stored Raw;
+        "PathExists" => path_exists: WatchedPaths = Default::default(), Applied Expand;
+        "PathExistsGlob" => path_exists_glob: WatchedPaths = Default::default(), Applied Expand;
+        "PathChanged" => path_changed: WatchedPaths = Default::default(), Applied Expand;
+        "PathModified" => path_modified: WatchedPaths = Default::default(), Applied Expand;
+        "DirectoryNotEmpty" => directory_not_empty: WatchedPaths = Default::default(), Applied Expand;
+        "Unit" => unit: Option<UnitName> = None, Applied Expand;
+        "MakeDirectory" => make_directory: bool = false, Applied Raw;
+        "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Applied Raw;
+        "TriggerLimitIntervalSec" => trigger_limit_interval_sec: Option<Timespan> = None, Applied Raw;
+        "TriggerLimitBurst" => trigger_limit_burst: Option<u32> = None, Applied Raw;
     }
 }
 

@@ -1,0 +1,106 @@
+//! Starting afresh on a machine that runs: what PID 1 knew is lost, and what can be seen is taken over.
+//!
+//! What must stay true: nothing that runs is ended or started a second time. A cgroup with processes is its unit, running.
+//! What a boot does once (targets, one-shot services that remain) is taken as done, since to do it again could harm: it
+//! would clean up directories that are in use. Then the default target is started, which brings back what is missing.
+
+use crate::effect::{Effect, Level};
+use crate::event::Found;
+use crate::manager::Manager;
+use crate::state::{ActiveState, ServiceSub};
+use crate::target::Target;
+use muster_graph::{Dependency, JobMode, JobType, UnitId};
+use muster_unit::{LoadState, ServiceType, Source, UnitKind, UnitName};
+use std::collections::BTreeSet;
+
+impl Manager {
+    /// Takes over what was found, and brings up what is missing.
+    pub(crate) fn recover(&mut self, source: &dyn Source, found: Vec<Found>) {
+        for one in found {
+            self.recover_unit(source, &one);
+        }
+        let target = self.state.facts.boot_target.clone();
+        let names = [target.as_str(), "default.target", "multi-user.target"];
+        let names = names.iter().filter_map(|name| name.parse::<UnitName>().ok());
+        let ids: Vec<UnitId> = names.map(|name| self.load(&name, source)).collect();
+        let loaded = |id: &&UnitId| {
+            self.state.units.get(*id).is_some_and(|unit| unit.file.load_state == LoadState::Loaded)
+        };
+        let Some(id) = ids.iter().find(loaded).copied() else { return };
+        self.presume_done(id);
+        if let Err(refused) = self.enqueue(id, JobType::Start, JobMode::Replace, "recovery") {
+            self.log(Level::Error, Some(id), format!("Failed to start {target}: {refused}"));
+        }
+    }
+
+    /// A cgroup with processes.
+    fn recover_unit(&mut self, source: &dyn Source, found: &Found) {
+        let last = found.cgroup.rsplit('/').next().unwrap_or_default();
+        let Ok(name) = last.strip_prefix('_').unwrap_or(last).parse::<UnitName>() else { return };
+        if !matches!(name.kind(), UnitKind::Service | UnitKind::Scope) || name.as_str() == "init.scope" {
+            return;
+        }
+        if name.kind() == UnitKind::Scope {
+            // It has no file. What its maker said of it is lost, but for where it lives.
+            let slice = found.cgroup.rsplit('/').nth(1).filter(|slice| slice.ends_with(".slice"));
+            let settings =
+                slice.map(|slice| ("Scope".to_owned(), "Slice".to_owned(), slice.to_owned()));
+            self.state.transient_settings.entry(name.clone()).or_insert(settings.into_iter().collect());
+        }
+        let id = self.load(&name, source);
+        if self.cgroup_path(id).as_ref() != Some(&found.cgroup) {
+            return;
+        }
+        let old = self.active_state(id);
+        let Some(unit) = self.state.units.get_mut(&id).filter(|_| old == ActiveState::Inactive) else { return };
+        unit.cgroup = Some(found.cgroup.clone());
+        unit.transient |= name.kind() == UnitKind::Scope;
+        self.state.cgroups.insert(found.cgroup.clone(), id);
+        self.state.populated.insert(id);
+        match self.service_mut(id) {
+            Some(service) => {
+                service.sub = ServiceSub::Running;
+                if let Some(pid) = found.main {
+                    self.adopt_main(id, pid);
+                }
+            }
+            None => {
+                if let Some(unit) = self.state.units.get_mut(&id) {
+                    unit.kind.state_mut().set_perpetual();
+                }
+            }
+        }
+        self.effects.push_back(Effect::WatchCgroup { path: found.cgroup.clone() });
+        self.state_changed(id, old);
+    }
+
+    /// Marks as done what leads to a target and would be done once. The target itself is left to its job.
+    fn presume_done(&mut self, target: UnitId) {
+        let mut seen = BTreeSet::from([target]);
+        let mut queue = vec![target];
+        while let Some(id) = queue.pop() {
+            for kind in [Dependency::Requires, Dependency::Wants, Dependency::BindsTo] {
+                let new: Vec<UnitId> =
+                    self.state.graph.of(id, kind).filter(|other| seen.insert(*other)).collect();
+                queue.extend(new);
+            }
+            let remains = self.service_config(id).is_some_and(|(_, section)| {
+                section.remain_after_exit() && section.effective_type() == ServiceType::Oneshot
+            });
+            let old = self.active_state(id);
+            let Some(unit) = self.state.units.get_mut(&id) else { continue };
+            let is_target = unit.name.kind() == UnitKind::Target && id != target;
+            let may = unit.file.load_state == LoadState::Loaded && old == ActiveState::Inactive;
+            if !may || !(is_target || remains) {
+                continue;
+            }
+            if let Some(target) = Target::of_mut(&mut unit.kind) {
+                target.active = true;
+            }
+            if let Some(service) = self.service_mut(id) {
+                service.sub = ServiceSub::Exited;
+            }
+            self.state_changed(id, old);
+        }
+    }
+}
