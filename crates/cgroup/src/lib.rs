@@ -163,7 +163,8 @@ impl Tree {
         let is_set = |file: &str, default: &str| {
             !is_new && given(file) && now(file).is_some_and(|text| text.trim_end() != default)
         };
-        let unset = attributes::DEFAULTS.iter().filter(|(file, _)| !wanted.iter().any(|(set, _)| set == file));
+        let unset =
+            attributes::DEFAULTS.iter().filter(|(file, _)| !wanted.iter().any(|(set, _)| set == file));
         let unset = unset.filter(|(file, default)| is_set(file, default));
         let mut unset: Vec<(&str, String)> =
             unset.map(|(file, default)| (*file, format!("{default}\n"))).collect();

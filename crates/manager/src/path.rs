@@ -52,8 +52,12 @@ impl PathWatch {
             (PathKind::PathModified, section.path_modified()),
             (PathKind::DirectoryNotEmpty, section.directory_not_empty()),
         ];
-        let paths = kinds.into_iter().flat_map(|(kind, list)| list.0.iter().map(move |path| (kind, path.0.clone())));
-        PathWatch { paths: paths.collect(), make: section.make_directory().then(|| section.directory_mode().0) }
+        let paths =
+            kinds.into_iter().flat_map(|(kind, list)| list.0.iter().map(move |path| (kind, path.0.clone())));
+        PathWatch {
+            paths: paths.collect(),
+            make: section.make_directory().then(|| section.directory_mode().0),
+        }
     }
 }
 
@@ -196,10 +200,8 @@ impl Manager {
         };
         let name = self.unit_name(id);
         if let Some(unit) = self.state.units.get_mut(&other) {
-            unit.activation_details = vec![
-                ("TRIGGER_UNIT".to_owned(), name.clone()),
-                ("TRIGGER_PATH".to_owned(), path.to_owned()),
-            ];
+            unit.activation_details =
+                vec![("TRIGGER_UNIT".to_owned(), name.clone()), ("TRIGGER_PATH".to_owned(), path.to_owned())];
         }
         let started =
             self.request_quietly(other, JobType::Start, JobMode::Replace, &format!("{name}: {path}"));

@@ -43,8 +43,7 @@ impl Manager {
         if name.kind() == UnitKind::Scope {
             // It has no file. What its maker said of it is lost, but for where it lives.
             let slice = found.cgroup.rsplit('/').nth(1).filter(|slice| slice.ends_with(".slice"));
-            let settings =
-                slice.map(|slice| ("Scope".to_owned(), "Slice".to_owned(), slice.to_owned()));
+            let settings = slice.map(|slice| ("Scope".to_owned(), "Slice".to_owned(), slice.to_owned()));
             self.state.transient_settings.entry(name.clone()).or_insert(settings.into_iter().collect());
         }
         let id = self.load(&name, source);
@@ -52,7 +51,9 @@ impl Manager {
             return;
         }
         let old = self.active_state(id);
-        let Some(unit) = self.state.units.get_mut(&id).filter(|_| old == ActiveState::Inactive) else { return };
+        let Some(unit) = self.state.units.get_mut(&id).filter(|_| old == ActiveState::Inactive) else {
+            return;
+        };
         unit.cgroup = Some(found.cgroup.clone());
         unit.transient |= name.kind() == UnitKind::Scope;
         self.state.cgroups.insert(found.cgroup.clone(), id);

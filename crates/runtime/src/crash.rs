@@ -97,6 +97,8 @@ mod tests {
     #[test]
     fn a_panic_is_one_line_with_its_place() {
         let text = line("index out of\nrange", Some(Location::caller()));
-        assert!(text.contains("Panic at crates/runtime/src/crash.rs:") && text.ends_with(": index out of range"));
+        assert!(
+            text.contains("Panic at crates/runtime/src/crash.rs:") && text.ends_with(": index out of range")
+        );
     }
 }

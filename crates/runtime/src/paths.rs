@@ -350,7 +350,8 @@ pub fn run() -> ExitCode {
                 Err(_) => return ExitCode::SUCCESS,
             }
         }
-        let moved = ready.get(1).is_some_and(|flags| flags.intersects(PollFlags::POLLPRI | PollFlags::POLLERR));
+        let moved =
+            ready.get(1).is_some_and(|flags| flags.intersects(PollFlags::POLLPRI | PollFlags::POLLERR));
         for (spec, flags) in specs.iter_mut().zip(ready.iter().skip(2)) {
             let (happened, triggers) = if flags.is_empty() { (false, false) } else { spec.read() };
             if happened || moved {

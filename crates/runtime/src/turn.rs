@@ -296,8 +296,10 @@ impl Runtime {
         let units: BTreeSet<String> = cgroups.iter().filter_map(unit_of).collect();
         let me = std::process::id();
         let found = units.into_iter().map(|cgroup| {
-            let ours: Vec<u32> =
-                own(&cgroup).into_iter().filter(|pid| crate::processes::parent_of(*pid) == Some(me)).collect();
+            let ours: Vec<u32> = own(&cgroup)
+                .into_iter()
+                .filter(|pid| crate::processes::parent_of(*pid) == Some(me))
+                .collect();
             let main = if let [one] = ours.as_slice() { Some(*one) } else { None };
             muster_manager::event::Found { cgroup, main }
         });

@@ -284,12 +284,12 @@ pub(crate) fn serves(listen: &Listen, fd: &OwnedFd) -> bool {
         SocketAddress::Abstract(name) => {
             bound.as_unix_addr().and_then(UnixAddr::as_abstract).is_some_and(|at| at == name.as_bytes())
         }
-        SocketAddress::Inet(address, port) => bound
-            .as_sockaddr_in()
-            .is_some_and(|at| at.ip() == *address && at.port() == *port),
-        SocketAddress::Inet6(address, port, _) => bound
-            .as_sockaddr_in6()
-            .is_some_and(|at| at.ip() == *address && at.port() == *port),
+        SocketAddress::Inet(address, port) => {
+            bound.as_sockaddr_in().is_some_and(|at| at.ip() == *address && at.port() == *port)
+        }
+        SocketAddress::Inet6(address, port, _) => {
+            bound.as_sockaddr_in6().is_some_and(|at| at.ip() == *address && at.port() == *port)
+        }
         SocketAddress::Port(port) => {
             bound.as_sockaddr_in6().is_some_and(|at| at.ip().is_unspecified() && at.port() == *port)
                 || bound.as_sockaddr_in().is_some_and(|at| at.ip().is_unspecified() && at.port() == *port)
