@@ -275,7 +275,7 @@ impl Manager {
                 && muster_unit::load::is_unchanged(&unit.file, source);
             let file = if same { unit.file.clone() } else { Rc::new(self.read(&name, source)) };
             self.report_diagnostics(*id, &file);
-            for alias in &file.names {
+            for alias in file.names.iter() {
                 self.state.names.entry(alias.clone()).or_insert(*id);
             }
             if let Some(unit) = self.state.units.get_mut(id) {

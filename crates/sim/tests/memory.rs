@@ -59,5 +59,5 @@ fn cost() -> (usize, usize) {
 fn a_loaded_service_costs_what_it_sets() {
     let (bytes, blocks) = cost();
     println!("{bytes} bytes in {blocks} blocks a unit");
-    assert!(bytes <= 2500, "a loaded service costs {bytes} bytes in {blocks} blocks");
+    assert!(bytes <= 1750, "a loaded service costs {bytes} bytes in {blocks} blocks");
 }

@@ -4,7 +4,6 @@ use crate::diagnostic::Diagnostic;
 use crate::table::*;
 use crate::value::{KeyringMode, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// `LoadState` on D-Bus.
@@ -88,13 +87,46 @@ impl Body {
     }
 }
 
+/// The names of a unit, in order. Nearly all have one, so there is no room for more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Names(Box<[UnitName]>);
+
+impl Names {
+    /// Only this name.
+    pub fn of(name: UnitName) -> Names {
+        Names(Box::new([name]))
+    }
+
+    /// Adds a name, unless it is there.
+    pub fn insert(&mut self, name: UnitName) {
+        if let Err(at) = self.0.binary_search(&name) {
+            let mut names = std::mem::take(&mut self.0).into_vec();
+            names.reserve_exact(1);
+            names.insert(at, name);
+            self.0 = names.into_boxed_slice();
+        }
+    }
+
+    /// Adds names.
+    pub fn extend(&mut self, names: impl IntoIterator<Item = UnitName>) {
+        names.into_iter().for_each(|name| self.insert(name));
+    }
+}
+
+impl std::ops::Deref for Names {
+    type Target = [UnitName];
+    fn deref(&self) -> &[UnitName] {
+        &self.0
+    }
+}
+
 /// One unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnitFile {
     /// Its primary name.
     pub id: UnitName,
     /// All its names.
-    pub names: BTreeSet<UnitName>,
+    pub names: Names,
     /// The load state.
     pub load_state: LoadState,
     /// Why it is `bad-setting` or `error`.
@@ -162,6 +194,8 @@ thread_local! {
     static OTHER_EXEC: Rc<ExecSection> =
         Rc::new(ExecSection::of([ExecRow::keyring_mode(KeyringMode::Shared)]));
     static DEFAULT_CGROUP: Rc<CGroupSection> = Rc::default();
+    static DEFAULT_INSTALL: Rc<InstallSection> = Rc::default();
+    static DEFAULT_KILL: Rc<KillSection> = Rc::default();
 }
 
 impl UnitFile {
@@ -172,7 +206,7 @@ impl UnitFile {
         let kills = runs || kind == UnitKind::Scope;
         let holds = kills || kind == UnitKind::Slice;
         UnitFile {
-            names: BTreeSet::from([name.clone()]),
+            names: Names::of(name.clone()),
             id: name,
             load_state: LoadState::NotFound,
             load_error: None,
@@ -180,11 +214,11 @@ impl UnitFile {
             drop_in_paths: Vec::new(),
             stamps: Vec::new(),
             unit: Rc::default(),
-            install: Rc::default(),
+            install: DEFAULT_INSTALL.with(Rc::clone),
             exec: runs.then(|| {
                 (if kind == UnitKind::Service { &DEFAULT_EXEC } else { &OTHER_EXEC }).with(Rc::clone)
             }),
-            kill: kills.then(Rc::default),
+            kill: kills.then(|| DEFAULT_KILL.with(Rc::clone)),
             cgroup: holds.then(|| DEFAULT_CGROUP.with(Rc::clone)),
             body: Body::new(kind),
             diagnostics: Vec::new(),

@@ -4,7 +4,7 @@
 
 use crate::builtin;
 use crate::diagnostic::{Code, Diagnostic, Fault};
-use crate::file::{Body, InstanceUse, LoadState, UnitFile};
+use crate::file::{Names, Body, InstanceUse, LoadState, UnitFile};
 use crate::implied;
 use crate::lexer::{Assignment, Line, Place, lines, short};
 use crate::setting::Context;
@@ -169,7 +169,7 @@ pub fn further_instance(
         return None;
     }
     let mut file = of.clone();
-    file.names = [name.clone()].into();
+    file.names = Names::of(name.clone());
     file.id = name.clone();
     file.origin = None;
     file.diagnostics.clear();
@@ -344,10 +344,12 @@ fn finish(
         file.stamps.extend(source.modified(&path).map(|stamp| (path.clone(), stamp)));
         file.drop_in_paths.push(path);
     }
+    file.drop_in_paths.shrink_to_fit();
     add_links(file, source);
     file.origin = with_source(file.origin, file, source);
     let made_from = file.unit.source_path().clone();
     file.stamps.extend(made_from.and_then(|path| source.modified(&path).map(|stamp| (path.0, stamp))));
+    file.stamps.shrink_to_fit();
     settle(file);
     let fatal = file.load_error.take().map_or(Ok(()), Err);
     if let Err(message) = fatal.and_then(|()| check(file)) {

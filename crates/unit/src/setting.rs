@@ -482,6 +482,10 @@ pub(crate) fn each_word<T>(
 pub(crate) fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), Fault> {
     let left_out = list.len().saturating_add(more.len()).saturating_sub(ENTRIES_MAX);
     let room = more.len().saturating_sub(left_out);
+    // Most lists are set once and stay: they get no room that nobody needs.
+    if list.is_empty() {
+        list.reserve_exact(room);
+    }
     list.extend(more.into_iter().take(room));
     if left_out > 0 {
         let expected = format!("at most {ENTRIES_MAX} entries; the last {left_out} are left out");

@@ -104,6 +104,7 @@ impl ExecCommand {
             };
             command.argv.push(text);
         }
+        command.argv.shrink_to_fit();
         if command.argv.is_empty() {
             let expected = "a name for argument zero after the program, because of '@'";
             return Err(Fault::new(Code::Value, &first.text, expected).within(first.at.clone()));
