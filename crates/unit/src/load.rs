@@ -4,7 +4,7 @@
 
 use crate::builtin;
 use crate::diagnostic::{Code, Diagnostic, Fault};
-use crate::file::{Names, Body, InstanceUse, LoadState, UnitFile};
+use crate::file::{Body, InstanceUse, LoadState, Names, UnitFile};
 use crate::implied;
 use crate::lexer::{Assignment, Line, Place, lines, short};
 use crate::setting::Context;
