@@ -1,8 +1,8 @@
 //! Directives of systemd.resource-control(5) as files of a cgroup: one row each.
 
 use crate::Machine;
-use muster_unit::CGroupSection;
 use muster_unit::setting::{Amount, CpuQuota};
+use muster_unit::{CGroupSection, NumberSet};
 
 /// What the kernel has in each of these files where nobody wrote to it. Sets of CPUs and memory nodes are not among them:
 /// the kernel does not take them back from a cgroup that holds processes.
@@ -41,13 +41,17 @@ pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, St
         ("memory.swap.max", config.memory_swap_max().map(|value| amount(value, memory))),
         ("memory.zswap.max", config.memory_zswap_max().map(|value| amount(value, memory))),
         ("pids.max", config.tasks_max().map(|value| amount(value, tasks))),
-        ("cpuset.cpus", (!config.allowed_cpus().is_empty()).then(|| config.allowed_cpus().join(","))),
+        ("cpuset.cpus", listed(config.allowed_cpus())),
         (
             "cpuset.mems",
-            (!config.allowed_memory_nodes().is_empty()).then(|| config.allowed_memory_nodes().join(",")),
+            listed(config.allowed_memory_nodes()),
         ),
     ];
     rows.into_iter().filter_map(|(file, value)| Some((file, value?))).collect()
+}
+
+fn listed(set: &NumberSet) -> Option<String> {
+    (!set.0.is_empty()).then(|| set.to_string())
 }
 
 fn amount(amount: Amount, total: u64) -> String {

@@ -2,12 +2,13 @@
 //!
 //! Live rows are asked of the kernel at the time of the call; `u64::MAX` says that there is no number.
 
-use crate::show::{Each, Empty, Listed, Mask, UNSET, or, word};
+use crate::show::{Each, Emit, Empty, Listed, UNSET, or};
 use crate::table::properties;
 use crate::view::{LiveValue, UnitView};
 use crate::wire::Out;
 use muster_unit::setting::{Amount, Weight};
-use muster_unit::{CGroupSection, Delegate, parse_size};
+use muster_unit::{AddressPrefix, BindRule, BpfProgram, CGroupSection, Delegate, NftSet, PerDevice, PressureLimit};
+use std::net::IpAddr;
 
 /// Whether a unit's processes may make cgroups of their own below its cgroup.
 pub fn is_delegated(section: &CGroupSection) -> bool {
@@ -98,10 +99,51 @@ fn device_rule(rule: &muster_unit::DeviceRule, out: &mut Out<'_>) {
     });
 }
 
-fn device_number(words: &[String], out: &mut Out<'_>) {
+fn device_number(item: &PerDevice, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.str(words.first().map_or("", String::as_str));
-        out.u64(words.get(1).and_then(|text| parse_size(text)).unwrap_or(0));
+        out.str(&item.path);
+        out.u64(item.value);
+    });
+}
+
+fn prefix(prefix: &AddressPrefix, out: &mut Out<'_>) {
+    out.structure(|out| {
+        match prefix.address {
+            IpAddr::V4(v4) => {
+                out.i32(2);
+                v4.octets().as_slice().emit("ay", out);
+            }
+            IpAddr::V6(v6) => {
+                out.i32(10);
+                v6.octets().as_slice().emit("ay", out);
+            }
+        }
+        out.u32(u32::from(prefix.length));
+    });
+}
+
+fn bind_rule(rule: &BindRule, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.i32(rule.family);
+        out.i32(rule.protocol);
+        out.u16(rule.count);
+        out.u16(rule.first);
+    });
+}
+
+fn program(program: &BpfProgram, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(&program.attach);
+        out.str(&program.path);
+    });
+}
+
+fn nft_set(set: &NftSet, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.i32(set.source);
+        out.i32(set.family);
+        out.str(&set.table);
+        out.str(&set.set);
     });
 }
 
@@ -142,19 +184,19 @@ properties! {
         StartupCPUShares "t" Never = UNSET;
         CPUQuotaPerSecUSec "t" Never = quota(u);
         CPUQuotaPeriodUSec "t" Never = or(&u.cgroup().cpu_quota_period_sec(), UNSET);
-        AllowedCPUs "ay" Never = Mask(u.cgroup().allowed_cpus());
-        StartupAllowedCPUs "ay" Never = Mask(u.cgroup().startup_allowed_cpus());
-        AllowedMemoryNodes "ay" Never = Mask(u.cgroup().allowed_memory_nodes());
-        StartupAllowedMemoryNodes "ay" Never = Mask(u.cgroup().startup_allowed_memory_nodes());
+        AllowedCPUs "ay" Never = u.cgroup().allowed_cpus().bytes().as_slice();
+        StartupAllowedCPUs "ay" Never = u.cgroup().startup_allowed_cpus().bytes().as_slice();
+        AllowedMemoryNodes "ay" Never = u.cgroup().allowed_memory_nodes().bytes().as_slice();
+        StartupAllowedMemoryNodes "ay" Never = u.cgroup().startup_allowed_memory_nodes().bytes().as_slice();
         IOAccounting "b" Never = u.cgroup().io_accounting().unwrap_or(false);
         IOWeight "t" Never = weight(u.cgroup().io_weight());
         StartupIOWeight "t" Never = weight(u.cgroup().startup_io_weight());
-        IODeviceWeight "a(st)" Never = Each(u.cgroup().io_device_weight().chunks(2), device_number);
-        IOReadBandwidthMax "a(st)" Never = Each(u.cgroup().io_read_bandwidth_max().chunks(2), device_number);
-        IOWriteBandwidthMax "a(st)" Never = Each(u.cgroup().io_write_bandwidth_max().chunks(2), device_number);
-        IOReadIOPSMax "a(st)" Never = Each(u.cgroup().io_read_iops_max().chunks(2), device_number);
-        IOWriteIOPSMax "a(st)" Never = Each(u.cgroup().io_write_iops_max().chunks(2), device_number);
-        IODeviceLatencyTargetUSec "a(st)" Never = Empty;
+        IODeviceWeight "a(st)" Never = Each(&u.cgroup().io_device_weight().0, device_number);
+        IOReadBandwidthMax "a(st)" Never = Each(u.cgroup().io_read_bandwidth_max().limits(), device_number);
+        IOWriteBandwidthMax "a(st)" Never = Each(u.cgroup().io_write_bandwidth_max().limits(), device_number);
+        IOReadIOPSMax "a(st)" Never = Each(u.cgroup().io_read_iops_max().limits(), device_number);
+        IOWriteIOPSMax "a(st)" Never = Each(u.cgroup().io_write_iops_max().limits(), device_number);
+        IODeviceLatencyTargetUSec "a(st)" Never = Each(&u.cgroup().io_device_latency_target_sec().0, device_number);
         BlockIOAccounting "b" Never = false;
         BlockIOWeight "t" Never = UNSET;
         StartupBlockIOWeight "t" Never = UNSET;
@@ -183,23 +225,23 @@ properties! {
         TasksAccounting "b" Never = u.cgroup().tasks_accounting().unwrap_or(true);
         TasksMax "t" Never = tasks_max(u);
         IPAccounting "b" Never = u.cgroup().ip_accounting().unwrap_or(false);
-        IPAddressAllow "a(iayu)" Never = Empty;
-        IPAddressDeny "a(iayu)" Never = Empty;
-        IPIngressFilterPath "as" Never = u.cgroup().ip_ingress_filter_path();
-        IPEgressFilterPath "as" Never = u.cgroup().ip_egress_filter_path();
-        DisableControllers "as" Never = u.cgroup().disable_controllers();
-        ManagedOOMSwap "s" Never = word(&u.cgroup().managed_oom_swap(), "auto");
-        ManagedOOMMemoryPressure "s" Never = word(&u.cgroup().managed_oom_memory_pressure(), "auto");
-        ManagedOOMMemoryPressureLimit "u" Never = 0_u32;
+        IPAddressAllow "a(iayu)" Never = Each(u.cgroup().ip_address_allow(), prefix);
+        IPAddressDeny "a(iayu)" Never = Each(u.cgroup().ip_address_deny(), prefix);
+        IPIngressFilterPath "as" Never = u.cgroup().ip_ingress_filter_path().0;
+        IPEgressFilterPath "as" Never = u.cgroup().ip_egress_filter_path().0;
+        DisableControllers "as" Never = u.cgroup().disable_controllers().names().map(str::to_owned).collect::<Vec<String>>();
+        ManagedOOMSwap "s" Never = u.cgroup().managed_oom_swap().as_str();
+        ManagedOOMMemoryPressure "s" Never = u.cgroup().managed_oom_memory_pressure().as_str();
+        ManagedOOMMemoryPressureLimit "u" Never = u.cgroup().managed_oom_memory_pressure_limit().map_or(0, PressureLimit::scaled);
         ManagedOOMMemoryPressureDurationUSec "t" Never = or(&u.cgroup().managed_oom_memory_pressure_duration_sec(), UNSET);
-        ManagedOOMPreference "s" Never = word(&u.cgroup().managed_oom_preference(), "none");
-        BPFProgram "a(ss)" Never = Empty;
-        SocketBindAllow "a(iiqq)" Never = Empty;
-        SocketBindDeny "a(iiqq)" Never = Empty;
-        RestrictNetworkInterfaces "(bas)" Never = Listed(u.cgroup().restrict_network_interfaces().clone());
-        MemoryPressureWatch "s" Never = word(&u.cgroup().memory_pressure_watch(), "auto");
+        ManagedOOMPreference "s" Never = u.cgroup().managed_oom_preference().as_str();
+        BPFProgram "a(ss)" Never = Each(u.cgroup().bpf_program(), program);
+        SocketBindAllow "a(iiqq)" Never = Each(u.cgroup().socket_bind_allow().iter().rev(), bind_rule);
+        SocketBindDeny "a(iiqq)" Never = Each(u.cgroup().socket_bind_deny().iter().rev(), bind_rule);
+        RestrictNetworkInterfaces "(bas)" Never = Listed(&u.cgroup().restrict_network_interfaces().0);
+        MemoryPressureWatch "s" Never = u.cgroup().memory_pressure_watch().as_str();
         MemoryPressureThresholdUSec "t" Never = or(&u.cgroup().memory_pressure_threshold_sec(), 200_000);
-        NFTSet "a(iiss)" Never = Empty;
+        NFTSet "a(iiss)" Never = Each(u.cgroup().nft_set(), nft_set);
         CoredumpReceive "b" Never = u.cgroup().coredump_receive();
     }
 }

@@ -487,7 +487,7 @@ properties! {
         RestrictRealtime "b" Const = u.exec().restrict_realtime();
         RestrictSUIDSGID "b" Const = u.exec().restrict_suid_sgid();
         RestrictNamespaces "t" Const = u.exec().restrict_namespaces().map_or(u64::MAX, |kinds| kinds.0);
-        RestrictFileSystems "(bas)" Const = Listed(u.exec().restrict_file_systems().clone());
+        RestrictFileSystems "(bas)" Const = Listed(&u.exec().restrict_file_systems().0);
         BindPaths "a(ssbt)" Const = Each(u.exec().bind_paths(), bind);
         BindReadOnlyPaths "a(ssbt)" Const = Each(u.exec().bind_read_only_paths(), bind);
         TemporaryFileSystem "a(ss)" Const = Each(u.exec().temporary_file_system(), temporary);

@@ -232,46 +232,13 @@ impl Emit for HexId<'_> {
     }
 }
 
-/// A list that is given, or with `~` first excepted: `(bas)`, true for a list of what is allowed.
-pub struct Listed(pub Vec<String>);
-impl Emit for Listed {
+/// `(bas)`: true for a list of what is allowed.
+pub struct Listed<'a>(pub &'a muster_unit::AllowList);
+impl Emit for Listed<'_> {
     fn emit(self, _signature: &'static str, out: &mut Out<'_>) {
-        let excepted = self.0.first().is_some_and(|first| first.starts_with('~'));
-        let words =
-            self.0.iter().flat_map(|line| line.split_whitespace()).map(|word| word.trim_start_matches('~'));
-        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
         out.structure(|out| {
-            out.bool(!excepted && !words.is_empty());
-            out.strings(words);
+            out.bool(self.0.allow);
+            out.strings(&self.0.names);
         });
     }
-}
-
-/// A set of CPUs or nodes as systemd.exec(5) writes it (`0-3 7`), as a bit mask, lowest byte first.
-pub struct Mask<'a>(pub &'a [String]);
-impl Emit for Mask<'_> {
-    fn emit(self, signature: &'static str, out: &mut Out<'_>) {
-        mask(self.0).as_slice().emit(signature, out);
-    }
-}
-
-/// The most CPUs.
-const CPUS_MAX: usize = 8192;
-
-fn mask(words: &[String]) -> Vec<u8> {
-    let mut bytes: Vec<u8> = Vec::new();
-    for range in words.iter().flat_map(|word| word.split([',', ' '])) {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else { continue };
-        for cpu in first..=last.min(CPUS_MAX) {
-            let (byte, bit) = (cpu >> 3, cpu & 7);
-            if bytes.len() <= byte {
-                bytes.resize(byte.saturating_add(1), 0);
-            }
-            if let Some(byte) = bytes.get_mut(byte) {
-                *byte |= 1 << bit;
-            }
-        }
-    }
-    bytes
 }

@@ -152,12 +152,13 @@ impl Manager {
     pub(crate) fn pressure_environment(&self, id: UnitId) -> Vec<String> {
         let Some(unit) = self.state.units.get(&id) else { return Vec::new() };
         let config = unit.file.cgroup.as_deref();
-        let word = config.and_then(|config| config.memory_pressure_watch().as_deref()).unwrap_or("auto");
+        let watch = config.map(|config| config.memory_pressure_watch()).unwrap_or_default();
         let accounts = config.and_then(|config| config.memory_accounting()).unwrap_or(true);
-        let watches = match muster_unit::parse_bool(word) {
-            Some(false) => return vec!["MEMORY_PRESSURE_WATCH=/dev/null".to_owned()],
-            Some(true) => true,
-            None => word == "auto" && accounts,
+        let watches = match watch {
+            muster_unit::PressureWatch::No => return vec!["MEMORY_PRESSURE_WATCH=/dev/null".to_owned()],
+            muster_unit::PressureWatch::Yes => true,
+            muster_unit::PressureWatch::Auto => accounts,
+            muster_unit::PressureWatch::Skip => false,
         };
         let Some(cgroup) = unit.cgroup.as_ref().filter(|_| watches && self.state.facts.memory_pressure)
         else {

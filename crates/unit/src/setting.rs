@@ -101,6 +101,7 @@ copied!(
     Option<SyscallAction>,
     Option<Namespaces>,
     Option<Nanoseconds>,
+    Option<PressureLimit>,
     Option<CoredumpFilter>,
 );
 
@@ -118,13 +119,24 @@ borrowed!(
     Vec<UnitName>,
     Vec<AbsolutePath>,
     Option<AbsolutePath>,
-    WatchedPaths,
+    PathLines,
     Option<PidFilePath>,
     Option<WorkingDirectory>,
     Vec<MarkedPath>,
     Vec<BindPath>,
     Vec<TemporaryMount>,
     SearchPath,
+    NumberSet,
+    IoWeights,
+    IoLimits,
+    IoLatencies,
+    Controllers,
+    Vec<AddressPrefix>,
+    Vec<BindRule>,
+    InterfaceList,
+    FileSystemList,
+    Vec<BpfProgram>,
+    Vec<NftSet>,
     Vec<VariableName>,
     Vec<VariableMatch>,
     Vec<Reference>,
@@ -222,7 +234,6 @@ scalars! {
     Number Amount => |text| amount(text), "a number, a percentage, or 'infinity'";
     Number IpTos => |text| ip_tos(text), "a number from 0 to 255, or low-delay, throughput, reliability, low-cost";
     Name FdName => |text| fd_name(text), "a name of up to 255 characters without ':' or control characters";
-    Value Delegate => |text| Some(delegate(text)), "a boolean or controllers";
     Number ResourceLimit => |text| limit(text), "a limit such as '1024' or '1024:4096' or 'infinity'";
 }
 
@@ -262,6 +273,9 @@ plain_settings!(
     PrivateTmp,
     ProtectControlGroups,
     PrivateUsers,
+    ManagedOomMode,
+    ManagedOomPreference,
+    PressureWatch,
     DirectoryPreserve,
     UtmpMode,
     SyslogFacility,
@@ -430,14 +444,6 @@ fn account(text: &str) -> Option<Account> {
         && !text.starts_with('-')
         && text.trim() == text;
     valid.then(|| Account(text.to_owned()))
-}
-
-fn delegate(text: &str) -> Delegate {
-    match parse_bool(text) {
-        Some(true) => Delegate::All,
-        Some(false) => Delegate::Controllers(vec!["-".to_owned()]),
-        None => Delegate::Controllers(text.split_whitespace().map(str::to_owned).collect()),
-    }
 }
 
 fn limit(text: &str) -> Option<ResourceLimit> {

@@ -9,10 +9,10 @@ section! {
     /// What a unit's cgroup is given (systemd.resource-control(5)).
     CGroupSection CGroupRow "CGroup" {
         "Slice" => slice: Option<UnitName> = None, Applied Expand;
-        "AllowedCPUs" => allowed_cpus: Vec<String> = Default::default(), Applied Expand;
-        "StartupAllowedCPUs" => startup_allowed_cpus: Vec<String> = Default::default(), Stored Expand;
-        "AllowedMemoryNodes" => allowed_memory_nodes: Vec<String> = Default::default(), Applied Expand;
-        "StartupAllowedMemoryNodes" => startup_allowed_memory_nodes: Vec<String> = Default::default(), Stored Expand;
+        "AllowedCPUs" => allowed_cpus: NumberSet = Default::default(), Applied Expand;
+        "StartupAllowedCPUs" => startup_allowed_cpus: NumberSet = Default::default(), Stored Expand;
+        "AllowedMemoryNodes" => allowed_memory_nodes: NumberSet = Default::default(), Applied Expand;
+        "StartupAllowedMemoryNodes" => startup_allowed_memory_nodes: NumberSet = Default::default(), Stored Expand;
         "CPUSetPartition" => cpuset_partition: Option<CpusetPartition> = None, Stored Raw;
         "CPUWeight" => cpu_weight: Option<Weight> = None, Applied Raw;
         "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Stored Raw;
@@ -36,41 +36,41 @@ section! {
         "IOAccounting" => io_accounting: Option<bool> = None, Stored Raw;
         "IOWeight" => io_weight: Option<Weight> = None, Applied Raw;
         "StartupIOWeight" => startup_io_weight: Option<Weight> = None, Stored Raw;
-        "IODeviceWeight" => io_device_weight: Vec<String> = Default::default(), Stored Expand;
-        "IOReadBandwidthMax" => io_read_bandwidth_max: Vec<String> = Default::default(), Stored Expand;
-        "IOWriteBandwidthMax" => io_write_bandwidth_max: Vec<String> = Default::default(), Stored Expand;
-        "IOReadIOPSMax" => io_read_iops_max: Vec<String> = Default::default(), Stored Expand;
-        "IOWriteIOPSMax" => io_write_iops_max: Vec<String> = Default::default(), Stored Expand;
-        "IODeviceLatencyTargetSec" => io_device_latency_target_sec: Vec<String> = Default::default(), Stored Expand;
+        "IODeviceWeight" => io_device_weight: IoWeights = Default::default(), Stored Expand;
+        "IOReadBandwidthMax" => io_read_bandwidth_max: IoLimits = Default::default(), Stored Expand;
+        "IOWriteBandwidthMax" => io_write_bandwidth_max: IoLimits = Default::default(), Stored Expand;
+        "IOReadIOPSMax" => io_read_iops_max: IoLimits = Default::default(), Stored Expand;
+        "IOWriteIOPSMax" => io_write_iops_max: IoLimits = Default::default(), Stored Expand;
+        "IODeviceLatencyTargetSec" => io_device_latency_target_sec: IoLatencies = Default::default(), Stored Expand;
         "TasksAccounting" => tasks_accounting: Option<bool> = None, Stored Raw;
         "TasksMax" => tasks_max: Option<Amount> = None, Applied Raw;
         "Delegate" => delegate: Option<Delegate> = None, Applied Raw;
         "DelegateSubgroup" => delegate_subgroup: Option<CgroupName> = None, Stored Raw;
-        "DisableControllers" => disable_controllers: Vec<String> = Default::default(), Stored Raw;
+        "DisableControllers" => disable_controllers: Controllers = Default::default(), Stored Raw;
         "IPAccounting" => ip_accounting: Option<bool> = None, Stored Raw;
-        "IPAddressAllow" => ip_address_allow: Vec<String> = Default::default(), Stored Raw;
-        "IPAddressDeny" => ip_address_deny: Vec<String> = Default::default(), Stored Raw;
-        "IPIngressFilterPath" => ip_ingress_filter_path: Vec<String> = Default::default(), Stored Expand;
-        "IPEgressFilterPath" => ip_egress_filter_path: Vec<String> = Default::default(), Stored Expand;
-        "ManagedOOMSwap" => managed_oom_swap: Option<String> = None, Stored Raw;
-        "ManagedOOMMemoryPressure" => managed_oom_memory_pressure: Option<String> = None, Stored Raw;
-        "ManagedOOMMemoryPressureLimit" => managed_oom_memory_pressure_limit: Option<String> = None, Stored Raw;
+        "IPAddressAllow" => ip_address_allow: Vec<AddressPrefix> = Default::default(), Stored Raw;
+        "IPAddressDeny" => ip_address_deny: Vec<AddressPrefix> = Default::default(), Stored Raw;
+        "IPIngressFilterPath" => ip_ingress_filter_path: PathLines = Default::default(), Stored Expand;
+        "IPEgressFilterPath" => ip_egress_filter_path: PathLines = Default::default(), Stored Expand;
+        "ManagedOOMSwap" => managed_oom_swap: ManagedOomMode = Default::default(), Stored Raw;
+        "ManagedOOMMemoryPressure" => managed_oom_memory_pressure: ManagedOomMode = Default::default(), Stored Raw;
+        "ManagedOOMMemoryPressureLimit" => managed_oom_memory_pressure_limit: Option<PressureLimit> = None, Stored Raw;
         "ManagedOOMMemoryPressureDurationSec" => managed_oom_memory_pressure_duration_sec: Option<Timespan> = None, Stored Raw;
-        "ManagedOOMPreference" => managed_oom_preference: Option<String> = None, Stored Raw;
+        "ManagedOOMPreference" => managed_oom_preference: ManagedOomPreference = Default::default(), Stored Raw;
         "OOMRules" => oom_rules: Vec<String> = Default::default(), Stored Raw;
-        "BPFProgram" => bpf_program: Vec<String> = Default::default(), Stored Expand;
-        "SocketBindAllow" => socket_bind_allow: Vec<String> = Default::default(), Stored Raw;
-        "SocketBindDeny" => socket_bind_deny: Vec<String> = Default::default(), Stored Raw;
-        "RestrictNetworkInterfaces" => restrict_network_interfaces: Vec<String> = Default::default(), Stored Raw;
+        "BPFProgram" => bpf_program: Vec<BpfProgram> = Default::default(), Stored Expand;
+        "SocketBindAllow" => socket_bind_allow: Vec<BindRule> = Default::default(), Stored Raw;
+        "SocketBindDeny" => socket_bind_deny: Vec<BindRule> = Default::default(), Stored Raw;
+        "RestrictNetworkInterfaces" => restrict_network_interfaces: InterfaceList = Default::default(), Stored Raw;
         "MemoryPressureThresholdSec" => memory_pressure_threshold_sec: Option<Timespan> = None, Applied Raw;
-        "MemoryPressureWatch" => memory_pressure_watch: Option<String> = None, Applied Raw;
+        "MemoryPressureWatch" => memory_pressure_watch: PressureWatch = Default::default(), Applied Raw;
         "CPUPressureThresholdSec" => cpu_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
-        "CPUPressureWatch" => cpu_pressure_watch: Option<String> = None, Stored Raw;
+        "CPUPressureWatch" => cpu_pressure_watch: PressureWatch = Default::default(), Stored Raw;
         "IOPressureThresholdSec" => io_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
-        "IOPressureWatch" => io_pressure_watch: Option<String> = None, Stored Raw;
-        "NFTSet" => nft_set: Vec<String> = Default::default(), Stored Raw;
+        "IOPressureWatch" => io_pressure_watch: PressureWatch = Default::default(), Stored Raw;
+        "NFTSet" => nft_set: Vec<NftSet> = Default::default(), Stored Raw;
         "CoredumpReceive" => coredump_receive: bool = false, Stored Raw;
-        "BindNetworkInterface" => bind_network_interface: Option<String> = None, Stored Expand;
+        "BindNetworkInterface" => bind_network_interface: Option<InterfaceName> = None, Stored Expand;
     }
 }
 
@@ -78,21 +78,24 @@ impl CGroupSection {
     /// One of the lists that `set-property` adds to, oldest item first, each as an assignment says it. Empty for what is no
     /// such list.
     pub fn list(&self, directive: &str) -> Vec<String> {
-        let pairs = |words: &[String]| words.chunks(2).map(|pair| pair.join(" ")).collect();
+        let each = |list: &[PerDevice], text: fn(u64) -> String| {
+            list.iter().map(|item| format!("{} {}", item.path.as_str(), text(item.value))).collect()
+        };
+        let number = |value: u64| if value == u64::MAX { "infinity".to_owned() } else { value.to_string() };
         match directive {
             "DeviceAllow" => {
                 self.device_allow().iter().map(|rule| format!("{} {}", rule.device, rule.access())).collect()
             }
-            "IODeviceWeight" => pairs(self.io_device_weight()),
-            "IOReadBandwidthMax" => pairs(self.io_read_bandwidth_max()),
-            "IOWriteBandwidthMax" => pairs(self.io_write_bandwidth_max()),
-            "IOReadIOPSMax" => pairs(self.io_read_iops_max()),
-            "IOWriteIOPSMax" => pairs(self.io_write_iops_max()),
-            "IODeviceLatencyTargetSec" => pairs(self.io_device_latency_target_sec()),
-            "IPAddressAllow" => self.ip_address_allow().clone(),
-            "IPAddressDeny" => self.ip_address_deny().clone(),
-            "SocketBindAllow" => self.socket_bind_allow().clone(),
-            "SocketBindDeny" => self.socket_bind_deny().clone(),
+            "IODeviceWeight" => each(&self.io_device_weight().0, number),
+            "IOReadBandwidthMax" => each(&self.io_read_bandwidth_max().0, number),
+            "IOWriteBandwidthMax" => each(&self.io_write_bandwidth_max().0, number),
+            "IOReadIOPSMax" => each(&self.io_read_iops_max().0, number),
+            "IOWriteIOPSMax" => each(&self.io_write_iops_max().0, number),
+            "IODeviceLatencyTargetSec" => each(&self.io_device_latency_target_sec().0, |usec| Timespan(usec).to_string()),
+            "IPAddressAllow" => self.ip_address_allow().iter().map(ToString::to_string).collect(),
+            "IPAddressDeny" => self.ip_address_deny().iter().map(ToString::to_string).collect(),
+            "SocketBindAllow" => self.socket_bind_allow().iter().map(ToString::to_string).collect(),
+            "SocketBindDeny" => self.socket_bind_deny().iter().map(ToString::to_string).collect(),
             _ => Vec::new(),
         }
     }

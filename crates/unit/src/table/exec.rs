@@ -89,7 +89,7 @@ section! {
         "RestrictAddressFamilies" => restrict_address_families: Box<Option<AddressFamilies>> = Default::default(), Applied Raw;
         "LockPersonality" => lock_personality: bool = false, Applied Raw;
         "DelegateNamespaces" => delegate_namespaces: Option<Namespaces> = None, Stored Raw;
-        "RestrictFileSystems" => restrict_file_systems: Vec<String> = Default::default(), Stored Raw;
+        "RestrictFileSystems" => restrict_file_systems: FileSystemList = Default::default(), Stored Raw;
         "LimitCPU" => limit_cpu: Option<ResourceLimit> = None, Applied Raw;
         "LimitFSIZE" => limit_fsize: Option<ResourceLimit> = None, Applied Raw;
         "LimitDATA" => limit_data: Option<ResourceLimit> = None, Applied Raw;

@@ -31,11 +31,11 @@ section! {
 section! {
     /// `[Path]` (systemd.path(5)).
     PathSection PathRow "Path" {
-        "PathExists" => path_exists: WatchedPaths = Default::default(), Applied Expand;
-        "PathExistsGlob" => path_exists_glob: WatchedPaths = Default::default(), Applied Expand;
-        "PathChanged" => path_changed: WatchedPaths = Default::default(), Applied Expand;
-        "PathModified" => path_modified: WatchedPaths = Default::default(), Applied Expand;
-        "DirectoryNotEmpty" => directory_not_empty: WatchedPaths = Default::default(), Applied Expand;
+        "PathExists" => path_exists: PathLines = Default::default(), Applied Expand;
+        "PathExistsGlob" => path_exists_glob: PathLines = Default::default(), Applied Expand;
+        "PathChanged" => path_changed: PathLines = Default::default(), Applied Expand;
+        "PathModified" => path_modified: PathLines = Default::default(), Applied Expand;
+        "DirectoryNotEmpty" => directory_not_empty: PathLines = Default::default(), Applied Expand;
         "Unit" => unit: Option<UnitName> = None, Applied Expand;
         "MakeDirectory" => make_directory: bool = false, Applied Raw;
         "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Applied Raw;

@@ -4,6 +4,7 @@ mod address;
 mod calendar;
 mod command;
 mod condition;
+mod control;
 mod device;
 mod misc;
 mod name;
@@ -17,6 +18,10 @@ mod words;
 pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH_MAX, VsockKind};
 pub use calendar::Calendar;
 pub use command::{ExecCommand, Privilege, Split, split_raw, split_words, unescape};
+pub use control::{
+    AddressPrefix, AllowList, BindRule, BpfProgram, Controllers, FileSystemList, InterfaceList, IoLatencies, IoLimits,
+    IoWeights, NftSet, PerDevice, PressureLimit,
+};
 pub use condition::{Condition, ConditionKind};
 pub use device::DeviceRule;
 pub use misc::{
@@ -31,7 +36,7 @@ pub use names::{
     BusName, CgroupName, LogNamespace, ProtectHostname, Reference, SecurityLabel, VariableMatch, VariableName,
 };
 pub use path::{
-    AbsolutePath, BindPath, MarkedPath, PidFilePath, SearchPath, TemporaryMount, WatchedPaths,
+    AbsolutePath, BindPath, MarkedPath, PidFilePath, SearchPath, TemporaryMount, PathLines,
     WorkingDirectory,
 };
 pub use resources::{CoredumpFilter, CpuAffinity, Nanoseconds, NumaMask, NumberSet, PROCESSORS_MAX};

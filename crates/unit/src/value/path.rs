@@ -55,9 +55,9 @@ impl Setting for Vec<AbsolutePath> {
 
 /// One path an assignment, blanks included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatchedPaths(pub Vec<AbsolutePath>);
+pub struct PathLines(pub Vec<AbsolutePath>);
 
-impl Setting for WatchedPaths {
+impl Setting for PathLines {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         append(&mut self.0, vec![AbsolutePath::read(&context.expand(value)?)?])
     }

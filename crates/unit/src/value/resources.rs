@@ -63,6 +63,28 @@ impl NumberSet {
     }
 }
 
+/// Ranges, as cpuset files of cgroups have them.
+impl std::fmt::Display for NumberSet {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut gap = "";
+        let mut at = 0;
+        while at < PROCESSORS_MAX {
+            let first = at;
+            while self.contains(at) {
+                at = at.saturating_add(1);
+            }
+            match at.saturating_sub(first) {
+                0 => {}
+                1 => write!(out, "{gap}{first}")?,
+                _ => write!(out, "{gap}{first}-{}", at.saturating_sub(1))?,
+            }
+            gap = if at > first { "," } else { gap };
+            at = at.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
 /// `CPUAffinity=`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CpuAffinity {

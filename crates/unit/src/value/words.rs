@@ -34,6 +34,15 @@ words! {
         No = "no" | "false" | "0" | "off" | "n" | "f", SelfOnly = "self" | "yes" | "true" | "1" | "on" | "y" | "t",
         Identity = "identity", Full = "full",
     }
+    /// `ManagedOOMSwap=` and `ManagedOOMMemoryPressure=`.
+    ManagedOomMode { Auto = "auto", Kill = "kill", }
+    /// `ManagedOOMPreference=`.
+    ManagedOomPreference { None = "none", Avoid = "avoid", Omit = "omit", }
+    /// `MemoryPressureWatch=` and kin.
+    PressureWatch {
+        Auto = "auto", No = "no" | "off" | "false" | "0" | "n" | "f", Yes = "yes" | "on" | "true" | "1" | "y" | "t",
+        Skip = "skip",
+    }
     /// `MemoryTHP=`.
     MemoryThp { Inherit = "inherit", Disable = "disable", Madvise = "madvise", System = "system", }
     /// `CPUSetPartition=`.
