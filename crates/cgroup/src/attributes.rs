@@ -42,10 +42,7 @@ pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, St
         ("memory.zswap.max", config.memory_zswap_max().map(|value| amount(value, memory))),
         ("pids.max", config.tasks_max().map(|value| amount(value, tasks))),
         ("cpuset.cpus", listed(config.allowed_cpus())),
-        (
-            "cpuset.mems",
-            listed(config.allowed_memory_nodes()),
-        ),
+        ("cpuset.mems", listed(config.allowed_memory_nodes())),
     ];
     rows.into_iter().filter_map(|(file, value)| Some((file, value?))).collect()
 }

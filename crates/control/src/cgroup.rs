@@ -7,7 +7,9 @@ use crate::table::properties;
 use crate::view::{LiveValue, UnitView};
 use crate::wire::Out;
 use muster_unit::setting::{Amount, Weight};
-use muster_unit::{AddressPrefix, BindRule, BpfProgram, CGroupSection, Delegate, NftSet, PerDevice, PressureLimit};
+use muster_unit::{
+    AddressPrefix, BindRule, BpfProgram, CGroupSection, Delegate, NftSet, PerDevice, PressureLimit,
+};
 use std::net::IpAddr;
 
 /// Whether a unit's processes may make cgroups of their own below its cgroup.

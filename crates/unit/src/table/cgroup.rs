@@ -91,7 +91,9 @@ impl CGroupSection {
             "IOWriteBandwidthMax" => each(&self.io_write_bandwidth_max().0, number),
             "IOReadIOPSMax" => each(&self.io_read_iops_max().0, number),
             "IOWriteIOPSMax" => each(&self.io_write_iops_max().0, number),
-            "IODeviceLatencyTargetSec" => each(&self.io_device_latency_target_sec().0, |usec| Timespan(usec).to_string()),
+            "IODeviceLatencyTargetSec" => {
+                each(&self.io_device_latency_target_sec().0, |usec| Timespan(usec).to_string())
+            }
             "IPAddressAllow" => self.ip_address_allow().iter().map(ToString::to_string).collect(),
             "IPAddressDeny" => self.ip_address_deny().iter().map(ToString::to_string).collect(),
             "SocketBindAllow" => self.socket_bind_allow().iter().map(ToString::to_string).collect(),

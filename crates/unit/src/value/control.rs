@@ -27,7 +27,11 @@ pub struct PerDevice {
 
 impl PerDevice {
     /// Reads a path and what stands behind it.
-    fn read(text: &str, value: impl Fn(&str) -> Option<u64>, expected: &'static str) -> Result<PerDevice, Fault> {
+    fn read(
+        text: &str,
+        value: impl Fn(&str) -> Option<u64>,
+        expected: &'static str,
+    ) -> Result<PerDevice, Fault> {
         let (path, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let path = AbsolutePath::read(path).map_err(|fault| fault.within(0..path.len()))?;
         let place = text.len().saturating_sub(rest.trim_start().len())..text.len();
@@ -76,7 +80,9 @@ fn thousands(text: &str) -> Option<u64> {
     }
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(split)?;
-    let power = ["", "K", "M", "G", "T", "P", "E"].iter().position(|known| *known == unit || (known.is_empty() && unit == "B"))?;
+    let power = ["", "K", "M", "G", "T", "P", "E"]
+        .iter()
+        .position(|known| *known == unit || (known.is_empty() && unit == "B"))?;
     let factor = 1000_u64.checked_pow(u32::try_from(power).ok()?)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let mut sum = whole.parse::<u64>().ok()?.checked_mul(factor)?;
@@ -90,8 +96,19 @@ fn thousands(text: &str) -> Option<u64> {
 
 /// Controllers and what systemd counts among them, in the order in which they are shown.
 const CONTROLLERS: [&str; 13] = [
-    "cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids", "bpf-firewall", "bpf-devices",
-    "bpf-foreign", "bpf-socket-bind", "bpf-restrict-network-interfaces",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "io",
+    "blkio",
+    "memory",
+    "devices",
+    "pids",
+    "bpf-firewall",
+    "bpf-devices",
+    "bpf-foreign",
+    "bpf-socket-bind",
+    "bpf-restrict-network-interfaces",
 ];
 
 /// `DisableControllers=`: controllers; what is none is passed over.
@@ -124,14 +141,18 @@ impl Setting for Option<Delegate> {
             None => {
                 let mut fault = None;
                 let mut controllers = match self.take() {
-                    Some(Delegate::Controllers(list)) => list.into_iter().filter(|word| word != "-").collect(),
+                    Some(Delegate::Controllers(list)) => {
+                        list.into_iter().filter(|word| word != "-").collect()
+                    }
                     Some(Delegate::All) | None => Vec::new(),
                 };
                 for (word, at) in plain_words(value, value) {
                     match CONTROLLERS.contains(&word) {
                         true if controllers.iter().any(|known| known == word) => {}
                         true => controllers.push(word.to_owned()),
-                        false => fault = Some(Fault::new(Code::Word, word, CONTROLLERS.join(", ")).within(at)),
+                        false => {
+                            fault = Some(Fault::new(Code::Word, word, CONTROLLERS.join(", ")).within(at))
+                        }
                     }
                 }
                 *self = Some(Delegate::Controllers(controllers));
@@ -215,7 +236,11 @@ pub struct BindRule {
 impl Scalar for BindRule {
     fn read(text: &str) -> Result<Self, Fault> {
         bind_rule(text).ok_or_else(|| {
-            Fault::new(Code::Value, text, "any, or ipv4 or ipv6, tcp or udp, and a port or range, divided by ':'")
+            Fault::new(
+                Code::Value,
+                text,
+                "any, or ipv4 or ipv6, tcp or udp, and a port or range, divided by ':'",
+            )
         })
     }
 }
@@ -290,7 +315,10 @@ pub struct InterfaceList(pub AllowList);
 
 impl Setting for InterfaceList {
     fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
-        let valid = |word: &str| crate::setting::InterfaceName::read(word).is_ok() || (word.len() <= 127 && !word.contains(['/', ':', '%']));
+        let valid = |word: &str| {
+            crate::setting::InterfaceName::read(word).is_ok()
+                || (word.len() <= 127 && !word.contains(['/', ':', '%']))
+        };
         self.0.add(value, valid, "the name of a network interface")
     }
 }
@@ -301,8 +329,17 @@ pub struct FileSystemList(pub AllowList);
 
 /// Groups of `systemd-analyze filesystems`.
 const FILE_SYSTEM_GROUPS: [&str; 11] = [
-    "@basic-api", "@anonymous", "@application", "@auxiliary-api", "@common-block", "@historical-block", "@network",
-    "@privileged-api", "@security", "@temporary", "@known",
+    "@basic-api",
+    "@anonymous",
+    "@application",
+    "@auxiliary-api",
+    "@common-block",
+    "@historical-block",
+    "@network",
+    "@privileged-api",
+    "@security",
+    "@temporary",
+    "@known",
 ];
 
 impl Setting for FileSystemList {
@@ -322,8 +359,24 @@ pub struct BpfProgram {
 }
 
 const ATTACH: [&str; 18] = [
-    "egress", "ingress", "sock_create", "sock_ops", "device", "bind4", "bind6", "connect4", "connect6", "post_bind4",
-    "post_bind6", "sendmsg4", "sendmsg6", "sysctl", "recvmsg4", "recvmsg6", "getsockopt", "setsockopt",
+    "egress",
+    "ingress",
+    "sock_create",
+    "sock_ops",
+    "device",
+    "bind4",
+    "bind6",
+    "connect4",
+    "connect6",
+    "post_bind4",
+    "post_bind6",
+    "sendmsg4",
+    "sendmsg6",
+    "sysctl",
+    "recvmsg4",
+    "recvmsg6",
+    "getsockopt",
+    "setsockopt",
 ];
 
 impl Setting for Vec<BpfProgram> {
@@ -354,15 +407,17 @@ impl PressureLimit {
 impl Scalar for PressureLimit {
     fn read(text: &str) -> Result<Self, Fault> {
         let number = || {
-            let (text, digits) = match (text.strip_suffix('%'), text.strip_suffix('‰'), text.strip_suffix('‱')) {
-                (Some(text), ..) => (text, 2_usize),
-                (_, Some(text), _) => (text, 1),
-                (.., Some(text)) => (text, 0),
-                _ => return None,
-            };
+            let (text, digits) =
+                match (text.strip_suffix('%'), text.strip_suffix('‰'), text.strip_suffix('‱')) {
+                    (Some(text), ..) => (text, 2_usize),
+                    (_, Some(text), _) => (text, 1),
+                    (.., Some(text)) => (text, 0),
+                    _ => return None,
+                };
             let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
             let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-            (!whole.is_empty() && plain(whole) && plain(decimals) && decimals.len() <= digits).then_some(())?;
+            (!whole.is_empty() && plain(whole) && plain(decimals) && decimals.len() <= digits)
+                .then_some(())?;
             format!("{whole}{decimals:0<digits$}").parse().ok().filter(|hundredths| *hundredths <= 10_000)
         };
         let expected = "a percentage up to 100% with at most two decimals";
@@ -434,7 +489,10 @@ mod tests {
         for text in ["", "bogus", "tcp:ipv4:80", "tcp:200-100", "70000", "ipv4:"] {
             assert!(BindRule::read(text).is_err(), "{text}");
         }
-        assert_eq!(AddressPrefix::read("10.1.2.3/16").map(|prefix| prefix.to_string()).as_deref(), Some("10.1.0.0/16"));
+        assert_eq!(
+            AddressPrefix::read("10.1.2.3/16").map(|prefix| prefix.to_string()).as_deref(),
+            Some("10.1.0.0/16")
+        );
         assert_eq!(AddressPrefix::read("10.0.0.1/40"), None);
         assert_eq!(PressureLimit::read("50.5%").map(PressureLimit::scaled), Ok(2_168_958_484));
         assert_eq!((thousands("1.5G"), thousands("10k")), (Some(1_500_000_000), None));

@@ -18,11 +18,11 @@ mod words;
 pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH_MAX, VsockKind};
 pub use calendar::Calendar;
 pub use command::{ExecCommand, Privilege, Split, split_raw, split_words, unescape};
-pub use control::{
-    AddressPrefix, AllowList, BindRule, BpfProgram, Controllers, FileSystemList, InterfaceList, IoLatencies, IoLimits,
-    IoWeights, NftSet, PerDevice, PressureLimit,
-};
 pub use condition::{Condition, ConditionKind};
+pub use control::{
+    AddressPrefix, AllowList, BindRule, BpfProgram, Controllers, FileSystemList, InterfaceList, IoLatencies,
+    IoLimits, IoWeights, NftSet, PerDevice, PressureLimit,
+};
 pub use device::DeviceRule;
 pub use misc::{
     CAPABILITIES, CapabilitySet, Delegate, EnvironmentFile, ExecDirectory, ExitStatusSet, ResourceLimit,
@@ -36,8 +36,7 @@ pub use names::{
     BusName, CgroupName, LogNamespace, ProtectHostname, Reference, SecurityLabel, VariableMatch, VariableName,
 };
 pub use path::{
-    AbsolutePath, BindPath, MarkedPath, PidFilePath, SearchPath, TemporaryMount, PathLines,
-    WorkingDirectory,
+    AbsolutePath, BindPath, MarkedPath, PathLines, PidFilePath, SearchPath, TemporaryMount, WorkingDirectory,
 };
 pub use resources::{CoredumpFilter, CpuAffinity, Nanoseconds, NumaMask, NumberSet, PROCESSORS_MAX};
 pub use seccomp::{
