@@ -289,7 +289,7 @@ fn check(seed: u64) {
             panic!("{fault}\nshrunk: {now:?}\n{}", less.text());
         }
     };
-    if seed % 8 == 0 {
+    if seed.is_multiple_of(8) {
         assert!(scenario.run(false) == Ok(trace.clone()), "seed {seed}: another run, another trace");
         let handed = scenario.run(true);
         let handed = handed.unwrap_or_else(|fault| panic!("seed {seed}, handed over: {fault}"));
