@@ -37,8 +37,11 @@ fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
     Parts { initramfs, memory: "1024", words: DEBIAN_WORDS, agent: None, disk: Some(disk) }
 }
 
-/// What is asked at the shell after the login, and what must be among the answers.
-const QUESTIONS: [(&str, &[&str]); 7] = [
+/// What is typed at the shell, and what must be among the answers.
+type Questions = &'static [(&'static str, &'static [&'static str])];
+
+/// What is asked after the first login.
+const QUESTIONS: Questions = &[
     (
         "systemctl --failed --plain --no-legend; echo it-is-$(systemctl is-system-running --wait)",
         &["it-is-running"],
@@ -61,6 +64,28 @@ const QUESTIONS: [(&str, &[&str]); 7] = [
         "systemctl show serial-getty@ttyS0 -p BindsTo,SubState",
         &["BindsTo=dev-ttyS0.device", "SubState=running"],
     ),
+    (
+        "install -d -m 700 -o person -g person ~person/.ssh; ssh-keygen -q -t ed25519 -N '' -f ~/key; install -o person -g person ~/key.pub ~person/.ssh/authorized_keys; echo made-''a-key",
+        &["made-a-key"],
+    ),
+    (
+        "ssh -o StrictHostKeyChecking=no -i ~/key person@localhost 'systemctl --user is-active basic.target; loginctl show-session $XDG_SESSION_ID -p Name -p Service -p State; cat /proc/self/cgroup'",
+        &["active\n", "Name=person", "Service=sshd", "State=active", "/user.slice/user-1000.slice/session-"],
+    ),
+    (
+        "ssh -o StrictHostKeyChecking=no -i ~/key person@localhost 'systemctl --no-ask-password stop cron'",
+        &["Interactive authentication required."],
+    ),
+    (
+        "for i in 1 2 3 4 5; do systemctl daemon-reload; systemctl daemon-reexec; systemd-run -q --wait true || echo lost; done; loginctl list-sessions --no-legend; echo it-is-''$(systemctl is-system-running)",
+        &[" root ", "it-is-running"],
+    ),
+    ("date > /root/before; sync; echo written-''now", &["written-now"]),
+];
+
+/// What is asked after the reboot.
+const AFTER_REBOOT: Questions = &[
+    ("cat /root/before; systemctl --failed; echo it-is-''$(systemctl is-system-running --wait)", &["20", "it-is-running"]),
 ];
 
 /// A stock Debian from a disk: to the login prompt on its console, a login, a few questions, and power-off with a clean file
@@ -78,7 +103,10 @@ pub fn test_debian(init: &str) -> Tally {
             return Tally::skipped();
         }
     };
-    match converse(&emulator, &initramfs, &disk) {
+    let rebooted = converse(&emulator, &initramfs, &disk, QUESTIONS, "systemctl reboot");
+    match rebooted
+        .and_then(|()| converse(&emulator, &initramfs, &disk, AFTER_REBOOT, "systemctl poweroff"))
+    {
         Ok(()) => {
             println!("ok     vm/debian ({})", emulator.acceleration());
             Tally::passed()
@@ -90,14 +118,21 @@ pub fn test_debian(init: &str) -> Tally {
     }
 }
 
-fn converse(emulator: &Emulator, initramfs: &Path, disk: &Path) -> Result<()> {
+/// Boots, logs in, asks, and ends the machine by `end` (QEMU ends at a reboot, too); the file system is clean after it.
+fn converse(
+    emulator: &Emulator,
+    initramfs: &Path,
+    disk: &Path,
+    questions: Questions,
+    end: &str,
+) -> Result<()> {
     let mut machine = emulator.boot(&debian_parts(initramfs, disk))?;
     expect(&mut machine, "login: ")?;
     machine.type_line("root")?;
     expect(&mut machine, "Password: ")?;
     machine.type_line(image::PASSWORD)?;
     expect(&mut machine, "# ")?;
-    for (number, (question, answers)) in QUESTIONS.iter().enumerate() {
+    for (number, (question, answers)) in questions.iter().enumerate() {
         let before = machine.console().len();
         // The mark is not in the line as it is typed.
         machine.type_line(&format!("{question}; echo end-of-''{number}"))?;
@@ -110,11 +145,11 @@ fn converse(emulator: &Emulator, initramfs: &Path, disk: &Path) -> Result<()> {
             );
         }
     }
-    machine.type_line("systemctl poweroff")?;
+    machine.type_line(end)?;
     if !machine.until(LIMIT, false, |_| false) {
-        bail!("it still ran {LIMIT:?} after systemctl poweroff; console:\n{}", machine.console());
+        bail!("it still ran {LIMIT:?} after {end}; console:\n{}", machine.console());
     }
-    image::run(Command::new("e2fsck").arg("-fn").arg(disk)).context("the file system after power-off")
+    image::run(Command::new("e2fsck").arg("-fn").arg(disk)).with_context(|| format!("the file system after {end}"))
 }
 
 /// Waits until the console has shown a text.
