@@ -319,9 +319,9 @@ fn put(place: &Place, tree: Option<OwnedFd>, root: Option<&str>) -> Done<Option<
         (Some(mount), None) => fresh(mount).map_err(fail)?,
     };
     if is_late {
-        attach(&tree, target).map_err(fail)?;
+        attach(&tree, &target).map_err(fail)?;
         if *place.mount.as_ref().unwrap_or(&Mount::Kept) == Mount::Devices {
-            devices(&tree).map_err(fail)?;
+            devices(&tree, &target).map_err(fail)?;
             let set = set | MountAttrFlags::MOUNT_ATTR_RDONLY;
             return Ok(Some((tree, u64::from(set.bits()), place.path.clone())));
         }
@@ -427,7 +427,7 @@ fn file_system(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> r
 }
 
 /// The devices of `PrivateDevices=`, and the links that go with them.
-fn devices(root: &OwnedFd) -> rustix::io::Result<()> {
+fn devices(root: &OwnedFd, host: &OwnedFd) -> rustix::io::Result<()> {
     const NODES: [(&str, u32, u32); 6] =
         [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
     const LINKS: [(&str, &str); 5] = [
@@ -447,7 +447,11 @@ fn devices(root: &OwnedFd) -> rustix::io::Result<()> {
         for (name, major, minor) in NODES {
             let device = rustix::fs::makedev(major, minor);
             let mode = Mode::from_raw_mode(0o666);
-            rustix::fs::mknodat(root, name, FileType::CharacterDevice, mode, device)?;
+            match rustix::fs::mknodat(root, name, FileType::CharacterDevice, mode, device) {
+                // The list of devices of the cgroup may allow none to be made.
+                Err(rustix::io::Errno::PERM) => borrow_device(root, host, name)?,
+                done => done?,
+            }
             rustix::fs::symlinkat(format!("../{name}"), root, format!("char/{major}:{minor}"))?;
         }
         for (target, name) in LINKS {
@@ -457,6 +461,12 @@ fn devices(root: &OwnedFd) -> rustix::io::Result<()> {
     })();
     rustix::process::umask(old);
     made
+}
+
+/// Shows a device of the host's /dev, which `host` still names below the new one.
+fn borrow_device(root: &OwnedFd, host: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    let place = make_below(root.try_clone().map_err(|_| rustix::io::Errno::MFILE)?, &[name], false)?;
+    attach(clone(open(host, name, ResolveFlags::NO_SYMLINKS)?, false)?, place)
 }
 
 /// Makes a directory the root of this process and of its mount namespace.
