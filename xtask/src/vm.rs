@@ -84,9 +84,10 @@ const QUESTIONS: Questions = &[
 ];
 
 /// What is asked after the reboot.
-const AFTER_REBOOT: Questions = &[
-    ("cat /root/before; systemctl --failed; echo it-is-''$(systemctl is-system-running --wait)", &["20", "it-is-running"]),
-];
+const AFTER_REBOOT: Questions = &[(
+    "cat /root/before; systemctl --failed; echo it-is-''$(systemctl is-system-running --wait)",
+    &["20", "it-is-running"],
+)];
 
 /// A stock Debian from a disk: to the login prompt on its console, a login, a few questions, and power-off with a clean file
 /// system. Counted as passed, failed, or skipped where the machine cannot be had.
@@ -104,9 +105,7 @@ pub fn test_debian(init: &str) -> Tally {
         }
     };
     let rebooted = converse(&emulator, &initramfs, &disk, QUESTIONS, "systemctl reboot");
-    match rebooted
-        .and_then(|()| converse(&emulator, &initramfs, &disk, AFTER_REBOOT, "systemctl poweroff"))
-    {
+    match rebooted.and_then(|()| converse(&emulator, &initramfs, &disk, AFTER_REBOOT, "systemctl poweroff")) {
         Ok(()) => {
             println!("ok     vm/debian ({})", emulator.acceleration());
             Tally::passed()
@@ -149,7 +148,8 @@ fn converse(
     if !machine.until(LIMIT, false, |_| false) {
         bail!("it still ran {LIMIT:?} after {end}; console:\n{}", machine.console());
     }
-    image::run(Command::new("e2fsck").arg("-fn").arg(disk)).with_context(|| format!("the file system after {end}"))
+    image::run(Command::new("e2fsck").arg("-fn").arg(disk))
+        .with_context(|| format!("the file system after {end}"))
 }
 
 /// Waits until the console has shown a text.

@@ -217,6 +217,11 @@ impl Tree {
         }
     }
 
+    /// An extended attribute of a cgroup, for others to read.
+    pub fn set_attribute(&self, path: &str, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
+        muster_sys::set_xattr(self.open_dir(path)?.as_fd(), name, value)
+    }
+
     /// A descriptor of the directory, for starting a process in it.
     pub fn open_dir(&self, path: &str) -> io::Result<OwnedFd> {
         fs::File::open(self.directory(path)).map(OwnedFd::from)

@@ -7,10 +7,10 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_unit::{
-    AddressFamilies, BindPath, CoredumpFilter, CpuAffinity, CpuPolicy, EnvironmentFile, ExecDirectory,
-    IoClass, LoadState, MarkedPath, MountFlags, NumaMask, NumberSet, PROCESSORS_MAX, Personality,
-    PrivateUsers, ProtectControlGroups, ResourceLimit, SecurityLabel, StdInput, StdOutput, SyscallAction,
-    SyscallFilter, SyslogLevel, TemporaryMount, WorkingDirectory,
+    AddressFamilies, BindPath, CoredumpFilter, CpuAffinity, CpuPolicy, Credential, CredentialPattern,
+    CredentialSource, EnvironmentFile, ExecDirectory, IoClass, LoadState, MarkedPath, MountFlags, NumaMask,
+    NumberSet, PROCESSORS_MAX, Personality, PrivateUsers, ProtectControlGroups, ResourceLimit, SecurityLabel,
+    StdInput, StdOutput, SyscallAction, SyscallFilter, SyslogLevel, TemporaryMount, WorkingDirectory,
 };
 
 fn assignments(list: &[(String, String)]) -> Vec<String> {
@@ -106,11 +106,6 @@ fn input_name(u: &UnitView<'_>) -> String {
     }
 }
 
-fn standard_input_data(u: &UnitView<'_>) -> Vec<u8> {
-    let lines = &u.exec().standard_input_text().0;
-    lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect()
-}
-
 /// `StandardOutput=`; of a unit that does not exist, what it is before systemd's default is taken.
 fn standard_output(u: &UnitView<'_>) -> String {
     match u.unit.file.load_state {
@@ -156,35 +151,31 @@ fn log_pattern(pattern: &str, out: &mut Out<'_>) {
     });
 }
 
-/// The bits of prctl(2), PR_SET_SECUREBITS.
-fn secure_bits(u: &UnitView<'_>) -> i32 {
-    let bit = |word: &String| match word.as_str() {
-        "noroot" => 1,
-        "noroot-locked" => 2,
-        "no-setuid-fixup" => 4,
-        "no-setuid-fixup-locked" => 8,
-        "keep-caps" => 16,
-        "keep-caps-locked" => 32,
-        _ => 0,
-    };
-    u.exec().secure_bits().iter().map(bit).fold(0, |all, one| all | one)
-}
-
 /// `LoadCredential=id:path`; without a path it is looked for by its name.
-fn credential(line: &str, out: &mut Out<'_>) {
-    let (id, path) = line.split_once(':').unwrap_or((line, line));
+fn credential_source(source: &CredentialSource, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.str(id);
-        out.str(path);
+        out.str(&source.id);
+        out.str(&source.path);
     });
 }
 
 /// `SetCredential=id:value`.
-fn inline_credential(line: &str, out: &mut Out<'_>) {
-    let (id, value) = line.split_once(':').unwrap_or((line, ""));
+fn credential(credential: &Credential, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.str(id);
-        value.as_bytes().emit("ay", out);
+        out.str(&credential.id);
+        credential.data.as_slice().emit("ay", out);
+    });
+}
+
+fn patterns(wanted: &[CredentialPattern]) -> Vec<String> {
+    wanted.iter().map(|wanted| wanted.pattern.clone()).collect()
+}
+
+/// `ImportCredential=pattern:name`.
+fn credential_pattern(wanted: &CredentialPattern, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(&wanted.pattern);
+        out.str(wanted.rename.as_deref().unwrap_or(""));
     });
 }
 
@@ -390,7 +381,7 @@ properties! {
         NonBlocking "b" Const = u.service().non_blocking();
         StandardInput "s" Const = u.exec().standard_input().to_string();
         StandardInputFileDescriptorName "s" Const = input_name(u);
-        StandardInputData "ay" Const = standard_input_data(u).as_slice();
+        StandardInputData "ay" Const = u.exec().standard_input_data().0.as_slice();
         StandardOutput "s" Const = standard_output(u);
         StandardOutputFileDescriptorName "s" Const = output_name(u.exec().standard_output());
         StandardError "s" Const = u.exec().standard_error().to_string();
@@ -409,10 +400,10 @@ properties! {
         LogLevelMax "i" Const = u.exec().log_level_max().map_or(-1, number_of_level);
         LogRateLimitIntervalUSec "t" Const = or(&u.exec().log_rate_limit_interval_sec(), 0);
         LogRateLimitBurst "u" Const = or(&u.exec().log_rate_limit_burst(), 0);
-        LogExtraFields "aay" Const = Each(u.exec().log_extra_fields(), |text: &String, out: &mut Out<'_>| text.as_bytes().emit("ay", out));
+        LogExtraFields "aay" Const = Each(u.exec().log_extra_fields(), |field: &muster_unit::setting::LogField, out: &mut Out<'_>| field.as_bytes().emit("ay", out));
         LogFilterPatterns "a(bs)" Const = Each(strs(&u.exec().log_filter_patterns().0), log_pattern);
         LogNamespace "s" Const = u.exec().log_namespace();
-        SecureBits "i" Const = secure_bits(u);
+        SecureBits "i" Const = i32::from(u.exec().secure_bits().0);
         CapabilityBoundingSet "t" Const = u.exec().bounding_set().map_or(u64::MAX, |set| set.0);
         AmbientCapabilities "t" Const = u.exec().ambient_capabilities().0;
         User "s" Const = u.exec().user();
@@ -420,12 +411,12 @@ properties! {
         DynamicUser "b" Const = u.exec().dynamic_user();
         SetLoginEnvironment "b" Const = u.exec().set_login_environment().unwrap_or_else(|| u.exec().user().is_some());
         RemoveIPC "b" Const = u.exec().remove_ipc();
-        SetCredential "a(say)" Const = Each(strs(&u.exec().set_credential().0), inline_credential);
-        SetCredentialEncrypted "a(say)" Const = Each(strs(&u.exec().set_credential_encrypted().0), inline_credential);
-        LoadCredential "a(ss)" Const = Each(strs(&u.exec().load_credential().0), credential);
-        LoadCredentialEncrypted "a(ss)" Const = Each(strs(&u.exec().load_credential_encrypted().0), credential);
-        ImportCredential "as" Const = u.exec().import_credential().0;
-        ImportCredentialEx "a(ss)" Const = Empty;
+        SetCredential "a(say)" Const = Each(u.exec().set_credential(), credential);
+        SetCredentialEncrypted "a(say)" Const = Each(u.exec().set_credential_encrypted(), credential);
+        LoadCredential "a(ss)" Const = Each(u.exec().load_credential(), credential_source);
+        LoadCredentialEncrypted "a(ss)" Const = Each(u.exec().load_credential_encrypted(), credential_source);
+        ImportCredential "as" Const = patterns(u.exec().import_credential());
+        ImportCredentialEx "a(ss)" Const = Each(u.exec().import_credential(), credential_pattern);
         SupplementaryGroups "as" Const = u.exec().supplementary_groups();
         PAMName "s" Const = u.exec().pam_name();
         ReadWritePaths "as" Const = marked(u.exec().read_write_paths());

@@ -17,6 +17,7 @@ pub mod error;
 mod exec;
 pub mod interfaces;
 pub mod introspect;
+mod literal;
 mod manager;
 mod manager_methods;
 mod muster;

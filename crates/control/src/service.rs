@@ -3,7 +3,7 @@
 //! What services share with other types is in `cgroup` and `exec`.
 
 use crate::command::{Commands, pid};
-use crate::show::{Each, Emit, UNSET, or, strs};
+use crate::show::{Each, Emit, UNSET, or};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
@@ -69,24 +69,12 @@ fn notify_access(u: &UnitView<'_>) -> &'static str {
     if access == NotifyAccess::None && notifies { NotifyAccess::Main.as_str() } else { access.as_str() }
 }
 
-/// `OpenFile=path:name:options` as path, name and flags (1 read-only, 2 append, 4 truncate, 8 graceful).
-fn open_file(line: &str, out: &mut Out<'_>) {
-    let mut parts = line.splitn(3, ':');
-    let path = parts.next().unwrap_or_default();
-    let name =
-        parts.next().filter(|name| !name.is_empty()).or_else(|| path.rsplit('/').next()).unwrap_or_default();
-    let flag = |word: &str| match word {
-        "read-only" => 1_u64,
-        "append" => 2,
-        "truncate" => 4,
-        "graceful" => 8,
-        _ => 0,
-    };
-    let flags = parts.next().unwrap_or_default().split(',').map(flag).fold(0, |all, one| all | one);
+/// `OpenFile=` as path, name and flags.
+fn open_file(file: &muster_unit::OpenFile, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.str(path);
-        out.str(name);
-        out.u64(flags);
+        out.str(&file.path);
+        out.str(&file.name);
+        out.u64(file.flags());
     });
 }
 
@@ -139,7 +127,7 @@ properties! {
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         NRestarts "u" Change = u.service_state().restarts;
         OOMPolicy "s" Const = oom_policy(u);
-        OpenFile "a(sst)" Const = Each(strs(&u.service().open_file().0), open_file);
+        OpenFile "a(sst)" Const = Each(u.service().open_file(), open_file);
         ExtraFileDescriptorNames "as" Const = ();
         ReloadSignal "i" Const = u.service().reload_signal().unwrap_or(Signal::HUP).0;
         ExecMainStartTimestamp "t" Change = u.service_state().main_status.start.realtime_usec;

@@ -443,7 +443,7 @@ fn plain(kind: UnitKind, name: &str, value: &Value) -> Option<Pairs> {
         Value::Number(value) => one(directive, number(*value)),
         Value::Array(items) if value.as_texts().is_some() => match name {
             "DisableControllers" => one(directive, value.as_texts()?.join(" ")),
-            _ if !items.is_empty() && is_row("Unit", directive) => {
+            _ if !items.is_empty() && (is_row("Unit", directive) || directive == "ImportCredential") => {
                 let each = value.as_texts()?.into_iter().map(|text| (directive.to_owned(), bare(text)));
                 Some(each.collect())
             }
@@ -468,7 +468,9 @@ fn joined(directive: &str, fields: &[Value]) -> Option<String> {
         [Value::Text(first), Value::Text(second)] => Some(format!("{} {}", bare(first), bare(second))),
         [Value::Text(first), Value::Number(second)] => Some(format!("{} {}", bare(first), number(*second))),
         [Value::Text(id), Value::Bytes(bytes)] => {
-            Some(format!("{}:{}", literal(id), literal(std::str::from_utf8(bytes).ok()?)))
+            let data =
+                if directive.ends_with("Encrypted") { base64(bytes) } else { crate::literal::escaped(bytes) };
+            Some(format!("{}:{data}", literal(id)))
         }
         _ => None,
     }
@@ -836,64 +838,4 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn text(text: &str) -> Value {
-        Value::Text(text.to_owned())
-    }
-
-    #[test]
-    fn a_client_can_begin_no_directive_and_no_specifier() {
-        let command = Value::Array(vec![Value::Struct(vec![
-            text("/bin/echo"),
-            Value::Array(vec![text("/bin/echo"), text("a b\nUser=root %h \"$HOME\\")]),
-            Value::Bool(true),
-        ])]);
-        let built = settings(UnitKind::Service, &[("ExecStart".to_owned(), command)], 1).unwrap();
-        let (section, directive, line) = built.settings.first().unwrap();
-        assert_eq!((section.as_str(), directive.as_str()), ("Service", "ExecStart"));
-        assert_eq!(line, "-\"/bin/echo\" \"a b\\nUser=root %%h \\\"$HOME\\\\\"");
-        let evil = [("Description".to_owned(), text("x\n[Service]\nExecStart=/bin/sh"))];
-        assert!(settings(UnitKind::Service, &evil, 1).is_err());
-    }
-
-    #[test]
-    fn properties_become_directives() {
-        let of = |kind, name: &str, value: Value| {
-            settings(kind, &[(name.to_owned(), value)], 9).map(|built| built.settings).unwrap_or_default()
-        };
-        let setting = |section: &str, name: &str, value: &str| {
-            vec![(section.to_owned(), name.to_owned(), value.to_owned())]
-        };
-        let service = UnitKind::Service;
-        assert_eq!(
-            of(service, "RuntimeMaxUSec", Value::Number(5_000_000)),
-            setting("Service", "RuntimeMaxSec", "5s")
-        );
-        assert_eq!(
-            of(service, "MemoryMax", Value::Number(i128::from(u64::MAX))),
-            setting("Service", "MemoryMax", "infinity")
-        );
-        assert_eq!(
-            of(service, "CPUQuotaPerSecUSec", Value::Number(200_000)),
-            setting("Service", "CPUQuota", "20%")
-        );
-        assert_eq!(of(service, "UMask", Value::Number(0o77)), setting("Service", "UMask", "0077"));
-        assert_eq!(
-            of(service, "StandardInputData", Value::Bytes(b"ab".to_vec())),
-            setting("Service", "StandardInputData", "YWI=")
-        );
-        assert_eq!(of(UnitKind::Scope, "Description", text("5%")), setting("Unit", "Description", "5%%"));
-        assert_eq!(of(UnitKind::Scope, "User", text("x")), Vec::new());
-        assert_eq!(
-            settings(UnitKind::Scope, &[("PIDs".to_owned(), Value::Array(vec![Value::Number(0)]))], 9)
-                .unwrap()
-                .pids,
-            [9]
-        );
-        assert!(changes(service, &[("User".to_owned(), text("x"))]).is_err());
-        assert!(changes(service, &[("CPUWeight".to_owned(), Value::Number(5))]).is_ok());
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! The typed context of one process, as the steps see it: borrowed from a request in PID 1, from a plan in the executor.
 
 use crate::{Plan, Request};
-use muster_unit::{ExecCommand, ExecSection, Privilege};
+use muster_unit::{ExecCommand, ExecSection, OpenFile, Privilege};
 
 /// Everything that is known of a process before it is started.
 #[derive(Clone, Debug)]
@@ -34,6 +34,10 @@ pub struct Context<'a> {
     pub console_term: Option<&'a str>,
     /// `NonBlocking=`.
     pub non_blocking: bool,
+    /// Read credentials anew, though there may be some.
+    pub fresh_credentials: bool,
+    /// `OpenFile=`.
+    pub open_files: &'a [OpenFile],
 }
 
 impl<'a> Context<'a> {
@@ -54,6 +58,8 @@ impl<'a> Context<'a> {
             place: request.place,
             console_term: None,
             non_blocking: request.non_blocking,
+            fresh_credentials: request.fresh_credentials,
+            open_files: request.open_files,
         }
     }
 
@@ -74,6 +80,8 @@ impl<'a> Context<'a> {
             place: plan.place.as_ref().map(|(path, mode)| (path.as_str(), *mode)),
             console_term: plan.console_term.as_deref(),
             non_blocking: plan.non_blocking,
+            fresh_credentials: plan.fresh_credentials,
+            open_files: &plan.open_files,
         }
     }
 

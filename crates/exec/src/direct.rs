@@ -69,6 +69,7 @@ pub(crate) fn explain(failure: &Failure, program: &str) -> (i32, String) {
         Some(Step::Given { .. } | Step::Copy { .. }) => "standard streams".to_owned(),
         Some(Step::NewSession) => "a session of its own".to_owned(),
         Some(Step::FileMode(_)) => "UMask=".to_owned(),
+        Some(Step::Keyring { .. }) => "KeyringMode=".to_owned(),
         Some(Step::Signal { .. }) => "signals".to_owned(),
         Some(Step::Control { .. }) => "NoNewPrivileges=".to_owned(),
         None => program.to_owned(),

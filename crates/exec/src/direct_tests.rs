@@ -41,6 +41,7 @@ const DIRECT: &[(&str, &str)] = &[
     ("LimitRTTIME", "10"),
     ("ExecSearchPath", "/opt/bin"),
     ("IgnoreSIGPIPE", "no"),
+    ("KeyringMode", "inherit"),
 ];
 
 /// Contexts that need the executor.
@@ -121,10 +122,32 @@ const EXECUTOR: &[(&str, &str)] = &[
     ("CacheDirectory", "a"),
     ("LogsDirectory", "a"),
     ("ConfigurationDirectory", "a"),
+    ("PrivateDevices", "yes"),
+    ("ProtectKernelModules", "yes"),
+    ("ProtectKernelLogs", "yes"),
+    ("ProtectClock", "yes"),
+    ("ProtectHostname", "yes"),
+    ("SecureBits", "noroot"),
+    ("SetCredential", "a:b"),
+    ("SetCredentialEncrypted", "a:YWI="),
+    ("LoadCredential", "a:/b"),
+    ("LoadCredentialEncrypted", "a:/b"),
+    ("ImportCredential", "a"),
 ];
 
-/// They qualify a directive of the list above, and say nothing alone.
+/// They qualify a directive of the list above, and say nothing alone; or PID 1 says them to journald.
 const QUALIFY: &[&str] = &[
+    "StandardInputText",
+    "StandardInputData",
+    "TTYReset",
+    "TTYVHangup",
+    "TTYRows",
+    "TTYColumns",
+    "LogLevelMax",
+    "LogRateLimitIntervalSec",
+    "LogRateLimitBurst",
+    "LogExtraFields",
+    "LogFilterPatterns",
     "NUMAMask",
     "SystemCallErrorNumber",
     "RuntimeDirectoryPreserve",
@@ -137,7 +160,7 @@ const QUALIFY: &[&str] = &[
 
 fn with(settings: &[(&str, &str)]) -> Option<Program> {
     let expand = |text: &str| Ok(text.to_owned());
-    let context = Context { expand: &expand, expands: false };
+    let context = Context { expand: &expand, expands: false, directive: "" };
     let mut exec = ExecSection::default();
     for (key, value) in settings {
         exec.assign(key, value, &context).unwrap().unwrap();
@@ -158,6 +181,8 @@ fn with(settings: &[(&str, &str)]) -> Option<Program> {
         set_watchdog_pid: false,
         make_directories: true,
         non_blocking: false,
+        fresh_credentials: false,
+        open_files: &[],
         context_from_peer: false,
         place: None,
         report_exec: false,

@@ -28,7 +28,7 @@ pub use exit::Exit;
 pub use plan::Plan;
 pub use process::Process;
 
-use muster_unit::{ExecCommand, ExecSection};
+use muster_unit::{ExecCommand, ExecSection, OpenFile};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -72,6 +72,10 @@ pub struct Request<'a> {
     pub make_directories: bool,
     /// `NonBlocking=`.
     pub non_blocking: bool,
+    /// Read credentials anew, though there may be some.
+    pub fresh_credentials: bool,
+    /// `OpenFile=`.
+    pub open_files: &'a [OpenFile],
     /// `SELinuxContextFromNet=`.
     pub context_from_peer: bool,
     /// A directory that is made first where there is none, and its mode.

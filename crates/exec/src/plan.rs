@@ -1,7 +1,7 @@
 //! The plan: all that the executor needs, as one serializable value (CBOR in a memfd).
 
 use crate::Request;
-use muster_unit::{ExecCommand, ExecSection};
+use muster_unit::{ExecCommand, ExecSection, OpenFile};
 use serde::{Deserialize, Serialize};
 
 /// Everything for one process.
@@ -37,6 +37,10 @@ pub struct Plan {
     pub non_blocking: bool,
     /// The executor enters the unit's cgroup by itself, by the `cgroup.procs` that comes as the last descriptor.
     pub enters_cgroup: bool,
+    /// Read credentials anew.
+    pub fresh_credentials: bool,
+    /// Files to open.
+    pub open_files: Vec<OpenFile>,
 }
 
 impl Plan {
@@ -58,6 +62,8 @@ impl Plan {
             console_term: std::env::var("TERM").ok(),
             non_blocking: request.non_blocking,
             enters_cgroup: request.limited_memory && request.cgroup_dir.is_some(),
+            fresh_credentials: request.fresh_credentials,
+            open_files: request.open_files.to_vec(),
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct Process {
     pub fds: Vec<i32>,
     /// The connection.
     pub socket: Option<i32>,
+    /// Files of `OpenFile=`, with their names.
+    pub opened: Vec<(OwnedFd, String)>,
     /// The program, made ready for execve(2).
     pub program: Option<Program>,
     report: OwnedFd,
@@ -33,7 +35,16 @@ impl Process {
         let count = i32::try_from(count).unwrap_or(0);
         let fds: Vec<i32> = (FIRST_FD..FIRST_FD.saturating_add(count)).collect();
         let socket = if context.has_socket { fds.get(names).copied() } else { None };
-        Process { environment: Environment::new(), user: None, gid: None, fds, socket, program: None, report }
+        Process {
+            environment: Environment::new(),
+            user: None,
+            gid: None,
+            fds,
+            socket,
+            opened: Vec::new(),
+            program: None,
+            report,
+        }
     }
 
     /// User and group that files of this process get; root's where none is said.

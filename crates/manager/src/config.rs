@@ -264,7 +264,7 @@ impl Config {
 
 /// No specifiers are expanded here.
 fn plain() -> Context<'static> {
-    Context { expand: &|text| Ok(text.to_owned()), expands: false }
+    Context { expand: &|text| Ok(text.to_owned()), expands: false, directive: "" }
 }
 
 fn span(value: &str, usual: u64) -> Result<u64, String> {

@@ -4,7 +4,7 @@
 
 use crate::event::ShutdownVerb;
 use muster_graph::{JobId, JobResult, JobType};
-use muster_unit::{CGroupSection, Condition, ExecSection, Listen, SocketSection, UnitName};
+use muster_unit::{CGroupSection, Condition, ExecSection, Listen, OpenFile, SocketSection, UnitName};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -70,6 +70,10 @@ pub struct Spawn {
     pub make_directories: bool,
     /// `NonBlocking=`: passed descriptors are set non-blocking.
     pub non_blocking: bool,
+    /// Credentials are read anew: for the main process and what comes before it.
+    pub fresh_credentials: bool,
+    /// `OpenFile=`, for the main process.
+    pub open_files: Vec<OpenFile>,
     /// `SELinuxContextFromNet=`: the security context follows the peer of the one socket.
     pub context_from_peer: bool,
     /// A directory that is made first, with its mode, where there is none: what is mounted needs a place.
@@ -241,8 +245,10 @@ pub enum Effect {
     Remove { query: Option<QueryId>, things: crate::directories::Things },
     /// End the helper that removes things; nobody waits for it any more.
     StopRemoval { query: QueryId },
-    /// Publish `/run/systemd/units/invocation:UNIT` and kin; `None` takes it away.
-    PublishInvocation { unit: UnitName, invocation_id: Option<String> },
+    /// Unmount and remove the unit's directory below /run/credentials, which its first process made.
+    RemoveCredentials { unit: UnitName },
+    /// Publish `/run/systemd/units/invocation:UNIT` and what journald is to know of the unit's log; `None` takes it away.
+    PublishInvocation { unit: UnitName, invocation_id: Option<String>, log: Option<Rc<ExecSection>> },
     /// Log a record.
     Log(LogRecord),
     /// Show a line on the console.

@@ -168,8 +168,8 @@ impl Manager {
             return;
         };
         if Service::of(&unit.kind).is_none() {
-            let unit = unit.name.clone();
-            self.effects.push_back(Effect::PublishInvocation { unit, invocation_id: None });
+            let (unit, log) = (unit.name.clone(), unit.file.exec.clone());
+            self.effects.push_back(Effect::PublishInvocation { unit, invocation_id: None, log });
         }
     }
 

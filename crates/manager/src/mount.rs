@@ -286,6 +286,8 @@ impl Manager {
             set_watchdog_pid: false,
             make_directories: false,
             non_blocking: false,
+            fresh_credentials: true,
+            open_files: Vec::new(),
             context_from_peer: false,
             place,
         };

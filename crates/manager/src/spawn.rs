@@ -63,6 +63,8 @@ impl Manager {
             set_watchdog_pid: main && self.watchdog_usec(id).is_some(),
             make_directories: true,
             non_blocking: self.service_config(id).is_some_and(|(_, section)| section.non_blocking()),
+            fresh_credentials: main || matches!(list, CommandList::ExecCondition | CommandList::ExecStartPre),
+            open_files: self.open_files(id).filter(|_| main).cloned().unwrap_or_default(),
             context_from_peer: main && self.context_from_peer(id),
             place: None,
         };
@@ -77,6 +79,10 @@ impl Manager {
             place: Some((list, index)),
             alien: false,
         })
+    }
+
+    fn open_files(&self, id: UnitId) -> Option<&Vec<muster_unit::OpenFile>> {
+        self.service_config(id).map(|(_, section)| section.open_file())
     }
 
     fn note_start(&mut self, id: UnitId, list: CommandList, index: u32) {
@@ -266,7 +272,9 @@ impl Manager {
         unit.usage = Usage::default();
         let name = unit.name.clone();
         self.realize_cgroup(id);
-        self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: Some(invocation) });
+        let log = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
+        let invocation_id = Some(invocation);
+        self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id, log });
     }
 
     pub(crate) fn realize_cgroup(&mut self, id: UnitId) {
@@ -342,12 +350,15 @@ impl Manager {
         if !close.is_empty() {
             self.effects.push_back(Effect::CloseFds { fds: close });
         }
-        if let (true, Some(exec)) = (made, exec) {
+        if exec.as_ref().is_some_and(|exec| exec.has_credentials()) {
+            self.effects.push_back(Effect::RemoveCredentials { unit: name.clone() });
+        }
+        if let (true, Some(exec)) = (made, exec.clone()) {
             self.remove_private_tmp(id, &exec);
         }
         self.remove_runtime_directories(id, restarts);
         if !waiting {
-            self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: None });
+            self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: None, log: exec });
         }
     }
 

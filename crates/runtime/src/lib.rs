@@ -28,6 +28,7 @@ pub mod paths;
 pub mod perform;
 pub mod pid_files;
 pub mod processes;
+pub mod published;
 mod questions;
 pub mod reap;
 pub mod removing;

@@ -90,8 +90,9 @@ impl Runtime {
             Effect::CloseFds { fds } => self.close_fds(&fds),
             Effect::Remove { query, things } => self.remove(query, &things),
             Effect::StopRemoval { query } => self.stop_removal(query),
-            Effect::PublishInvocation { unit, invocation_id } => {
-                publish_invocation(&unit, invocation_id.as_deref())
+            Effect::RemoveCredentials { unit } => crate::published::remove_credentials(&unit),
+            Effect::PublishInvocation { unit, invocation_id, log } => {
+                self.publish(&unit, invocation_id.as_deref(), log.as_deref())
             }
             Effect::Log(record) => self.write_log(&record),
             Effect::ShowStatus { mark, message } => self.log.console.show(mark, &message),
@@ -194,11 +195,4 @@ fn numeric_owner(user: &str) -> Option<(u32, u32)> {
         let (name, uid, gid) = (fields.next()?, fields.nth(1)?, fields.next()?);
         (name == user || uid == user).then(|| Some((uid.parse().ok()?, gid.parse().ok()?)))?
     })
-}
-
-/// What journald and sd-login read about a unit.
-fn publish_invocation(unit: &UnitName, invocation_id: Option<&str>) {
-    let path = format!("/run/systemd/units/invocation:{unit}");
-    let Some(id) = invocation_id else { return drop(std::fs::remove_file(&path)) };
-    let _ = crate::files::replace_link(id, &path);
 }

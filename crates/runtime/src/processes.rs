@@ -175,6 +175,8 @@ impl Runtime {
             set_watchdog_pid: spawn.set_watchdog_pid,
             make_directories: spawn.make_directories,
             non_blocking: spawn.non_blocking,
+            fresh_credentials: spawn.fresh_credentials,
+            open_files: &spawn.open_files,
             context_from_peer: spawn.context_from_peer,
             place: spawn.place.as_ref().map(|(path, mode)| (path.as_str(), *mode)),
             report_exec: spawn.report_exec,

@@ -74,6 +74,62 @@ pub fn personality(value: u32) -> io::Result<u32> {
     check(unsafe { libc::syscall(libc::SYS_personality, u64::from(value)) }).map(|former| former as u32)
 }
 
+/// A new session keyring for this process (keyctl(2)), made as another user where root is not meant, and linked with that
+/// user's own where it is `shared`. The process is root again afterwards.
+pub fn own_keyring((uid, gid): (u32, u32), shared: bool) -> io::Result<()> {
+    const JOIN: i64 = 1;
+    const LINK: i64 = 8;
+    const USER: i64 = -4;
+    const SESSION: i64 = -3;
+    let keep = libc::uid_t::MAX;
+    let become_user = |uid: u32, gid: u32| -> io::Result<()> {
+        // SAFETY: numbers only.
+        check(i64::from(unsafe { libc::setregid(gid, keep) }))?;
+        // SAFETY: as above.
+        check(i64::from(unsafe { libc::setreuid(uid, keep) })).map(drop)
+    };
+    let make = || -> io::Result<()> {
+        // SAFETY: a null name asks for a keyring without one.
+        check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN, 0_i64) })?;
+        if shared {
+            // SAFETY: numbers only.
+            check(unsafe { libc::syscall(libc::SYS_keyctl, LINK, USER, SESSION) })?;
+        }
+        Ok(())
+    };
+    if uid == 0 && gid == 0 {
+        return make();
+    }
+    become_user(uid, gid)?;
+    let made = make();
+    // SAFETY: numbers only.
+    check(i64::from(unsafe { libc::setreuid(0, keep) }))?;
+    // SAFETY: as above.
+    check(i64::from(unsafe { libc::setregid(0, keep) }))?;
+    made
+}
+
+/// Rights of the key that says which run this is: the possessor and the user may view, read and search.
+pub(crate) const INVOCATION_RIGHTS: u64 = 0x0b0b_0000;
+
+/// Puts the id of a run into the session keyring, where nobody can change it.
+pub fn keep_invocation(id: &[u8; 16]) -> io::Result<()> {
+    const SET_RIGHTS: i64 = 5;
+    // SAFETY: the texts and the bytes are live for the call, whose kernel copies them.
+    let key = check(unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"user".as_ptr(),
+            c"invocation_id".as_ptr(),
+            id.as_ptr(),
+            16_u64,
+            -3_i64,
+        )
+    })?;
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, SET_RIGHTS, key, INVOCATION_RIGHTS) }).map(drop)
+}
+
 /// ioprio_get(2) of this thread.
 pub fn io_priority() -> io::Result<i32> {
     // SAFETY: numbers only; 1 is IOPRIO_WHO_PROCESS.

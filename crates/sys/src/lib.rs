@@ -13,8 +13,8 @@ mod spawn;
 pub use ask::{Answers, ask_elsewhere};
 pub use attempt::{Attempted, Entry, attempt};
 pub use kernel::{
-    Instruction, affinity, install_filter, io_priority, memory_policy, personality, scheduler, set_affinity,
-    set_memory_policy,
+    Instruction, affinity, install_filter, io_priority, keep_invocation, memory_policy, own_keyring,
+    personality, scheduler, set_affinity, set_memory_policy,
 };
 pub use pam::{PamSession, in_child};
 pub use spawn::{Failure, Program, Shared, Spawned, Step, Variable, spawn};
@@ -187,6 +187,83 @@ pub fn take_terminal(fd: BorrowedFd<'_>, force: bool) -> io::Result<()> {
         libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, libc::c_int::from(force))
     }))
     .map(drop)
+}
+
+/// ioctl(2) TIOCVHANGUP: whoever has the terminal open loses it.
+pub fn hang_up_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const TIOCVHANGUP: libc::c_ulong = 0x5437;
+    // SAFETY: it takes no argument.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), TIOCVHANGUP) })).map(drop)
+}
+
+/// The size of a terminal; what is `None` stays.
+pub fn set_terminal_size(fd: BorrowedFd<'_>, rows: Option<u16>, columns: Option<u16>) -> io::Result<()> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the structure is a live local.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &mut size) }))?;
+    size.ws_row = rows.unwrap_or(size.ws_row);
+    size.ws_col = columns.unwrap_or(size.ws_col);
+    // SAFETY: as above.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &size) })).map(drop)
+}
+
+/// A terminal as a person expects it (termios(3)): lines, echo, the usual keys. Its speed stays.
+pub fn reset_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const KDSKBMODE: libc::c_ulong = 0x4b45;
+    const UNICODE: libc::c_int = 3;
+    // SAFETY: both take plain numbers; they fail on what is no terminal, or no virtual one, which is as well.
+    let _ = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCNXCL) };
+    // SAFETY: as above.
+    let _ = unsafe { libc::ioctl(fd.as_raw_fd(), KDSKBMODE, UNICODE) };
+    // SAFETY: the structure is plain numbers, and filled by the kernel.
+    let mut modes: libc::termios = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure is a live local.
+    check(libc::c_long::from(unsafe { libc::tcgetattr(fd.as_raw_fd(), &mut modes) }))?;
+    modes.c_iflag &= !(libc::IGNBRK | libc::BRKINT | libc::ISTRIP | libc::INLCR | libc::IGNCR | libc::IUCLC);
+    modes.c_iflag |= libc::ICRNL | libc::IMAXBEL | libc::IUTF8;
+    modes.c_oflag |= libc::ONLCR | libc::OPOST;
+    modes.c_cflag |= libc::CREAD;
+    modes.c_lflag = libc::ISIG
+        | libc::ICANON
+        | libc::IEXTEN
+        | libc::ECHO
+        | libc::ECHOE
+        | libc::ECHOK
+        | libc::ECHOCTL
+        | libc::ECHOKE;
+    let keys = [
+        (libc::VINTR, 3),
+        (libc::VQUIT, 28),
+        (libc::VERASE, 127),
+        (libc::VKILL, 21),
+        (libc::VEOF, 4),
+        (libc::VSTART, 17),
+        (libc::VSTOP, 19),
+        (libc::VSUSP, 26),
+        (libc::VLNEXT, 22),
+        (libc::VWERASE, 23),
+        (libc::VREPRINT, 18),
+        (libc::VEOL, 0),
+        (libc::VEOL2, 0),
+        (libc::VTIME, 0),
+        (libc::VMIN, 1),
+    ];
+    for (place, key) in keys {
+        if let Some(known) = modes.c_cc.get_mut(place) {
+            *known = key;
+        }
+    }
+    // SAFETY: as above.
+    check(libc::c_long::from(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSANOW, &modes) }))?;
+    // SAFETY: numbers only.
+    check(libc::c_long::from(unsafe { libc::tcflush(fd.as_raw_fd(), libc::TCIOFLUSH) })).map(drop)
+}
+
+/// ioctl(2) VT_DISALLOCATE: gives the memory of a virtual terminal back, if nobody has it open.
+pub fn free_virtual_terminal(fd: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    const VT_DISALLOCATE: libc::c_ulong = 0x5608;
+    // SAFETY: it takes a plain number.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), VT_DISALLOCATE, number) })).map(drop)
 }
 
 /// Attributes of a POSIX message queue (mq_getattr(3)).

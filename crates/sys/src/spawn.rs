@@ -20,6 +20,11 @@ pub enum Step {
     NewSession,
     /// umask(2).
     FileMode(u32),
+    /// A session keyring of its own, with the id of the run in it (keyctl(2)); where the kernel does not, it goes without.
+    Keyring {
+        /// The id; without one, nothing is put into it.
+        invocation: Option<[u8; 16]>,
+    },
     /// Ignores a signal, or gives it its default action (sigaction(2)).
     Signal {
         /// The number of the signal.
@@ -383,7 +388,7 @@ unsafe extern "C" fn carry_out(orders: *mut Orders) -> ! {
         orders.status.store(u32::from(status), Ordering::Release);
         orders.errno.store(errno, Ordering::Release);
         loop {
-            arch::call(libc::SYS_exit_group, [usize::from(status), 0, 0, 0]);
+            arch::call(libc::SYS_exit_group, [usize::from(status), 0, 0, 0, 0]);
         }
     }
 }
@@ -400,9 +405,9 @@ unsafe fn enter_cgroup(orders: &Orders) {
         unsafe {
             let file = arch::call(
                 libc::SYS_openat,
-                [orders.enter as usize, c"cgroup.procs".as_ptr() as usize, flags, 0],
+                [orders.enter as usize, c"cgroup.procs".as_ptr() as usize, flags, 0, 0],
             );
-            arch::call(libc::SYS_write, [file as usize, c"0".as_ptr() as usize, 1, 0]);
+            arch::call(libc::SYS_write, [file as usize, c"0".as_ptr() as usize, 1, 0, 0]);
         }
     }
 }
@@ -450,8 +455,9 @@ unsafe fn become_program(orders: &mut Orders) -> Result<std::convert::Infallible
 /// # Safety
 /// The arguments must be what the call takes.
 unsafe fn attempt(number: libc::c_long, args: [usize; 4]) -> Result<isize, i32> {
+    let [first, second, third, fourth] = args;
     // SAFETY: by the caller's word.
-    let result = unsafe { arch::call(number, args) };
+    let result = unsafe { arch::call(number, [first, second, third, fourth, 0]) };
     if result < 0 { Err(result.wrapping_neg() as i32) } else { Ok(result) }
 }
 
@@ -496,6 +502,20 @@ unsafe fn take(step: &Step, given: &[RawFd], stream: &mut Option<(u64, u64)>) ->
         match step {
             Step::NewSession => attempt(libc::SYS_setsid, [0; 4]).map(drop),
             Step::FileMode(mode) => attempt(libc::SYS_umask, [*mode as usize, 0, 0, 0]).map(drop),
+            Step::Keyring { invocation } => {
+                const JOIN: usize = 1;
+                const SET_RIGHTS: usize = 5;
+                const SESSION: usize = -3_isize as usize;
+                if let (Ok(_), Some(id)) = (attempt(libc::SYS_keyctl, [JOIN, 0, 0, 0]), invocation) {
+                    let (kind, name) = (c"user".as_ptr() as usize, c"invocation_id".as_ptr() as usize);
+                    let key = arch::call(libc::SYS_add_key, [kind, name, id.as_ptr() as usize, 16, SESSION]);
+                    if key > 0 {
+                        let rights = crate::kernel::INVOCATION_RIGHTS as usize;
+                        let _ = attempt(libc::SYS_keyctl, [SET_RIGHTS, key as usize, rights, 0]);
+                    }
+                }
+                Ok(())
+            }
             Step::Signal { number, ignore } => {
                 // struct sigaction of the kernel: handler, flags, restorer, mask. SIG_DFL is 0, SIG_IGN is 1.
                 let action = [u64::from(*ignore), 0, 0, 0];
@@ -587,7 +607,7 @@ unsafe fn identity(fd: isize) -> Option<(u64, u64)> {
 /// As for [`carry_out`].
 unsafe fn fill_variables(orders: &mut Orders, stream: Option<(u64, u64)>) {
     // SAFETY: no arguments.
-    let me = unsafe { arch::call(libc::SYS_getpid, [0; 4]) } as u64;
+    let me = unsafe { arch::call(libc::SYS_getpid, [0; 5]) } as u64;
     let kinds = orders.program.environment.iter();
     for (variable, (text, pointer)) in
         kinds.zip(orders.variables.iter_mut().zip(orders.environment.iter_mut()))
@@ -635,13 +655,13 @@ mod arch {
     /// # Safety
     /// The arguments must be what the call takes.
     #[inline(always)]
-    pub unsafe fn call(number: libc::c_long, args: [usize; 4]) -> isize {
+    pub unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
         let result: isize;
-        let [first, second, third, fourth] = args;
+        let [first, second, third, fourth, fifth] = args;
         // SAFETY: the kernel's convention; by the caller's word for the arguments.
         unsafe {
             asm!("syscall", inlateout("rax") number as isize => result, in("rdi") first, in("rsi") second, in("rdx") third,
-                in("r10") fourth, out("rcx") _, out("r11") _, options(nostack));
+                in("r10") fourth, in("r8") fifth, out("rcx") _, out("r11") _, options(nostack));
         }
         result
     }
@@ -674,13 +694,13 @@ mod arch {
     /// # Safety
     /// The arguments must be what the call takes.
     #[inline(always)]
-    pub unsafe fn call(number: libc::c_long, args: [usize; 4]) -> isize {
+    pub unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
         let result: isize;
-        let [first, second, third, fourth] = args;
+        let [first, second, third, fourth, fifth] = args;
         // SAFETY: the kernel's convention; by the caller's word for the arguments.
         unsafe {
             asm!("svc 0", in("x8") number, inlateout("x0") first => result, in("x1") second, in("x2") third, in("x3") fourth,
-                options(nostack));
+                in("x4") fifth, options(nostack));
         }
         result
     }
@@ -711,10 +731,10 @@ mod arch {
     ///
     /// # Safety
     /// The arguments must be what the call takes.
-    pub unsafe fn call(number: libc::c_long, args: [usize; 4]) -> isize {
-        let [first, second, third, fourth] = args;
+    pub unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
+        let [first, second, third, fourth, fifth] = args;
         // SAFETY: by the caller's word.
-        unsafe { libc::syscall(number, first, second, third, fourth) as isize }
+        unsafe { libc::syscall(number, first, second, third, fourth, fifth) as isize }
     }
 
     /// Never called: see `SUPPORTED`.

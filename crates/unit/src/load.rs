@@ -559,7 +559,7 @@ fn assign_one(
     facts: &UnitFacts<'_>,
 ) -> Option<Assigned> {
     let expander = |text: &str| expand(text, facts);
-    let context = Context { expand: &expander, expands: true };
+    let context = Context { expand: &expander, expands: true, directive: "" };
     match section {
         "Unit" if IGNORED.contains(&("Unit", key)) => return Some(Ok(Effect::Ignored)),
         "Unit" => return Rc::make_mut(&mut file.unit).assign(key, value, &context),
@@ -728,6 +728,9 @@ fn settle(file: &mut UnitFile) {
     }
     if let (Some(exec), Body::Service(_) | Body::Socket(_)) = (&mut file.exec, &file.body) {
         use crate::value::{StdInput, StdOutput};
+        if !exec.standard_input_data().0.is_empty() && *exec.standard_input() == StdInput::Null {
+            *Rc::make_mut(exec).edit().standard_input() = StdInput::Data;
+        }
         // Output follows a terminal or a socket on input where it is not set (systemd.exec(5)).
         let follows = matches!(
             exec.standard_input(),

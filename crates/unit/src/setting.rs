@@ -19,12 +19,14 @@ pub struct Context<'a> {
     pub expand: &'a dyn Fn(&str) -> Result<String, Fault>,
     /// Whether this directive does.
     pub expands: bool,
+    /// Its name, for values that are read by it; empty outside of a table.
+    pub directive: &'a str,
 }
 
 impl<'a> Context<'a> {
-    /// The same, for a directive that does or does not expand specifiers.
-    pub fn expanding(&self, expands: bool) -> Context<'a> {
-        Context { expand: self.expand, expands }
+    /// The same for one directive, which does or does not expand specifiers.
+    pub fn of<'b>(&'b self, directive: &'b str, expands: bool) -> Context<'b> {
+        Context { expand: self.expand, expands, directive }
     }
 
     /// Expands specifiers where the directive does.
@@ -97,6 +99,7 @@ copied!(
     Option<Size>,
     Option<IpTos>,
     CapabilitySet,
+    SecureBits,
     Option<CapabilitySet>,
     Option<SyscallAction>,
     Option<Namespaces>,
@@ -150,6 +153,12 @@ borrowed!(
     Vec<ExecDirectory>,
     Vec<EnvironmentFile>,
     Vec<DeviceRule>,
+    Vec<Credential>,
+    Vec<CredentialSource>,
+    Vec<CredentialPattern>,
+    Vec<OpenFile>,
+    Vec<LogField>,
+    InputData,
     Vec<(String, String)>,
     Vec<Condition>,
     Vec<Listen>,
@@ -312,11 +321,45 @@ texts! {
     FdName;
     /// `Service=`: the name of a unit that is a service.
     ServiceName;
+    /// `LogExtraFields=`: one field.
+    LogField;
 }
 
 /// `SocketMode=` and its kin: always octal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileMode(pub u32);
+
+/// `SecureBits=`, the bits of prctl(2), PR_SET_SECUREBITS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecureBits(pub u8);
+
+impl SecureBits {
+    /// The words of the bits, from the lowest.
+    pub const WORDS: [&str; 6] = [
+        "noroot",
+        "noroot-locked",
+        "no-setuid-fixup",
+        "no-setuid-fixup-locked",
+        "keep-caps",
+        "keep-caps-locked",
+    ];
+}
+
+/// Each word adds a bit; one that is none is named, and the others count.
+impl Setting for SecureBits {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        let mut bad = None;
+        for word in words(value, context)? {
+            match (0_u32..).zip(Self::WORDS).find(|(_, known)| *known == word.text) {
+                Some((bit, _)) => self.0 |= 1_u8.checked_shl(bit).unwrap_or(0),
+                None => bad = Some(word),
+            }
+        }
+        bad.map_or(Ok(()), |word| {
+            Err(Fault::new(Code::Word, &word.text, Self::WORDS.join(", ")).within(word.at))
+        })
+    }
+}
 
 /// `CPUQuota=` (systemd.resource-control(5)): CPU time in each second, in microseconds; above zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -530,6 +573,70 @@ impl Setting for Lines {
 impl Setting for Vec<DeviceRule> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         append(self, vec![DeviceRule::parse(&context.expand(value)?)?])
+    }
+}
+
+/// One credential an assignment; of a name that is said twice, the last counts.
+impl Setting for Vec<Credential> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        let encrypted = context.directive.ends_with("Encrypted");
+        let one = Credential::parse(value, encrypted, &|text| context.expand(text))?;
+        self.retain(|known| known.id != one.id);
+        append(self, vec![one])
+    }
+}
+
+/// The same.
+impl Setting for Vec<CredentialSource> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        let one = CredentialSource::parse(&context.expand(value)?)?;
+        self.retain(|known| known.id != one.id);
+        append(self, vec![one])
+    }
+}
+
+impl Setting for Vec<CredentialPattern> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        append(self, vec![CredentialPattern::parse(&context.expand(value)?)?])
+    }
+}
+
+impl Setting for Vec<OpenFile> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        append(self, vec![OpenFile::parse(&context.expand(value)?)?])
+    }
+}
+
+/// `LogExtraFields=`: several fields an assignment. What is no field is named and skipped.
+impl Setting for Vec<LogField> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        let (good, bad): (Vec<_>, Vec<_>) =
+            words(value, context)?.into_iter().partition(|word| is_log_field(&word.text));
+        append(self, good.into_iter().map(|word| LogField(word.text)).collect())?;
+        let fault = |word: Split| Fault::new(Code::Value, &word.text, "NAME=VALUE").within(word.at);
+        bad.into_iter().next().map_or(Ok(()), |word| Err(fault(word)))
+    }
+}
+
+/// A line of text with C escapes, or Base64.
+impl Setting for InputData {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        let more = if context.directive == "StandardInputData" {
+            decode_base64(value).ok_or_else(|| Fault::new(Code::Value, value, "Base64"))?
+        } else {
+            let mut line = unescape(&context.expand(value)?)?.into_bytes();
+            line.push(b'\n');
+            line
+        };
+        if self.0.len().saturating_add(more.len()) > INPUT_MAX {
+            return Err(Fault::new(
+                Code::Limit,
+                value,
+                format!("at most {INPUT_MAX} bytes; the first are kept"),
+            ));
+        }
+        self.0.extend(more);
+        Ok(())
     }
 }
 

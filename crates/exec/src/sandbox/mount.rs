@@ -92,7 +92,8 @@ fn clone(fd: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
     rustix::mount::open_tree(fd, c"", flags)
 }
 
-fn attach(tree: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
+/// Puts a tree where another descriptor leads.
+pub fn attach(tree: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(tree, c"", target, c"", flags)
 }
@@ -413,8 +414,14 @@ fn fresh(mount: &Mount) -> rustix::io::Result<(OwnedFd, bool)> {
     Ok((made, true))
 }
 
-fn file_system(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+/// A file system that stands nowhere yet; an option without a value is a flag.
+pub fn file_system(
+    kind: &str,
+    options: &[(&str, &str)],
+    flags: MountAttrFlags,
+) -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "source", kind)?;
     for (name, value) in options {
         if value.is_empty() {
             rustix::mount::fsconfig_set_flag(&context, *name)?;

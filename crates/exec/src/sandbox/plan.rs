@@ -18,6 +18,8 @@ pub struct Facts {
     pub private_tmp: Option<(String, String)>,
     /// A network namespace of its own, for which `/sys` is mounted anew.
     pub own_network: bool,
+    /// Where the unit's credentials are; those of others are hidden.
+    pub credentials: Option<String>,
     /// An IPC namespace of its own, for which `/dev/mqueue` is mounted anew.
     pub own_ipc: bool,
 }
@@ -328,6 +330,12 @@ fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
     }
     if exec.private_devices() {
         mounts(all, "PrivateDevices=", "/dev", ReadWrite, Mount::Devices);
+    }
+    if let Some(credentials) = &facts.credentials {
+        let name = "LoadCredential=";
+        let options = "mode=0755,size=4m,nr_inodes=1024,nosuid,noexec".to_owned();
+        mounts(all, name, "/run/credentials", Access::ReadOnly, Mount::Memory(options));
+        mounts(all, name, credentials, Access::ReadOnly, bind(credentials));
     }
     if facts.own_network {
         mounts(all, "PrivateNetwork=", "/sys", ReadWrite, Mount::System);

@@ -2,9 +2,74 @@
 
 use super::{About, Direct, Step, always};
 use crate::{Exit, FIRST_FD, Process};
+use muster_unit::OpenFile;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use std::os::fd::AsFd;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open as fcntl_open};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::stat::Mode;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// `OpenFile=` (systemd.service(5)): they are passed after the others.
+pub const OPENED: Step = Step {
+    directive: "OpenFile=",
+    exit: Exit::Fds,
+    needed: |context| !context.open_files.is_empty(),
+    direct: Direct::No,
+    run: |context, process| {
+        for file in context.open_files {
+            match open(file) {
+                Ok(fd) => process.opened.push((fd, file.name.clone())),
+                Err(Errno::ENOENT) if file.graceful => {}
+                Err(error) => return Err(error).about(&format!("OpenFile={}", file.path)),
+            }
+        }
+        Ok(())
+    },
+};
+
+/// Opens a file, or connects with a socket; out of the way of the numbers that are given out.
+fn open(file: &OpenFile) -> nix::Result<OwnedFd> {
+    let path = file.path.as_str();
+    let kind = nix::sys::stat::stat(path)?.st_mode & nix::libc::S_IFMT;
+    let fd = match kind {
+        nix::libc::S_IFSOCK => connect_to(path)?,
+        nix::libc::S_IFREG | nix::libc::S_IFCHR | nix::libc::S_IFBLK | nix::libc::S_IFIFO => {
+            let flags = match () {
+                () if file.read_only => OFlag::O_RDONLY,
+                () if file.append => OFlag::O_RDWR | OFlag::O_APPEND,
+                () if file.truncate => OFlag::O_RDWR | OFlag::O_TRUNC,
+                () => OFlag::O_RDWR,
+            };
+            let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+            match fcntl_open(path, flags, Mode::empty()) {
+                Err(Errno::EACCES | Errno::EROFS | Errno::EPERM)
+                    if !file.read_only && !file.append && !file.truncate =>
+                {
+                    fcntl_open(path, (flags & !OFlag::O_RDWR) | OFlag::O_RDONLY, Mode::empty())?
+                }
+                opened => opened?,
+            }
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(OPENED_FD)).map(muster_sys::adopt_fd)
+}
+
+/// From here on, no descriptor is given to a service by its number.
+const OPENED_FD: i32 = 512;
+
+/// By whatever kind of socket listens there.
+fn connect_to(path: &str) -> nix::Result<OwnedFd> {
+    let address = UnixAddr::new(path)?;
+    for kind in [SockType::Datagram, SockType::Stream, SockType::SeqPacket] {
+        let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+        match connect(fd.as_raw_fd(), &address) {
+            Err(Errno::EPROTOTYPE) => {}
+            done => return done.map(|()| fd),
+        }
+    }
+    Err(Errno::EPROTOTYPE)
+}
 
 /// Moves them down to 3, and names them.
 pub const PASSED: Step = Step {
@@ -35,10 +100,16 @@ pub const PASSED: Step = Step {
                 done => drop(done.about("descriptors")?),
             }
         }
-        if count > 0 {
+        let mut names: Vec<String> = context.fd_names.iter().map(|name| (*name).to_owned()).collect();
+        for (target, (fd, name)) in (first_extra..).zip(std::mem::take(&mut process.opened)) {
+            muster_sys::place_fd(fd.as_fd(), target).about("descriptors")?;
+            set_blocking(target, !context.non_blocking);
+            names.push(name);
+        }
+        if !names.is_empty() {
             process.set("LISTEN_PID", std::process::id().to_string());
-            process.set("LISTEN_FDS", count.to_string());
-            process.set("LISTEN_FDNAMES", context.fd_names.join(":"));
+            process.set("LISTEN_FDS", names.len().to_string());
+            process.set("LISTEN_FDNAMES", names.join(":"));
         }
         Ok(())
     },

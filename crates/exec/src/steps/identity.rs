@@ -52,6 +52,8 @@ pub const GROUP_NAME: Step = Step {
 const PR_CAPBSET_DROP: i32 = 24;
 const PR_SET_KEEPCAPS: i32 = 8;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
+const PR_GET_SECUREBITS: i32 = 27;
+const PR_SET_SECUREBITS: i32 = 28;
 
 /// `CapabilityBoundingSet=`.
 pub const BOUNDING_SET: Step = Step {
@@ -84,7 +86,8 @@ pub const KEEP_CAPABILITIES: Step = Step {
     directive: "AmbientCapabilities=",
     exit: Exit::Capabilities,
     needed: |context| {
-        has_ambient(context) || (context.exec.user().is_some() && super::confinement::needed(context))
+        let later = super::confinement::needed(context) || context.exec.secure_bits().0 != 0;
+        has_ambient(context) || (context.exec.user().is_some() && later)
     },
     direct: Direct::No,
     run: |_, _| muster_sys::process_control(PR_SET_KEEPCAPS, 1, 0).about("AmbientCapabilities=").map(drop),
@@ -141,6 +144,23 @@ pub const AMBIENT: Step = Step {
             .collect();
         caps::set(None, caps::CapSet::Inheritable, &all).about("AmbientCapabilities=")?;
         caps::set(None, caps::CapSet::Ambient, &all).about("AmbientCapabilities=")
+    },
+};
+
+/// `SecureBits=`; after the user, whose change some of the bits would forbid.
+pub const SECURE_BITS: Step = Step {
+    directive: "SecureBits=",
+    exit: Exit::Securebits,
+    needed: |context| context.is_confined() && context.exec.secure_bits().0 != 0,
+    direct: Direct::No,
+    run: |context, _| {
+        let wanted = u64::from(context.exec.secure_bits().0);
+        let now = muster_sys::process_control(PR_GET_SECUREBITS, 0, 0).about("SecureBits=")?;
+        // Those that need the right to set them have it only before the user changes, unless it was kept.
+        let _ = caps::raise(None, caps::CapSet::Effective, caps::Capability::CAP_SETPCAP);
+        const KEEP_CAPS: u64 = 16;
+        let all = wanted | (u64::try_from(now).unwrap_or(0) & !KEEP_CAPS);
+        muster_sys::process_control(PR_SET_SECUREBITS, all, 0).about("SecureBits=").map(drop)
     },
 };
 

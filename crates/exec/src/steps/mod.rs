@@ -11,7 +11,7 @@
 //! 3. environment; directories and credentials, which are made by root on the host, owned by that user, and add variables;
 //! 4. standard streams, which name files of the host; then limits and scheduling, which need privileges and must not hinder
 //!    what came before (a low LimitNOFILE=, an idle scheduling class);
-//!    A PAM session is opened between the two: it sees the environment and the terminal, and what its modules limit gives way
+//!    A PAM session and a keyring are opened between the two: it sees the environment and the terminal, and what its modules limit gives way
 //!    to the unit's own settings;
 //! 5. the passed descriptors move to 3 and up, now that nothing opens a file at those numbers any more;
 //! 6. namespaces, mounts, root and working directory: they need privileges, and the paths of what came before;
@@ -21,10 +21,12 @@
 //!    which was looked for and made ready before.
 
 pub mod confinement;
+pub mod credentials;
 pub mod descriptors;
 pub mod directories;
 pub mod environment;
 pub mod identity;
+pub mod keyring;
 pub mod limits;
 pub mod namespaces;
 pub mod pam;
@@ -106,10 +108,13 @@ pub const ORDER: &[&Step] = &[
     &directories::CACHE,
     &directories::LOGS,
     &directories::CONFIGURATION,
+    &credentials::CREDENTIALS,
+    &streams::TERMINAL,
     &streams::INPUT,
     &streams::OUTPUT,
     &streams::ERROR,
     &pam::SESSION,
+    &keyring::KEYRING,
     &limits::LIMITS,
     &scheduling::OOM_SCORE,
     &scheduling::NICE,
@@ -120,6 +125,7 @@ pub const ORDER: &[&Step] = &[
     &resources::MEMORY_POLICY,
     &resources::TIMER_SLACK,
     &resources::MEMORY_MERGE,
+    &descriptors::OPENED,
     &descriptors::PASSED,
     &namespaces::NETWORK_PATH,
     &namespaces::NETWORK,
@@ -135,6 +141,7 @@ pub const ORDER: &[&Step] = &[
     &identity::KEEP_CAPABILITIES,
     &identity::USER,
     &identity::AMBIENT,
+    &identity::SECURE_BITS,
     &identity::NO_NEW_PRIVILEGES,
     &session::CONTEXT_FROM_PEER,
     &program::PREPARED,

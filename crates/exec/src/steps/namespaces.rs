@@ -103,6 +103,8 @@ pub const MOUNTS: Step = Step {
         let private_tmp = if connected { Some(mount::private_tmp(&tmp_name(context)?)?) } else { None };
         let facts = plan::Facts {
             private_tmp,
+            credentials: super::credentials::is_needed(context)
+                .then(|| super::credentials::directory(context.unit)),
             own_network: has_own_network(context) || context.exec.network_namespace_path().is_some(),
             own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
         };

@@ -6,13 +6,15 @@ use crate::direct::Draft;
 use crate::{Context, Exit, FIRST_FD, Process, journal, tree};
 use muster_sys::Step as Raw;
 use muster_unit::{StdInput, StdOutput};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::libc::{O_RDONLY, O_WRONLY};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::Mode;
 use std::ffi::CString;
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The socket or descriptor that a standard stream is to be.
 pub const PASSED: Step = Step {
@@ -129,19 +131,129 @@ fn standard_input(context: &Context<'_>, process: &mut Process) -> Done {
         return place_number(number, 0);
     }
     match &context.exec.standard_input() {
-        StdInput::Null | StdInput::Data => open_at("/dev/null", OFlag::O_RDONLY, 0),
-        StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail => {
-            open_at(terminal(context), OFlag::O_RDWR, 0)?;
-            let force = *context.exec.standard_input() == StdInput::TtyForce;
-            let _ = muster_sys::take_terminal(std::io::stdin().as_fd(), force);
-            Ok(())
-        }
+        StdInput::Null => open_at("/dev/null", OFlag::O_RDONLY, 0),
+        StdInput::Data => place(data(&context.exec.standard_input_data().0).about("StandardInputData=")?, 0),
+        StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail => take_terminal(context),
         StdInput::File(path) => {
             open_file(path, OFlag::O_RDWR, 0).or_else(|_| open_file(path, OFlag::O_RDONLY, 0))
         }
         StdInput::Socket => place_socket("StandardInput", process, 0),
         StdInput::Fd(name) => place_named("StandardInput", context, name, 0),
     }
+}
+
+/// The text or data of the unit, in a file that stands nowhere and that nobody can change.
+fn data(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let fd = memfd_create(c"data", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    let seals =
+        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    // Open for reading alone.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::File::open(path).map(OwnedFd::from)
+}
+
+/// Opens the terminal as standard input and makes it the controlling one. Where another session has it, `tty` waits for it,
+/// `tty-force` takes it, and `tty-fail` fails.
+fn take_terminal(context: &Context<'_>) -> Done {
+    let path = terminal(context);
+    let input = context.exec.standard_input();
+    let closed = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).about(path)?;
+    closed.add_watch(path, AddWatchFlags::IN_CLOSE).about(path)?;
+    open_at(path, OFlag::O_RDWR, 0)?;
+    loop {
+        match muster_sys::take_terminal(std::io::stdin().as_fd(), *input == StdInput::TtyForce) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EPERM) && *input != StdInput::TtyForce => {
+                if *input == StdInput::TtyFail {
+                    return Err(error).about(&format!("StandardInput=tty-fail: {path}"));
+                }
+            }
+            // Its last session hung it up.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => open_at(path, OFlag::O_RDWR, 0)?,
+            // What is no terminal is used as it is.
+            _ => return Ok(()),
+        }
+        // A session that ends closes the terminal shortly before it lets go of it.
+        let mut others = [PollFd::new(closed.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut others, PollTimeout::from(WAIT_MSEC));
+        let _ = closed.read_events();
+    }
+}
+
+/// After so long a terminal is looked at again.
+const WAIT_MSEC: u16 = 1000;
+
+/// `TTYVHangup=`, `TTYReset=`, `TTYRows=`, `TTYColumns=` and `TTYVTDisallocate=`, before anybody uses the terminal.
+pub const TERMINAL: Step = Step {
+    directive: "TTYReset=",
+    exit: Exit::Stdin,
+    needed: |context| {
+        let exec = context.exec;
+        let asked = exec.tty_reset()
+            || exec.tty_vhangup()
+            || exec.tty_vt_disallocate()
+            || exec.tty_rows().is_some()
+            || exec.tty_columns().is_some();
+        asked && uses_terminal(context)
+    },
+    direct: Direct::No,
+    run: |context, _| {
+        // What the terminal does not do hinders no service.
+        let _ = prepare_terminal(context);
+        Ok(())
+    },
+};
+
+/// Whether a process has to do with the terminal of its unit.
+fn uses_terminal(context: &Context<'_>) -> bool {
+    let exec = context.exec;
+    let output = |output: &StdOutput| *output == StdOutput::Tty;
+    exec.tty_path().is_some()
+        || matches!(exec.standard_input(), StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail)
+        || output(exec.standard_output())
+        || output(exec.standard_error())
+}
+
+fn prepare_terminal(context: &Context<'_>) -> std::io::Result<()> {
+    let (exec, path) = (context.exec, terminal(context));
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let again = || open(path, flags, Mode::empty());
+    if exec.tty_vhangup() {
+        let _ = muster_sys::hang_up_terminal(again()?.as_fd());
+    }
+    let fd = again()?;
+    if exec.tty_reset() {
+        let _ = muster_sys::reset_terminal(fd.as_fd());
+    }
+    if exec.tty_rows().is_some() || exec.tty_columns().is_some() {
+        let narrow = |number: Option<u32>| number.and_then(|number| u16::try_from(number).ok());
+        let _ =
+            muster_sys::set_terminal_size(fd.as_fd(), narrow(exec.tty_rows()), narrow(exec.tty_columns()));
+    }
+    if exec.tty_vt_disallocate() {
+        free_terminal(path, fd)?;
+    }
+    Ok(())
+}
+
+/// A virtual terminal that nobody has open is given back; any other is cleared.
+fn free_terminal(path: &str, fd: OwnedFd) -> std::io::Result<()> {
+    let number = path.strip_prefix("/dev/tty").and_then(|number| number.parse::<u32>().ok());
+    if let Some(number) = number.filter(|number| *number > 0) {
+        drop(fd);
+        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        let any = open("/dev/tty0", flags, Mode::empty())?;
+        if muster_sys::free_virtual_terminal(any.as_fd(), number).is_ok() {
+            return Ok(());
+        }
+        let fd = open(path, flags, Mode::empty())?;
+        return std::fs::File::from(fd).write_all(b"\x1b[r\x1b[H\x1b[3J");
+    }
+    std::fs::File::from(fd).write_all(b"\x1b[r\x1b[H\x1b[2J")
 }
 
 fn standard_output(context: &Context<'_>, process: &mut Process, target: i32) -> Done {

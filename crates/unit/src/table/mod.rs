@@ -185,7 +185,7 @@ macro_rules! section {
             pub fn assign(&mut self, key: &str, value: &str, context: &Context<'_>) -> Option<super::Assigned> {
                 let done = match key {
                     $($name $(| $alias)* => {
-                        let context = context.expanding(super::section!(@spec $spec));
+                        let context = context.of(key, super::section!(@spec $spec));
                         let mut edit = self.edit();
                         let row = edit.$field();
                         let set = if value.is_empty() { row.reset($default); Ok(()) } else { row.set(value, &context) };
@@ -420,6 +420,15 @@ impl ExecSection {
             None if lost == 0 => None,
             said => Some(CapabilitySet(said.unwrap_or(CapabilitySet::ALL).0 & !lost)),
         }
+    }
+
+    /// Whether there are credentials for the unit's processes.
+    pub fn has_credentials(&self) -> bool {
+        !self.set_credential().is_empty()
+            || !self.set_credential_encrypted().is_empty()
+            || !self.load_credential().is_empty()
+            || !self.load_credential_encrypted().is_empty()
+            || !self.import_credential().is_empty()
     }
 
     /// Whether `/tmp` is private.

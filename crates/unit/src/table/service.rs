@@ -50,7 +50,7 @@ section! {
         "USBFunctionDescriptors" => usb_function_descriptors: Option<AbsolutePath> = None, Applied Expand;
         "USBFunctionStrings" => usb_function_strings: Option<AbsolutePath> = None, Applied Expand;
         "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Stored Raw;
-        "OpenFile" => open_file: Lines = Default::default(), Stored Raw;
+        "OpenFile" => open_file: Vec<OpenFile> = Default::default(), Applied Raw;
         "ReloadSignal" => reload_signal: Option<Signal> = None, Applied Raw;
         "RefreshOnReload" => refresh_on_reload: Option<String> = None, Stored Raw;
     }

@@ -245,12 +245,17 @@ fn escape(chars: &mut Chars<'_>, bytes: &mut Vec<u8>) -> Result<(), Fault> {
 
 /// Undoes C escapes in a text that is not split.
 pub fn unescape(text: &str) -> Result<String, Fault> {
+    text_of(unescape_bytes(text)?)
+}
+
+/// The same for what need not be text.
+pub fn unescape_bytes(text: &str) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         if c == '\\' { escape(&mut chars, &mut bytes)? } else { push(&mut bytes, c) }
     }
-    text_of(bytes)
+    Ok(bytes)
 }
 
 #[cfg(test)]

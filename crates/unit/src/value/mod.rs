@@ -5,10 +5,12 @@ mod calendar;
 mod command;
 mod condition;
 mod control;
+mod credentials;
 mod device;
 mod misc;
 mod name;
 mod names;
+mod open_file;
 mod path;
 mod resources;
 mod seccomp;
@@ -17,11 +19,14 @@ mod words;
 
 pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH_MAX, VsockKind};
 pub use calendar::Calendar;
-pub use command::{ExecCommand, Privilege, Split, split_raw, split_words, unescape};
+pub use command::{ExecCommand, Privilege, Split, split_raw, split_words, unescape, unescape_bytes};
 pub use condition::{Condition, ConditionKind};
 pub use control::{
     AddressPrefix, AllowList, BindRule, BpfProgram, Controllers, FileSystemList, InterfaceList, IoLatencies,
     IoLimits, IoWeights, NftSet, PerDevice, PressureLimit,
+};
+pub use credentials::{
+    Credential, CredentialPattern, CredentialSource, INPUT_MAX, InputData, decode_base64, is_credential_name,
 };
 pub use device::DeviceRule;
 pub use misc::{
@@ -35,6 +40,7 @@ pub use name::{
 pub use names::{
     BusName, CgroupName, LogNamespace, ProtectHostname, Reference, SecurityLabel, VariableMatch, VariableName,
 };
+pub use open_file::{OpenFile, is_log_field};
 pub use path::{
     AbsolutePath, BindPath, MarkedPath, PathLines, PidFilePath, SearchPath, TemporaryMount, WorkingDirectory,
 };
