@@ -7,10 +7,15 @@
 //! First everything that is in no cycle is peeled off, from both ends: a transaction without cycles costs one pass. In what
 //! is left every job waits for another, so that a walk along waits comes back to itself; after a drop it goes on from where
 //! it was, and what waits in no cycle any more is peeled off again.
+//!
+//! Jobs that are queued already take part, but cannot be left out. They are looked at only where one of them waits for a
+//! job of this transaction, since no cycle leads through them otherwise.
 
 use crate::edge::UnitId;
-use crate::transaction::{Builder, Facts, Note, TransactionError, waits_for};
+use crate::job::JobType;
+use crate::transaction::{Builder, Facts, Note, TransactionError, is_waited_for, waits_for};
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 /// Leaves out jobs until none waits in a circle; refuses where every job of a circle matters.
 pub(crate) fn break_all<F: Facts>(builder: &mut Builder<'_, F>) -> Result<(), TransactionError> {
@@ -18,10 +23,9 @@ pub(crate) fn break_all<F: Facts>(builder: &mut Builder<'_, F>) -> Result<(), Tr
     // drops at least one job.
     loop {
         let mut knot = Knot::new(builder);
-        if knot.order.is_empty() {
+        if !knot.untie(builder)? {
             return Ok(());
         }
-        knot.untie(builder)?;
     }
 }
 
@@ -53,13 +57,32 @@ struct Knot {
 
 impl Knot {
     fn new<F: Facts>(builder: &Builder<'_, F>) -> Knot {
-        let units = builder.units();
+        let mut units = builder.units();
+        let own = units.clone();
+        let kinds: Vec<_> = units.iter().map(|unit| builder.with_queued(*unit)).collect();
+        let kind_of = |unit: UnitId| match own.binary_search(&unit) {
+            Ok(place) => kinds.get(place).copied().flatten(),
+            Err(_) => builder.queued(unit),
+        };
+        let waits = |unit: UnitId, kind: JobType| waits_for(builder.graph, unit, kind, kind_of);
+        let foreign = |unit: UnitId| builder.queued(unit).filter(|_| own.binary_search(&unit).is_err());
+        let enters = |unit: &UnitId| {
+            kind_of(*unit).is_some_and(|kind| is_waited_for(builder.graph, *unit, kind, foreign))
+        };
+        if own.iter().any(enters) {
+            let (mut queued, mut stack) = (BTreeSet::new(), own.clone());
+            while let Some(unit) = stack.pop() {
+                let others = kind_of(unit).map(|kind| waits(unit, kind)).into_iter().flatten();
+                let others = others.filter(|other| foreign(*other).is_some());
+                stack.extend(others.filter(|other| queued.insert(*other)));
+            }
+            units.extend(queued);
+            units.sort_unstable();
+        }
         let place = |unit: UnitId| units.binary_search(&unit).ok();
-        let kinds: Vec<_> = units.iter().map(|unit| builder.merged(*unit)).collect();
-        let kind_of = |unit: UnitId| kinds.get(place(unit)?).copied().flatten();
         let mut members: Vec<Member> = Vec::with_capacity(units.len());
         for &unit in &units {
-            let waits = kind_of(unit).map(|kind| waits_for(builder.graph, unit, kind, kind_of));
+            let waits = kind_of(unit).map(|kind| waits(unit, kind));
             let mut waits: Vec<usize> = waits.into_iter().flatten().filter_map(place).collect();
             waits.sort_unstable();
             waits.dedup();
@@ -100,7 +123,7 @@ impl Knot {
             if let (Some(member), Some(rank)) = (self.members.get_mut(place), rank.get_mut(place)) {
                 *rank = at;
                 let unit = member.unit;
-                member.yields = (!builder.unit_matters(unit))
+                member.yields = (builder.has_job(unit) && !builder.unit_matters(unit))
                     .then(|| (builder.facts.rank(unit), builder.is_needed(unit), Reverse(at)));
             }
             self.order.push(place);
@@ -155,15 +178,16 @@ impl Knot {
         }
     }
 
-    fn untie<F: Facts>(&mut self, builder: &mut Builder<'_, F>) -> Result<(), TransactionError> {
-        let mut path: Vec<usize> = Vec::new();
+    /// Whether anything was left out.
+    fn untie<F: Facts>(&mut self, builder: &mut Builder<'_, F>) -> Result<bool, TransactionError> {
+        let (mut path, mut dropped): (Vec<usize>, bool) = (Vec::new(), false);
         let mut begins = self.order.clone().into_iter();
         loop {
             let here = match path.last() {
                 Some(here) => *here,
                 None => {
                     let gone = |place: &usize| self.members.get(*place).is_none_or(|member| member.gone);
-                    let Some(begin) = begins.find(|place| !gone(place)) else { return Ok(()) };
+                    let Some(begin) = begins.find(|place| !gone(place)) else { return Ok(dropped) };
                     self.step(&mut path, begin);
                     begin
                 }
@@ -176,7 +200,19 @@ impl Knot {
                         self.step(&mut path, next);
                         None
                     }
-                    Some(begin) => self.drop_one(path.get(begin..).unwrap_or_default(), builder)?,
+                    Some(begin) => {
+                        let circle = path.get(begin..).unwrap_or_default();
+                        let queued = |place: &usize| {
+                            self.members.get(*place).is_none_or(|member| !builder.has_job(member.unit))
+                        };
+                        if circle.iter().all(queued) {
+                            // Not of this request, which has nothing to do with it.
+                            self.peel(circle.to_vec())
+                        } else {
+                            dropped = true;
+                            self.drop_one(circle, builder)?
+                        }
+                    }
                 },
             };
             for place in path.drain(lost.unwrap_or(path.len()).min(path.len())..) {

@@ -10,6 +10,10 @@
 //!
 //! A job waits at one other at a time, and looks for the next one when that is gone: so a job that is ordered after
 //! thousands costs a look a time, not a look for each of them. Nothing here knows what a unit is.
+//!
+//! A request that would make jobs wait in a circle is refused before it comes here. A circle can still come about where a
+//! job turns into another, as a restart into a start, or where a reload changes the order. The job that would close such a
+//! circle goes on as if it had no order.
 
 use crate::edge::{Dependency, Graph, UnitId};
 use crate::job::{Job, JobId, JobResult, JobType};
@@ -30,7 +34,12 @@ pub struct Queue {
     ready: BTreeSet<JobId>,
     /// Jobs that wait, by the unit whose job they wait for.
     waiters: BTreeMap<UnitId, BTreeSet<JobId>>,
+    /// Jobs may wait in a circle: one turned into another, or the order changed, since there were no jobs.
+    tangled: bool,
 }
+
+/// The longest circle that is looked for: a walk of this many steps is made each time a job waits.
+const CIRCLE_MAX: usize = 1000;
 
 /// A job to be queued.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,12 +154,24 @@ impl Queue {
     pub fn may_run(&mut self, graph: &Graph, id: JobId) -> bool {
         let Some(job) = self.jobs.get(&id).filter(|job| !job.running) else { return false };
         // The last: jobs mostly end in the order in which they were queued.
-        let other = match job.ignore_order {
+        let mut other = match job.ignore_order {
             true => None,
             false => self.waits_for(graph, job).pop(),
         };
+        if self.tangled && other.is_some_and(|other| self.leads_to(other, id)) {
+            other = None;
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.ignore_order = true;
+            }
+        }
         self.set_wait(id, other);
         other.is_none()
+    }
+
+    /// Whether the job of a unit waits at this job, or at one that does, and so on.
+    fn leads_to(&self, unit: UnitId, id: JobId) -> bool {
+        let next = |job: &&Job| self.of(job.waits_at?);
+        std::iter::successors(self.of(unit), next).take(CIRCLE_MAX).any(|job| job.id == id)
     }
 
     fn set_wait(&mut self, id: JobId, other: Option<UnitId>) {
@@ -208,6 +229,7 @@ impl Queue {
     pub fn turn(&mut self, id: JobId, kind: JobType) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         (job.kind, job.running) = (kind, false);
+        self.tangled = true;
         let unit = job.unit;
         self.wake_waiters(unit);
         self.ready.insert(id);
@@ -220,6 +242,7 @@ impl Queue {
 
     /// The order between units changed: all jobs are looked at again.
     pub fn wake_all(&mut self) {
+        self.tangled = !self.jobs.is_empty();
         self.ready.extend(self.jobs.values().filter(|job| !job.running).map(|job| job.id));
     }
 
@@ -237,6 +260,7 @@ impl Queue {
         let job = self.jobs.remove(&id)?;
         self.ready.remove(&id);
         self.of.remove(&job.unit);
+        self.tangled &= !self.jobs.is_empty();
         self.wake_waiters(job.unit);
         Some(job)
     }

@@ -163,7 +163,9 @@ pub fn build<F: Facts>(
     }
     builder.collect();
     builder.settle_conflicts()?;
-    cycle::break_all(&mut builder)?;
+    if mode != JobMode::IgnoreDependencies {
+        cycle::break_all(&mut builder)?;
+    }
     builder.collect();
     builder.forget_redundant(unit);
     builder.check_destruction(unit)?;
@@ -249,6 +251,19 @@ pub fn waits_for(
         .of(unit, Dependency::Before)
         .filter(|other| job_of(*other).is_some_and(|job| waits_before(mine, job)));
     after.chain(before).collect()
+}
+
+/// Whether a job of another unit, as `job_of` names them, waits for a job of type `kind` of `unit`.
+pub(crate) fn is_waited_for(
+    graph: &Graph,
+    unit: UnitId,
+    kind: JobType,
+    job_of: impl Fn(UnitId) -> Option<JobType>,
+) -> bool {
+    let waits = |via: Dependency, waits: fn(JobType, JobType) -> bool| {
+        graph.of(unit, via).any(|other| job_of(other).is_some_and(|job| waits(job, kind)))
+    };
+    waits(Dependency::Before, waits_after) || waits(Dependency::After, waits_before)
 }
 
 impl<F: Facts> Builder<'_, F> {
@@ -404,6 +419,18 @@ impl<F: Facts> Builder<'_, F> {
     /// The one job that all those of a unit come to.
     pub(crate) fn merged(&self, unit: UnitId) -> Option<JobType> {
         self.of(unit).map(|(kind, _)| kind).try_fold(JobType::Nop, JobType::merge)
+    }
+
+    /// The job that is queued for a unit and stays queued.
+    pub(crate) fn queued(&self, unit: UnitId) -> Option<JobType> {
+        let queued = self.facts.installed(unit).filter(|_| self.mode != JobMode::Flush);
+        queued.map(|(kind, _)| kind)
+    }
+
+    /// What the job of a unit is once it met the one that is queued.
+    pub(crate) fn with_queued(&self, unit: UnitId) -> Option<JobType> {
+        let mine = self.merged(unit)?;
+        Some(self.queued(unit).and_then(|queued| queued.merge(mine)).unwrap_or(mine))
     }
 
     /// The units that have jobs, in order.

@@ -166,6 +166,24 @@ fn a_fixed_rule_breaks_cycles() {
     check(&two, "t", JobType::Start, JobMode::Replace, "t start, a start, b start, x start");
 }
 
+/// What is queued waits as well, and does not give way (seed 346 of the simulator).
+#[test]
+fn a_cycle_through_queued_jobs_is_found() {
+    let text = "a After b\n b After a\n a queued start\n t Wants b";
+    let refused = "Cyclic([UnitId(0), UnitId(1)])";
+    check(text, "b", JobType::Start, JobMode::Replace, refused);
+    check(text, "t", JobType::Start, JobMode::Replace, "t start");
+    check(text, "b", JobType::Start, JobMode::IgnoreDependencies, "b start");
+    check(text, "b", JobType::Start, JobMode::Flush, "b start");
+    check(text, "b", JobType::Stop, JobMode::Replace, "b stop");
+    let longer = "a After b\n b After c\n c After a\n a queued start\n b queued start";
+    check(longer, "c", JobType::Start, JobMode::Replace, "Cyclic([UnitId(0), UnitId(1), UnitId(2)])");
+    let elsewhere = "x After y\n y After x\n x queued start\n y queued start\n a After x\n x Wants a\n b After a";
+    check(elsewhere, "a", JobType::Start, JobMode::Replace, "a start");
+    let both = format!("{elsewhere}\n b After a\n b Before c\n c Before a\n b queued start\n c queued start");
+    assert!(World::new(&both).ask("a", JobType::Start, JobMode::Replace).starts_with("Cyclic"));
+}
+
 #[test]
 fn modes_protect_queued_jobs() {
     check("a queued stop", "a", JobType::Start, JobMode::Fail, "Destructive(UnitId(0))");

@@ -20,8 +20,9 @@ use muster_unit::{Source, UnitName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// After this many events a world is taken to loop for ever.
-const EVENTS_MAX: usize = 100_000;
+/// After this many events or effects a world is taken to loop for ever.
+const EVENTS_MAX: usize = 20_000;
+const EFFECTS_MAX: usize = 200_000;
 
 /// Unit files by name, and links such as `multi-user.target.wants`.
 #[derive(Clone, Debug, Default)]
@@ -158,8 +159,12 @@ impl World {
 
     /// Delivers events until nothing is left, in an order that the seed decides.
     fn settle(&mut self) {
+        let most = self.trace.len() + EFFECTS_MAX;
         for _ in 0..EVENTS_MAX {
             self.perform_all();
+            if self.trace.len() > most {
+                break;
+            }
             if self.waiting.is_empty() && self.manager.needs_tick(self.now) {
                 self.waiting.push(Event::Tick);
             }

@@ -195,6 +195,9 @@ impl Scenario {
                 Step::CancelAll => world.ask(Request::ClearJobs),
             }
             self.check(&world, &stopped)?;
+            if let Some(last) = world.trace.last().filter(|line| line.starts_with("the world does not")) {
+                return Err(last.clone());
+            }
         }
         for _ in 0..8 {
             world.wait(100_000_000);
@@ -284,6 +287,7 @@ fn check(seed: u64) {
     let trace = match scenario.run(false) {
         Ok(trace) => trace,
         Err(fault) => {
+            println!("{fault}\n{}", scenario.text());
             let less = scenario.shrunk();
             let now = less.run(false).err();
             panic!("{fault}\nshrunk: {now:?}\n{}", less.text());
@@ -306,4 +310,14 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 fn random_scenarios_break_no_invariant() {
     let first = number("FIRST", 1);
     (first..first + number("SEEDS", 150)).for_each(check);
+}
+
+#[test]
+fn restarts_of_units_ordered_both_ways_end() {
+    check(727);
+}
+
+#[test]
+fn requests_that_wait_for_each_other_end() {
+    check(346);
 }
