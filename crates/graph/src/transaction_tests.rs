@@ -178,7 +178,8 @@ fn a_cycle_through_queued_jobs_is_found() {
     check(text, "b", JobType::Stop, JobMode::Replace, "b stop");
     let longer = "a After b\n b After c\n c After a\n a queued start\n b queued start";
     check(longer, "c", JobType::Start, JobMode::Replace, "Cyclic([UnitId(0), UnitId(1), UnitId(2)])");
-    let elsewhere = "x After y\n y After x\n x queued start\n y queued start\n a After x\n x Wants a\n b After a";
+    let elsewhere =
+        "x After y\n y After x\n x queued start\n y queued start\n a After x\n x Wants a\n b After a";
     check(elsewhere, "a", JobType::Start, JobMode::Replace, "a start");
     let both = format!("{elsewhere}\n b After a\n b Before c\n c Before a\n b queued start\n c queued start");
     assert!(World::new(&both).ask("a", JobType::Start, JobMode::Replace).starts_with("Cyclic"));
