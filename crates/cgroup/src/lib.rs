@@ -239,13 +239,8 @@ impl Tree {
             return false;
         }
         let holds_us = path.is_empty() || path == "/init.scope";
-        if signal == Signal::SIGKILL as i32
-            && !holds_us
-            && fs::write(format!("{}/cgroup.kill", self.directory(path)), "1").is_ok()
-        {
-            return self.population(path) != Population::Empty;
-        }
-        // A kernel without cgroup.kill: what stands still cannot fork while it is killed.
+        // What stands still cannot fork while it is killed. `cgroup.kill` would also kill what is cloned into the cgroup later
+        // (Linux 6.18): ExecStopPost= after a SIGKILL.
         let frozen = signal == Signal::SIGKILL as i32 && !holds_us && self.freeze(path, true).is_ok();
         let signals = [
             Some(signal),
