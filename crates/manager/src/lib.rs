@@ -55,6 +55,7 @@ mod spawn;
 mod swap;
 mod target;
 pub mod timer;
+mod watchdog;
 pub mod wishes;
 pub mod written;
 

@@ -51,11 +51,11 @@ impl Manager {
             let at = get("MONOTONIC_USEC").and_then(|text| text.parse().ok());
             self.service_reloading_heard(id, at);
         }
-        if get("READY") == Some("1") {
-            self.service_ready_heard(id);
-        }
+        // A message that says both means the end.
         if get("STOPPING") == Some("1") {
             self.service_stopping_heard(id);
+        } else if get("READY") == Some("1") {
+            self.service_ready_heard(id);
         }
         if let Some(span) = get("EXTEND_TIMEOUT_USEC").and_then(|text| text.parse().ok()) {
             self.extend_timeout(id, span);
@@ -135,7 +135,7 @@ impl Manager {
                     service.watchdog = stamp;
                 }
             }
-            Some("trigger") => self.service_watchdog(id),
+            Some("trigger") => self.service_watchdog_asked(id),
             _ => {}
         }
     }

@@ -119,12 +119,16 @@ impl Manager {
         self.with_id(Level::Info, id, text, id::SKIPPED);
     }
 
-    pub(crate) fn report_timeout(&mut self, id: UnitId, phase: &str) {
+    /// Time is up in a phase; `done` is what is done about it.
+    pub(crate) fn report_timeout(&mut self, id: UnitId, phase: &str, done: &str) {
         let name = self.unit_name(id);
         let text = match phase {
-            "stop-sigterm" | "final-sigterm" => format!("{name}: State '{phase}' timed out. Killing."),
-            "start" | "stop" | "stop-post" | "start-post" => {
-                format!("{name}: {phase} operation timed out. Terminating.")
+            "condition" | "start-pre" | "start" | "start-post" => {
+                format!("{name}: {phase} operation timed out. {done}.")
+            }
+            "stop" => format!("{name}: Stopping timed out. {done}."),
+            "stop-post" | "stop-sigterm" | "stop-watchdog" | "final-sigterm" | "final-watchdog" => {
+                format!("{name}: State '{phase}' timed out. {done}.")
             }
             "runtime" => format!("{name}: Service reached runtime time limit. Stopping."),
             "reload" => format!("{name}: Reload operation timed out. Killing reload process."),

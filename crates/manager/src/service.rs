@@ -15,6 +15,7 @@
 //! | final-sigkill | cgroup empty: dead | same | – | dead, `timeout` | – |
 //! | auto-restart | – | – | – | restart job | dead |
 //!
+//! `TimeoutStartFailureMode=` and `TimeoutStopFailureMode=` put -watchdog or -sigkill in the place of -sigterm when time is up.
 //! The first result that is not success stays. Illegal pairs are ignored, by name, in the matches below.
 
 use crate::effect::{Effect, Level, SpawnRole};
@@ -23,7 +24,7 @@ use crate::kind::{CommandStatus, TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, CommandList, ExecStatus, Process, Service, ServiceSub, Unit, UnitResult};
 use muster_graph::{JobMode, JobResult, JobType, UnitId};
-use muster_unit::{ExecCommand, KillMode, ServiceSection, ServiceType, Signal};
+use muster_unit::{ExecCommand, ExitType, KillMode, ServiceSection, ServiceType, Signal, TimeoutFailureMode};
 use std::rc::Rc;
 
 impl ServiceSub {
@@ -183,6 +184,13 @@ impl Manager {
         let Some(service) = self.service_mut(id) else { return };
         service.sub = sub;
         service.deadline_usec = deadline_usec;
+        // The watchdog lets go of a run that ends, until the service speaks to it again.
+        if matches!(
+            sub.active_state(false),
+            ActiveState::Deactivating | ActiveState::Inactive | ActiveState::Failed
+        ) {
+            service.watchdog = Default::default();
+        }
         self.state_changed(id, old);
     }
 
@@ -356,8 +364,7 @@ impl Manager {
 
     pub(crate) fn start_simple(&mut self, id: UnitId) {
         self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
-        let deadline = self.start_deadline(id);
-        self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
+        self.enter_start_post(id);
     }
 
     /// `Type=idle` waits until nothing else is being started, or five seconds.
@@ -382,7 +389,10 @@ impl Manager {
     }
 
     pub(crate) fn enter_start_post(&mut self, id: UnitId) {
-        let deadline = self.start_deadline(id);
+        let (deadline, stamp) = (self.start_deadline(id), self.stamp());
+        if let Some(service) = self.service_mut(id) {
+            service.watchdog = stamp;
+        }
         self.enter_list(id, ServiceSub::StartPost, CommandList::ExecStartPost, deadline);
     }
 
@@ -391,6 +401,7 @@ impl Manager {
         let Some((file, section)) = self.service_config(id) else { return };
         let remain = section.remain_after_exit();
         let runtime_max = section.runtime_max_sec().map_or(u64::MAX, |span| span.0);
+        let extra = section.runtime_randomized_extra_sec().map_or(0, |span| span.0);
         drop(file);
         let Some(service) = self.service(id) else { return };
         if service.result != UnitResult::Success {
@@ -406,7 +417,9 @@ impl Manager {
             {
                 self.effects.push_back(Effect::WatchCgroup { path });
             }
-            let deadline = self.after(runtime_max);
+            let deadline = self
+                .after(runtime_max)
+                .map(|at| at.saturating_add(crate::timer::within(self.random(), extra)));
             self.set_sub(id, ServiceSub::Running, deadline);
         } else if remain {
             self.set_sub(id, ServiceSub::Exited, None);
@@ -418,11 +431,13 @@ impl Manager {
         }
     }
 
-    /// A forking service whose main process is unknown is up as long as its cgroup is populated.
+    /// A forking service whose main process is unknown is up as long as its cgroup is populated; with `ExitType=cgroup`
+    /// every service is.
     pub(crate) fn lives_by_its_cgroup(&self, id: UnitId) -> bool {
-        self.service_type(id) == ServiceType::Forking
-            && self.service(id).is_some_and(|service| service.main_status.pid == 0)
-            && self.state.populated.contains(&id)
+        let Some((_, section)) = self.service_config(id) else { return false };
+        let unknown = section.effective_type() == ServiceType::Forking
+            && self.service(id).is_some_and(|service| service.main_status.pid == 0);
+        (unknown || section.exit_type() == ExitType::Cgroup) && self.state.populated.contains(&id)
     }
 
     /// After a re-execution: what this service's next step waits for.
@@ -522,16 +537,18 @@ impl Manager {
         if waits {
             self.set_sub(id, sub, deadline);
         } else {
+            // With `KillMode=mixed` the last wave meets more than the polite one.
+            let more = self.kill_section(id).is_none_or(|kill| kill.send_sigkill())
+                && self.state.populated.contains(&id)
+                && !matches!(self.kill_mode(id), KillMode::None | KillMode::Process);
             match sub {
+                ServiceSub::StopSigterm | ServiceSub::StopWatchdog if more => {
+                    self.enter_signal(id, ServiceSub::StopSigkill, UnitResult::Success);
+                }
                 ServiceSub::StopSigterm | ServiceSub::StopWatchdog | ServiceSub::StopSigkill => {
                     self.enter_stop_post(id)
                 }
-                ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog
-                    if self.kill_section(id).is_none_or(|kill| kill.send_sigkill())
-                        && self.state.populated.contains(&id)
-                        && self.kill_mode(id) != KillMode::None
-                        && self.kill_mode(id) != KillMode::Process =>
-                {
+                ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog if more => {
                     self.enter_signal(id, ServiceSub::FinalSigkill, UnitResult::Success);
                 }
                 _ => self.enter_dead(id),
@@ -687,6 +704,8 @@ impl Manager {
         let sub = service.sub;
         service.ready = true;
         service.reloading_heard = false;
+        // The last word counts.
+        service.stopping_heard = false;
         match sub {
             ServiceSub::Start if notify => self.enter_start_post(id),
             ServiceSub::ReloadNotify => {
@@ -732,23 +751,26 @@ impl Manager {
     /// The deadline of the current phase passed.
     pub(crate) fn service_deadline(&mut self, id: UnitId) {
         let send_sigkill = self.kill_section(id).is_none_or(|kill| kill.send_sigkill());
+        let stop_mode = self
+            .service_config(id)
+            .map_or(TimeoutFailureMode::Terminate, |(_, section)| section.timeout_stop_failure_mode());
         match self.sub(id) {
             ServiceSub::AutoRestart => self.restart_now(id),
             ServiceSub::Start if self.service_type(id) == ServiceType::Idle => self.start_simple(id),
-            ServiceSub::Condition | ServiceSub::StartPre | ServiceSub::Start => {
-                self.report_timeout(id, "start");
-                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Timeout);
-            }
-            ServiceSub::StartPost => {
-                self.report_timeout(id, "start-post");
-                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Timeout);
+            phase @ (ServiceSub::Condition
+            | ServiceSub::StartPre
+            | ServiceSub::Start
+            | ServiceSub::StartPost) => {
+                let (sub, done) = stop_by(self.start_failure_mode(id));
+                self.report_timeout(id, phase.as_str(), done);
+                self.enter_signal(id, sub, UnitResult::Timeout);
             }
             ServiceSub::Running => {
-                self.report_timeout(id, "runtime");
+                self.report_timeout(id, "runtime", "Stopping");
                 self.enter_stop(id, UnitResult::Timeout);
             }
             ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
-                self.report_timeout(id, "reload");
+                self.report_timeout(id, "reload", "Killing");
                 self.kill_control_now(id);
                 if let Some(service) = self.service_mut(id) {
                     service.reload_result = UnitResult::Timeout;
@@ -756,30 +778,38 @@ impl Manager {
                 self.enter_running(id);
             }
             ServiceSub::Stop => {
-                self.report_timeout(id, "stop");
-                self.kill_control_now(id);
-                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Timeout);
+                let (sub, done) = stop_by(stop_mode);
+                self.report_timeout(id, "stop", done);
+                self.enter_signal(id, sub, UnitResult::Timeout);
             }
-            ServiceSub::StopSigterm | ServiceSub::StopWatchdog if send_sigkill => {
-                self.report_timeout(id, "stop-sigterm");
+            ServiceSub::StopSigterm if stop_mode == TimeoutFailureMode::Abort => {
+                self.report_timeout(id, "stop-sigterm", "Aborting");
+                self.enter_signal(id, ServiceSub::StopWatchdog, UnitResult::Timeout);
+            }
+            sub @ (ServiceSub::StopSigterm | ServiceSub::StopWatchdog) if send_sigkill => {
+                self.report_timeout(id, sub.as_str(), "Killing");
                 self.enter_signal(id, ServiceSub::StopSigkill, UnitResult::Timeout);
             }
             ServiceSub::StopSigterm | ServiceSub::StopWatchdog | ServiceSub::StopSigkill => {
-                self.report_timeout(id, "stop-sigkill");
+                self.report_timeout(id, "stop-sigkill", "");
                 self.note_result(id, UnitResult::Timeout);
                 self.enter_stop_post(id);
             }
             ServiceSub::StopPost => {
-                self.report_timeout(id, "stop-post");
-                self.kill_control_now(id);
-                self.enter_signal(id, ServiceSub::FinalSigterm, UnitResult::Timeout);
+                let (sub, done) = match stop_mode {
+                    TimeoutFailureMode::Terminate => (ServiceSub::FinalSigterm, "Terminating"),
+                    TimeoutFailureMode::Abort => (ServiceSub::FinalWatchdog, "Aborting"),
+                    TimeoutFailureMode::Kill => (ServiceSub::FinalSigkill, "Killing"),
+                };
+                self.report_timeout(id, "stop-post", done);
+                self.enter_signal(id, sub, UnitResult::Timeout);
             }
-            ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog if send_sigkill => {
-                self.report_timeout(id, "final-sigterm");
+            sub @ (ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog) if send_sigkill => {
+                self.report_timeout(id, sub.as_str(), "Killing");
                 self.enter_signal(id, ServiceSub::FinalSigkill, UnitResult::Timeout);
             }
             ServiceSub::FinalSigterm | ServiceSub::FinalWatchdog | ServiceSub::FinalSigkill => {
-                self.report_timeout(id, "final-sigkill");
+                self.report_timeout(id, "final-sigkill", "");
                 self.note_result(id, UnitResult::Timeout);
                 self.enter_dead(id);
             }
@@ -790,6 +820,11 @@ impl Manager {
             | ServiceSub::DeadBeforeAutoRestart
             | ServiceSub::FailedBeforeAutoRestart => {}
         }
+    }
+
+    fn start_failure_mode(&self, id: UnitId) -> TimeoutFailureMode {
+        self.service_config(id)
+            .map_or(TimeoutFailureMode::Terminate, |(_, section)| section.timeout_start_failure_mode())
     }
 
     pub(crate) fn restart_now(&mut self, id: UnitId) {
@@ -807,50 +842,19 @@ impl Manager {
             self.set_sub(id, ServiceSub::Failed, None);
         }
     }
-
-    /// The watchdog barked: no `WATCHDOG=1` in time, or `WATCHDOG=trigger`.
-    pub(crate) fn service_watchdog(&mut self, id: UnitId) {
-        if !self.sub(id).has_run_of_main() {
-            return;
-        }
-        let text = format!(
-            "{}: Watchdog timeout (limit {} us)!",
-            self.unit_name(id),
-            self.watchdog_usec(id).unwrap_or(0)
-        );
-        self.log(Level::Error, Some(id), text);
-        self.kill_control_now(id);
-        self.enter_signal(id, ServiceSub::StopWatchdog, UnitResult::Watchdog);
-    }
-
-    /// `WatchdogSec=`, or what the service asked for; nothing when there is no watchdog.
-    pub fn watchdog_usec(&self, id: UnitId) -> Option<u64> {
-        let configured =
-            self.service_config(id).map_or(0, |(_, section)| section.watchdog_sec().map_or(0, |span| span.0));
-        let span = self.service(id).and_then(|service| service.watchdog_override_usec).unwrap_or(configured);
-        (span != 0 && span != u64::MAX).then_some(span)
-    }
-
-    /// When the watchdog of a service bites.
-    pub(crate) fn watchdog_deadline(&self, id: UnitId) -> Option<u64> {
-        let service = self.service(id)?;
-        let last = service.watchdog.monotonic_usec;
-        let armed = last != 0
-            && !self.state.no_service_watchdogs
-            && matches!(
-                service.sub,
-                ServiceSub::StartPost
-                    | ServiceSub::Running
-                    | ServiceSub::Reload
-                    | ServiceSub::ReloadSignal
-                    | ServiceSub::ReloadNotify
-            );
-        armed.then(|| self.watchdog_usec(id)).flatten().map(|span| last.saturating_add(span))
-    }
 }
 
 /// `Type=idle` waits at most this long (systemd.service(5)).
 const IDLE_USEC: u64 = 5_000_000;
+
+/// Where a run whose time is up goes, and what the log says of it (`TimeoutStartFailureMode=`).
+fn stop_by(mode: TimeoutFailureMode) -> (ServiceSub, &'static str) {
+    match mode {
+        TimeoutFailureMode::Terminate => (ServiceSub::StopSigterm, "Terminating"),
+        TimeoutFailureMode::Abort => (ServiceSub::StopWatchdog, "Aborting"),
+        TimeoutFailureMode::Kill => (ServiceSub::StopSigkill, "Killing"),
+    }
+}
 
 /// The list that a sub-state works through.
 pub(crate) fn list_of(sub: ServiceSub) -> Option<CommandList> {

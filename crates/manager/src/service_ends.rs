@@ -119,6 +119,13 @@ impl Manager {
         self.report_main_exit(id, exit, result == UnitResult::Success);
         let heard = self.service(id).is_some_and(|service| service.ready);
         match self.sub(id) {
+            sub if (sub.has_run_of_main() && sub != ServiceSub::StartPost)
+                && self.lives_by_its_cgroup(id) =>
+            {
+                self.note_result(id, result);
+                self.watch_cgroup_again(id);
+                self.touch(id);
+            }
             ServiceSub::Start if kind == ServiceType::Oneshot && result == UnitResult::Success => {
                 let next = process.place.map_or(0, |(_, index)| index.saturating_add(1));
                 let more = usize::try_from(next)
@@ -204,6 +211,12 @@ impl Manager {
             | ServiceSub::FinalSigkill
             | ServiceSub::FinalWatchdog => self.process_gone_while_stopping(id),
             ServiceSub::Exited => self.release_cgroup(id),
+            // With `ExitType=cgroup` the end of the main process was no end.
+            ServiceSub::Start
+                if self.service(id).is_some_and(|service| service.main_status.exit.monotonic_usec != 0) =>
+            {
+                self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Protocol)
+            }
             ServiceSub::Running if self.service(id).is_some_and(|service| service.main.is_none()) => {
                 self.enter_running(id)
             }

@@ -417,7 +417,6 @@ impl Manager {
             Service::of_mut(&mut unit.kind).filter(|service| is_spawn(&service.main, spawn))
         {
             service.main_status = ExecStatus { start: stamp, pid, ..ExecStatus::default() };
-            service.watchdog = stamp;
         }
         let state = unit.kind.state_mut();
         let is_main = state.main().is_some_and(|main| main.spawn == Some(spawn));

@@ -546,7 +546,7 @@ fn hash_of(value: &(impl Hash + ?Sized)) -> u64 {
     hasher.finish()
 }
 
-fn within(number: u64, max_usec: u64) -> u64 {
+pub(crate) fn within(number: u64, max_usec: u64) -> u64 {
     max_usec.checked_add(1).and_then(|span| number.checked_rem(span)).unwrap_or(0)
 }
 

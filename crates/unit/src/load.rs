@@ -767,6 +767,12 @@ fn check(file: &UnitFile) -> Result<(), String> {
                     "Service is of type D-Bus but no D-Bus service name has been specified.".to_owned()
                 );
             }
+            if oneshot && service.exit_type() == crate::value::ExitType::Cgroup {
+                return Err(
+                    "Service has ExitType=cgroup set, which isn't allowed for Type=oneshot services."
+                        .to_owned(),
+                );
+            }
             let restarts =
                 matches!(service.restart(), crate::value::Restart::Always | crate::value::Restart::OnSuccess);
             if oneshot && restarts && service.type_() == Some(ServiceType::Oneshot) {

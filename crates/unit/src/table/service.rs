@@ -24,13 +24,13 @@ section! {
         "TimeoutStartSec" => timeout_start_sec: Option<Timespan> = None, Applied Raw;
         "TimeoutStopSec" => timeout_stop_sec: Option<Timespan> = None, Applied Raw;
         "TimeoutAbortSec" => timeout_abort_sec: Option<Timespan> = None, Applied Raw;
-        "TimeoutStartFailureMode" => timeout_start_failure_mode: TimeoutFailureMode = Default::default(), Stored Raw;
-        "TimeoutStopFailureMode" => timeout_stop_failure_mode: TimeoutFailureMode = Default::default(), Stored Raw;
+        "TimeoutStartFailureMode" => timeout_start_failure_mode: TimeoutFailureMode = Default::default(), Applied Raw;
+        "TimeoutStopFailureMode" => timeout_stop_failure_mode: TimeoutFailureMode = Default::default(), Applied Raw;
         "RuntimeMaxSec" => runtime_max_sec: Option<Timespan> = None, Applied Raw;
-        "RuntimeRandomizedExtraSec" => runtime_randomized_extra_sec: Option<Timespan> = None, Stored Raw;
+        "RuntimeRandomizedExtraSec" => runtime_randomized_extra_sec: Option<Timespan> = None, Applied Raw;
         "WatchdogSec" => watchdog_sec: Option<Timespan> = None, Applied Raw;
         "Type" => type_: Option<ServiceType> = None, Applied Raw;
-        "ExitType" => exit_type: ExitType = Default::default(), Stored Raw;
+        "ExitType" => exit_type: ExitType = Default::default(), Applied Raw;
         "Restart" => restart: Restart = Default::default(), Applied Raw;
         "RestartMode" => restart_mode: RestartMode = Default::default(), Applied Raw;
         "PermissionsStartOnly" => permissions_start_only: bool = false, Applied Raw;
