@@ -23,6 +23,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The argument that says where the value is, before the number of its descriptor.
 pub const ARGUMENT: &str = "--deserialize";
@@ -67,6 +68,17 @@ pub fn found_sockets() -> Vec<OwnedFd> {
     // Whose they were is not known, so closing them may wait.
     let _ = muster_sys::close_elsewhere(others);
     sockets
+}
+
+/// Of sockets that were found, the one with this path.
+pub(crate) fn take_bound(found: &mut Vec<OwnedFd>, path: &str) -> Option<OwnedFd> {
+    use nix::sys::socket::{UnixAddr, getsockname};
+    let is_it = |fd: &OwnedFd| {
+        let address = getsockname::<UnixAddr>(fd.as_raw_fd());
+        address.is_ok_and(|address| address.path() == Some(Path::new(path)))
+    };
+    let at = found.iter().position(is_it)?;
+    Some(found.swap_remove(at))
 }
 
 impl HandOver<'static> {

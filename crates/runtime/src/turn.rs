@@ -180,14 +180,24 @@ fn heard_signals() -> Vec<i32> {
 
 impl Runtime {
     /// Opens the sources. What fails here makes PID 1 useless, so it is an error.
-    pub fn new(setup: Setup) -> io::Result<Runtime> {
+    pub fn new(mut setup: Setup) -> io::Result<Runtime> {
         let poll = Poll::new()?;
         let mut signals = Signals::new(heard_signals())?;
         let (notify, clients) = match &setup.handed {
             Some(handed) => {
                 (hand_over::adopt(handed.notify), Clients::go_on(hand_over::adopt(handed.private)))
             }
-            None => (notify::open(notify::PATH)?, Clients::listen(crate::clients::PRIVATE)?),
+            // Who connected to a socket from before is served there.
+            None => (
+                match hand_over::take_bound(&mut setup.found, notify::PATH) {
+                    Some(found) => found,
+                    None => notify::open(notify::PATH)?,
+                },
+                match hand_over::take_bound(&mut setup.found, crate::clients::PRIVATE) {
+                    Some(found) => Clients::go_on(found),
+                    None => Clients::listen(crate::clients::PRIVATE)?,
+                },
+            ),
         };
         let mounts = muster_watch::MountTable::open()?;
         // Without it nothing can wait for an interface, and all else goes on.
