@@ -417,9 +417,14 @@ impl Manager {
             {
                 self.effects.push_back(Effect::WatchCgroup { path });
             }
-            let deadline = self
-                .after(runtime_max)
-                .map(|at| at.saturating_add(crate::timer::within(self.random(), extra)));
+            let after = self.after(runtime_max);
+            let fresh = after.map(|at| at.saturating_add(crate::timer::within(self.random(), extra)));
+            let goes_on = self.active_state(id) == ActiveState::Reloading;
+            let Some(service) = self.service_mut(id) else { return };
+            if !goes_on {
+                service.run_ends_usec = fresh;
+            }
+            let deadline = service.run_ends_usec;
             self.set_sub(id, ServiceSub::Running, deadline);
         } else if remain {
             self.set_sub(id, ServiceSub::Exited, None);

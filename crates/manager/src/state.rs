@@ -306,6 +306,8 @@ pub struct Service {
     pub reloading_heard: bool,
     /// `STOPPING=1` was heard.
     pub stopping_heard: bool,
+    /// When `RuntimeMaxSec=` is over, for a run that is up (monotonic, µs): a reload of the service does not move it.
+    pub run_ends_usec: Option<u64>,
     /// `WATCHDOG_USEC=` from the service, if any.
     pub watchdog_override_usec: Option<u64>,
     /// Last `WATCHDOG=1`.
