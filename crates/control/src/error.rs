@@ -28,8 +28,6 @@ macro_rules! refusals {
 refusals! {
     /// `GetUnit` and kin.
     not_loaded(unit) = "org.freedesktop.systemd1.NoSuchUnit", "Unit {unit} not loaded.";
-    /// No such unit at all.
-    not_found(unit) = "org.freedesktop.systemd1.NoSuchUnit", "Unit {unit} not found.";
     /// A control group path that is nobody's.
     no_unit_for_cgroup(path) = "org.freedesktop.systemd1.NoSuchUnit",
         "Control group '{path}' is not valid or not managed by this instance";
@@ -46,8 +44,6 @@ refusals! {
     /// `StopUnit` and kin with `RefuseManualStop=`.
     only_by_dependency(unit, verb) = "org.freedesktop.systemd1.OnlyByDependency",
         "Operation refused, unit {unit} may be requested by dependency only (it is configured to refuse manual {verb}).";
-    /// No process to signal.
-    no_such_process(message) = "org.freedesktop.systemd1.NoSuchProcess", "{message}";
     /// A dynamic user that is not.
     no_dynamic_user(user) = "org.freedesktop.systemd1.NoSuchDynamicUser", "Dynamic user {user} does not exist.";
     /// Anything wrong with an argument.

@@ -9,8 +9,8 @@ use crate::wire::Out;
 use muster_unit::{
     AddressFamilies, BindPath, CoredumpFilter, CpuAffinity, CpuPolicy, Credential, CredentialPattern,
     CredentialSource, EnvironmentFile, ExecDirectory, IoClass, LoadState, MarkedPath, MountFlags, NumaMask,
-    NumberSet, PROCESSORS_MAX, Personality, PrivateUsers, ProtectControlGroups, ResourceLimit, SecurityLabel,
-    StdInput, StdOutput, SyscallAction, SyscallFilter, SyslogLevel, TemporaryMount, WorkingDirectory,
+    NumberSet, PROCESSORS_MAX, Personality, PrivateUsers, ProtectControlGroups, SecurityLabel, StdInput,
+    StdOutput, SyscallAction, SyscallFilter, SyslogLevel, TemporaryMount, WorkingDirectory,
 };
 
 fn assignments(list: &[(String, String)]) -> Vec<String> {
@@ -32,8 +32,8 @@ fn environment_file(file: &EnvironmentFile, out: &mut Out<'_>) {
 }
 
 /// What the unit says, else what PID 1 has and its children inherit.
-fn limit(u: &UnitView<'_>, own: Option<ResourceLimit>, name: &str, soft: bool) -> u64 {
-    match own.or_else(|| u.manager.state().facts.config.limit(name)) {
+fn limit(u: &UnitView<'_>, name: &str, soft: bool) -> u64 {
+    match u.exec().limit(name).or_else(|| u.manager.state().facts.config.limit(name)) {
         Some(limit) => {
             if soft {
                 limit.soft
@@ -320,38 +320,38 @@ properties! {
         PassEnvironment "as" Const = u.exec().pass_environment();
         UnsetEnvironment "as" Const = u.exec().unset_environment();
         UMask "u" Const = u.exec().umask().0;
-        LimitCPU "t" Const [live] = limit(u, u.exec().limit_cpu(), "LimitCPU", false);
-        LimitCPUSoft "t" Const [live] = limit(u, u.exec().limit_cpu(), "LimitCPU", true);
-        LimitFSIZE "t" Const [live] = limit(u, u.exec().limit_fsize(), "LimitFSIZE", false);
-        LimitFSIZESoft "t" Const [live] = limit(u, u.exec().limit_fsize(), "LimitFSIZE", true);
-        LimitDATA "t" Const [live] = limit(u, u.exec().limit_data(), "LimitDATA", false);
-        LimitDATASoft "t" Const [live] = limit(u, u.exec().limit_data(), "LimitDATA", true);
-        LimitSTACK "t" Const [live] = limit(u, u.exec().limit_stack(), "LimitSTACK", false);
-        LimitSTACKSoft "t" Const [live] = limit(u, u.exec().limit_stack(), "LimitSTACK", true);
-        LimitCORE "t" Const [live] = limit(u, u.exec().limit_core(), "LimitCORE", false);
-        LimitCORESoft "t" Const [live] = limit(u, u.exec().limit_core(), "LimitCORE", true);
-        LimitRSS "t" Const [live] = limit(u, u.exec().limit_rss(), "LimitRSS", false);
-        LimitRSSSoft "t" Const [live] = limit(u, u.exec().limit_rss(), "LimitRSS", true);
-        LimitNOFILE "t" Const [live] = limit(u, u.exec().limit_nofile(), "LimitNOFILE", false);
-        LimitNOFILESoft "t" Const [live] = limit(u, u.exec().limit_nofile(), "LimitNOFILE", true);
-        LimitAS "t" Const [live] = limit(u, u.exec().limit_as(), "LimitAS", false);
-        LimitASSoft "t" Const [live] = limit(u, u.exec().limit_as(), "LimitAS", true);
-        LimitNPROC "t" Const [live] = limit(u, u.exec().limit_nproc(), "LimitNPROC", false);
-        LimitNPROCSoft "t" Const [live] = limit(u, u.exec().limit_nproc(), "LimitNPROC", true);
-        LimitMEMLOCK "t" Const [live] = limit(u, u.exec().limit_memlock(), "LimitMEMLOCK", false);
-        LimitMEMLOCKSoft "t" Const [live] = limit(u, u.exec().limit_memlock(), "LimitMEMLOCK", true);
-        LimitLOCKS "t" Const [live] = limit(u, u.exec().limit_locks(), "LimitLOCKS", false);
-        LimitLOCKSSoft "t" Const [live] = limit(u, u.exec().limit_locks(), "LimitLOCKS", true);
-        LimitSIGPENDING "t" Const [live] = limit(u, u.exec().limit_sigpending(), "LimitSIGPENDING", false);
-        LimitSIGPENDINGSoft "t" Const [live] = limit(u, u.exec().limit_sigpending(), "LimitSIGPENDING", true);
-        LimitMSGQUEUE "t" Const [live] = limit(u, u.exec().limit_msgqueue(), "LimitMSGQUEUE", false);
-        LimitMSGQUEUESoft "t" Const [live] = limit(u, u.exec().limit_msgqueue(), "LimitMSGQUEUE", true);
-        LimitNICE "t" Const [live] = limit(u, u.exec().limit_nice(), "LimitNICE", false);
-        LimitNICESoft "t" Const [live] = limit(u, u.exec().limit_nice(), "LimitNICE", true);
-        LimitRTPRIO "t" Const [live] = limit(u, u.exec().limit_rtprio(), "LimitRTPRIO", false);
-        LimitRTPRIOSoft "t" Const [live] = limit(u, u.exec().limit_rtprio(), "LimitRTPRIO", true);
-        LimitRTTIME "t" Const [live] = limit(u, u.exec().limit_rttime(), "LimitRTTIME", false);
-        LimitRTTIMESoft "t" Const [live] = limit(u, u.exec().limit_rttime(), "LimitRTTIME", true);
+        LimitCPU "t" Const [live] = limit(u, "LimitCPU", false);
+        LimitCPUSoft "t" Const [live] = limit(u, "LimitCPU", true);
+        LimitFSIZE "t" Const [live] = limit(u, "LimitFSIZE", false);
+        LimitFSIZESoft "t" Const [live] = limit(u, "LimitFSIZE", true);
+        LimitDATA "t" Const [live] = limit(u, "LimitDATA", false);
+        LimitDATASoft "t" Const [live] = limit(u, "LimitDATA", true);
+        LimitSTACK "t" Const [live] = limit(u, "LimitSTACK", false);
+        LimitSTACKSoft "t" Const [live] = limit(u, "LimitSTACK", true);
+        LimitCORE "t" Const [live] = limit(u, "LimitCORE", false);
+        LimitCORESoft "t" Const [live] = limit(u, "LimitCORE", true);
+        LimitRSS "t" Const [live] = limit(u, "LimitRSS", false);
+        LimitRSSSoft "t" Const [live] = limit(u, "LimitRSS", true);
+        LimitNOFILE "t" Const [live] = limit(u, "LimitNOFILE", false);
+        LimitNOFILESoft "t" Const [live] = limit(u, "LimitNOFILE", true);
+        LimitAS "t" Const [live] = limit(u, "LimitAS", false);
+        LimitASSoft "t" Const [live] = limit(u, "LimitAS", true);
+        LimitNPROC "t" Const [live] = limit(u, "LimitNPROC", false);
+        LimitNPROCSoft "t" Const [live] = limit(u, "LimitNPROC", true);
+        LimitMEMLOCK "t" Const [live] = limit(u, "LimitMEMLOCK", false);
+        LimitMEMLOCKSoft "t" Const [live] = limit(u, "LimitMEMLOCK", true);
+        LimitLOCKS "t" Const [live] = limit(u, "LimitLOCKS", false);
+        LimitLOCKSSoft "t" Const [live] = limit(u, "LimitLOCKS", true);
+        LimitSIGPENDING "t" Const [live] = limit(u, "LimitSIGPENDING", false);
+        LimitSIGPENDINGSoft "t" Const [live] = limit(u, "LimitSIGPENDING", true);
+        LimitMSGQUEUE "t" Const [live] = limit(u, "LimitMSGQUEUE", false);
+        LimitMSGQUEUESoft "t" Const [live] = limit(u, "LimitMSGQUEUE", true);
+        LimitNICE "t" Const [live] = limit(u, "LimitNICE", false);
+        LimitNICESoft "t" Const [live] = limit(u, "LimitNICE", true);
+        LimitRTPRIO "t" Const [live] = limit(u, "LimitRTPRIO", false);
+        LimitRTPRIOSoft "t" Const [live] = limit(u, "LimitRTPRIO", true);
+        LimitRTTIME "t" Const [live] = limit(u, "LimitRTTIME", false);
+        LimitRTTIMESoft "t" Const [live] = limit(u, "LimitRTTIME", true);
         WorkingDirectory "s" Const = working_directory(u);
         RootDirectory "s" Const = u.exec().root_directory();
         RootImage "s" Const = u.exec().root_image();

@@ -468,8 +468,11 @@ fn joined(directive: &str, fields: &[Value]) -> Option<String> {
         [Value::Text(first), Value::Text(second)] => Some(format!("{} {}", bare(first), bare(second))),
         [Value::Text(first), Value::Number(second)] => Some(format!("{} {}", bare(first), number(*second))),
         [Value::Text(id), Value::Bytes(bytes)] => {
-            let data =
-                if directive.ends_with("Encrypted") { base64(bytes) } else { crate::literal::escaped(bytes) };
+            let data = if directive.ends_with("Encrypted") {
+                muster_unit::encode_base64(bytes)
+            } else {
+                crate::literal::escaped(bytes)
+            };
             Some(format!("{}:{data}", literal(id)))
         }
         _ => None,
@@ -739,14 +742,6 @@ fn system_calls(name: &str, value: &Value) -> Option<Pairs> {
 /// Numbers that stand for words.
 fn coded(name: &str, value: &Value) -> Option<Pairs> {
     const POLICIES: &[&str] = &["other", "fifo", "rr", "batch", "", "idle", "", "ext"];
-    const SECURE: &[&str] = &[
-        "noroot",
-        "noroot-locked",
-        "no-setuid-fixup",
-        "no-setuid-fixup-locked",
-        "keep-caps",
-        "keep-caps-locked",
-    ];
     const SPACES: &[(&str, u32)] = &[
         ("cgroup", 25),
         ("ipc", 27),
@@ -759,7 +754,7 @@ fn coded(name: &str, value: &Value) -> Option<Pairs> {
     ];
     if name == "StandardInputData" {
         let Value::Bytes(bytes) = value else { return None };
-        return one(name, base64(bytes));
+        return one(name, muster_unit::encode_base64(bytes));
     }
     if name == "SystemCallFilter" || name == "SystemCallLog" {
         return system_calls(name, value);
@@ -777,7 +772,7 @@ fn coded(name: &str, value: &Value) -> Option<Pairs> {
         "SyslogLevel" | "LogLevelMax" => one(name, at(muster_unit::SyslogLevel::WORDS)?),
         "CPUSchedulingPolicy" => one(name, at(POLICIES)?),
         "NUMAPolicy" => one(name, at(&["default", "preferred", "bind", "interleave", "local"])?),
-        "SecureBits" => one(name, named(SECURE)),
+        "SecureBits" => one(name, named(&muster_unit::setting::SecureBits::WORDS)),
         "CapabilityBoundingSet" | "AmbientCapabilities" => {
             Some(vec![(name.to_owned(), String::new()), (name.to_owned(), named(muster_unit::CAPABILITIES))])
         }
@@ -818,23 +813,6 @@ fn address(fields: &[Value]) -> Option<String> {
             _ => return None,
         };
     Some(format!("{address}/{length}"))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0_u32..4 {
-            let shift = 18_u32.saturating_sub(at.saturating_mul(6));
-            let digit =
-                usize::try_from(group >> shift & 63).ok().and_then(|digit| DIGITS.get(digit)).copied();
-            let present = usize::try_from(at).is_ok_and(|at| at <= chunk.len());
-            out.push(if present { char::from(digit.unwrap_or(b'A')) } else { '=' });
-        }
-    }
-    out
 }
 
 #[cfg(test)]

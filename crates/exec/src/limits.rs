@@ -1,40 +1,38 @@
 //! `Limit*=`: one row a directive, and what the kernel is told (getrlimit(2)).
 
-use muster_unit::{ExecSection, ResourceLimit};
+use muster_unit::ExecSection;
 use nix::sys::resource::{Resource, getrlimit};
 use std::sync::OnceLock;
 
-type Row = (Resource, &'static str, fn(&ExecSection) -> Option<ResourceLimit>);
-
-const ROWS: [Row; 16] = [
-    (Resource::RLIMIT_CPU, "LimitCPU=", |exec| exec.limit_cpu()),
-    (Resource::RLIMIT_FSIZE, "LimitFSIZE=", |exec| exec.limit_fsize()),
-    (Resource::RLIMIT_DATA, "LimitDATA=", |exec| exec.limit_data()),
-    (Resource::RLIMIT_STACK, "LimitSTACK=", |exec| exec.limit_stack()),
-    (Resource::RLIMIT_CORE, "LimitCORE=", |exec| exec.limit_core()),
-    (Resource::RLIMIT_RSS, "LimitRSS=", |exec| exec.limit_rss()),
-    (Resource::RLIMIT_NOFILE, "LimitNOFILE=", |exec| exec.limit_nofile()),
-    (Resource::RLIMIT_AS, "LimitAS=", |exec| exec.limit_as()),
-    (Resource::RLIMIT_NPROC, "LimitNPROC=", |exec| exec.limit_nproc()),
-    (Resource::RLIMIT_MEMLOCK, "LimitMEMLOCK=", |exec| exec.limit_memlock()),
-    (Resource::RLIMIT_LOCKS, "LimitLOCKS=", |exec| exec.limit_locks()),
-    (Resource::RLIMIT_SIGPENDING, "LimitSIGPENDING=", |exec| exec.limit_sigpending()),
-    (Resource::RLIMIT_MSGQUEUE, "LimitMSGQUEUE=", |exec| exec.limit_msgqueue()),
-    (Resource::RLIMIT_NICE, "LimitNICE=", |exec| exec.limit_nice()),
-    (Resource::RLIMIT_RTPRIO, "LimitRTPRIO=", |exec| exec.limit_rtprio()),
-    (Resource::RLIMIT_RTTIME, "LimitRTTIME=", |exec| exec.limit_rttime()),
+const ROWS: [(Resource, &str); 16] = [
+    (Resource::RLIMIT_CPU, "LimitCPU="),
+    (Resource::RLIMIT_FSIZE, "LimitFSIZE="),
+    (Resource::RLIMIT_DATA, "LimitDATA="),
+    (Resource::RLIMIT_STACK, "LimitSTACK="),
+    (Resource::RLIMIT_CORE, "LimitCORE="),
+    (Resource::RLIMIT_RSS, "LimitRSS="),
+    (Resource::RLIMIT_NOFILE, "LimitNOFILE="),
+    (Resource::RLIMIT_AS, "LimitAS="),
+    (Resource::RLIMIT_NPROC, "LimitNPROC="),
+    (Resource::RLIMIT_MEMLOCK, "LimitMEMLOCK="),
+    (Resource::RLIMIT_LOCKS, "LimitLOCKS="),
+    (Resource::RLIMIT_SIGPENDING, "LimitSIGPENDING="),
+    (Resource::RLIMIT_MSGQUEUE, "LimitMSGQUEUE="),
+    (Resource::RLIMIT_NICE, "LimitNICE="),
+    (Resource::RLIMIT_RTPRIO, "LimitRTPRIO="),
+    (Resource::RLIMIT_RTTIME, "LimitRTTIME="),
 ];
 
 /// The directive of a resource.
 pub fn name(resource: i32) -> &'static str {
-    ROWS.iter().find(|(row, ..)| *row as i32 == resource).map_or("a limit", |(_, name, _)| name)
+    ROWS.iter().find(|(row, _)| *row as i32 == resource).map_or("a limit", |(_, name)| name)
 }
 
 /// Resource, soft and hard limit of all that is to be set. What may not be raised here (containers without the right to)
 /// is set as high as it may, as systemd does.
 pub fn of(exec: &ExecSection) -> Vec<(i32, u64, u64)> {
-    let said = |(resource, _, get): &Row| {
-        let limit = get(exec)?;
+    let said = |(resource, directive): &(Resource, &str)| {
+        let limit = exec.limit(directive.trim_end_matches('='))?;
         let most = highest(*resource);
         Some((*resource as i32, limit.soft.min(most), limit.hard.min(most)))
     };

@@ -257,13 +257,15 @@ pub struct Named {
     pub cgroup: Option<String>,
 }
 
-/// A cgroup that holds processes of its own.
+/// A process that was there before this program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// Below our root.
+    /// Its cgroup, below our root.
     pub cgroup: String,
-    /// The one process in it that is our child, where there is one alone.
-    pub main: Option<u32>,
+    /// The process.
+    pub pid: u32,
+    /// It is a child of PID 1.
+    pub is_child: bool,
 }
 
 /// What a PID file named.

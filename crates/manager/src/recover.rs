@@ -11,13 +11,13 @@ use crate::state::{ActiveState, ServiceSub};
 use crate::target::Target;
 use muster_graph::{Dependency, JobMode, JobType, UnitId};
 use muster_unit::{LoadState, ServiceType, Source, UnitKind, UnitName};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Manager {
     /// Takes over what was found, and brings up what is missing.
     pub(crate) fn recover(&mut self, source: &dyn Source, found: Vec<Found>) {
-        for one in found {
-            self.recover_unit(source, &one);
+        for (cgroup, main) in cgroups_of_units(&found) {
+            self.recover_unit(source, cgroup, main);
         }
         let target = self.state.facts.boot_target.clone();
         let names = [target.as_str(), "default.target", "multi-user.target"];
@@ -33,35 +33,35 @@ impl Manager {
         }
     }
 
-    /// A cgroup with processes.
-    fn recover_unit(&mut self, source: &dyn Source, found: &Found) {
-        let last = found.cgroup.rsplit('/').next().unwrap_or_default();
+    /// A cgroup with processes, and its only child of PID 1.
+    fn recover_unit(&mut self, source: &dyn Source, cgroup: &str, main: Option<u32>) {
+        let last = cgroup.rsplit('/').next().unwrap_or_default();
         let Ok(name) = last.strip_prefix('_').unwrap_or(last).parse::<UnitName>() else { return };
         if !matches!(name.kind(), UnitKind::Service | UnitKind::Scope) || name.as_str() == "init.scope" {
             return;
         }
         if name.kind() == UnitKind::Scope {
             // It has no file. What its maker said of it is lost, but for where it lives.
-            let slice = found.cgroup.rsplit('/').nth(1).filter(|slice| slice.ends_with(".slice"));
+            let slice = cgroup.rsplit('/').nth(1).filter(|slice| slice.ends_with(".slice"));
             let settings = slice.map(|slice| ("Scope".to_owned(), "Slice".to_owned(), slice.to_owned()));
             self.state.transient_settings.entry(name.clone()).or_insert(settings.into_iter().collect());
         }
         let id = self.load(&name, source);
-        if self.cgroup_path(id).as_ref() != Some(&found.cgroup) {
+        if self.cgroup_path(id).as_deref() != Some(cgroup) {
             return;
         }
         let old = self.active_state(id);
         let Some(unit) = self.state.units.get_mut(&id).filter(|_| old == ActiveState::Inactive) else {
             return;
         };
-        unit.cgroup = Some(found.cgroup.clone());
+        unit.cgroup = Some(cgroup.to_owned());
         unit.transient |= name.kind() == UnitKind::Scope;
-        self.state.cgroups.insert(found.cgroup.clone(), id);
+        self.state.cgroups.insert(cgroup.to_owned(), id);
         self.state.populated.insert(id);
         match self.service_mut(id) {
             Some(service) => {
                 service.sub = ServiceSub::Running;
-                if let Some(pid) = found.main {
+                if let Some(pid) = main {
                     self.adopt_main(id, pid);
                 }
             }
@@ -71,7 +71,7 @@ impl Manager {
                 }
             }
         }
-        self.effects.push_back(Effect::WatchCgroup { path: found.cgroup.clone() });
+        self.effects.push_back(Effect::WatchCgroup { path: cgroup.to_owned() });
         self.state_changed(id, old);
     }
 
@@ -103,5 +103,51 @@ impl Manager {
             }
             self.state_changed(id, old);
         }
+    }
+}
+
+/// The cgroups of units in which something runs, each with the one child of PID 1 in it, where there is one alone. A service
+/// may have cgroups of its own below: what counts is the uppermost that bears the name of a service or scope.
+fn cgroups_of_units(found: &[Found]) -> BTreeMap<&str, Option<u32>> {
+    let mut children: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for one in found {
+        let above = std::iter::successors(Some(one.cgroup.as_str()), |path| {
+            path.rsplit_once('/').map(|(parent, _)| parent)
+        });
+        let Some(unit) = above.filter(|path| path.ends_with(".service") || path.ends_with(".scope")).last()
+        else {
+            continue;
+        };
+        let own = children.entry(unit).or_default();
+        if one.is_child && one.cgroup == unit {
+            own.push(one.pid);
+        }
+    }
+    let alone = |pids: Vec<u32>| if let [one] = pids.as_slice() { Some(*one) } else { None };
+    children.into_iter().map(|(unit, pids)| (unit, alone(pids))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_below_a_unit_is_the_unit() {
+        let process = |cgroup: &str, pid, is_child| Found { cgroup: cgroup.to_owned(), pid, is_child };
+        let found = [
+            process("/system.slice/a.service", 2, true),
+            process("/system.slice/a.service", 3, false),
+            process("/system.slice/b.service/inner.service", 4, true),
+            process("/user.slice/c.scope", 5, true),
+            process("/user.slice/c.scope", 6, true),
+            process("/user.slice", 7, true),
+        ];
+        let units: Vec<_> = cgroups_of_units(&found).into_iter().collect();
+        let expected = [
+            ("/system.slice/a.service", Some(2)),
+            ("/system.slice/b.service", None),
+            ("/user.slice/c.scope", None),
+        ];
+        assert_eq!(units, expected);
     }
 }

@@ -173,7 +173,8 @@ impl Manager {
         let threshold = config.and_then(|config| config.memory_pressure_threshold_sec());
         let threshold = threshold.map_or(DEFAULT_PRESSURE_USEC, |threshold| threshold.0);
         let root = &self.state.facts.cgroup_root;
-        let trigger = base64(format!("some {threshold} {PRESSURE_WINDOW_USEC}\0").as_bytes());
+        let trigger =
+            muster_unit::encode_base64(format!("some {threshold} {PRESSURE_WINDOW_USEC}\0").as_bytes());
         vec![
             format!("MEMORY_PRESSURE_WATCH=/sys/fs/cgroup{root}{cgroup}/memory.pressure"),
             format!("MEMORY_PRESSURE_WRITE={trigger}"),
@@ -477,22 +478,6 @@ impl Manager {
 const DEFAULT_PRESSURE_USEC: u64 = 200_000;
 /// The window of the pressure threshold, in microseconds.
 const PRESSURE_WINDOW_USEC: u64 = 2_000_000;
-
-/// RFC 4648.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for part in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(part.get(at).copied().unwrap_or(0));
-        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let letter = usize::try_from((bits >> shift) & 63).ok().and_then(|index| LETTERS.get(index));
-            let letter = letter.filter(|_| at <= part.len());
-            out.push(letter.map_or('=', |letter| char::from(*letter)));
-        }
-    }
-    out
-}
 
 fn is_spawn(process: &Option<Process>, spawn: SpawnId) -> bool {
     process.as_ref().is_some_and(|process| process.spawn == Some(spawn))

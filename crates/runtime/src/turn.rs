@@ -21,7 +21,9 @@ use mio::{Events, Interest, Poll, Token};
 use muster_cgroup::{Population, Tree};
 use muster_manager::Manager;
 use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
-use muster_manager::event::{Clock, DeviceChange, DeviceFound, Event, MountPoint, Origin, ShutdownVerb};
+use muster_manager::event::{
+    Clock, DeviceChange, DeviceFound, Event, Found, MountPoint, Origin, ShutdownVerb,
+};
 use muster_unit::Index;
 use signal_hook_mio::v1_0::Signals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -287,33 +289,13 @@ impl Runtime {
         self.read_mounts();
         self.read_interfaces();
         self.read_all_devices();
-        let own = |cgroup: &str| {
-            let all = self.cgroups.processes(cgroup).into_iter();
-            all.filter(|(at, _)| at == cgroup).map(|(_, pid)| pid).collect::<Vec<_>>()
-        };
-        let mut cgroups: Vec<String> =
-            self.cgroups.processes("").into_iter().map(|(cgroup, _)| cgroup).collect();
-        cgroups.dedup();
-        // A service may have cgroups of its own below: what counts is the one that bears a unit's name.
-        let unit_of = |cgroup: &String| {
-            let mut above = std::iter::successors(Some(cgroup.as_str()), |path| {
-                path.rsplit_once('/').map(|(parent, _)| parent)
-            });
-            let named = |path: &&str| path.ends_with(".service") || path.ends_with(".scope");
-            let named: Vec<&str> = above.by_ref().filter(named).collect();
-            named.last().map(|path| (*path).to_owned())
-        };
-        let units: BTreeSet<String> = cgroups.iter().filter_map(unit_of).collect();
         let me = std::process::id();
-        let found = units.into_iter().map(|cgroup| {
-            let ours: Vec<u32> = own(&cgroup)
-                .into_iter()
-                .filter(|pid| crate::processes::parent_of(*pid) == Some(me))
-                .collect();
-            let main = if let [one] = ours.as_slice() { Some(*one) } else { None };
-            muster_manager::event::Found { cgroup, main }
-        });
-        let found = found.collect();
+        let found = |(cgroup, pid): (String, u32)| Found {
+            is_child: crate::processes::parent_of(pid) == Some(me),
+            cgroup,
+            pid,
+        };
+        let found = self.cgroups.processes("").into_iter().map(found).collect();
         self.deliver(Event::Recovered { found });
     }
 

@@ -92,7 +92,11 @@ copied!(
     Signal,
     Option<Signal>,
     Option<Timespan>,
-    Option<ResourceLimit>,
+    Option<LimitBytes>,
+    Option<LimitCount>,
+    Option<LimitSeconds>,
+    Option<LimitMicroseconds>,
+    Option<LimitNice>,
     Option<CpuQuota>,
     Option<Amount>,
     Option<Weight>,
@@ -243,7 +247,11 @@ scalars! {
     Number Amount => |text| amount(text), "a number, a percentage, or 'infinity'";
     Number IpTos => |text| ip_tos(text), "a number from 0 to 255, or low-delay, throughput, reliability, low-cost";
     Name FdName => |text| fd_name(text), "a name of up to 255 characters without ':' or control characters";
-    Number ResourceLimit => |text| limit(text), "a limit such as '1024' or '1024:4096' or 'infinity'";
+    Number LimitBytes => |text| limit(text, parse_size).map(LimitBytes), "a limit in bytes, such as '1G' or '1G:2G' or 'infinity'";
+    Number LimitCount => |text| limit(text, number).map(LimitCount), "a limit such as '1024' or '1024:4096' or 'infinity'";
+    Time LimitSeconds => |text| limit(text, seconds).map(LimitSeconds), "a limit in time, such as '5min' or '5min:10min' or 'infinity'";
+    Time LimitMicroseconds => |text| limit(text, microseconds).map(LimitMicroseconds), "a limit in time, such as '5ms' or '5ms:10ms' or 'infinity'";
+    Number LimitNice => |text| limit(text, nice_limit).map(LimitNice), "a nice level with its sign, such as '-5', or a number from 0 to 40";
 }
 
 macro_rules! plain_settings {
@@ -489,17 +497,31 @@ fn account(text: &str) -> Option<Account> {
     valid.then(|| Account(text.to_owned()))
 }
 
-fn limit(text: &str) -> Option<ResourceLimit> {
-    let one = |text: &str| {
-        let text = text.trim();
-        parse_size(text)
-            .or_else(|| Timespan::parse(text, 1_000_000).ok().map(|span| span.0.div_ceil(1_000_000)))
+fn limit(text: &str, one: fn(&str) -> Option<u64>) -> Option<ResourceLimit> {
+    let one = |text: &str| match text.trim() {
+        "infinity" => Some(u64::MAX),
+        finite => one(finite),
     };
-    let (soft, hard) = match text.split_once(':') {
-        Some((soft, hard)) => (one(soft)?, one(hard)?),
-        None => (one(text)?, one(text)?),
-    };
+    let (soft, hard) = text.split_once(':').unwrap_or((text, text));
+    let (soft, hard) = (one(soft)?, one(hard)?);
     (soft <= hard).then_some(ResourceLimit { soft, hard })
+}
+
+fn seconds(text: &str) -> Option<u64> {
+    Timespan::parse(text, 1_000_000).ok().map(|span| span.0.div_ceil(1_000_000))
+}
+
+fn microseconds(text: &str) -> Option<u64> {
+    Timespan::parse(text, 1).ok().map(|span| span.0)
+}
+
+/// The kernel counts the limit of nice levels down from 20 (getrlimit(2), RLIMIT_NICE).
+fn nice_limit(text: &str) -> Option<u64> {
+    if text.starts_with(['+', '-']) {
+        let level: i64 = text.parse().ok().filter(|level| (-20..=19).contains(level))?;
+        return u64::try_from(20_i64.checked_sub(level)?).ok();
+    }
+    number(text).filter(|raw: &u64| *raw <= 40)
 }
 
 /// Words of a list with their places, each expanded after splitting.

@@ -15,6 +15,7 @@ mod docs;
 mod fixture;
 mod ground;
 mod load;
+mod table;
 mod trace;
 
 use anyhow::{Context, Result};
@@ -104,6 +105,7 @@ fn all_cases() -> Result<Vec<Case>> {
     let mut cases = boot::cases();
     cases.extend(bad_input::cases());
     cases.extend(docs::cases());
+    cases.extend(table::cases());
     cases.extend(load::cases());
     cases.push(fixture::every_row());
     cases.extend(fixture::cases()?);

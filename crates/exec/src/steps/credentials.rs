@@ -6,7 +6,7 @@
 
 use super::{About, Direct, Done, Step, failed};
 use crate::{Context, Exit, Process};
-use muster_unit::{CredentialSource, is_credential_name};
+use muster_unit::{CredentialSource, encode_base64, is_credential_name};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, UnmountFlags};
@@ -270,21 +270,6 @@ fn open(id: &str, data: &[u8]) -> Done<Vec<u8>> {
     let says = String::from_utf8_lossy(&output.stderr);
     let last = says.lines().rfind(|line| !line.is_empty()).unwrap_or("");
     failed(format!("{about}: it cannot be opened: {last}"))
-}
-
-fn encode_base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for part in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(part.get(at).copied().unwrap_or(0));
-        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let letter = usize::try_from((bits >> shift) & 63).ok().and_then(|index| LETTERS.get(index));
-            let letter = letter.filter(|_| at <= part.len());
-            out.push(letter.map_or('=', |letter| char::from(*letter)));
-        }
-    }
-    out
 }
 
 /// Fills a file system that stands nowhere yet, and puts it in its place.

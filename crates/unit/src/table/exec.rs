@@ -89,22 +89,22 @@ section! {
         "LockPersonality" => lock_personality: bool = false, Applied Raw;
         "DelegateNamespaces" => delegate_namespaces: Option<Namespaces> = None, Stored Raw;
         "RestrictFileSystems" => restrict_file_systems: FileSystemList = Default::default(), Stored Raw;
-        "LimitCPU" => limit_cpu: Option<ResourceLimit> = None, Applied Raw;
-        "LimitFSIZE" => limit_fsize: Option<ResourceLimit> = None, Applied Raw;
-        "LimitDATA" => limit_data: Option<ResourceLimit> = None, Applied Raw;
-        "LimitSTACK" => limit_stack: Option<ResourceLimit> = None, Applied Raw;
-        "LimitCORE" => limit_core: Option<ResourceLimit> = None, Applied Raw;
-        "LimitRSS" => limit_rss: Option<ResourceLimit> = None, Applied Raw;
-        "LimitNOFILE" => limit_nofile: Option<ResourceLimit> = None, Applied Raw;
-        "LimitAS" => limit_as: Option<ResourceLimit> = None, Applied Raw;
-        "LimitNPROC" => limit_nproc: Option<ResourceLimit> = None, Applied Raw;
-        "LimitMEMLOCK" => limit_memlock: Option<ResourceLimit> = None, Applied Raw;
-        "LimitLOCKS" => limit_locks: Option<ResourceLimit> = None, Applied Raw;
-        "LimitSIGPENDING" => limit_sigpending: Option<ResourceLimit> = None, Applied Raw;
-        "LimitMSGQUEUE" => limit_msgqueue: Option<ResourceLimit> = None, Applied Raw;
-        "LimitNICE" => limit_nice: Option<ResourceLimit> = None, Applied Raw;
-        "LimitRTPRIO" => limit_rtprio: Option<ResourceLimit> = None, Applied Raw;
-        "LimitRTTIME" => limit_rttime: Option<ResourceLimit> = None, Applied Raw;
+        "LimitCPU" => limit_cpu: Option<LimitSeconds> = None, Applied Raw;
+        "LimitFSIZE" => limit_fsize: Option<LimitBytes> = None, Applied Raw;
+        "LimitDATA" => limit_data: Option<LimitBytes> = None, Applied Raw;
+        "LimitSTACK" => limit_stack: Option<LimitBytes> = None, Applied Raw;
+        "LimitCORE" => limit_core: Option<LimitBytes> = None, Applied Raw;
+        "LimitRSS" => limit_rss: Option<LimitBytes> = None, Applied Raw;
+        "LimitNOFILE" => limit_nofile: Option<LimitCount> = None, Applied Raw;
+        "LimitAS" => limit_as: Option<LimitBytes> = None, Applied Raw;
+        "LimitNPROC" => limit_nproc: Option<LimitCount> = None, Applied Raw;
+        "LimitMEMLOCK" => limit_memlock: Option<LimitBytes> = None, Applied Raw;
+        "LimitLOCKS" => limit_locks: Option<LimitCount> = None, Applied Raw;
+        "LimitSIGPENDING" => limit_sigpending: Option<LimitCount> = None, Applied Raw;
+        "LimitMSGQUEUE" => limit_msgqueue: Option<LimitBytes> = None, Applied Raw;
+        "LimitNICE" => limit_nice: Option<LimitNice> = None, Applied Raw;
+        "LimitRTPRIO" => limit_rtprio: Option<LimitCount> = None, Applied Raw;
+        "LimitRTTIME" => limit_rttime: Option<LimitMicroseconds> = None, Applied Raw;
         "ReadWritePaths" | "ReadWriteDirectories" => read_write_paths: Vec<MarkedPath> = Default::default(), Applied Expand;
         "ReadOnlyPaths" | "ReadOnlyDirectories" => read_only_paths: Vec<MarkedPath> = Default::default(), Applied Expand;
         "InaccessiblePaths" | "InaccessibleDirectories" => inaccessible_paths: Vec<MarkedPath> = Default::default(), Applied Expand;
@@ -192,7 +192,7 @@ macro_rules! limits {
         impl ExecSection {
             /// A limit by its directive.
             pub fn limit(&self, directive: &str) -> Option<ResourceLimit> {
-                match directive { $($name => self.$field(),)* _ => None }
+                match directive { $($name => self.$field().map(|limit| limit.0),)* _ => None }
             }
             /// Takes over every limit that it has none of its own for.
             pub fn take_limits(&mut self, from: &ExecSection) {

@@ -1,5 +1,6 @@
 //! Credentials as unit files say them (systemd.exec(5), "Credentials"), and other data that they carry.
 
+use super::decode_base64;
 use super::unescape_bytes;
 use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
@@ -104,38 +105,6 @@ pub struct InputData(pub Vec<u8>);
 
 /// More than this is not kept, as in systemd.
 pub const INPUT_MAX: usize = 64 * 1024 * 1024;
-
-/// RFC 4648, white space left out; `None` for what it does not know.
-pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let (mut bits, mut count, mut padded) = (0_u32, 0_u32, 0_u32);
-    for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
-        let value = match byte {
-            b'A'..=b'Z' => byte.wrapping_sub(b'A'),
-            b'a'..=b'z' => byte.wrapping_sub(b'a').wrapping_add(26),
-            b'0'..=b'9' => byte.wrapping_sub(b'0').wrapping_add(52),
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            b'=' => {
-                padded = padded.saturating_add(1);
-                continue;
-            }
-            _ => return None,
-        };
-        if padded > 0 {
-            return None;
-        }
-        bits = (bits << 6) | u32::from(value);
-        count = count.saturating_add(6);
-        if count >= 8 {
-            count = count.saturating_sub(8);
-            out.push(u8::try_from((bits >> count) & 0xff).ok()?);
-        }
-    }
-    // What is left over is padding, and zero.
-    let rest = 1_u32.checked_shl(count).unwrap_or(0).wrapping_sub(1);
-    (count < 6 && padded <= 2 && bits & rest == 0).then_some(out)
-}
 
 #[cfg(test)]
 mod tests {

@@ -240,6 +240,27 @@ pub struct ResourceLimit {
     pub hard: u64,
 }
 
+/// A limit in the unit of its resource (systemd.exec(5), "Process Properties").
+macro_rules! limits {
+    ($($(#[$meta:meta])* $name:ident;)*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name(pub ResourceLimit);
+    )*};
+}
+limits! {
+    /// Bytes, with suffixes.
+    LimitBytes;
+    /// A number without suffixes.
+    LimitCount;
+    /// Time; without a unit in seconds, rounded up to them.
+    LimitSeconds;
+    /// Time; without a unit in microseconds.
+    LimitMicroseconds;
+    /// A raw limit from 0 to 40, or a nice level with its sign.
+    LimitNice;
+}
+
 /// `RuntimeDirectory=` and kin: a path below the base, and links to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecDirectory {

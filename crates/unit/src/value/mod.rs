@@ -1,6 +1,7 @@
 //! The types of values: each knows its text form, both ways.
 
 mod address;
+mod base64;
 mod calendar;
 mod command;
 mod condition;
@@ -17,6 +18,7 @@ mod seccomp;
 mod time;
 mod words;
 
+pub use self::base64::{decode_base64, encode_base64};
 pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH_MAX, VsockKind};
 pub use calendar::Calendar;
 pub use command::{ExecCommand, Privilege, Split, split_raw, split_words, unescape, unescape_bytes};
@@ -26,13 +28,13 @@ pub use control::{
     IoLimits, IoWeights, NftSet, PerDevice, PressureLimit,
 };
 pub use credentials::{
-    Credential, CredentialPattern, CredentialSource, INPUT_MAX, InputData, decode_base64, is_credential_name,
+    Credential, CredentialPattern, CredentialSource, INPUT_MAX, InputData, is_credential_name,
 };
 pub use device::DeviceRule;
 pub use misc::{
-    CAPABILITIES, CapabilitySet, Delegate, EnvironmentFile, ExecDirectory, ExitStatusSet, ResourceLimit,
-    SIGNALS, SIGRTMAX, SIGRTMIN, Signal, capability_number, exit_status_name, parse_bool, parse_mode,
-    parse_size,
+    CAPABILITIES, CapabilitySet, Delegate, EnvironmentFile, ExecDirectory, ExitStatusSet, LimitBytes,
+    LimitCount, LimitMicroseconds, LimitNice, LimitSeconds, ResourceLimit, SIGNALS, SIGRTMAX, SIGRTMIN,
+    Signal, capability_number, exit_status_name, parse_bool, parse_mode, parse_size,
 };
 pub use name::{
     NameError, UnitKind, UnitName, escape, path_escape, path_unescape, private_tmp_name, unescape_name,
