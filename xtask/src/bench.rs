@@ -3,6 +3,7 @@
 //! What must stay true: both sides run the same measurements from outside, with the same programs; a measurement that did
 //! not come off is shown as such, never left out.
 
+mod first;
 mod units;
 
 use anyhow::{Context, Result, bail};
@@ -21,7 +22,7 @@ const CONNECTIONS: usize = 100;
 const MANY: usize = 500;
 
 /// The rows of the table: key, what it says, unit, and the row of the floor if it has one.
-const ROWS: [(&str, &str, &str); 18] = [
+const ROWS: [Row; 18] = [
     ("boot", "time to the default target", "ms"),
     ("boot-cpu", "PID 1's CPU time until then", "ms"),
     ("rss", "PID 1's memory at rest after it, RSS", "MiB"),
@@ -42,6 +43,9 @@ const ROWS: [(&str, &str, &str); 18] = [
     ("second", "Accept=no: a further connection", "ms"),
 ];
 
+/// A row of a table: key, what it says, unit.
+type Row = (&'static str, &'static str, &'static str);
+
 /// Values by row key, one a round.
 type Samples = BTreeMap<&'static str, Vec<f64>>;
 
@@ -54,6 +58,8 @@ pub enum Rows {
     Stock,
     /// What many units cost.
     Units,
+    /// The boot alone.
+    Boot,
 }
 
 /// Runs the rounds and prints the tables; with `write`, docs/benchmarks.md as well.
@@ -65,6 +71,9 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     eprintln!("building");
     image::build_programs()?;
     let root = image::debian()?;
+    if rows == Rows::Boot {
+        return run_boots(&root, rounds);
+    }
     let mut samples = [Samples::new(), Samples::new()];
     let mut sizes = [units::Sizes::new(), units::Sizes::new()];
     let mut floor = Samples::new();
@@ -85,7 +94,7 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
             }
         }
     }
-    let stock = (rows != Rows::Units).then(|| table(&samples, &floor, rounds));
+    let stock = (rows != Rows::Units).then(|| table(&ROWS, &samples, &floor, rounds));
     let many = (rows != Rows::Stock).then(|| units::table(&sizes, rounds));
     let tables = [stock, many].into_iter().flatten().collect::<Vec<_>>().join("\n");
     println!("{tables}");
@@ -98,6 +107,18 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     let stock = rows == Rows::Units || samples.iter().all(|samples| samples.len() >= ROWS.len());
     let many = rows == Rows::Stock || (0..2).all(|init| units::complete(&sizes[init], init));
     Ok(i32::from(!stock || !many))
+}
+
+/// The boot alone.
+fn run_boots(root: &Path, rounds: usize) -> Result<i32> {
+    let mut samples = [Samples::new(), Samples::new()];
+    for _ in 0..rounds {
+        for (init, samples) in INITS.iter().zip(&mut samples) {
+            first::measure(root, init, samples).with_context(|| init.to_string())?;
+        }
+    }
+    println!("{}", table(&first::ROWS, &samples, &Samples::new(), rounds));
+    Ok(0)
 }
 
 /// One container's life: boot, then each measurement.
@@ -264,6 +285,14 @@ impl Process {
         Ok(first.parse::<f64>()? / 1e6)
     }
 
+    /// Page faults without a read, and user and system time in ticks (proc_pid_stat(5)).
+    fn counts(&self) -> Result<[f64; 3]> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
+        let fields: Vec<&str> = text.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
+        let number = |at: usize| -> Result<f64> { Ok(fields.get(at).context("stat")?.parse()?) };
+        Ok([number(7)?, number(11)?, number(12)?])
+    }
+
     /// Resident, and the part of it that no other process shares.
     fn memory_mib(&self) -> Result<(f64, f64)> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0))?;
@@ -281,11 +310,11 @@ fn median(values: &[f64]) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-fn table(samples: &[Samples; 2], floor: &Samples, rounds: usize) -> String {
+fn table(rows: &[Row], samples: &[Samples; 2], floor: &Samples, rounds: usize) -> String {
     let mut text = format!(
         "Medians of {rounds} rounds.\n\n| | unit | systemd | muster | ratio | floor |\n|---|---|---:|---:|---:|---:|\n"
     );
-    for (key, what, unit) in ROWS {
+    for &(key, what, unit) in rows {
         let [there, here] = [of(&samples[0], key), of(&samples[1], key)];
         let ratio = ratio(there, here).map_or(String::new(), number);
         let floor = of(floor, key).map_or(String::new(), number);
@@ -345,7 +374,7 @@ mod tests {
     fn a_failed_measurement_is_shown() {
         let there = Samples::from([("boot", vec![300.0, 100.0, 200.0]), ("bus", vec![f64::INFINITY])]);
         let here = Samples::from([("boot", vec![100.0]), ("rss", vec![4.0]), ("bus", vec![5.0])]);
-        let text = table(&[there, here], &Samples::new(), 3);
+        let text = table(&ROWS, &[there, here], &Samples::new(), 3);
         assert!(text.contains("| time to the default target | ms | 200 | 100 | 0.50 |  |"), "{text}");
         assert!(
             text.contains("| PID 1's memory at rest after it, RSS | MiB | failed | 4.00 |  |  |"),

@@ -25,7 +25,7 @@ const USAGE: &str = "cargo xtask COMMAND
                          only the machine that boots from a disk; under systemd it shows what is expected
   install --root DIR [--init]
                          installs muster below DIR; with --init, as its /sbin/init
-  bench [--rounds N] [--rows stock|units] [--write]
+  bench [--rounds N] [--rows boot|stock|units] [--write]
                          compares a Debian container under systemd and under muster: as it is, and with up to 50,000
                          units; --write writes docs/benchmarks.md
   tidy                   checks the house rules and prints the longest functions and files";
@@ -89,6 +89,10 @@ fn bench(options: &[&str]) -> Result<i32> {
             }
             ["--rows", "stock", rest @ ..] => {
                 rows = bench::Rows::Stock;
+                rest
+            }
+            ["--rows", "boot", rest @ ..] => {
+                rows = bench::Rows::Boot;
                 rest
             }
             ["--rows", "units", rest @ ..] => {

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         ["--generators"] => generate::run(),
         ["--pid-file", path] => muster_runtime::pid_files::run(path),
         ["--paths"] => muster_runtime::paths::run(),
+        ["--questions"] => muster_runtime::questions::run(),
         ["--errand"] => muster_runtime::errand::run(),
         [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
         [removing::ARGUMENT, things @ ..] => removing::run(things),

@@ -29,7 +29,7 @@ pub mod perform;
 pub mod pid_files;
 pub mod processes;
 pub mod published;
-mod questions;
+pub mod questions;
 pub mod reap;
 pub mod removing;
 pub mod source;

@@ -82,6 +82,8 @@ pub(crate) enum Source {
     PidFiles,
     /// The helper that watches the paths of a unit.
     Paths(u32),
+    /// The helper that looks at conditions.
+    Questioner,
     /// A stored descriptor.
     Stored(FdId),
 }
@@ -342,6 +344,7 @@ impl Runtime {
 
     fn give_back_memory(&mut self) {
         self.spawns = 0;
+        self.dismiss_questioner();
         muster_sys::trim_heap();
         muster_sys::release_code();
     }
@@ -485,6 +488,7 @@ impl Runtime {
                 Source::Process(pid) => self.watched_process_ended(token, pid),
                 Source::Stored(fd) => self.deliver(Event::StoredFdHungUp { fd }),
                 Source::Paths(pid) => self.watcher_ready(pid),
+                Source::Questioner => self.questioner_spoke(),
                 Source::Private => self.accept_clients(),
                 Source::Client if asked.is_spent() => self.still_ready(token),
                 Source::Client => self.client_ready(token, asked),
