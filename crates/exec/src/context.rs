@@ -38,6 +38,10 @@ pub struct Context<'a> {
     pub fresh_credentials: bool,
     /// `OpenFile=`.
     pub open_files: &'a [OpenFile],
+    /// What the directories of `PrivateTmp=` are called on the host.
+    pub private_tmp: Option<&'a str>,
+    /// The pairs that hold the network and the IPC namespace of the unit follow after that.
+    pub has_pairs: (bool, bool),
 }
 
 impl<'a> Context<'a> {
@@ -60,6 +64,8 @@ impl<'a> Context<'a> {
             non_blocking: request.non_blocking,
             fresh_credentials: request.fresh_credentials,
             open_files: request.open_files,
+            private_tmp: request.private_tmp,
+            has_pairs: (request.network.is_some(), request.ipc.is_some()),
         }
     }
 
@@ -82,6 +88,8 @@ impl<'a> Context<'a> {
             non_blocking: plan.non_blocking,
             fresh_credentials: plan.fresh_credentials,
             open_files: &plan.open_files,
+            private_tmp: plan.private_tmp.as_deref(),
+            has_pairs: plan.has_pairs,
         }
     }
 

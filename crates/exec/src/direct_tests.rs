@@ -185,6 +185,9 @@ fn with(settings: &[(&str, &str)]) -> Option<Program> {
         open_files: &[],
         context_from_peer: false,
         place: None,
+        private_tmp: None,
+        network: None,
+        ipc: None,
         report_exec: false,
         limited_memory: false,
     })

@@ -80,6 +80,12 @@ pub struct Request<'a> {
     pub context_from_peer: bool,
     /// A directory that is made first where there is none, and its mode.
     pub place: Option<(&'a str, u32)>,
+    /// What the directories of `PrivateTmp=` are called on the host.
+    pub private_tmp: Option<&'a str>,
+    /// The two ends of the pair that holds the network namespace of the unit; see [`steps::namespaces`].
+    pub network: Option<[BorrowedFd<'a>; 2]>,
+    /// The same for the IPC namespace.
+    pub ipc: Option<[BorrowedFd<'a>; 2]>,
     /// Whether it is to be told when the program is executed.
     pub report_exec: bool,
     /// Whether memory is limited in the cgroup: no process may be in there that still runs on PID 1's memory, for the kernel
@@ -170,6 +176,7 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     fds.extend(request.fds.iter().map(|(fd, _)| *fd));
     fds.extend(request.stdio_socket);
     fds.extend(request.stdio.iter().map(|(_, fd)| *fd));
+    fds.extend(request.network.iter().chain(&request.ipc).flatten());
     let procs = request.cgroup_dir.filter(|_| plan.enters_cgroup).map(|directory| {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         openat(directory, "cgroup.procs", flags, Mode::empty()).map_err(|error| fail("cgroup.procs", &error))

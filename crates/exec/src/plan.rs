@@ -41,6 +41,10 @@ pub struct Plan {
     pub fresh_credentials: bool,
     /// Files to open.
     pub open_files: Vec<OpenFile>,
+    /// What the directories of `PrivateTmp=` are called.
+    pub private_tmp: Option<String>,
+    /// The pairs that hold the network and the IPC namespace come after all descriptors but the last.
+    pub has_pairs: (bool, bool),
 }
 
 impl Plan {
@@ -64,6 +68,8 @@ impl Plan {
             enters_cgroup: request.limited_memory && request.cgroup_dir.is_some(),
             fresh_credentials: request.fresh_credentials,
             open_files: request.open_files.to_vec(),
+            private_tmp: request.private_tmp.map(str::to_owned),
+            has_pairs: (request.network.is_some(), request.ipc.is_some()),
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Process {
     pub socket: Option<i32>,
     /// Files of `OpenFile=`, with their names.
     pub opened: Vec<(OwnedFd, String)>,
+    /// The pairs that hold the network and the IPC namespace of the unit.
+    pub pairs: (Option<[OwnedFd; 2]>, Option<[OwnedFd; 2]>),
     /// The program, made ready for execve(2).
     pub program: Option<Program>,
     report: OwnedFd,
@@ -31,9 +33,13 @@ impl Process {
     /// At its beginning. PID 1 hears of it over `report`.
     pub fn new(context: &Context<'_>, report: OwnedFd) -> Process {
         let names = context.fd_names.len();
-        let count = names.saturating_add(usize::from(context.has_socket)).saturating_add(context.stdio.len());
-        let count = i32::try_from(count).unwrap_or(0);
-        let fds: Vec<i32> = (FIRST_FD..FIRST_FD.saturating_add(count)).collect();
+        let (network, ipc) = context.has_pairs;
+        let before = names.saturating_add(usize::from(context.has_socket)).saturating_add(context.stdio.len());
+        let before = FIRST_FD.saturating_add(i32::try_from(before).unwrap_or(0));
+        let after_network = before.saturating_add(if network { 2 } else { 0 });
+        let end = after_network.saturating_add(if ipc { 2 } else { 0 });
+        let fds: Vec<i32> = (FIRST_FD..end).collect();
+        let pairs = (network.then(|| pair(before)).flatten(), ipc.then(|| pair(after_network)).flatten());
         let socket = if context.has_socket { fds.get(names).copied() } else { None };
         Process {
             environment: Environment::new(),
@@ -42,6 +48,7 @@ impl Process {
             fds,
             socket,
             opened: Vec::new(),
+            pairs,
             program: None,
             report,
         }
@@ -66,4 +73,13 @@ impl Process {
     pub fn copy(number: i32) -> nix::Result<OwnedFd> {
         fcntl(muster_sys::borrow_fd(number), FcntlArg::F_DUPFD_CLOEXEC(FIRST_FD)).map(muster_sys::adopt_fd)
     }
+}
+
+/// A pair that begins at a number, out of the way of what the service gets.
+fn pair(first: i32) -> Option<[OwnedFd; 2]> {
+    let copy = |number| {
+        let number = muster_sys::borrow_fd(number);
+        fcntl(number, FcntlArg::F_DUPFD_CLOEXEC(512)).map(muster_sys::adopt_fd).ok()
+    };
+    Some([copy(first)?, copy(first.saturating_add(1))?])
 }

@@ -22,6 +22,8 @@ ids! {
     SpawnId;
     /// One question to the world. The manager gives out ids.
     QueryId;
+    /// Namespaces that processes share. The manager gives out ids.
+    ShareId;
     /// One request of a client. The runtime gives out ids.
     RequestId;
 }
@@ -78,6 +80,22 @@ pub struct Spawn {
     pub context_from_peer: bool,
     /// A directory that is made first, with its mode, where there is none: what is mounted needs a place.
     pub place: Option<(String, u32)>,
+    /// What it shares with other processes.
+    pub shared: Option<Shared>,
+}
+
+/// The part of a [`Spawn`] that is shared with other processes (systemd.exec(5), `PrivateNetwork=`, `PrivateIPC=`,
+/// `PrivateTmp=`; systemd.unit(5), `JoinsNamespaceOf=`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Names it, until [`Effect::EndShare`].
+    pub id: ShareId,
+    /// Whether the network namespace is in it.
+    pub network: bool,
+    /// Whether the IPC namespace is in it.
+    pub ipc: bool,
+    /// What its directories below /tmp and /var/tmp are called.
+    pub private_tmp: Option<String>,
 }
 
 /// Severity as in syslog(3).
@@ -241,6 +259,8 @@ pub enum Effect {
     WatchStoredFd { fd: FdId },
     /// Close descriptors (through a path that may not block).
     CloseFds { fds: Vec<FdId> },
+    /// No process will join these namespaces any more.
+    EndShare { id: ShareId },
     /// Remove directories and links, by a helper process. Answer, where there is a question: `Removed`.
     Remove { query: Option<QueryId>, things: crate::directories::Things },
     /// End the helper that removes things; nobody waits for it any more.

@@ -49,6 +49,7 @@ mod restart;
 mod scope;
 mod service;
 mod service_ends;
+pub mod shared;
 mod slice;
 mod socket;
 mod spawn;

@@ -108,6 +108,7 @@ impl Manager {
             self.queue_wishes_around(id);
         }
         if is_down(new) && !is_down(old) {
+            self.leave_share(id);
             self.became_inactive(id, new);
         }
         self.tell_triggers(id);

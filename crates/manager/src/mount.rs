@@ -265,6 +265,8 @@ impl Manager {
         self.state.next_spawn = self.state.next_spawn.saturating_add(1);
         self.realize_cgroup(id);
         let base_environment = self.base_environment();
+        let own = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
+        let shared = own.and_then(|exec| self.share_of(id, &exec));
         let pressure = self.pressure_environment(id);
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         let effect = Spawn {
@@ -290,6 +292,7 @@ impl Manager {
             open_files: Vec::new(),
             context_from_peer: false,
             place,
+            shared,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);

@@ -35,8 +35,10 @@ impl Manager {
         role: SpawnRole,
     ) -> Option<Process> {
         let command = self.commands(id, list).get(usize::try_from(index).ok()?)?.clone();
+        let own = self.state.units.get(&id)?.file.exec.clone().unwrap_or_default();
+        let mut exec = self.with_defaults(own);
+        let shared = self.share_of(id, &exec);
         let unit = self.state.units.get(&id)?;
-        let mut exec = self.with_defaults(unit.file.exec.clone().unwrap_or_default());
         let cgroup = unit.cgroup.clone().unwrap_or_default();
         let spawn = SpawnId(self.state.next_spawn);
         self.state.next_spawn = self.state.next_spawn.saturating_add(1);
@@ -67,6 +69,7 @@ impl Manager {
             open_files: self.open_files(id).filter(|_| main).cloned().unwrap_or_default(),
             context_from_peer: main && self.context_from_peer(id),
             place: None,
+            shared,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);
@@ -333,14 +336,12 @@ impl Manager {
         let name = unit.name.clone();
         let exec = unit.file.exec.clone();
         let mut close = Vec::new();
-        let mut made = false;
         if let Some(service) = Service::of_mut(&mut unit.kind) {
             // Each restart serves the same connection.
             if !restarts {
                 close.extend(service.connection.take());
                 close.extend(service.stdio.drain(..).map(|(_, fd)| fd));
             }
-            made = !service.command_status.is_empty();
             let keeps = matches!(&unit.file.body, muster_unit::Body::Service(section)
                 if section.keeps_fd_store(restarts));
             if !keeps {
@@ -354,9 +355,7 @@ impl Manager {
         if exec.as_ref().is_some_and(|exec| exec.has_credentials()) {
             self.effects.push_back(Effect::RemoveCredentials { unit: name.clone() });
         }
-        if let (true, Some(exec)) = (made, exec.clone()) {
-            self.remove_private_tmp(id, &exec);
-        }
+        self.leave_share(id);
         self.remove_runtime_directories(id, restarts);
         if !waiting {
             self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: None, log: exec });
@@ -384,19 +383,6 @@ impl Manager {
             unit.usage = usage;
             self.touch(id);
         }
-    }
-
-    /// What the processes of a run shared as `/tmp` and `/var/tmp` goes with the run.
-    fn remove_private_tmp(&mut self, id: UnitId, exec: &muster_unit::ExecSection) {
-        if exec.private_tmp() != muster_unit::PrivateTmp::Connected {
-            return;
-        }
-        let Some(unit) = self.state.units.get(&id) else { return };
-        let boot = &self.state.facts.specifiers.boot_id;
-        let name = muster_unit::private_tmp_name(boot, unit.name.as_str(), &unit.invocation_id);
-        let paths = vec![format!("/tmp/{name}"), format!("/var/tmp/{name}")];
-        let things = crate::directories::Things { paths, links: Vec::new() };
-        self.effects.push_back(Effect::Remove { query: None, things });
     }
 
     // ---- ends -----------------------------------------------------------------------------------------------------

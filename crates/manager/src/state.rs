@@ -4,7 +4,7 @@
 //! the order of a hash. [`State`] going out and coming in *is* reload and re-execution (DESIGN rule 8): new fields get
 //! `#[serde(default)]`.
 
-use crate::effect::{FdId, QueryId, SpawnId};
+use crate::effect::{FdId, QueryId, ShareId, SpawnId};
 use crate::event::{DeviceFound, Exit, Peer, ShutdownVerb};
 use crate::lazy::{Lazy, resting};
 use muster_graph::{Graph, Queue, UnitId};
@@ -161,6 +161,8 @@ pub struct Ran {
     pub freezer: Freezer,
     /// What the last run used, when it is over.
     pub usage: Usage,
+    /// What its processes share.
+    pub share: Option<ShareId>,
     /// What a helper is removing for it.
     pub removal: Option<Box<crate::directories::Removal>>,
     /// Result of the last `systemctl clean`.
@@ -447,6 +449,12 @@ pub struct State {
     /// beside them.
     #[serde(default)]
     pub leftovers: BTreeMap<String, UnitId>,
+    /// What the processes of a run, and of units joined with it, share.
+    #[serde(default)]
+    pub shares: BTreeMap<ShareId, crate::shared::Share>,
+    /// The number of the next of them.
+    #[serde(default)]
+    pub next_share: u64,
     /// Units whose cgroup may hold processes.
     pub populated: BTreeSet<UnitId>,
     /// Processes that a scope takes over when it starts.

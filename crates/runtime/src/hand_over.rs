@@ -7,6 +7,7 @@
 //! before the new program runs, so that a failure leaves everything as it was.
 
 use crate::processes::HandedProcess;
+use crate::shares::HandedShare;
 use crate::turn::{Runtime, Source};
 use muster_manager::effect::{FdId, Level};
 use muster_manager::event::Origin;
@@ -41,6 +42,7 @@ pub struct HandOver<'a> {
     pub(crate) notify: RawFd,
     pub(crate) private: RawFd,
     processes: Vec<HandedProcess>,
+    shares: Vec<HandedShare>,
     condemned_cgroups: Vec<String>,
     /// Peers on the system bus that called us, and which units they keep loaded.
     callers: Vec<(String, Origin)>,
@@ -148,6 +150,7 @@ impl Runtime {
             notify: self.notify.as_raw_fd(),
             private: self.clients.listener_fd(),
             processes: self.processes.handed(),
+            shares: self.shares.handed(),
             condemned_cgroups: self.cgroups.condemned(),
             callers: self.clients.bus.known_callers(),
             references: self.clients.references.iter().filter(bus_names).cloned().collect(),
@@ -160,6 +163,7 @@ impl Runtime {
         let mut all = vec![self.notify.as_raw_fd(), self.clients.listener_fd()];
         all.extend(self.fds.iter().map(|(_, fd)| fd.as_raw_fd()));
         all.extend(self.processes.handed().iter().flat_map(HandedProcess::fds));
+        all.extend(self.shares.handed().iter().flat_map(HandedShare::fds));
         all
     }
 
@@ -177,6 +181,9 @@ impl Runtime {
                 Some((token, report))
             });
             self.processes.take_in(process, report);
+        }
+        for share in handed.shares {
+            self.shares.take_in(share);
         }
         for path in handed.condemned_cgroups {
             self.cgroups.remove(&path);

@@ -32,6 +32,7 @@ pub mod published;
 pub mod questions;
 pub mod reap;
 pub mod removing;
+pub mod shares;
 pub mod source;
 mod system_bus;
 mod table;

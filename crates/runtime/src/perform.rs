@@ -89,6 +89,7 @@ impl Runtime {
             Effect::WatchStoredFd { fd } => self.watch_stored(fd),
             Effect::CloseFds { fds } => self.close_fds(&fds),
             Effect::Remove { query, things } => self.remove(query, &things),
+            Effect::EndShare { id } => self.shares.end(id),
             Effect::StopRemoval { query } => self.stop_removal(query),
             Effect::RemoveCredentials { unit } => crate::published::remove_credentials(&unit),
             Effect::PublishInvocation { unit, invocation_id, log } => {

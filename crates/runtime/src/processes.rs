@@ -154,6 +154,8 @@ impl Processes {
 
 impl Runtime {
     pub(crate) fn spawn(&mut self, spawn: &Spawn) {
+        self.prepare_share(spawn.shared.as_ref());
+        let (network, ipc) = self.shares.pairs(spawn.shared.as_ref());
         let directory = self.cgroups.open_dir(&spawn.cgroup).ok();
         let fds =
             spawn.fds.iter().filter_map(|(id, name)| Some((self.fds.get(*id)?, name.clone()))).collect();
@@ -179,6 +181,9 @@ impl Runtime {
             open_files: &spawn.open_files,
             context_from_peer: spawn.context_from_peer,
             place: spawn.place.as_ref().map(|(path, mode)| (path.as_str(), *mode)),
+            private_tmp: spawn.shared.as_ref().and_then(|shared| shared.private_tmp.as_deref()),
+            network,
+            ipc,
             report_exec: spawn.report_exec,
             limited_memory: self.has_memory_limit(&spawn.cgroup),
         };

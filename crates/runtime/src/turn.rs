@@ -142,6 +142,7 @@ pub struct Runtime {
     alarms: Vec<Alarm>,
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
+    pub(crate) shares: crate::shares::Shares,
     pub(crate) errands: crate::errand::Errands,
     /// When cgroups whose emptiness the kernel does not tell are looked at again.
     uncertain_usec: Option<u64>,
@@ -228,6 +229,7 @@ impl Runtime {
             alarms: Vec::new(),
             clients,
             processes: Processes::default(),
+            shares: Default::default(),
             errands: crate::errand::Errands::default(),
             uncertain_usec: None,
             questions: crate::questions::Questions::default(),

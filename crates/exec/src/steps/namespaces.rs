@@ -3,14 +3,16 @@
 //! The others come before that of mounts, since what is mounted there belongs to them. That of users comes last of all,
 //! when groups are set: in it a process can do no more to the host than its user could.
 
-use super::{About, Direct, Done, Failed, Step, failed};
+use super::{About, Direct, Done, Failed, Step};
 use crate::sandbox::{mount, plan};
 use crate::{Context, Exit};
 use muster_unit::{PrivateTmp, ProtectControlGroups};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::stat::{Mode, umask};
-use std::io::{Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process::{Command, Stdio};
 
 /// `NetworkNamespacePath=`.
@@ -31,12 +33,10 @@ pub const NETWORK: Step = Step {
     exit: Exit::Network,
     needed: |context| context.is_confined() && has_own_network(context),
     direct: Direct::No,
-    run: |context, _| match share(context, "net", CloneFlags::CLONE_NEWNET) {
+    run: |_, process| match share(process.pairs.0.as_ref(), "net", CloneFlags::CLONE_NEWNET) {
         // Without such namespaces in the kernel it is ignored (systemd.exec(5)).
         Err(error) if mount::is_unsupported(error) => Ok(()),
-        Err(error) => Err(error).about("PrivateNetwork="),
-        Ok(false) => Ok(()),
-        Ok(true) => muster_sys::loopback_up().about("PrivateNetwork=: loopback interface"),
+        done => done.about("PrivateNetwork="),
     },
 };
 
@@ -58,7 +58,7 @@ pub const IPC: Step = Step {
     exit: Exit::Namespace,
     needed: |context| context.is_confined() && has_own_ipc(context),
     direct: Direct::No,
-    run: |context, _| match share(context, "ipc", CloneFlags::CLONE_NEWIPC) {
+    run: |_, process| match share(process.pairs.1.as_ref(), "ipc", CloneFlags::CLONE_NEWIPC) {
         Err(error) if !mount::is_unsupported(error) => Err(error).about("PrivateIPC="),
         _ => Ok(()),
     },
@@ -100,7 +100,7 @@ pub const MOUNTS: Step = Step {
     run: |context, _| {
         let old = umask(Mode::from_bits_truncate(0o022));
         let connected = context.exec.private_tmp() == PrivateTmp::Connected;
-        let private_tmp = if connected { Some(mount::private_tmp(&tmp_name(context)?)?) } else { None };
+        let private_tmp = context.private_tmp.filter(|_| connected).map(mount::private_tmp).transpose()?;
         let facts = plan::Facts {
             private_tmp,
             credentials: super::credentials::is_needed(context)
@@ -130,11 +130,11 @@ pub const USERS: Step = Step {
 };
 
 fn has_own_network(context: &Context<'_>) -> bool {
-    context.exec.private_network() && context.exec.network_namespace_path().is_none()
+    context.exec.has_own_network()
 }
 
 fn has_own_ipc(context: &Context<'_>) -> bool {
-    context.exec.private_ipc() && context.exec.ipc_namespace_path().is_none()
+    context.exec.has_own_ipc()
 }
 
 /// The name that `ProtectHostname=` gives, empty for none; nothing where it is not asked for.
@@ -148,30 +148,62 @@ fn enter(path: &str, kind: CloneFlags) -> nix::Result<()> {
     setns(nix::fcntl::open(path, flags, Mode::empty())?, kind)
 }
 
-/// Joins the namespace of the unit's main process, or makes a new one where there is none yet; whether it is new. The main
-/// process is PID 1's child and not reaped yet, so that its number is nobody else's.
-fn share(context: &Context<'_>, name: &str, kind: CloneFlags) -> nix::Result<bool> {
-    let main = context.own_environment.iter().find_map(|line| line.strip_prefix("MAINPID="));
-    if let Some(pid) = main {
-        match enter(&format!("/proc/{pid}/ns/{name}"), kind) {
-            // It has ended.
-            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ESRCH) => {}
-            done => return done.map(|()| false),
-        }
-    }
-    unshare(kind).map(|()| true)
+/// Joins the namespace that a pair of sockets holds, or makes one and leaves it there.
+///
+/// What is sent into one end stays in the queue of the other, where every process of the unit looks at it and leaves it. A
+/// lock on the pair keeps two processes that start at once from making one each; it goes with a process that dies.
+fn share(pair: Option<&[OwnedFd; 2]>, name: &str, kind: CloneFlags) -> nix::Result<()> {
+    let Some([queue, entry]) = pair else { return make(kind) };
+    let whole = |kind| nix::libc::flock {
+        l_type: i16::try_from(kind).unwrap_or(0),
+        l_whence: 0,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(queue, FcntlArg::F_SETLKW(&whole(nix::libc::F_WRLCK)))?;
+    let joined = match held(queue)? {
+        Some(namespace) => setns(namespace, kind),
+        None => make(kind).and_then(|()| hold(entry, name)),
+    };
+    fcntl(queue, FcntlArg::F_SETLK(&whole(nix::libc::F_UNLCK)))?;
+    joined
 }
 
-/// What the unit's private directories are called on the host.
-fn tmp_name(context: &Context<'_>) -> Done<String> {
-    let invocation = context.own_environment.iter().find_map(|line| line.strip_prefix("INVOCATION_ID="));
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").about("PrivateTmp=: boot id")?;
-    match invocation {
-        Some(invocation) => {
-            Ok(muster_unit::private_tmp_name(&boot.trim().replace('-', ""), context.unit, invocation))
-        }
-        None => failed("PrivateTmp=: the run has no id"),
+/// A new namespace; one of the network with its loopback interface up.
+fn make(kind: CloneFlags) -> nix::Result<()> {
+    unshare(kind)?;
+    match kind == CloneFlags::CLONE_NEWNET {
+        true => muster_sys::loopback_up()
+            .map_err(|error| nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+        false => Ok(()),
     }
+}
+
+/// The namespace in a queue, if there is one. It stays there.
+fn held(queue: &OwnedFd) -> nix::Result<Option<OwnedFd>> {
+    let mut byte = [0_u8; 1];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = match recvmsg::<()>(queue.as_raw_fd(), &mut bytes, Some(&mut space), flags) {
+        Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+        message => message?,
+    };
+    let mut fds = message.cmsgs()?.filter_map(|part| match part {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    Ok(fds.next().map(muster_sys::adopt_fd))
+}
+
+/// Leaves this process's namespace in a queue.
+fn hold(entry: &OwnedFd, name: &str) -> nix::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let namespace = nix::fcntl::open(format!("/proc/self/ns/{name}").as_str(), flags, Mode::empty())?;
+    let fds = [namespace.as_raw_fd()];
+    let parts = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(entry.as_raw_fd(), &[IoSlice::new(b"n")], &parts, MsgFlags::MSG_DONTWAIT, None).map(drop)
 }
 
 /// A table of user_namespaces(7) for one id.

@@ -431,6 +431,16 @@ impl ExecSection {
             || !self.import_credential().is_empty()
     }
 
+    /// Whether processes have a network namespace of the unit's own.
+    pub fn has_own_network(&self) -> bool {
+        self.private_network() && self.network_namespace_path().is_none()
+    }
+
+    /// Whether processes have an IPC namespace of the unit's own.
+    pub fn has_own_ipc(&self) -> bool {
+        self.private_ipc() && self.ipc_namespace_path().is_none()
+    }
+
     /// Whether `/tmp` is private.
     pub fn private_tmp_is_set(&self) -> bool {
         self.private_tmp() != PrivateTmp::No

@@ -26,7 +26,7 @@ section! {
         "PropagatesStopTo" => propagates_stop_to: Vec<UnitName> = Default::default(), Applied Expand;
         "StopPropagatedFrom" => stop_propagated_from: Vec<UnitName> = Default::default(), Applied Expand;
         "PartOf" => part_of: Vec<UnitName> = Default::default(), Applied Expand;
-        "JoinsNamespaceOf" => joins_namespace_of: Vec<UnitName> = Default::default(), Stored Expand;
+        "JoinsNamespaceOf" => joins_namespace_of: Vec<UnitName> = Default::default(), Applied Expand;
         "RequiresMountsFor" => requires_mounts_for: Vec<AbsolutePath> = Default::default(), Applied Expand;
         "WantsMountsFor" => wants_mounts_for: Vec<AbsolutePath> = Default::default(), Applied Expand;
         "StopWhenUnneeded" => stop_when_unneeded: bool = false, Applied Raw;

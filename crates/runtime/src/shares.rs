@@ -1,0 +1,97 @@
+//! The namespaces that processes share: for each a pair of sockets, in whose queue the first process leaves its namespace and
+//! the others find it (`exec::steps::namespaces`). PID 1 only keeps the pairs, and hands them over.
+
+use crate::hand_over::adopt;
+use crate::turn::Runtime;
+use muster_manager::effect::{Level, ShareId, Shared};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+type Pair = [OwnedFd; 2];
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Shares(BTreeMap<ShareId, Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    network: Option<Pair>,
+    ipc: Option<Pair>,
+}
+
+/// One of them on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedShare {
+    id: ShareId,
+    network: Option<[RawFd; 2]>,
+    ipc: Option<[RawFd; 2]>,
+}
+
+impl HandedShare {
+    /// Its descriptors.
+    pub fn fds(&self) -> impl Iterator<Item = RawFd> {
+        self.network.into_iter().chain(self.ipc).flatten()
+    }
+}
+
+impl Shares {
+    /// The pairs for the network and the IPC namespace of a share, where it has them.
+    pub(crate) fn pairs(
+        &self,
+        shared: Option<&Shared>,
+    ) -> (Option<[BorrowedFd<'_>; 2]>, Option<[BorrowedFd<'_>; 2]>) {
+        fn lent(pair: &Option<Pair>, asked: bool) -> Option<[BorrowedFd<'_>; 2]> {
+            pair.as_ref().filter(|_| asked).map(|pair| pair.each_ref().map(AsFd::as_fd))
+        }
+        let Some(shared) = shared else { return (None, None) };
+        let Some(kept) = self.0.get(&shared.id) else { return (None, None) };
+        (lent(&kept.network, shared.network), lent(&kept.ipc, shared.ipc))
+    }
+
+    /// What is missing of a share is made.
+    pub(crate) fn prepare(&mut self, shared: &Shared) -> nix::Result<()> {
+        let kept = self.0.entry(shared.id).or_default();
+        for (pair, asked) in [(&mut kept.network, shared.network), (&mut kept.ipc, shared.ipc)] {
+            if asked && pair.is_none() {
+                let flags = SockFlag::SOCK_CLOEXEC;
+                *pair = Some(socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// All, for the next program.
+    pub(crate) fn handed(&self) -> Vec<HandedShare> {
+        let numbers = |pair: &Option<Pair>| pair.as_ref().map(|pair| pair.each_ref().map(AsRawFd::as_raw_fd));
+        let one = |(id, kept): (&ShareId, &Kept)| HandedShare {
+            id: *id,
+            network: numbers(&kept.network),
+            ipc: numbers(&kept.ipc),
+        };
+        self.0.iter().map(one).collect()
+    }
+
+    /// One, in the next program.
+    pub(crate) fn take_in(&mut self, handed: HandedShare) {
+        let pair = |numbers: Option<[RawFd; 2]>| numbers.map(|numbers| numbers.map(adopt));
+        self.0.insert(handed.id, Kept { network: pair(handed.network), ipc: pair(handed.ipc) });
+    }
+
+    /// Nobody joins it any more.
+    pub(crate) fn end(&mut self, id: ShareId) {
+        self.0.remove(&id);
+    }
+}
+
+impl Runtime {
+    /// Makes ready what a process shares.
+    pub(crate) fn prepare_share(&mut self, shared: Option<&Shared>) {
+        let Some(shared) = shared else { return };
+        // Without a pair a process has namespaces to itself.
+        if let Err(error) = self.shares.prepare(shared) {
+            self.note(Level::Warning, &format!("Namespaces cannot be shared: {error}"));
+        }
+    }
+}
