@@ -34,7 +34,8 @@ impl Process {
     pub fn new(context: &Context<'_>, report: OwnedFd) -> Process {
         let names = context.fd_names.len();
         let (network, ipc) = context.has_pairs;
-        let before = names.saturating_add(usize::from(context.has_socket)).saturating_add(context.stdio.len());
+        let before =
+            names.saturating_add(usize::from(context.has_socket)).saturating_add(context.stdio.len());
         let before = FIRST_FD.saturating_add(i32::try_from(before).unwrap_or(0));
         let after_network = before.saturating_add(if network { 2 } else { 0 });
         let end = after_network.saturating_add(if ipc { 2 } else { 0 });
