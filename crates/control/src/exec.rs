@@ -2,14 +2,15 @@
 //!
 //! What is not set shows systemd's default, so that `systemctl show` reads the same on both.
 
-use crate::show::{Each, Emit, Empty, Listed, UNSET, or, strs, word};
+use crate::show::{Each, Emit, Listed, UNSET, or};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_unit::{
     AddressFamilies, BindPath, CoredumpFilter, CpuAffinity, CpuPolicy, Credential, CredentialPattern,
-    CredentialSource, EnvironmentFile, ExecDirectory, IoClass, LoadState, MarkedPath, MountFlags, NumaMask,
-    NumberSet, PROCESSORS_MAX, Personality, PrivateUsers, ProtectControlGroups, SecurityLabel, StdInput,
+    CredentialSource, EnvironmentFile, ExecDirectory, ExtensionImage, ImageOption, ImagePolicy, IoClass,
+    LoadState, LogPattern, MarkedPath, MountFlags, MountImage, NumaMask, NumberSet, PROCESSORS_MAX,
+    Personality, PrivateUsers, ProtectControlGroups, RootHash, RootHashSignature, SecurityLabel, StdInput,
     StdOutput, SyscallAction, SyscallFilter, SyslogLevel, TemporaryMount, WorkingDirectory,
 };
 
@@ -143,12 +144,58 @@ fn facility(u: &UnitView<'_>) -> i32 {
     place(muster_unit::SyslogFacility::WORDS, u.exec().syslog_facility().as_str())
 }
 
-fn log_pattern(pattern: &str, out: &mut Out<'_>) {
-    let (allowed, text) = pattern.strip_prefix('~').map_or((true, pattern), |text| (false, text));
+fn log_pattern(pattern: &LogPattern, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.bool(allowed);
-        out.str(text);
+        out.bool(pattern.keep);
+        out.str(&pattern.text);
     });
+}
+
+fn image_policy(policy: &Option<Box<ImagePolicy>>) -> String {
+    policy.as_ref().map_or_else(|| IMAGE_POLICY.to_owned(), ToString::to_string)
+}
+
+/// `(ss)`: a partition, and with which options it is mounted.
+fn image_option(option: &ImageOption, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(option.partition.name());
+        out.str(&option.options);
+    });
+}
+
+fn extension_image(image: &ExtensionImage, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(&image.source);
+        out.bool(image.optional);
+        Each(&image.options, image_option).emit("a(ss)", out);
+    });
+}
+
+fn mount_image(image: &MountImage, out: &mut Out<'_>) {
+    out.structure(|out| {
+        out.str(&image.source);
+        out.str(&image.destination);
+        out.bool(image.optional);
+        Each(&image.options, image_option).emit("a(ss)", out);
+    });
+}
+
+/// The hash, or the file that holds it.
+fn root_hash<'a>(u: &'a UnitView<'_>) -> (&'a [u8], &'a str) {
+    match u.exec().root_hash() {
+        Some(RootHash::Hash(bytes)) => (bytes, ""),
+        Some(RootHash::File(path)) => (&[], path),
+        None => (&[], ""),
+    }
+}
+
+/// The signature, or the file that holds it.
+fn root_hash_signature<'a>(u: &'a UnitView<'_>) -> (&'a [u8], &'a str) {
+    match u.exec().root_hash_signature() {
+        Some(RootHashSignature::Data(bytes)) => (bytes, ""),
+        Some(RootHashSignature::File(path)) => (&[], path),
+        None => (&[], ""),
+    }
 }
 
 /// `LoadCredential=id:path`; without a path it is looked for by its name.
@@ -355,16 +402,16 @@ properties! {
         WorkingDirectory "s" Const = working_directory(u);
         RootDirectory "s" Const = u.exec().root_directory();
         RootImage "s" Const = u.exec().root_image();
-        RootImageOptions "a(ss)" Const = Empty;
-        RootHash "ay" Const = Empty;
-        RootHashPath "s" Const = "";
-        RootHashSignature "ay" Const = Empty;
-        RootHashSignaturePath "s" Const = "";
+        RootImageOptions "a(ss)" Const = Each(u.exec().root_image_options(), image_option);
+        RootHash "ay" Const = root_hash(u).0;
+        RootHashPath "s" Const = root_hash(u).1;
+        RootHashSignature "ay" Const = root_hash_signature(u).0;
+        RootHashSignaturePath "s" Const = root_hash_signature(u).1;
         RootVerity "s" Const = u.exec().root_verity();
         RootEphemeral "b" Const = u.exec().root_ephemeral();
         ExtensionDirectories "as" Const = marked(u.exec().extension_directories());
-        ExtensionImages "a(sba(ss))" Const = Empty;
-        MountImages "a(ssba(ss))" Const = Empty;
+        ExtensionImages "a(sba(ss))" Const = Each(u.exec().extension_images(), extension_image);
+        MountImages "a(ssba(ss))" Const = Each(u.exec().mount_images(), mount_image);
         OOMScoreAdjust "i" Const = or(&u.exec().oom_score_adjust().or(u.manager.state().facts.config.default_exec.oom_score_adjust()), 0);
         CoredumpFilter "t" Const = u.exec().coredump_filter().map_or(CoredumpFilter::DEFAULT, |filter| filter.0);
         Nice "i" Const = or(&u.exec().nice(), 0);
@@ -401,7 +448,7 @@ properties! {
         LogRateLimitIntervalUSec "t" Const = or(&u.exec().log_rate_limit_interval_sec(), 0);
         LogRateLimitBurst "u" Const = or(&u.exec().log_rate_limit_burst(), 0);
         LogExtraFields "aay" Const = Each(u.exec().log_extra_fields(), |field: &muster_unit::setting::LogField, out: &mut Out<'_>| field.as_bytes().emit("ay", out));
-        LogFilterPatterns "a(bs)" Const = Each(strs(&u.exec().log_filter_patterns().0), log_pattern);
+        LogFilterPatterns "a(bs)" Const = Each(u.exec().log_filter_patterns(), log_pattern);
         LogNamespace "s" Const = u.exec().log_namespace();
         SecureBits "i" Const = i32::from(u.exec().secure_bits().0);
         CapabilityBoundingSet "t" Const = u.exec().bounding_set().map_or(u64::MAX, |set| set.0);
@@ -491,9 +538,9 @@ properties! {
         MemoryKSM "b" Const = u.exec().memory_ksm().unwrap_or(false);
         NetworkNamespacePath "s" Const = u.exec().network_namespace_path();
         IPCNamespacePath "s" Const = u.exec().ipc_namespace_path();
-        RootImagePolicy "s" Const = word(&u.exec().root_image_policy(), IMAGE_POLICY);
-        MountImagePolicy "s" Const = word(&u.exec().mount_image_policy(), IMAGE_POLICY);
-        ExtensionImagePolicy "s" Const = word(&u.exec().extension_image_policy(), IMAGE_POLICY);
+        RootImagePolicy "s" Const = image_policy(u.exec().root_image_policy());
+        MountImagePolicy "s" Const = image_policy(u.exec().mount_image_policy());
+        ExtensionImagePolicy "s" Const = image_policy(u.exec().extension_image_policy());
     }
 }
 

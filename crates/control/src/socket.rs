@@ -3,13 +3,13 @@
 //! What is not set shows systemd's default; the defaults are systemd.socket(5)'s.
 
 use crate::command::{Commands, pid};
-use crate::show::{Each, or, strs};
+use crate::show::{Each, or};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_manager::state::CommandList;
 use muster_unit::setting::Size;
-use muster_unit::{Listen, SocketProtocol};
+use muster_unit::{Attribute, Listen, SocketProtocol};
 
 fn size(size: Option<Size>) -> u64 {
     size.map_or(0, |size| size.0)
@@ -33,11 +33,10 @@ fn descriptor_name(u: &UnitView<'_>) -> String {
 }
 
 /// `name=value` of `XAttrListen=` and kin.
-fn assignment(text: &str, out: &mut Out<'_>) {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+fn attribute(attribute: &Attribute, out: &mut Out<'_>) {
     out.structure(|out| {
-        out.str(name);
-        out.str(value);
+        out.str(&attribute.name);
+        out.str(&attribute.value);
     });
 }
 
@@ -125,8 +124,8 @@ properties! {
         PassPIDFD "b" Const = u.socket().pass_pidfd();
         DeferTrigger "s" Const = u.socket().defer_trigger().as_str();
         DeferTriggerMaxUSec "t" Const = or(&u.socket().defer_trigger_max_sec(), crate::show::UNSET);
-        XAttrEntryPoint "a(ss)" Const = Each(strs(u.socket().xattr_entry_point()), assignment);
-        XAttrListen "a(ss)" Const = Each(strs(u.socket().xattr_listen()), assignment);
-        XAttrAccept "a(ss)" Const = Each(strs(u.socket().xattr_accept()), assignment);
+        XAttrEntryPoint "a(ss)" Const = Each(u.socket().xattr_entry_point(), attribute);
+        XAttrListen "a(ss)" Const = Each(u.socket().xattr_listen(), attribute);
+        XAttrAccept "a(ss)" Const = Each(u.socket().xattr_accept(), attribute);
     }
 }

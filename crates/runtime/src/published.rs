@@ -44,7 +44,7 @@ impl Runtime {
             let path = format!("{BASE}/log-extra-fields:{unit}");
             if runs { write_fields(log, &path) } else { drop(std::fs::remove_file(path)) }
         }
-        if runs && !log.log_filter_patterns().0.is_empty() {
+        if runs && !log.log_filter_patterns().is_empty() {
             self.set_patterns(unit, log);
         }
     }
@@ -55,10 +55,9 @@ impl Runtime {
         let cgroup = state.names.get(unit).and_then(|id| state.units.get(id)?.cgroup.clone());
         let Some(cgroup) = cgroup else { return };
         let (mut kept, mut left_out) = (Vec::new(), Vec::new());
-        for line in &log.log_filter_patterns().0 {
-            let (list, text) =
-                line.strip_prefix('~').map_or((&mut kept, line.as_str()), |text| (&mut left_out, text));
-            list.push(text.as_bytes());
+        for pattern in log.log_filter_patterns() {
+            let list = if pattern.keep { &mut kept } else { &mut left_out };
+            list.push(pattern.text.as_bytes());
         }
         let mut value = kept.join(&0);
         value.push(0xff);

@@ -1,6 +1,6 @@
 //! Extended attributes of sockets and their nodes: `XAttr*=` and the labels of SMACK, one row a directive.
 
-use muster_unit::SocketSection;
+use muster_unit::{Attribute, SocketSection};
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 
@@ -30,17 +30,15 @@ pub fn accepted(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
     assignments("XAttrAccept", section.xattr_accept(), |attribute, value| set(fd, attribute, value))
 }
 
-/// `attribute=value` words of one directive.
+/// The attributes of one directive.
 fn assignments(
     directive: &str,
-    words: &[String],
+    attributes: &[Attribute],
     set: impl Fn(&str, &str) -> std::io::Result<()>,
 ) -> Vec<String> {
-    let one = |word: &String| match word.split_once('=') {
-        Some((attribute, value)) => fault(directive, word, set(attribute, value)),
-        None => Some(format!("{directive}={word}: expected attribute=value")),
-    };
-    words.iter().filter_map(one).collect()
+    let one =
+        |it: &Attribute| fault(directive, &format!("{}={}", it.name, it.value), set(&it.name, &it.value));
+    attributes.iter().filter_map(one).collect()
 }
 
 fn fault(directive: &str, value: &str, done: std::io::Result<()>) -> Option<String> {

@@ -545,6 +545,9 @@ const FATAL_KEYS: &[&str] = &[
     "RootDirectory",
     "RootImage",
     "RootVerity",
+    "RootImagePolicy",
+    "MountImagePolicy",
+    "ExtensionImagePolicy",
 ];
 
 /// What muster adds to a socket.

@@ -110,6 +110,9 @@ copied!(
     Option<Nanoseconds>,
     Option<PressureLimit>,
     Option<CoredumpFilter>,
+    Option<Quota>,
+    Option<Concurrency>,
+    Option<Refresh>,
 );
 
 borrowed!(
@@ -169,7 +172,16 @@ borrowed!(
     Option<CpuAffinity>,
     Option<NumaMask>,
     Architectures,
-    Lines,
+    Vec<ImageOption>,
+    Vec<ExtensionImage>,
+    Vec<MountImage>,
+    Option<Box<ImagePolicy>>,
+    Option<RootHash>,
+    Option<RootHashSignature>,
+    BpfDelegation,
+    Vec<PlainName>,
+    Vec<Attribute>,
+    Vec<LogPattern>,
     StdInput,
     StdOutput,
 );
@@ -425,10 +437,6 @@ impl Amount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpTos(pub i32);
 
-/// A list with one entry an assignment, not split into words.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lines(pub Vec<String>);
-
 fn number<T: TryFrom<i64>>(text: &str) -> Option<T> {
     let (sign, digits) = text.strip_prefix('-').map_or((1_i64, text), |digits| (-1, digits));
     let digits = digits.strip_prefix('+').unwrap_or(digits);
@@ -585,9 +593,10 @@ impl Setting for Vec<Calendar> {
     }
 }
 
-impl Setting for Lines {
+/// One pattern an assignment.
+impl Setting for Vec<LogPattern> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
-        append(&mut self.0, vec![context.expand(value)?])
+        append(self, vec![LogPattern::parse(&context.expand(value)?)?])
     }
 }
 

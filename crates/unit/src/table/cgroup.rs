@@ -57,7 +57,7 @@ section! {
         "ManagedOOMMemoryPressureLimit" => managed_oom_memory_pressure_limit: Option<PressureLimit> = None, Stored Raw;
         "ManagedOOMMemoryPressureDurationSec" => managed_oom_memory_pressure_duration_sec: Option<Timespan> = None, Stored Raw;
         "ManagedOOMPreference" => managed_oom_preference: ManagedOomPreference = Default::default(), Stored Raw;
-        "OOMRules" => oom_rules: Vec<String> = Default::default(), Stored Raw;
+        "OOMRules" => oom_rules: Vec<PlainName> = Default::default(), Stored Raw;
         "BPFProgram" => bpf_program: Vec<BpfProgram> = Default::default(), Stored Expand;
         "SocketBindAllow" => socket_bind_allow: Vec<BindRule> = Default::default(), Stored Raw;
         "SocketBindDeny" => socket_bind_deny: Vec<BindRule> = Default::default(), Stored Raw;

@@ -49,6 +49,8 @@ pub struct Row {
     pub name: &'static str,
     /// What it does here.
     pub effect: Effect,
+    /// The type of its value, as the table has it; empty for what fills a list together with others.
+    pub value: &'static str,
 }
 
 /// How an assignment went.
@@ -157,8 +159,10 @@ macro_rules! section {
         impl $type {
             /// The rows of this table.
             pub const ROWS: &'static [super::Row] = &[
-                $(super::Row { section: $section, name: $name, effect: super::Effect::$effect },
-                  $(super::Row { section: $section, name: $alias, effect: super::Effect::$effect },)*)*
+                $(super::Row { section: $section, name: $name, effect: super::Effect::$effect, value: stringify!($ty) },
+                  $(super::Row {
+                      section: $section, name: $alias, effect: super::Effect::$effect, value: stringify!($ty),
+                  },)*)*
             ];
             /// A section of these rows; of two that are the same the later one counts.
             pub fn of(rows: impl IntoIterator<Item = $row>) -> $type {
@@ -361,16 +365,11 @@ pub fn rows() -> Vec<Row> {
         CGroupSection::ROWS,
     ];
     let mut rows: Vec<Row> = tables.concat();
-    let listen = LISTEN.iter();
-    rows.extend(listen.map(|(name, _)| Row { section: "Socket", name, effect: Effect::Applied }));
-    let conditions = ConditionKind::DIRECTIVES.iter();
-    rows.extend(conditions.map(|name| Row { section: "Unit", name, effect: Effect::Applied }));
-    rows.extend(REDIRECTED.iter().map(|(section, name, _, _)| Row {
-        section,
-        name,
-        effect: Effect::Applied,
-    }));
-    rows.extend(IGNORED.iter().map(|(section, name)| Row { section, name, effect: Effect::Ignored }));
+    let row = |section, name, effect| Row { section, name, effect, value: "" };
+    rows.extend(LISTEN.iter().map(|(name, _)| row("Socket", name, Effect::Applied)));
+    rows.extend(ConditionKind::DIRECTIVES.iter().map(|name| row("Unit", name, Effect::Applied)));
+    rows.extend(REDIRECTED.iter().map(|(section, name, _, _)| row(section, name, Effect::Applied)));
+    rows.extend(IGNORED.iter().map(|(section, name)| row(section, name, Effect::Ignored)));
     rows
 }
 
@@ -444,5 +443,55 @@ impl ExecSection {
     /// Whether `/tmp` is private.
     pub fn private_tmp_is_set(&self) -> bool {
         self.private_tmp() != PrivateTmp::No
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows that hold text because text is what they are: nothing that systemd or muster could refuse of it.
+    const TEXT: &[(&str, &str)] = &[
+        // Shown to people or written to the log as it stands.
+        ("Unit", "Description"),
+        ("Exec", "SyslogIdentifier"),
+        // Handed on whole: to reboot(2), to PAM as the name of a file, to utmp(5).
+        ("Unit", "JobTimeoutRebootArgument"),
+        ("Unit", "RebootArgument"),
+        ("Exec", "PAMName"),
+        ("Exec", "UtmpIdentifier"),
+        // mount(8), swapon(8) and the file systems have their own grammars, and new ones with every release.
+        ("Mount", "What"),
+        ("Mount", "Options"),
+        ("Mount", "Type"),
+        ("Automount", "ExtraOptions"),
+        ("Swap", "What"),
+        ("Swap", "Options"),
+        // Names that the kernel alone knows: a module for congestion, labels of SMACK.
+        ("Socket", "TCPCongestion"),
+        ("Socket", "SmackLabel"),
+        ("Socket", "SmackLabelIPIn"),
+        ("Socket", "SmackLabelIPOut"),
+        // Names before their specifiers are expanded, which only who enables the unit can do; it checks them then.
+        ("Install", "Alias"),
+        ("Install", "WantedBy"),
+        ("Install", "RequiredBy"),
+        ("Install", "UpheldBy"),
+        ("Install", "Also"),
+        ("Install", "DefaultInstance"),
+    ];
+
+    #[test]
+    fn only_what_is_text_is_held_as_text() {
+        let rows = rows();
+        // `Environment=` is a list of names and values.
+        let texts = rows.iter().filter(|row| row.value.contains("String") && !row.value.contains('('));
+        let texts: Vec<_> = texts.map(|row| (row.section, row.name)).collect();
+        for row in &texts {
+            assert!(TEXT.contains(row), "{row:?} holds text: give it a type");
+        }
+        for row in TEXT {
+            assert!(texts.contains(row), "{row:?} has a type: take it from the list");
+        }
     }
 }

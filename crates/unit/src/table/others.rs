@@ -83,8 +83,8 @@ section! {
 section! {
     /// `[Slice]` (systemd.slice(5)).
     SliceSection SliceRow "Slice" {
-        "ConcurrencySoftMax" => concurrency_soft_max: Option<String> = None, Stored Raw;
-        "ConcurrencyHardMax" => concurrency_hard_max: Option<String> = None, Stored Raw;
+        "ConcurrencySoftMax" => concurrency_soft_max: Option<Concurrency> = None, Stored Raw;
+        "ConcurrencyHardMax" => concurrency_hard_max: Option<Concurrency> = None, Stored Raw;
     }
 }
 

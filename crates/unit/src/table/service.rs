@@ -44,7 +44,7 @@ section! {
         "BusName" => bus_name: Option<BusName> = None, Stored Expand;
         "FileDescriptorStoreMax" => file_descriptor_store_max: u32 = 0, Applied Raw;
         "FileDescriptorStorePreserve" => file_descriptor_store_preserve: FdStorePreserve = Default::default(), Applied Raw;
-        "LUOSession" => luo_session: Vec<String> = Default::default(), Stored Raw;
+        "LUOSession" => luo_session: Vec<PlainName> = Default::default(), Stored Raw;
         "NotifyAccess" => notify_access: Option<NotifyAccess> = None, Applied Raw;
         "Sockets" => sockets: Vec<UnitName> = Default::default(), Applied Expand;
         "USBFunctionDescriptors" => usb_function_descriptors: Option<AbsolutePath> = None, Applied Expand;
@@ -52,6 +52,6 @@ section! {
         "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Stored Raw;
         "OpenFile" => open_file: Vec<OpenFile> = Default::default(), Applied Raw;
         "ReloadSignal" => reload_signal: Option<Signal> = None, Applied Raw;
-        "RefreshOnReload" => refresh_on_reload: Option<String> = None, Stored Raw;
+        "RefreshOnReload" => refresh_on_reload: Option<Refresh> = None, Stored Raw;
     }
 }

@@ -63,9 +63,9 @@ section! {
         "PollLimitBurst" => poll_limit_burst: Option<u32> = None, Applied Raw;
         "DeferTrigger" => defer_trigger: DeferTrigger = Default::default(), Applied Raw;
         "DeferTriggerMaxSec" => defer_trigger_max_sec: Option<Timespan> = None, Applied Raw;
-        "XAttrEntryPoint" => xattr_entry_point: Vec<String> = Default::default(), Applied Expand;
-        "XAttrListen" => xattr_listen: Vec<String> = Default::default(), Applied Expand;
-        "XAttrAccept" => xattr_accept: Vec<String> = Default::default(), Applied Expand;
+        "XAttrEntryPoint" => xattr_entry_point: Vec<Attribute> = Default::default(), Applied Expand;
+        "XAttrListen" => xattr_listen: Vec<Attribute> = Default::default(), Applied Expand;
+        "XAttrAccept" => xattr_accept: Vec<Attribute> = Default::default(), Applied Expand;
         "SmackLabel" => smack_label: Option<String> = None, Applied Expand;
         "SmackLabelIPIn" => smack_label_ip_in: Option<String> = None, Applied Expand;
         "SmackLabelIPOut" => smack_label_ip_out: Option<String> = None, Applied Expand;

@@ -8,6 +8,8 @@ mod condition;
 mod control;
 mod credentials;
 mod device;
+mod image;
+mod later;
 mod misc;
 mod name;
 mod names;
@@ -31,6 +33,11 @@ pub use credentials::{
     Credential, CredentialPattern, CredentialSource, INPUT_MAX, InputData, is_credential_name,
 };
 pub use device::DeviceRule;
+pub use image::{
+    ExtensionImage, ImageOption, ImagePolicy, MountImage, Partition, PartitionUse, RootHash,
+    RootHashSignature,
+};
+pub use later::{Attribute, BpfDelegation, Concurrency, Quota, Refresh};
 pub use misc::{
     CAPABILITIES, CapabilitySet, Delegate, EnvironmentFile, ExecDirectory, ExitStatusSet, LimitBytes,
     LimitCount, LimitMicroseconds, LimitNice, LimitSeconds, ResourceLimit, SIGNALS, SIGRTMAX, SIGRTMIN,
@@ -40,9 +47,10 @@ pub use name::{
     NameError, UnitKind, UnitName, escape, path_escape, path_unescape, private_tmp_name, unescape_name,
 };
 pub use names::{
-    BusName, CgroupName, LogNamespace, ProtectHostname, Reference, SecurityLabel, VariableMatch, VariableName,
+    BusName, CgroupName, LogNamespace, PlainName, ProtectHostname, Reference, SecurityLabel, VariableMatch,
+    VariableName,
 };
-pub use open_file::{OpenFile, is_log_field};
+pub use open_file::{LogPattern, OpenFile, is_log_field};
 pub use path::{
     AbsolutePath, BindPath, MarkedPath, PathLines, PidFilePath, SearchPath, TemporaryMount, WorkingDirectory,
 };

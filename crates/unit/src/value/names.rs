@@ -41,6 +41,8 @@ names! {
     BusName |text| is_bus_name(text), "a well-known name on the bus, such as org.example.Service";
     /// `LogNamespace=`: a part of a unit name.
     LogNamespace |text| is_log_namespace(text), "letters, digits and :-_.\\@";
+    /// `LUOSession=`, `OOMRules=`: a name that can be one of a file.
+    PlainName |text| is_plain(text), "a name of at most 255 characters without slashes";
     /// `Documentation=`.
     Reference |text| is_reference(text), "a URI that begins with http://, https://, file:, info: or man:";
     /// `DelegateSubgroup=`: the name of a cgroup.
@@ -59,6 +61,14 @@ fn is_bus_name(text: &str) -> bool {
 fn is_log_namespace(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
+}
+
+fn is_plain(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && !text.contains('/')
+        && !text.contains(char::is_control)
 }
 
 fn is_reference(text: &str) -> bool {

@@ -78,10 +78,73 @@ pub fn is_log_field(text: &str) -> bool {
     })
 }
 
+/// `LogFilterPatterns=`: which records are kept, or with `~` which are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPattern {
+    /// What matches is kept.
+    pub keep: bool,
+    /// A regular expression (pcre2pattern(3)).
+    pub text: String,
+}
+
+impl LogPattern {
+    /// Reads a pattern. journald compiles it; here it is refused only where its brackets, groups or escapes do not end.
+    pub fn parse(text: &str) -> Result<LogPattern, Fault> {
+        let (keep, pattern) = text.strip_prefix('~').map_or((true, text), |rest| (false, rest));
+        if pattern.is_empty() || !ends(pattern) {
+            return Err(Fault::new(Code::Value, text, "a regular expression, with ~ before it or not"));
+        }
+        Ok(LogPattern { keep, text: pattern.to_owned() })
+    }
+}
+
+/// Whether every bracket, group and escape of a pattern ends.
+fn ends(pattern: &str) -> bool {
+    let mut chars = pattern.chars().peekable();
+    let mut groups = 0_u32;
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if chars.next().is_none() => return false,
+            '(' => groups = groups.saturating_add(1),
+            ')' if groups == 0 => return false,
+            ')' => groups = groups.saturating_sub(1),
+            '[' if !class_ends(&mut chars) => return false,
+            _ => {}
+        }
+    }
+    groups == 0
+}
+
+/// Reads a class to its end; what stands first in it does not end it.
+fn class_ends(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> bool {
+    chars.next_if_eq(&'^');
+    chars.next_if_eq(&']');
+    while let Some(c) = chars.next() {
+        match c {
+            ']' => return true,
+            '\\' => drop(chars.next()),
+            // A class by name inside, such as `[:alpha:]`.
+            '[' if chars.next_if_eq(&':').is_some() => drop(chars.find(|c| *c == ']')),
+            _ => {}
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn patterns_end() {
+        for good in ["a", "~[]a]", "[^]]", "(a|[[:alpha:]])+", "\\(", "[\\]]"] {
+            assert!(LogPattern::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "~", "bar[", "(a", "a)", "a\\", "[[:alpha:]"] {
+            assert!(LogPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn files_and_fields() {
