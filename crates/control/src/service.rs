@@ -21,10 +21,6 @@ impl Emit for Statuses<'_> {
     }
 }
 
-fn restart_usec(u: &UnitView<'_>) -> i128 {
-    or(&u.service().restart_sec(), i128::from(u.manager.state().facts.default_restart_usec))
-}
-
 fn is_loaded(u: &UnitView<'_>) -> bool {
     u.unit.file.load_state == LoadState::Loaded
 }
@@ -87,10 +83,10 @@ properties! {
         RestartMode "s" Const = u.service().restart_mode().as_str();
         PIDFile "s" Const = u.service().pid_file();
         NotifyAccess "s" Change = notify_access(u);
-        RestartUSec "t" Const = restart_usec(u);
+        RestartUSec "t" Const = or(&u.service().restart_sec(), i128::from(u.manager.state().facts.default_restart_usec));
         RestartSteps "u" Const = u.service().restart_steps();
         RestartMaxDelayUSec "t" Const = or(&u.service().restart_max_delay_sec(), UNSET);
-        RestartUSecNext "t" Never = restart_usec(u);
+        RestartUSecNext "t" Never = i128::from(u.manager.restart_delay(u.unit.id));
         TimeoutStartUSec "t" Const = timeout_start(u);
         TimeoutStopUSec "t" Const = timeout_stop(u);
         TimeoutAbortUSec "t" Never = or(&u.service().timeout_abort_sec(), timeout_stop(u));

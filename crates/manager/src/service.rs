@@ -263,7 +263,11 @@ impl Manager {
         if self.leftovers_forbid_start(id) {
             return Started::Ended(JobResult::Failed);
         }
-        let automatic = matches!(self.sub(id), ServiceSub::AutoRestartQueued);
+        // Whoever does not wait for an automatic restart has it at once: it counts as one.
+        if self.sub(id) == ServiceSub::AutoRestart {
+            self.count_restart(id);
+        }
+        let automatic = matches!(self.sub(id), ServiceSub::AutoRestart | ServiceSub::AutoRestartQueued);
         self.begin_run(id, automatic);
         self.report_starting(id);
         let deadline = self.start_deadline(id);
@@ -591,9 +595,6 @@ impl Manager {
                 );
             }
             let deadline = Some(self.now.monotonic_usec.saturating_add(self.restart_delay(id)));
-            if let Some(service) = self.service_mut(id) {
-                service.restarts = service.restarts.saturating_add(1);
-            }
             self.set_sub(id, ServiceSub::AutoRestart, deadline);
         } else {
             self.set_sub(id, if failed { ServiceSub::Failed } else { ServiceSub::Dead }, None);
@@ -620,7 +621,8 @@ impl Manager {
         self.service_config(id).map_or_else(Default::default, |(_, section)| section.restart_mode())
     }
 
-    pub(crate) fn restart_delay(&self, id: UnitId) -> u64 {
+    /// What the next automatic restart waits, in microseconds (systemd.service(5), `RestartSec=` and `RestartSteps=`).
+    pub fn restart_delay(&self, id: UnitId) -> u64 {
         let Some((_, section)) = self.service_config(id) else { return 0 };
         let base = section.restart_sec().map_or(self.state.facts.default_restart_usec, |span| span.0);
         let (steps, max) =
@@ -832,8 +834,15 @@ impl Manager {
             .map_or(TimeoutFailureMode::Terminate, |(_, section)| section.timeout_start_failure_mode())
     }
 
+    /// One more restart, and how many there were.
+    fn count_restart(&mut self, id: UnitId) -> u32 {
+        let Some(service) = self.service_mut(id) else { return 0 };
+        service.restarts = service.restarts.saturating_add(1);
+        service.restarts
+    }
+
     pub(crate) fn restart_now(&mut self, id: UnitId) {
-        let count = self.service(id).map_or(0, |service| service.restarts);
+        let count = self.count_restart(id);
         let text = format!("{}: Scheduled restart job, restart counter is at {count}.", self.unit_name(id));
         self.log(Level::Info, Some(id), text);
         self.set_sub(id, ServiceSub::AutoRestartQueued, None);

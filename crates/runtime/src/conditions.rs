@@ -69,7 +69,7 @@ fn holds(kind: ConditionKind, parameter: &str, state: &State) -> bool {
         Kind::Virtualization => virtualization(parameter, &facts.virtualization),
         Kind::Host => host(parameter, state),
         // How machines are divided is not known to us: no machine is of the part.
-        Kind::Fraction => false,
+        Kind::Fraction => is_among(parameter, &facts.specifiers.machine_id),
         Kind::KernelCommandLine => has_word(&read("/proc/cmdline"), parameter),
         Kind::KernelVersion => versions(parameter, &facts.specifiers.kernel_release),
         Kind::Version => version(parameter, state),
@@ -514,6 +514,21 @@ fn pressure_below(resource: &str, parameter: &str) -> bool {
 }
 
 /// Loaded, or built in; one that is still coming does not count.
+/// Whether this machine is among so many of a hundred: `PERCENT` or `TAG PERCENT`. Its place is fixed by its ID and the tag.
+fn is_among(parameter: &str, machine_id: &str) -> bool {
+    let (tag, percent) = parameter.rsplit_once(char::is_whitespace).unwrap_or(("", parameter));
+    let Some(percent) = percent.strip_suffix('%').and_then(|number| number.parse::<f64>().ok()) else {
+        return false;
+    };
+    // FNV-1a: the same under every version of this program.
+    let bytes = machine_id.bytes().chain(tag.trim().bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let place = u32::try_from((hash >> 32).wrapping_rem(10_000)).unwrap_or_default();
+    f64::from(place) < percent * 100.0
+}
+
 fn is_module_loaded(name: &str) -> bool {
     let name = name.replace('-', "_");
     let directory = format!("/sys/module/{name}");
@@ -544,6 +559,16 @@ mod tests {
         assert!(
             versions(">= 6.1 <7", "6.12.3-amd64") && !versions(">=6.13", "6.12.3") && versions("6.*", "6.12")
         );
+    }
+
+    #[test]
+    fn a_fraction_of_all_machines() {
+        let count = |parameter: &str| {
+            (0..1000).filter(|n| is_among(parameter, &format!("{:032x}", n * 0x9e37_79b9_u64))).count()
+        };
+        assert_eq!((count("0%"), count("100%"), count("tag 100%"), count("nonsense")), (0, 1000, 1000, 0));
+        assert!((200..300).contains(&count("25%")) && (700..800).contains(&count("roll-out 75.0%")));
+        assert!((0..100).any(|n| is_among("a 50%", &n.to_string()) != is_among("b 50%", &n.to_string())));
     }
 
     #[test]

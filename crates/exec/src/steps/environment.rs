@@ -88,12 +88,14 @@ pub const TERMINAL: Step = Step {
 };
 
 fn run(context: &Context<'_>, process: &mut Process) -> Done {
-    let user = match (&process.user, context.exec.set_login_environment()) {
+    // A session is a login: it has the variables of one, root's too.
+    let asked = context.exec.set_login_environment().or(context.exec.pam_name().as_ref().map(|_| true));
+    let user = match (&process.user, asked) {
         // Root is looked up only where it is asked for.
         (None, Some(true)) => Some(super::identity::find_user("root")?),
         (user, _) => user.clone(),
     };
-    let login = login(user.as_ref(), context.exec.set_login_environment());
+    let login = login(user.as_ref(), asked);
     let login: Vec<(&str, &str)> = login.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut from_files = Vec::new();
     for file in context.exec.environment_file() {

@@ -11,8 +11,8 @@
 //! 3. environment; directories and credentials, which are made by root on the host, owned by that user, and add variables;
 //! 4. standard streams, which name files of the host; then limits and scheduling, which need privileges and must not hinder
 //!    what came before (a low LimitNOFILE=, an idle scheduling class);
-//!    A PAM session and a keyring are opened between the two: it sees the environment and the terminal, and what its modules limit gives way
-//!    to the unit's own settings;
+//!    a PAM session and a keyring are opened after the limits: the session sees the environment and the terminal, and what
+//!    its modules limit is not overridden by the unit's `Limit*=`;
 //! 5. the passed descriptors move to 3 and up, now that nothing opens a file at those numbers any more;
 //! 6. namespaces, mounts, root and working directory: they need privileges, and the paths of what came before;
 //! 7. identity: groups (which cannot be set in a user namespace), user namespace (which gives a full bounding set),
@@ -113,9 +113,9 @@ pub const ORDER: &[&Step] = &[
     &streams::INPUT,
     &streams::OUTPUT,
     &streams::ERROR,
+    &limits::LIMITS,
     &pam::SESSION,
     &keyring::KEYRING,
-    &limits::LIMITS,
     &scheduling::OOM_SCORE,
     &scheduling::NICE,
     &scheduling::CPU,
