@@ -522,9 +522,8 @@ fn is_among(parameter: &str, machine_id: &str) -> bool {
     };
     // FNV-1a: the same under every version of this program.
     let bytes = machine_id.bytes().chain(tag.trim().bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let place = u32::try_from((hash >> 32).wrapping_rem(10_000)).unwrap_or_default();
     f64::from(place) < percent * 100.0
 }
