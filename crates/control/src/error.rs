@@ -46,6 +46,8 @@ refusals! {
         "Operation refused, unit {unit} may be requested by dependency only (it is configured to refuse manual {verb}).";
     /// A dynamic user that is not.
     no_dynamic_user(user) = "org.freedesktop.systemd1.NoSuchDynamicUser", "Dynamic user {user} does not exist.";
+    /// The same, by number.
+    no_dynamic_user_id(number) = "org.freedesktop.systemd1.NoSuchDynamicUser", "Dynamic user ID {number} does not exist.";
     /// Anything wrong with an argument.
     invalid(message) = "org.freedesktop.DBus.Error.InvalidArgs", "{message}";
     /// What this unit type or this machine cannot do.

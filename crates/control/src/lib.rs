@@ -34,6 +34,7 @@ mod tests;
 pub mod transient;
 mod unit;
 pub mod unit_files;
+pub mod users;
 pub mod view;
 pub mod wire;
 

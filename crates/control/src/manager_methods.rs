@@ -453,6 +453,35 @@ fn shutdown(verb: ShutdownVerb) -> Done {
     request(Request::Shutdown { verb })
 }
 
+fn user_number(call: &Call<'_>, name: String) -> Done {
+    let valid = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.$".contains(c));
+    if !valid || name.trim_matches('.').is_empty() {
+        return Err(Refusal::invalid(format!("User name invalid: {name}")));
+    }
+    let found = crate::users::all(call.manager).find(|(known, _)| *known == name);
+    let (_, number) = found.ok_or_else(|| Refusal::no_dynamic_user(&name))?;
+    call.reply(|out| out.u32(number))
+}
+
+fn user_name(call: &Call<'_>, number: u32) -> Done {
+    let found = crate::users::all(call.manager).find(|(_, known)| *known == number);
+    let (name, _) = found.ok_or_else(|| Refusal::no_dynamic_user_id(number))?;
+    call.reply(|out| out.str(name))
+}
+
+fn dynamic_users(call: &Call<'_>) -> Done {
+    call.reply(|out| {
+        out.array("(us)", |out| {
+            for (name, number) in crate::users::all(call.manager) {
+                out.structure(|out| {
+                    out.u32(number);
+                    out.str(name);
+                });
+            }
+        });
+    })
+}
+
 methods! { METHODS {
     GetUnit("s" name) -> ("o" unit) Read = |call, a| answer_unit(call, loaded(call, &a.str()?)?);
     GetUnitByPID("u" pid) -> ("o" unit) Read = |call, a| answer_unit(call, unit_of_pid(call, a.u32()?)?);
@@ -546,9 +575,9 @@ methods! { METHODS {
         = |_, a| request(Request::UpdateEnvironment { unset: names(a.strings()?)?, set: assignments(a.strings()?)? });
     EnqueueMarkedJobs() -> ("ao" jobs) ManageUnits = |call, _| call.reply(|out| out.array("o", |_| {}));
     SetExitCode("y" number) -> () Privileged = |_, a| request(Request::SetExitCode { code: a.u8()? });
-    LookupDynamicUserByName("s" name) -> ("u" uid) Read = |_, a| Err(Refusal::no_dynamic_user(a.str()?));
-    LookupDynamicUserByUID("u" uid) -> ("s" name) Read = |_, a| Err(Refusal::no_dynamic_user(a.u32()?));
-    GetDynamicUsers() -> ("a(us)" users) Read = |call, _| call.reply(|out| out.array("(us)", |_| {}));
+    LookupDynamicUserByName("s" name) -> ("u" uid) Read = |call, a| user_number(call, a.str()?);
+    LookupDynamicUserByUID("u" uid) -> ("s" name) Read = |call, a| user_name(call, a.u32()?);
+    GetDynamicUsers() -> ("a(us)" users) Read = |call, _| dynamic_users(call);
 } }
 
 methods! { UNIT_METHODS {

@@ -47,6 +47,7 @@ const DIRECT: &[(&str, &str)] = &[
 /// Contexts that need the executor.
 const EXECUTOR: &[(&str, &str)] = &[
     ("RootDirectory", "/srv"),
+    ("DynamicUser", "yes"),
     ("ReadWritePaths", "/srv"),
     ("ReadOnlyPaths", "/srv"),
     ("InaccessiblePaths", "/srv"),
@@ -137,6 +138,8 @@ const EXECUTOR: &[(&str, &str)] = &[
 
 /// They qualify a directive of the list above, and say nothing alone; or PID 1 says them to journald.
 const QUALIFY: &[&str] = &[
+    "TimeoutCleanSec",
+    "RemoveIPC",
     "StandardInputText",
     "StandardInputData",
     "TTYReset",

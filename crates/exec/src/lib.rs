@@ -128,6 +128,8 @@ pub enum Report {
     Failed { status: i32, message: String },
     /// Who it runs as; more may follow.
     RunsAs { uid: u32, gid: u32 },
+    /// Which number a name of `DynamicUser=` has; more may follow.
+    Account { name: String, number: u32 },
     /// Nothing was read yet.
     NotYet,
 }
@@ -212,6 +214,10 @@ pub fn read_report(report: &OwnedFd) -> Report {
             if let Some((uid, gid)) = text.strip_prefix(RUNS_AS).and_then(|ids| ids.split_once(' ')) {
                 let number = |text: &str| text.parse().unwrap_or(u32::MAX);
                 return Report::RunsAs { uid: number(uid), gid: number(gid) };
+            }
+            let account = text.strip_prefix(steps::dynamic::ACCOUNT).and_then(|rest| rest.split_once(' '));
+            if let Some((Ok(number), name)) = account.map(|(number, name)| (number.parse(), name)) {
+                return Report::Account { name: name.to_owned(), number };
             }
             let (status, message) = text.split_once(' ').unwrap_or(("203", ""));
             Report::Failed { status: status.parse().unwrap_or(203), message: message.to_owned() }

@@ -6,7 +6,7 @@
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, readlinkat, renameat2};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
@@ -219,6 +219,26 @@ pub fn open_file(path: &str, flags: OFlag, mode: u32) -> nix::Result<OwnedFd> {
         };
     }
     Err(Errno::ELOOP)
+}
+
+/// Moves a directory from one absolute path to another on which nothing is. Where there is none, or something is at the
+/// other path, nothing happens.
+pub fn shift(from: &str, to: &str) -> nix::Result<()> {
+    let (parent, name) = match open_parent(from, Missing::Fails) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        found => found?,
+    };
+    match fstatat(&parent, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) if kind(&stat) == nix::libc::S_IFDIR => {}
+        Ok(_) | Err(Errno::ENOENT) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let (place, new) = open_parent(to, Missing::IsMade)?;
+    let flags = RenameFlags::RENAME_NOREPLACE;
+    match renameat2(&parent, name.as_os_str(), &place, new.as_os_str(), flags) {
+        Err(Errno::EEXIST | Errno::ENOTEMPTY) => Ok(()),
+        done => done,
+    }
 }
 
 /// Removes whatever an absolute path names, with all that is in it; a link is removed, not followed. Nothing there is no

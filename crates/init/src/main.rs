@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         ["--questions"] => muster_runtime::questions::run(),
         ["--errand"] => muster_runtime::errand::run(),
         [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
+        [muster_runtime::ipc::ARGUMENT, uid] => muster_runtime::ipc::run(uid),
         [removing::ARGUMENT, things @ ..] => removing::run(things),
         _ if std::process::id() == 1 => boot(),
         _ => {

@@ -259,6 +259,10 @@ pub enum Effect {
     WatchStoredFd { fd: FdId },
     /// Close descriptors (through a path that may not block).
     CloseFds { fds: Vec<FdId> },
+    /// Nobody has this name of `DynamicUser=` any more.
+    ForgetAccount { name: String },
+    /// Remove objects of IPC that belong to a user, by a helper process.
+    RemoveIpc { uid: u32 },
     /// No process will join these namespaces any more.
     EndShare { id: ShareId },
     /// Remove directories and links, by a helper process. Answer, where there is a question: `Removed`.

@@ -141,6 +141,8 @@ pub enum Event {
     ExecFailed { spawn: SpawnId, status: i32, message: String },
     /// The executor found out who the program is to run as.
     RunsAs { spawn: SpawnId, uid: u32, gid: u32 },
+    /// The executor found, or made, the number of a user or group that `DynamicUser=` is about.
+    AccountFound { spawn: SpawnId, name: String, number: u32 },
     /// A child ended and was reaped.
     ChildExited { pid: u32, exit: Exit },
     /// A process that we watch by pidfd, and that is not our child, ended.

@@ -25,6 +25,7 @@ pub mod event;
 pub mod manager;
 pub mod state;
 
+mod accounts;
 mod automount;
 mod conditions;
 mod deadlines;

@@ -109,6 +109,7 @@ impl Manager {
         }
         if is_down(new) && !is_down(old) {
             self.leave_share(id);
+            self.leave_accounts(id);
             self.became_inactive(id, new);
         }
         self.tell_triggers(id);

@@ -195,6 +195,7 @@ impl Manager {
                     self.touch(id);
                 }
             }
+            Event::AccountFound { spawn, name, number } => self.account_found(spawn, &name, number),
             Event::ChildExited { pid, exit } => self.child_exited(pid, exit),
             Event::WatchedProcessExited { pid } => self.child_exited(pid, crate::event::Exit::Exited(0)),
             Event::CgroupEmptied { path } => self.cgroup_emptied(&path),

@@ -266,7 +266,10 @@ impl Manager {
         self.realize_cgroup(id);
         let base_environment = self.base_environment();
         let own = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
-        let shared = own.and_then(|exec| self.share_of(id, &exec));
+        let shared = own.as_ref().and_then(|exec| self.share_of(id, exec));
+        if let Some(exec) = own {
+            self.use_accounts(id, &exec);
+        }
         let pressure = self.pressure_environment(id);
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         let effect = Spawn {

@@ -38,6 +38,7 @@ impl Manager {
         let own = self.state.units.get(&id)?.file.exec.clone().unwrap_or_default();
         let mut exec = self.with_defaults(own);
         let shared = self.share_of(id, &exec);
+        self.use_accounts(id, &exec);
         let unit = self.state.units.get(&id)?;
         let cgroup = unit.cgroup.clone().unwrap_or_default();
         let spawn = SpawnId(self.state.next_spawn);
@@ -356,6 +357,7 @@ impl Manager {
             self.effects.push_back(Effect::RemoveCredentials { unit: name.clone() });
         }
         self.leave_share(id);
+        self.leave_accounts(id);
         self.remove_runtime_directories(id, restarts);
         if !waiting {
             self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id: None, log: exec });

@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 resting!(Ran, Service, Socket);
 
+pub use crate::accounts::Account;
 pub use crate::kind::{Automount, Device, Kind, Mount, Path, Scope, Slice, Swap, Target, Timer};
 
 macro_rules! words {
@@ -163,6 +164,8 @@ pub struct Ran {
     pub usage: Usage,
     /// What its processes share.
     pub share: Option<ShareId>,
+    /// The names that its processes run as, user first.
+    pub accounts: Vec<String>,
     /// What a helper is removing for it.
     pub removal: Option<Box<crate::directories::Removal>>,
     /// Result of the last `systemctl clean`.
@@ -455,6 +458,9 @@ pub struct State {
     /// The number of the next of them.
     #[serde(default)]
     pub next_share: u64,
+    /// Users and groups that runs of units have, by name.
+    #[serde(default)]
+    pub accounts: BTreeMap<String, Account>,
     /// Units whose cgroup may hold processes.
     pub populated: BTreeSet<UnitId>,
     /// Processes that a scope takes over when it starts.

@@ -41,6 +41,8 @@ pub struct HandOver<'a> {
     last_fd_id: u64,
     pub(crate) notify: RawFd,
     pub(crate) private: RawFd,
+    /// Where those connect who ask for dynamic users.
+    pub(crate) askers: Option<RawFd>,
     processes: Vec<HandedProcess>,
     shares: Vec<HandedShare>,
     condemned_cgroups: Vec<String>,
@@ -149,6 +151,7 @@ impl Runtime {
             last_fd_id: self.fds.last_id(),
             notify: self.notify.as_raw_fd(),
             private: self.clients.listener_fd(),
+            askers: self.varlink.listener_fd(),
             processes: self.processes.handed(),
             shares: self.shares.handed(),
             condemned_cgroups: self.cgroups.condemned(),
@@ -163,6 +166,7 @@ impl Runtime {
         let mut all = vec![self.notify.as_raw_fd(), self.clients.listener_fd()];
         all.extend(self.fds.iter().map(|(_, fd)| fd.as_raw_fd()));
         all.extend(self.processes.handed().iter().flat_map(HandedProcess::fds));
+        all.extend(self.varlink.listener_fd());
         all.extend(self.shares.handed().iter().flat_map(HandedShare::fds));
         all
     }

@@ -18,6 +18,7 @@ pub mod crash;
 pub mod errand;
 pub mod files;
 pub mod hand_over;
+pub mod ipc;
 pub mod listeners;
 pub mod live;
 pub mod log;
@@ -38,6 +39,7 @@ mod system_bus;
 mod table;
 pub mod turn;
 pub mod unit_files;
+pub mod varlink;
 mod zone;
 
 pub use turn::{Outcome, Runtime, Setup};

@@ -89,6 +89,8 @@ impl Runtime {
             Effect::WatchStoredFd { fd } => self.watch_stored(fd),
             Effect::CloseFds { fds } => self.close_fds(&fds),
             Effect::Remove { query, things } => self.remove(query, &things),
+            Effect::ForgetAccount { name } => muster_exec::steps::dynamic::forget(&name),
+            Effect::RemoveIpc { uid } => self.remove_ipc(uid),
             Effect::EndShare { id } => self.shares.end(id),
             Effect::StopRemoval { query } => self.stop_removal(query),
             Effect::RemoveCredentials { unit } => crate::published::remove_credentials(&unit),

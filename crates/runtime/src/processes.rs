@@ -51,6 +51,8 @@ pub enum Helper {
     Paths(u32),
     /// It closes descriptors.
     Closer,
+    /// It removes what a user left, and nobody waits for it.
+    Cleaner,
 }
 
 /// At most this many bytes of a helper's answer are read.
@@ -235,6 +237,10 @@ impl Runtime {
             Report::NotYet => return,
             Report::Executed => started.wants_exec.then_some(Event::ExecSucceeded { spawn }),
             Report::Failed { status, message } => Some(Event::ExecFailed { spawn, status, message }),
+            Report::Account { name, number } => {
+                self.deliver(Event::AccountFound { spawn, name, number });
+                return self.read_report(token, spawn);
+            }
             Report::RunsAs { uid, gid } => {
                 self.deliver(Event::RunsAs { spawn, uid, gid });
                 return self.read_report(token, spawn);
@@ -363,6 +369,7 @@ impl Runtime {
             Helper::Questioner(pid) => self.questioner_ended(pid),
             Helper::Paths(pid) => self.watcher_ended(pid),
             Helper::Closer => self.closer_ended(),
+            Helper::Cleaner => {}
             Helper::Clerk { errand, answer } => self.clerk_ended(&errand, answer),
         }
     }

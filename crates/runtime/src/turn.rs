@@ -16,6 +16,7 @@ use crate::processes::Processes;
 use crate::reap;
 use crate::source::KernelSource;
 use crate::table::FdTable;
+use crate::varlink::Varlink;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use muster_cgroup::{Population, Tree};
@@ -72,6 +73,10 @@ pub(crate) enum Source {
     Private,
     /// A connected client.
     Client,
+    /// Where those connect who ask for dynamic users.
+    Askers,
+    /// One of them.
+    Asker,
     /// A spawn's report.
     Report(SpawnId),
     /// A socket unit's descriptor.
@@ -142,6 +147,7 @@ pub struct Runtime {
     alarms: Vec<Alarm>,
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
+    pub(crate) varlink: crate::varlink::Varlink,
     pub(crate) shares: crate::shares::Shares,
     pub(crate) errands: crate::errand::Errands,
     /// When cgroups whose emptiness the kernel does not tell are looked at again.
@@ -204,6 +210,13 @@ impl Runtime {
                 },
             ),
         };
+        let varlink = match setup.handed.as_ref().map(|handed| handed.askers) {
+            Some(Some(listener)) => Varlink::go_on(hand_over::adopt(listener)),
+            _ => match hand_over::take_bound(&mut setup.found, crate::varlink::PATH) {
+                Some(found) => Varlink::go_on(found),
+                None => Varlink::open(),
+            },
+        };
         let mounts = muster_watch::MountTable::open()?;
         // Without it nothing can wait for an interface, and all else goes on.
         let followed = setup.manager.state().facts.follows_interfaces;
@@ -229,6 +242,7 @@ impl Runtime {
             alarms: Vec::new(),
             clients,
             processes: Processes::default(),
+            varlink,
             shares: Default::default(),
             errands: crate::errand::Errands::default(),
             uncertain_usec: None,
@@ -257,7 +271,8 @@ impl Runtime {
         ];
         let interfaces = runtime.interfaces.as_ref().map(|list| (list.as_raw_fd(), Source::Interfaces));
         let devices = runtime.devices.as_ref().map(|monitor| (monitor.as_raw_fd(), Source::Devices));
-        for (fd, source) in fixed.into_iter().chain(interfaces).chain(devices) {
+        let askers = runtime.varlink.listener_fd().map(|fd| (fd, Source::Askers));
+        for (fd, source) in fixed.into_iter().chain(interfaces).chain(devices).chain(askers) {
             let token = runtime.register_raw(fd, source)?;
             // What came before it was watched is there already.
             runtime.still_ready(token);
@@ -494,6 +509,9 @@ impl Runtime {
                 Source::Private => self.accept_clients(),
                 Source::Client if asked.is_spent() => self.still_ready(token),
                 Source::Client => self.client_ready(token, asked),
+                Source::Askers => self.accept_askers(token),
+                Source::Asker if asked.is_spent() => self.still_ready(token),
+                Source::Asker => self.asker_ready(token, asked),
                 Source::Nothing
                 | Source::Signals
                 | Source::Notify

@@ -303,6 +303,28 @@ pub fn message_queue(
     Ok((adopt_fd(fd as RawFd), is_new))
 }
 
+/// A kind of objects of System V IPC (sysvipc(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the kinds
+pub enum SysvKind {
+    Memory,
+    Semaphores,
+    Queue,
+}
+
+/// Removes an object of System V IPC by its id.
+pub fn remove_sysv(kind: SysvKind, id: i32) -> io::Result<()> {
+    // SAFETY: with IPC_RMID the calls take no argument beyond the numbers.
+    let done = unsafe {
+        match kind {
+            SysvKind::Memory => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+            SysvKind::Semaphores => libc::semctl(id, 0, libc::IPC_RMID),
+            SysvKind::Queue => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+        }
+    };
+    check(libc::c_long::from(done)).map(drop)
+}
+
 /// listen(2).
 pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     // SAFETY: numbers only.

@@ -1,7 +1,8 @@
 //! What one setting says of others, once a unit is read as a whole (systemd.exec(5)).
 
+use crate::setting::Account;
 use crate::table::{CGroupSection, ExecSection};
-use crate::value::{DevicePolicy, DeviceRule};
+use crate::value::{DevicePolicy, DeviceRule, PrivateTmp, ProtectHome, ProtectSystem, UnitName, name_hash};
 use std::rc::Rc;
 
 /// What `PrivateDevices=` and, where devices are listed at all, `ProtectClock=` say of devices (systemd.exec(5)).
@@ -19,4 +20,29 @@ pub fn close_devices(exec: &ExecSection, cgroup: &mut Option<Rc<CGroupSection>>)
         let clock = DeviceRule { device: "char-rtc".to_owned(), read: true, write: false, make: false };
         edit.device_allow().push(clock);
     }
+}
+
+/// What `DynamicUser=` says of names and of confinement.
+pub fn make_user_dynamic(unit: &UnitName, exec: &mut Rc<ExecSection>) {
+    let mut edit = Rc::make_mut(exec).edit();
+    let user = edit.user().get_or_insert_with(|| Account(user_of(unit))).clone();
+    edit.group().get_or_insert(user);
+    *edit.remove_ipc() = true;
+    *edit.no_new_privileges() = true;
+    *edit.restrict_suid_sgid() = true;
+    *edit.protect_system() = ProtectSystem::Strict;
+    if *edit.protect_home() == ProtectHome::No {
+        *edit.protect_home() = ProtectHome::ReadOnly;
+    }
+    if *edit.private_tmp() == PrivateTmp::No {
+        *edit.private_tmp() = PrivateTmp::Disconnected;
+    }
+}
+
+/// The user of a unit that names none: the unit's own name where a user can be called so.
+fn user_of(unit: &UnitName) -> String {
+    let name = unit.as_str().rsplit_once('.').map_or(unit.as_str(), |(name, _)| name);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let fits = name.len() <= 31 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if begins && fits { name.to_owned() } else { format!("_du{:016x}", name_hash(name)) }
 }

@@ -656,6 +656,10 @@ macro_rules! endless {
 
 /// Defaults that depend on other settings, and zeros that mean infinity.
 fn settle(file: &mut UnitFile) {
+    let executes = file.executes();
+    if let Some(exec) = file.exec.as_mut().filter(|exec| executes && exec.dynamic_user()) {
+        implied::make_user_dynamic(&file.id, exec);
+    }
     if let Some(exec) = &file.exec {
         implied::close_devices(exec, &mut file.cgroup);
     }

@@ -343,14 +343,33 @@ fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
     if facts.own_ipc {
         mounts(all, "PrivateIPC=", "/dev/mqueue", ReadWrite, Mount::Queues);
     }
+    let kept = [
+        ("StateDirectory=", "/var/lib", exec.state_directory()),
+        ("CacheDirectory=", "/var/cache", exec.cache_directory()),
+        ("LogsDirectory=", "/var/log", exec.logs_directory()),
+    ];
+    // Of what no other user gets at, those of this unit are seen.
+    for (directive, base, list) in
+        kept.into_iter().filter(|(.., list)| exec.dynamic_user() && !list.is_empty())
+    {
+        let top = format!("{base}/{}", crate::steps::directories::PRIVATE);
+        let options = "mode=0755,size=4m,nr_inodes=1024,nosuid,nodev,noexec".to_owned();
+        mounts(all, directive, &top, Access::ReadOnly, Mount::Memory(options));
+        for directory in list {
+            let path = format!("{top}/{}", directory.path);
+            mounts(all, directive, &path, ReadWrite, bind(&path));
+        }
+    }
     let strict = exec.protect_system() == ProtectSystem::Strict || !exec.read_only_paths().is_empty();
     let owned = [
         ("RuntimeDirectory=", "/run", exec.runtime_directory()),
         ("StateDirectory=", "/var/lib", exec.state_directory()),
         ("CacheDirectory=", "/var/cache", exec.cache_directory()),
         ("LogsDirectory=", "/var/log", exec.logs_directory()),
+        ("ConfigurationDirectory=", "/etc", exec.configuration_directory()),
     ];
-    for (directive, base, directories) in owned.iter().filter(|_| strict) {
+    let is_open = |base: &str| !exec.dynamic_user() || ["/run", "/etc"].contains(&base);
+    for (directive, base, directories) in owned.iter().filter(|(_, base, _)| strict && is_open(base)) {
         for directory in directories.iter() {
             marks(all, directive, &[&format!("{base}/{}", directory.path)], Some(ReadWrite), None);
         }

@@ -60,6 +60,41 @@ pub const PLACE: Step = Step {
     },
 };
 
+/// Directories of users that come and go: in here nobody else gets at them (systemd.exec(5), `DynamicUser=`).
+pub const PRIVATE: &str = "private";
+
+fn is_kept(base: &str) -> bool {
+    ["/var/lib", "/var/cache", "/var/log"].contains(&base)
+}
+
+/// Who owned the directories of a dynamic user when they were last used.
+pub fn owner_before(context: &Context<'_>) -> Option<u32> {
+    let exec = context.exec;
+    let kept = [
+        ("/var/lib", exec.state_directory()),
+        ("/var/cache", exec.cache_directory()),
+        ("/var/log", exec.logs_directory()),
+    ];
+    let mut paths = kept.into_iter().flat_map(|(base, list)| {
+        list.iter().map(move |directory| format!("{base}/{PRIVATE}/{}", directory.path))
+    });
+    paths.find_map(|path| Some(std::os::unix::fs::MetadataExt::uid(&std::fs::symlink_metadata(path).ok()?)))
+}
+
+/// Moves a directory to where it is to be, by a setting that changed since, and leaves a link in the open.
+fn settle(base: &str, path: &str, dynamic: bool) -> nix::Result<()> {
+    let (open, private) = (format!("{base}/{path}"), format!("{base}/{PRIVATE}/{path}"));
+    let target = format!("{}{PRIVATE}/{path}", "../".repeat(path.matches('/').count()));
+    if dynamic {
+        tree::make(&format!("{base}/{PRIVATE}"), 0o700, (0, 0), true)?;
+        tree::shift(&open, &private)?;
+    } else {
+        tree::remove_link(&open, &target)?;
+        tree::shift(&private, &open)?;
+    }
+    Ok(())
+}
+
 fn make(kind: &Kind, context: &Context<'_>, process: &mut Process) -> Done {
     let owner = process.owner();
     let mode = (kind.mode)(context);
@@ -68,7 +103,18 @@ fn make(kind: &Kind, context: &Context<'_>, process: &mut Process) -> Done {
     let mut paths = Vec::new();
     for directory in (kind.list)(context) {
         let path = format!("{}/{}", kind.base, directory.path);
-        tree::make(&path, mode, owner, ours).about(&path)?;
+        let dynamic = context.exec.dynamic_user() && is_kept(kind.base);
+        if is_kept(kind.base) {
+            settle(kind.base, &directory.path, dynamic).about(&path)?;
+        }
+        if dynamic {
+            let private = format!("{}/{PRIVATE}/{}", kind.base, directory.path);
+            tree::make(&private, mode, owner, ours).about(&private)?;
+            let up = "../".repeat(directory.path.matches('/').count());
+            tree::link(&path, &format!("{up}{PRIVATE}/{}", directory.path)).about(&path)?;
+        } else {
+            tree::make(&path, mode, owner, ours).about(&path)?;
+        }
         for link in &directory.symlinks {
             let place = format!("{}/{link}", kind.base);
             // Relative, from where the link stands.

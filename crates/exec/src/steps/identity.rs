@@ -28,7 +28,14 @@ pub const USER_NAME: Step = Step {
     needed: |context| context.exec.user().is_some(),
     direct: Direct::No,
     run: |context, process| {
-        process.user = context.exec.user().as_deref().map(find_user).transpose()?;
+        let name = context.exec.user().as_deref();
+        process.user = match (name, context.exec.dynamic_user()) {
+            (Some(name), true) => {
+                let before = super::directories::owner_before(context);
+                Some(super::dynamic::user(name, before, process)?)
+            }
+            (name, _) => name.map(find_user).transpose()?,
+        };
         process.gid = process.user.as_ref().map(|user| user.gid);
         Ok(())
     },
@@ -41,7 +48,12 @@ pub const GROUP_NAME: Step = Step {
     needed: |context| context.exec.user().is_some() || context.exec.group().is_some(),
     direct: Direct::No,
     run: |context, process| {
-        let group = context.exec.group().as_deref().map(find_group).transpose()?;
+        let exec = context.exec;
+        let group = match (exec.group().as_deref(), exec.dynamic_user()) {
+            (Some(name), true) if exec.user().as_deref() == Some(name) => None,
+            (Some(name), true) => Some(super::dynamic::group(name, process)?),
+            (name, _) => name.map(find_group).transpose()?,
+        };
         process.gid = group.or(process.gid);
         let (uid, gid) = process.owner();
         process.tell(&format!("{RUNS_AS}{uid} {gid}"));

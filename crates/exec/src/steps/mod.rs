@@ -24,6 +24,7 @@ pub mod confinement;
 pub mod credentials;
 pub mod descriptors;
 pub mod directories;
+pub mod dynamic;
 pub mod environment;
 pub mod identity;
 pub mod keyring;

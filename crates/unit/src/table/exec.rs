@@ -43,8 +43,8 @@ section! {
         "EnvironmentFile" => environment_file: Vec<EnvironmentFile> = Default::default(), Applied Expand;
         "PassEnvironment" => pass_environment: Vec<VariableName> = Default::default(), Applied Expand;
         "UnsetEnvironment" => unset_environment: Vec<VariableMatch> = Default::default(), Applied Expand;
-        "DynamicUser" => dynamic_user: bool = false, Stored Raw;
-        "RemoveIPC" => remove_ipc: bool = false, Stored Raw;
+        "DynamicUser" => dynamic_user: bool = false, Applied Raw;
+        "RemoveIPC" => remove_ipc: bool = false, Applied Raw;
         "StandardInput" => standard_input: StdInput = Default::default(), Applied Expand;
         "StandardOutput" => standard_output: StdOutput = StdOutput::Journal, Applied Expand;
         "StandardError" => standard_error: StdOutput = Default::default(), Applied Expand;
@@ -158,7 +158,7 @@ section! {
         "LoadCredential" => load_credential: Vec<CredentialSource> = Default::default(), Applied Expand;
         "LoadCredentialEncrypted" => load_credential_encrypted: Vec<CredentialSource> = Default::default(), Applied Expand;
         "ImportCredential" => import_credential: Vec<CredentialPattern> = Default::default(), Applied Expand;
-        "TimeoutCleanSec" => timeout_clean_sec: Option<Timespan> = None, Stored Raw;
+        "TimeoutCleanSec" => timeout_clean_sec: Option<Timespan> = None, Applied Raw;
         "PAMName" => pam_name: Option<String> = None, Applied Expand;
         "IgnoreSIGPIPE" => ignore_sigpipe: bool = true, Applied Raw;
         "UtmpIdentifier" => utmp_identifier: Option<String> = None, Stored Expand;

@@ -199,14 +199,18 @@ pub fn path_unescape(text: &str) -> String {
     if text == "-" { "/".to_owned() } else { format!("/{}", unescape_name(text)) }
 }
 
+/// A number that a name leads to, always the same (FNV-1a).
+pub fn name_hash(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// What the directories of a unit with `PrivateTmp=` are called, below `/tmp` and `/var/tmp`: for each run another name.
 /// Both who makes them and who removes them know it from the run's id.
 pub fn private_tmp_name(boot_id: &str, unit: &str, invocation_id: &str) -> String {
     const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    // FNV-1a: the run's id is random already.
-    let hash = invocation_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    // The run's id is random already.
+    let hash = name_hash(invocation_id);
     let digit = |at: u32| {
         let rest =
             hash.checked_div(62_u64.wrapping_pow(at)).and_then(|rest| rest.checked_rem(62)).unwrap_or(0);
