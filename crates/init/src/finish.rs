@@ -51,6 +51,10 @@ pub fn leave(verb: ShutdownVerb, exit_code: u8) -> ExitCode {
         ShutdownVerb::Halt => RebootMode::RB_HALT_SYSTEM,
         ShutdownVerb::Kexec => RebootMode::RB_KEXEC,
     };
+    if let (RebootMode::RB_AUTOBOOT, Ok(argument)) = (mode, std::fs::read("/run/systemd/reboot-param")) {
+        // It comes back only where the kernel refuses; a plain reboot follows.
+        let _ = muster_sys::reboot_with(argument.trim_ascii());
+    }
     // In a container this ends process 1 by a signal that tells the container manager which of the two it was
     // (pid_namespaces(7)); one without the right to do so just leaves.
     if reboot(mode).is_err() && !crate::stage::in_container() {

@@ -235,6 +235,8 @@ pub enum Effect {
     /// Find the main process of a forking service without a PID file: the only child of ours in the cgroup.
     /// Answer: `PidFileRead`.
     GuessMainProcess { unit: UnitName, cgroup: String },
+    /// Leave the argument of the next reboot where systemd-shutdown(8) looks for it.
+    RebootArgument { argument: String },
     /// Remove a file (a PID file after its service ended).
     RemoveFile { path: String },
     /// Open every address of a socket unit; `keep` are descriptors that serve on, by listen index. `function` are the files

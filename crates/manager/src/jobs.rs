@@ -454,10 +454,14 @@ impl Manager {
     /// Ends a job whose time is up.
     pub(crate) fn expire_job(&mut self, id: JobId) {
         let unit = self.state.jobs.get(&id).and_then(|job| self.state.units.get(&job.unit));
-        let action = unit.map(|unit| (unit.file.unit.job_timeout_action(), unit.name.to_string()));
+        let action = unit.map(|unit| {
+            let (action, argument) =
+                (unit.file.unit.job_timeout_action(), unit.file.unit.job_timeout_reboot_argument());
+            (action, argument.clone(), unit.name.to_string())
+        });
         self.finish_job(id, JobResult::Timeout, true);
-        if let Some((action, name)) = action {
-            self.emergency_action(action, None, &format!("the job of unit {name} timed out"));
+        if let Some((action, argument, name)) = action {
+            self.emergency_action(action, None, argument, &format!("the job of unit {name} timed out"));
         }
     }
 }

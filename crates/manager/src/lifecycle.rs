@@ -233,15 +233,21 @@ impl Manager {
             Some(crate::event::Exit::Exited(code)) => u8::try_from(code).ok(),
             _ => None,
         };
-        let name = unit.name.to_string();
-        self.emergency_action(action, code.or(status), &format!("unit {name} became {}", new.as_str()));
+        let (name, argument) = (unit.name.to_string(), unit.file.unit.reboot_argument().clone());
+        self.emergency_action(
+            action,
+            code.or(status),
+            argument,
+            &format!("unit {name} became {}", new.as_str()),
+        );
     }
 
     /// `StartLimitAction=`.
     pub(crate) fn start_limit_action(&mut self, id: UnitId) {
         let Some(unit) = self.state.units.get(&id) else { return };
         let (action, name) = (unit.file.unit.start_limit_action(), unit.name.to_string());
-        self.emergency_action(action, None, &format!("unit {name} was started too often"));
+        let argument = unit.file.unit.reboot_argument().clone();
+        self.emergency_action(action, None, argument, &format!("unit {name} was started too often"));
     }
 
     /// Sockets, timers and paths look at the unit that they start.

@@ -429,6 +429,7 @@ impl Manager {
         self.emergency_action(
             action,
             None,
+            None,
             "ctrl-alt-del was pressed more than seven times within two seconds",
         );
     }
@@ -440,14 +441,18 @@ impl Manager {
         }
     }
 
-    /// `SuccessAction=` and its kin (systemd.unit(5)).
+    /// `SuccessAction=` and its kin (systemd.unit(5)), with the exit status and the argument of reboot(2) that go with it.
     pub(crate) fn emergency_action(
         &mut self,
         action: muster_unit::EmergencyAction,
         code: Option<u8>,
+        argument: Option<String>,
         why: &str,
     ) {
         use muster_unit::EmergencyAction::*;
+        if let (Reboot | RebootForce | RebootImmediate, Some(argument)) = (action, argument) {
+            self.effects.push_back(Effect::RebootArgument { argument });
+        }
         let graceful = match action {
             None => return,
             Reboot => "reboot.target",

@@ -59,6 +59,7 @@ impl Runtime {
                 let result = self.guess_main(&cgroup);
                 self.follow_up.push_back(Event::PidFileRead { unit, result });
             }
+            Effect::RebootArgument { argument } => self.leave_reboot_argument(argument),
             Effect::RemoveFile { path } => {
                 // A directory is named with a slash at its end, and goes only when it is empty.
                 let removed =

@@ -68,6 +68,19 @@ impl Runtime {
     }
 }
 
+/// Where systemd-shutdown(8), and our own end, look for the argument of a reboot; `systemctl reboot` writes it too.
+const REBOOT_ARGUMENT: &str = "/run/systemd/reboot-param";
+
+impl Runtime {
+    /// Leaves the argument of the next reboot.
+    pub(crate) fn leave_reboot_argument(&mut self, argument: String) {
+        if let Err(error) = crate::files::write_all(&[(REBOOT_ARGUMENT.to_owned(), format!("{argument}\n"))])
+        {
+            self.note(Level::Warning, &format!("RebootArgument={argument} does not hold: {error:?}"));
+        }
+    }
+}
+
 /// Each field with its length before it.
 fn write_fields(log: &ExecSection, path: &str) {
     let mut data = Vec::new();

@@ -493,6 +493,27 @@ pub fn reset_signals(ignored: &[i32]) {
     }
 }
 
+/// Reboots with an argument for the firmware or the boot loader: reboot(2), `LINUX_REBOOT_CMD_RESTART2`.
+///
+/// # Errors
+/// Of the system call; it does not return otherwise. A NUL in the argument is `EINVAL`.
+pub fn reboot_with(argument: &[u8]) -> io::Error {
+    let Ok(argument) = std::ffi::CString::new(argument) else {
+        return io::Error::from_raw_os_error(libc::EINVAL);
+    };
+    // SAFETY: the kernel reads a string that ends with a NUL and lives through the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_reboot,
+            libc::LINUX_REBOOT_MAGIC1,
+            libc::LINUX_REBOOT_MAGIC2,
+            libc::LINUX_REBOOT_CMD_RESTART2,
+            argument.as_ptr(),
+        );
+    }
+    io::Error::last_os_error()
+}
+
 /// setrlimit(2) of this process, by the kernel's number of the resource.
 pub fn set_limit(resource: i32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };

@@ -28,6 +28,11 @@ pub fn cases() -> Vec<Case> {
             let unit = r"[Unit]\nSuccessAction=poweroff-force\n[Service]\nExecStart=/bin/true";
             end_by_unit(ground, unit, Exit::Signal(2))
         }),
+        Case::new("boot/success-action-exit", |ground| {
+            let unit =
+                r"[Unit]\nSuccessAction=exit\nSuccessActionExitStatus=9\n[Service]\nExecStart=/bin/true";
+            end_by_unit(ground, unit, Exit::Code(9))
+        }),
         Case::new("boot/start-limit-action", |ground| {
             let unit = r"[Unit]\nStartLimitBurst=2\nStartLimitAction=reboot-force\n[Service]\nRestart=always\nRestartSec=1ms\nExecStart=/bin/true";
             end_by_unit(ground, unit, Exit::Signal(1))

@@ -42,7 +42,7 @@ section! {
         "JobTimeoutSec" => job_timeout_sec: Option<Timespan> = None, Applied Raw;
         "JobRunningTimeoutSec" => job_running_timeout_sec: Option<Timespan> = None, Applied Raw;
         "JobTimeoutAction" => job_timeout_action: EmergencyAction = Default::default(), Applied Raw;
-        "JobTimeoutRebootArgument" => job_timeout_reboot_argument: Option<String> = None, Stored Expand;
+        "JobTimeoutRebootArgument" => job_timeout_reboot_argument: Option<String> = None, Applied Expand;
         "StartLimitIntervalSec" | "StartLimitInterval" => start_limit_interval_sec: Option<Timespan> = None, Applied Raw;
         "StartLimitBurst" => start_limit_burst: Option<u32> = None, Applied Raw;
         "StartLimitAction" => start_limit_action: EmergencyAction = Default::default(), Applied Raw;
@@ -50,7 +50,7 @@ section! {
         "SuccessAction" => success_action: EmergencyAction = Default::default(), Applied Raw;
         "FailureActionExitStatus" => failure_action_exit_status: Option<u8> = None, Applied Raw;
         "SuccessActionExitStatus" => success_action_exit_status: Option<u8> = None, Applied Raw;
-        "RebootArgument" => reboot_argument: Option<String> = None, Stored Expand;
+        "RebootArgument" => reboot_argument: Option<String> = None, Applied Expand;
         "CollectMode" => collect_mode: CollectMode = Default::default(), Applied Raw;
     } also {
         conditions: Vec<Condition>, "`Condition*=` and `Assert*=`.";
