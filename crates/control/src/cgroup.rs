@@ -235,7 +235,7 @@ properties! {
         ManagedOOMSwap "s" Never = u.cgroup().managed_oom_swap().as_str();
         ManagedOOMMemoryPressure "s" Never = u.cgroup().managed_oom_memory_pressure().as_str();
         ManagedOOMMemoryPressureLimit "u" Never = u.cgroup().managed_oom_memory_pressure_limit().map_or(0, PressureLimit::scaled);
-        ManagedOOMMemoryPressureDurationUSec "t" Never = or(&u.cgroup().managed_oom_memory_pressure_duration_sec(), UNSET);
+        ManagedOOMMemoryPressureDurationUSec "t" Never = or(&u.cgroup().managed_oom_memory_pressure_duration_sec().map(|span| span.0), UNSET);
         ManagedOOMPreference "s" Never = u.cgroup().managed_oom_preference().as_str();
         BPFProgram "a(ss)" Never = Each(u.cgroup().bpf_program(), program);
         SocketBindAllow "a(iiqq)" Never = Each(u.cgroup().socket_bind_allow().iter().rev(), bind_rule);

@@ -70,9 +70,8 @@ fn link((path, link): (&str, &str), out: &mut Out<'_>) {
 /// Classes by the number of ioprio_set(2); best effort by default.
 fn io_class(class: Option<IoClass>) -> i32 {
     match class {
-        Some(IoClass::None) => 0,
         Some(IoClass::Realtime) => 1,
-        Some(IoClass::BestEffort) | None => 2,
+        Some(IoClass::None | IoClass::BestEffort) | None => 2,
         Some(IoClass::Idle) => 3,
     }
 }
@@ -87,6 +86,11 @@ fn cpu_policy(policy: Option<CpuPolicy>) -> i32 {
         Some(CpuPolicy::Idle) => 5,
         Some(CpuPolicy::Ext) => 7,
     }
+}
+
+/// The lowest that a policy for real time knows; 0 for others.
+fn usual_priority(u: &UnitView<'_>) -> i128 {
+    i128::from(matches!(u.exec().cpu_scheduling_policy(), Some(CpuPolicy::Fifo | CpuPolicy::Rr)))
 }
 
 /// Policies by the number of set_mempolicy(2); -1 for none.
@@ -418,7 +422,7 @@ properties! {
         IOSchedulingClass "i" Const = io_class(u.exec().io_scheduling_class());
         IOSchedulingPriority "i" Const = or(&u.exec().io_scheduling_priority(), 4);
         CPUSchedulingPolicy "i" Const = cpu_policy(u.exec().cpu_scheduling_policy());
-        CPUSchedulingPriority "i" Const = or(&u.exec().cpu_scheduling_priority(), 0);
+        CPUSchedulingPriority "i" Const = or(&u.exec().cpu_scheduling_priority(), usual_priority(u));
         CPUAffinity "ay" Const = affinity(u).as_slice();
         CPUAffinityFromNUMA "b" Const = u.exec().cpu_affinity() .as_ref() == Some(&CpuAffinity::Numa);
         NUMAPolicy "i" Const = numa_policy(u);

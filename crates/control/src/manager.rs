@@ -155,7 +155,7 @@ properties! { MANAGER: Manager(s) {
     DefaultMemoryPressureWatch "s" Never = "auto";
     TimerSlackNSec "t" Const = 50_000_u64;
     DefaultOOMPolicy "s" Const = "stop";
-    DefaultOOMScoreAdjust "i" Const = state(s).facts.config.default_exec.oom_score_adjust().unwrap_or(0);
+    DefaultOOMScoreAdjust "i" Const = state(s).facts.config.default_exec.oom_score_adjust().map_or(0, |score| score.0);
     CtrlAltDelBurstAction "s" Const = state(s).facts.config.ctrl_alt_del_burst_action.as_str();
     SoftRebootsCount "u" Const = 0_u32;
 } }

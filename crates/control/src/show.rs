@@ -99,6 +99,11 @@ macro_rules! words {
         }
     )*};
 }
+impl<const FROM: i32, const TO: i32> Number for muster_unit::setting::Within<FROM, TO> {
+    fn number(&self) -> Option<i128> {
+        Some(i128::from(self.0))
+    }
+}
 impl Number for muster_unit::Timespan {
     fn number(&self) -> Option<i128> {
         Some(i128::from(self.0))

@@ -1,11 +1,13 @@
 //! `musterctl verify FILE…`: what PID 1 would say of these unit files, without PID 1.
 //!
 //! A file is loaded as the manager loads it, with the drop-ins beside it and those of the system. Each diagnostic is printed
-//! with its code, its place, the line and what is wrong in it.
+//! with its code, its place, the line and what is wrong in it. A file named system.conf, or one in system.conf.d, is read as
+//! the manager's own configuration.
 
 use muster_unit::diagnostic::{Code, Diagnostic};
 use muster_unit::lexer::short;
 use muster_unit::load::{Lookup, Source, load};
+use muster_unit::system_conf::{self, Config};
 use muster_unit::table::rows;
 use muster_unit::{Body, Index, SpecifierContext, UnitFile, UnitName};
 use std::collections::BTreeMap;
@@ -55,6 +57,7 @@ pub fn verify(paths: &[&str], out: &mut impl Write) -> io::Result<bool> {
     let mut count = 0_usize;
     for path in paths {
         let diagnostics = match read(path) {
+            _ if is_system_conf(path) => system_conf(path),
             Ok(file) => file.diagnostics.iter().cloned().chain(commands(&file)).collect(),
             Err(message) => vec![Diagnostic::whole(path, Code::Unreadable, &message)],
         };
@@ -71,6 +74,19 @@ pub fn verify(paths: &[&str], out: &mut impl Write) -> io::Result<bool> {
         writeln!(out, "{count} diagnostic{}", if count == 1 { "" } else { "s" })?;
     }
     Ok(count == 0)
+}
+
+fn is_system_conf(path: &str) -> bool {
+    let path = Path::new(path);
+    let below = path.parent().and_then(Path::file_name).is_some_and(|name| name == "system.conf.d");
+    below || path.file_name().is_some_and(|name| name == "system.conf")
+}
+
+fn system_conf(path: &str) -> Vec<Diagnostic> {
+    match muster_unit::index::read_unit_file(path) {
+        Ok(text) => Config::read(&[(path.to_owned(), text.to_string())]).1,
+        Err(error) => vec![Diagnostic::whole(path, Code::Unreadable, &error.to_string())],
+    }
 }
 
 fn read(path: &str) -> Result<UnitFile, String> {
@@ -177,8 +193,9 @@ fn nearest(text: &str, section: &str) -> Option<&'static str> {
         "Slice" => &["CGroup"],
         _ => &[],
     };
-    let known = rows().into_iter().filter(|row| row.section == section || groups.contains(&row.section));
-    let by_distance = known.map(|row| (distance(text, row.name), row.name));
+    let rows = rows().into_iter().filter(|row| row.section == section || groups.contains(&row.section));
+    let keys = system_conf::keys().filter(|_| section == "Manager");
+    let by_distance = rows.map(|row| row.name).chain(keys).map(|name| (distance(text, name), name));
     by_distance.filter(|(distance, _)| *distance <= DISTANCE_MAX).min().map(|(_, name)| name)
 }
 

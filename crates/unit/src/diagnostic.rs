@@ -67,6 +67,8 @@ codes! {
     Specifier "M208" "{directive}=: '{found}': expected {expected}",
     /// More than may be kept.
     Limit "M209" "{directive}=: '{found}': expected {expected}",
+    /// A directive that is known and does nothing here.
+    NoEffect "M301" "{directive}= has no effect in this version",
 }
 
 /// What is wrong with a value.

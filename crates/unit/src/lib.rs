@@ -17,6 +17,7 @@ pub mod load;
 pub mod preset;
 pub mod setting;
 pub mod specifier;
+pub mod system_conf;
 pub mod table;
 pub mod value;
 

@@ -2,6 +2,9 @@
 
 use crate::diagnostic::{Code, Fault};
 use crate::value::*;
+pub use crate::value::{
+    Amount, CpuPriority, CpuQuota, IoPriority, NiceLevel, OomScore, PressureDuration, Size, Weight, Within,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -113,6 +116,7 @@ copied!(
     Option<Quota>,
     Option<Concurrency>,
     Option<Refresh>,
+    Option<PressureDuration>,
 );
 
 borrowed!(
@@ -247,16 +251,12 @@ scalars! {
     Number u32 => |text| number(text), "a number that is not negative";
     Number i32 => |text| number(text), "a number";
     Number i64 => |text| number(text), "a number";
-    Number CpuQuota => |text| CpuQuota::parse(text), "a percentage of one CPU above zero, with at most two decimals, such as 150% or 12.5%";
     Number FileMode => |text| parse_mode(text).filter(|mode| *mode <= 0o7777).map(FileMode), "an octal file mode up to 7777";
     Name InterfaceName => |text| interface_name(text), "the name of a network interface, of at most 15 characters";
     Name Account => |text| account(text), "the name or number of a user or group";
     Name UnitName => |text| text.parse().ok(), "a unit name";
     Name ServiceName => |text| service_name(text), "the name of a service";
     Value String => |text| Some(text.to_owned()), "a text";
-    Number Size => |text| parse_size(text).map(Size), "a size in bytes, K, M, G or T allowed";
-    Number Weight => |text| weight(text), "a weight from 1 to 10000";
-    Number Amount => |text| amount(text), "a number, a percentage, or 'infinity'";
     Number IpTos => |text| ip_tos(text), "a number from 0 to 255, or low-delay, throughput, reliability, low-cost";
     Name FdName => |text| fd_name(text), "a name of up to 255 characters without ':' or control characters";
     Number LimitBytes => |text| limit(text, parse_size).map(LimitBytes), "a limit in bytes, such as '1G' or '1G:2G' or 'infinity'";
@@ -381,91 +381,9 @@ impl Setting for SecureBits {
     }
 }
 
-/// `CPUQuota=` (systemd.resource-control(5)): CPU time in each second, in microseconds; above zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpuQuota(pub u64);
-
-impl CpuQuota {
-    /// Reads a percentage with at most two decimals.
-    fn parse(text: &str) -> Option<CpuQuota> {
-        let text = text.strip_suffix('%')?.trim_end();
-        let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || !digits(whole) || !digits(decimals) || decimals.len() > 2 {
-            return None;
-        }
-        let hundredths: u64 = format!("{whole}{decimals:0<2}").parse().ok()?;
-        let usec = hundredths.checked_mul(100)?;
-        (usec > 0).then_some(CpuQuota(usec))
-    }
-}
-
-/// A size in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Size(pub u64);
-
-/// `CPUWeight=` and kin: 1 to 10000; 0 stands for `idle`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Weight(pub u64);
-
-/// `MemoryMax=` and kin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Amount {
-    /// Bytes, or tasks.
-    Absolute(u64),
-    /// Of what the machine has, in hundredths of a percent.
-    Fraction(u32),
-    /// No limit.
-    Infinity,
-}
-
-impl Amount {
-    /// As a number, where a whole is `total`; no limit is `u64::MAX`.
-    pub fn of(self, total: u64) -> u64 {
-        match self {
-            Amount::Infinity => u64::MAX,
-            Amount::Absolute(value) => value,
-            Amount::Fraction(hundredths) => {
-                let part = u128::from(total).saturating_mul(u128::from(hundredths)).checked_div(10_000);
-                part.and_then(|part| u64::try_from(part).ok()).unwrap_or(u64::MAX)
-            }
-        }
-    }
-}
-
 /// `IPTOS=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpTos(pub i32);
-
-fn number<T: TryFrom<i64>>(text: &str) -> Option<T> {
-    let (sign, digits) = text.strip_prefix('-').map_or((1_i64, text), |digits| (-1, digits));
-    let digits = digits.strip_prefix('+').unwrap_or(digits);
-    let value = match digits.strip_prefix("0x") {
-        Some(hex) => i64::from_str_radix(hex, 16).ok()?,
-        None => digits.parse::<i64>().ok().filter(|value| *value >= 0)?,
-    };
-    T::try_from(value.checked_mul(sign)?).ok()
-}
-
-fn weight(text: &str) -> Option<Weight> {
-    if text == "idle" {
-        return Some(Weight(0));
-    }
-    text.parse().ok().filter(|weight| (1..=10_000).contains(weight)).map(Weight)
-}
-
-fn amount(text: &str) -> Option<Amount> {
-    if text == "infinity" {
-        return Some(Amount::Infinity);
-    }
-    if let Some(percent) = text.strip_suffix('%') {
-        let (whole, fraction) = percent.split_once('.').unwrap_or((percent, "0"));
-        let hundredths = format!("{fraction:0<2}").get(..2)?.parse::<u32>().ok()?;
-        let total = whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(hundredths)?;
-        return (total <= 10_000).then_some(Amount::Fraction(total));
-    }
-    parse_size(text).map(Amount::Absolute)
-}
 
 fn ip_tos(text: &str) -> Option<IpTos> {
     let named = match text {

@@ -13,7 +13,7 @@ pub const OOM_SCORE: Step = Step {
     run: |context, _| {
         let Some(score) = context.exec.oom_score_adjust() else { return Ok(()) };
         // Without the right to lower it (containers), the score stays as it is.
-        match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        match std::fs::write("/proc/self/oom_score_adj", score.0.to_string()) {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
             done => done.about("OOMScoreAdjust="),
         }
@@ -26,7 +26,7 @@ pub const NICE: Step = Step {
     exit: Exit::Nice,
     needed: |context| context.exec.nice().is_some(),
     direct: Direct::No,
-    run: |context, _| context.exec.nice().map_or(Ok(()), |nice| muster_sys::set_nice(nice).about("Nice=")),
+    run: |context, _| context.exec.nice().map_or(Ok(()), |nice| muster_sys::set_nice(nice.0).about("Nice=")),
 };
 
 /// `SCHED_RESET_ON_FORK` (sched(7)).
@@ -56,8 +56,7 @@ pub const CPU: Step = Step {
         };
         let priority = exec
             .cpu_scheduling_priority()
-            .and_then(|priority| i32::try_from(priority).ok())
-            .unwrap_or(i32::from(matches!(policy, Fifo | Rr)));
+            .map_or(i32::from(matches!(policy, Fifo | Rr)), |priority| priority.0);
         let number = if exec.cpu_scheduling_reset_on_fork() { number | RESET_ON_FORK } else { number };
         muster_sys::set_scheduler(number, priority).about("CPUSchedulingPolicy=")
     },
@@ -73,8 +72,7 @@ pub const IO: Step = Step {
     direct: Direct::No,
     run: |context, _| {
         let class = context.exec.io_scheduling_class().unwrap_or(muster_unit::IoClass::BestEffort);
-        let level =
-            context.exec.io_scheduling_priority().and_then(|level| i32::try_from(level).ok()).unwrap_or(4);
+        let level = context.exec.io_scheduling_priority().map_or(4, |level| level.0);
         muster_sys::set_io_priority(class as i32, level).about("IOSchedulingClass=")
     },
 };

@@ -55,7 +55,7 @@ section! {
         "ManagedOOMSwap" => managed_oom_swap: ManagedOomMode = Default::default(), Stored Raw;
         "ManagedOOMMemoryPressure" => managed_oom_memory_pressure: ManagedOomMode = Default::default(), Stored Raw;
         "ManagedOOMMemoryPressureLimit" => managed_oom_memory_pressure_limit: Option<PressureLimit> = None, Stored Raw;
-        "ManagedOOMMemoryPressureDurationSec" => managed_oom_memory_pressure_duration_sec: Option<Timespan> = None, Stored Raw;
+        "ManagedOOMMemoryPressureDurationSec" => managed_oom_memory_pressure_duration_sec: Option<PressureDuration> = None, Stored Raw;
         "ManagedOOMPreference" => managed_oom_preference: ManagedOomPreference = Default::default(), Stored Raw;
         "OOMRules" => oom_rules: Vec<PlainName> = Default::default(), Stored Raw;
         "BPFProgram" => bpf_program: Vec<BpfProgram> = Default::default(), Stored Expand;

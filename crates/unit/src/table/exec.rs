@@ -27,13 +27,13 @@ section! {
         "Group" => group: Option<Account> = None, Applied Expand;
         "SupplementaryGroups" => supplementary_groups: Vec<Account> = Default::default(), Applied Expand;
         "SetLoginEnvironment" => set_login_environment: Option<bool> = None, Applied Raw;
-        "Nice" => nice: Option<i32> = None, Applied Raw;
-        "OOMScoreAdjust" => oom_score_adjust: Option<i32> = None, Applied Raw;
+        "Nice" => nice: Option<NiceLevel> = None, Applied Raw;
+        "OOMScoreAdjust" => oom_score_adjust: Option<OomScore> = None, Applied Raw;
         "CoredumpFilter" => coredump_filter: Option<CoredumpFilter> = None, Applied Raw;
         "IOSchedulingClass" => io_scheduling_class: Option<IoClass> = None, Applied Raw;
-        "IOSchedulingPriority" => io_scheduling_priority: Option<u32> = None, Applied Raw;
+        "IOSchedulingPriority" => io_scheduling_priority: Option<IoPriority> = None, Applied Raw;
         "CPUSchedulingPolicy" => cpu_scheduling_policy: Option<CpuPolicy> = None, Applied Raw;
-        "CPUSchedulingPriority" => cpu_scheduling_priority: Option<u32> = None, Applied Raw;
+        "CPUSchedulingPriority" => cpu_scheduling_priority: Option<CpuPriority> = None, Applied Raw;
         "CPUSchedulingResetOnFork" => cpu_scheduling_reset_on_fork: bool = false, Applied Raw;
         "CPUAffinity" => cpu_affinity: Option<CpuAffinity> = None, Applied Raw;
         "NUMAPolicy" => numa_policy: Option<NumaPolicy> = None, Applied Raw;

@@ -13,6 +13,7 @@ mod later;
 mod misc;
 mod name;
 mod names;
+mod number;
 mod open_file;
 mod path;
 mod resources;
@@ -50,6 +51,10 @@ pub use name::{
 pub use names::{
     BusName, CgroupName, LogNamespace, PlainName, ProtectHostname, Reference, SecurityLabel, VariableMatch,
     VariableName,
+};
+pub(crate) use number::number;
+pub use number::{
+    Amount, CpuPriority, CpuQuota, IoPriority, NiceLevel, OomScore, PressureDuration, Size, Weight, Within,
 };
 pub use open_file::{LogPattern, OpenFile, is_log_field};
 pub use path::{

@@ -122,7 +122,7 @@ words! {
     /// `IOSchedulingClass=`.
     IoClass { None = "none" | "0", Realtime = "realtime" | "1", BestEffort = "best-effort" | "2", Idle = "idle" | "3", }
     /// `CPUSchedulingPolicy=`.
-    CpuPolicy { Other = "other", Batch = "batch", Idle = "idle", Fifo = "fifo", Rr = "rr", Ext = "ext", }
+    CpuPolicy { Other = "other" | "0", Batch = "batch" | "3", Idle = "idle" | "5", Fifo = "fifo" | "1", Rr = "rr" | "2", Ext = "ext" | "7", }
     /// `NUMAPolicy=`, in the order of set_mempolicy(2).
     NumaPolicy { Default = "default", Preferred = "preferred", Bind = "bind", Interleave = "interleave", Local = "local", }
     /// `Personality=`: those of this machine.
