@@ -3,11 +3,11 @@
 //!
 //! What must stay true: while a list is replaced, the old one holds until the new one does.
 
-use muster_sys::bpf::{self, Operation};
+use crate::program::{AND, COPY, JUMP_IF_NOT, JUMP_IF_NOT_EQUAL, LOAD_WORD, SHIFT_RIGHT, step, verdict};
+use muster_sys::bpf::{Hook, Operation};
 use muster_unit::{CGroupSection, DevicePolicy, DeviceRule, glob};
 use std::fs;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// How our programs are known among others'.
@@ -72,19 +72,8 @@ pub fn apply(cgroup: BorrowedFd<'_>, config: &CGroupSection, is_new: bool) -> Re
 }
 
 fn replace(cgroup: BorrowedFd<'_>, program: Option<&[Operation]>) -> Result<(), String> {
-    let replace = || -> io::Result<()> {
-        let old = match bpf::device_programs(cgroup, NAME) {
-            // Where nothing can be set, nothing can have been.
-            Err(_) if program.is_none() => return Ok(()),
-            found => found?,
-        };
-        if let Some(program) = program {
-            let new = bpf::load_device_program(program, NAME)?;
-            bpf::attach_device_program(cgroup, new.as_fd())?;
-        }
-        old.iter().try_for_each(|old| bpf::detach_device_program(cgroup, old.as_fd()))
-    };
-    replace().map_err(|error| format!("DeviceAllow= and DevicePolicy= do not hold: {error}"))
+    crate::program::replace(cgroup, Hook::Device, NAME, program)
+        .map_err(|error| format!("DeviceAllow= and DevicePolicy= do not hold: {error}"))
 }
 
 /// The devices of one rule; none where the machine has none.
@@ -129,31 +118,16 @@ fn majors(pattern: &str, kind: u32) -> Vec<u32> {
         .collect()
 }
 
-const LOAD_WORD: u8 = 0x61;
-const COPY: u8 = 0xbf;
-const SET: u8 = 0xb7;
-const AND: u8 = 0x57;
-const SHIFT_RIGHT: u8 = 0x77;
-const JUMP_IF_NOT: u8 = 0x55;
-const JUMP_IF_NOT_EQUAL: u8 = 0x5d;
-const EXIT: u8 = 0x95;
-
 /// The kernel's context is in register 1: kind with access in its upper half, major, minor. Register 0 is the verdict.
 fn program(allowed: &[Allowed]) -> Vec<Operation> {
-    let make = |code, registers, offset, immediate: u32| Operation {
-        code,
-        registers,
-        offset,
-        immediate: immediate.cast_signed(),
-    };
     // 2: kind, 3: access, 4: major, 5: minor.
     let mut all = vec![
-        make(LOAD_WORD, 0x12, 0, 0),
-        make(COPY, 0x23, 0, 0),
-        make(AND, 0x02, 0, 0xffff),
-        make(SHIFT_RIGHT, 0x03, 0, 16),
-        make(LOAD_WORD, 0x14, 4, 0),
-        make(LOAD_WORD, 0x15, 8, 0),
+        step(LOAD_WORD, 0x12, 0, 0),
+        step(COPY, 0x23, 0, 0),
+        step(AND, 0x02, 0, 0xffff),
+        step(SHIFT_RIGHT, 0x03, 0, 16),
+        step(LOAD_WORD, 0x14, 4, 0),
+        step(LOAD_WORD, 0x15, 8, 0),
     ];
     for rule in allowed {
         let mut tests = vec![(2_u8, rule.kind)];
@@ -165,19 +139,17 @@ fn program(allowed: &[Allowed]) -> Vec<Operation> {
         let count = i16::try_from(tests.len()).unwrap_or(i16::MAX);
         for (done, (register, value)) in (1_i16..).zip(tests) {
             let skipped = count.saturating_sub(done).saturating_add(rest);
-            all.push(make(JUMP_IF_NOT, register, skipped, value));
+            all.push(step(JUMP_IF_NOT, register, skipped, value));
         }
         if partly {
-            all.push(make(COPY, 0x31, 0, 0));
-            all.push(make(AND, 0x01, 0, rule.access));
+            all.push(step(COPY, 0x31, 0, 0));
+            all.push(step(AND, 0x01, 0, rule.access));
             // Something is asked for that is not given.
-            all.push(make(JUMP_IF_NOT_EQUAL, 0x31, 2, 0));
+            all.push(step(JUMP_IF_NOT_EQUAL, 0x31, 2, 0));
         }
-        all.push(make(SET, 0x00, 0, 1));
-        all.push(make(EXIT, 0x00, 0, 0));
+        all.extend(verdict(true));
     }
-    all.push(make(SET, 0x00, 0, 0));
-    all.push(make(EXIT, 0x00, 0, 0));
+    all.extend(verdict(false));
     all
 }
 
@@ -185,6 +157,7 @@ fn program(allowed: &[Allowed]) -> Vec<Operation> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
     use super::*;
+    use crate::program::SET;
 
     /// What the program says, by the same steps as the kernel.
     fn says(program: &[Operation], kind: u32, access: u32, major: u32, minor: u32) -> u64 {

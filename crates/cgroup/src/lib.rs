@@ -7,8 +7,10 @@
 
 mod attributes;
 mod devices;
+mod network;
+mod program;
 
-use muster_unit::{CGroupSection, DevicePolicy};
+use muster_unit::{CGroupSection, DevicePolicy, ManagedOomPreference};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -185,22 +187,58 @@ impl Tree {
                 }
             }
         }
-        if let (Some((uid, gid)), true) = (owner, config.delegate().is_some()) {
-            for file in ["", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"] {
-                let _ = std::os::unix::fs::chown(format!("{directory}{file}"), Some(uid), Some(gid));
+        let subgroup = config.subgroup().map(|name| format!("{directory}/{name}"));
+        if let Some(subgroup) = &subgroup {
+            match fs::create_dir(subgroup) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    failed = Some(format!("DelegateSubgroup=: {error}"));
+                }
+                _ => {}
             }
         }
-        failed.map_or_else(|| self.set_devices(path, config, is_new), Err)
+        if let (Some((uid, gid)), true) = (owner, config.delegate().is_some()) {
+            for directory in [Some(&directory), subgroup.as_ref()].into_iter().flatten() {
+                for file in ["", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"] {
+                    let _ = std::os::unix::fs::chown(format!("{directory}{file}"), Some(uid), Some(gid));
+                }
+            }
+        }
+        self.mark(path, config, is_new);
+        failed.map_or_else(|| self.set_programs(path, config, is_new), Err)
     }
 
-    fn set_devices(&self, path: &str, config: &CGroupSection, is_new: bool) -> Result<(), String> {
-        let silent = config.device_policy() == DevicePolicy::Auto && config.device_allow().is_empty();
+    /// What others read of a cgroup: systemd-oomd, and systemd-coredump.
+    fn mark(&self, path: &str, config: &CGroupSection, is_new: bool) {
+        let preference = config.managed_oom_preference();
+        let marks = [
+            (c"user.oomd_avoid", preference == ManagedOomPreference::Avoid),
+            (c"user.oomd_omit", preference == ManagedOomPreference::Omit),
+            (c"user.coredump_receive", config.coredump_receive()),
+        ];
+        if is_new && !marks.iter().any(|(_, set)| *set) {
+            return;
+        }
+        let Ok(directory) = self.open_dir(path) else { return };
+        for (name, set) in marks {
+            // Where the file system holds no attributes there are none, as the manual says.
+            let _ = match set {
+                true => muster_sys::set_xattr(directory.as_fd(), name, b"1"),
+                false => muster_sys::remove_xattr(directory.as_fd(), name),
+            };
+        }
+    }
+
+    fn set_programs(&self, path: &str, config: &CGroupSection, is_new: bool) -> Result<(), String> {
+        let silent = config.device_policy() == DevicePolicy::Auto
+            && config.device_allow().is_empty()
+            && network::is_silent(config);
         // The root is not ours alone.
         if path.is_empty() || (silent && is_new) {
             return Ok(());
         }
         let directory = self.open_dir(path).map_err(|error| format!("{path}: {error}"))?;
-        devices::apply(directory.as_fd(), config, is_new)
+        devices::apply(directory.as_fd(), config, is_new)?;
+        network::apply(directory.as_fd(), config, is_new)
     }
 
     /// Gives every controller that we have on, from our root down to the parent of `path`, once each.
@@ -225,6 +263,17 @@ impl Tree {
     /// A descriptor of the directory, for starting a process in it.
     pub fn open_dir(&self, path: &str) -> io::Result<OwnedFd> {
         fs::File::open(self.directory(path)).map(OwnedFd::from)
+    }
+
+    /// The same, made if it is not there: the part of a delegated cgroup that holds what runs beside the main process.
+    pub fn open_or_make(&self, path: &str) -> io::Result<OwnedFd> {
+        match self.open_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir(self.directory(path))?;
+                self.open_dir(path)
+            }
+            done => done,
+        }
     }
 
     /// Moves a process.

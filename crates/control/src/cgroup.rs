@@ -80,14 +80,18 @@ fn weight(weight: Option<Weight>) -> u64 {
     weight.map_or(u64::MAX, |weight| weight.0)
 }
 
-/// Fractions show as no limit here: what they come to is the kernel's `Effective…`.
-fn amount(amount: Option<Amount>, default: u64) -> u64 {
+/// A limit of memory in bytes. A part of what the machine has is rounded to whole pages, as the kernel does it.
+fn amount(u: &UnitView<'_>, amount: Option<Amount>, default: u64) -> u64 {
     match amount {
         None => default,
         Some(Amount::Absolute(number)) => number,
-        Some(Amount::Fraction(_) | Amount::Infinity) => u64::MAX,
+        Some(Amount::Infinity) => u64::MAX,
+        Some(part @ Amount::Fraction(_)) => part.of(u.manager.state().facts.memory_total) & !PAGE_REST,
     }
 }
+
+/// What is beyond whole pages.
+const PAGE_REST: u64 = 4095;
 
 /// `CPUQuota=20%` as microseconds of CPU in a second.
 fn quota(u: &UnitView<'_>) -> u64 {
@@ -209,17 +213,17 @@ properties! {
         DefaultMemoryLow "t" Never = 0_u64;
         DefaultStartupMemoryLow "t" Never = 0_u64;
         DefaultMemoryMin "t" Never = 0_u64;
-        MemoryMin "t" Never = amount(u.cgroup().memory_min(), 0);
-        MemoryLow "t" Never = amount(u.cgroup().memory_low(), 0);
-        StartupMemoryLow "t" Never = amount(u.cgroup().startup_memory_low(), 0);
-        MemoryHigh "t" Never = amount(u.cgroup().memory_high(), u64::MAX);
-        StartupMemoryHigh "t" Never = amount(u.cgroup().startup_memory_high(), u64::MAX);
-        MemoryMax "t" Never = amount(u.cgroup().memory_max(), u64::MAX);
-        StartupMemoryMax "t" Never = amount(u.cgroup().startup_memory_max(), u64::MAX);
-        MemorySwapMax "t" Never = amount(u.cgroup().memory_swap_max(), u64::MAX);
-        StartupMemorySwapMax "t" Never = amount(u.cgroup().startup_memory_swap_max(), u64::MAX);
-        MemoryZSwapMax "t" Never = amount(u.cgroup().memory_zswap_max(), u64::MAX);
-        StartupMemoryZSwapMax "t" Never = amount(u.cgroup().startup_memory_zswap_max(), u64::MAX);
+        MemoryMin "t" Never = amount(u, u.cgroup().memory_min(), 0);
+        MemoryLow "t" Never = amount(u, u.cgroup().memory_low(), 0);
+        StartupMemoryLow "t" Never = amount(u, u.cgroup().startup_memory_low(), 0);
+        MemoryHigh "t" Never = amount(u, u.cgroup().memory_high(), u64::MAX);
+        StartupMemoryHigh "t" Never = amount(u, u.cgroup().startup_memory_high(), u64::MAX);
+        MemoryMax "t" Never = amount(u, u.cgroup().memory_max(), u64::MAX);
+        StartupMemoryMax "t" Never = amount(u, u.cgroup().startup_memory_max(), u64::MAX);
+        MemorySwapMax "t" Never = amount(u, u.cgroup().memory_swap_max(), u64::MAX);
+        StartupMemorySwapMax "t" Never = amount(u, u.cgroup().startup_memory_swap_max(), u64::MAX);
+        MemoryZSwapMax "t" Never = amount(u, u.cgroup().memory_zswap_max(), u64::MAX);
+        StartupMemoryZSwapMax "t" Never = amount(u, u.cgroup().startup_memory_zswap_max(), u64::MAX);
         MemoryZSwapWriteback "b" Never = u.cgroup().memory_zswap_writeback().unwrap_or(true);
         MemoryLimit "t" Never = UNSET;
         DevicePolicy "s" Never = u.cgroup().device_policy().as_str();

@@ -286,6 +286,7 @@ impl Manager {
         self.note_cause(unit, format!("{} queued: {cause}", kind.as_str()));
         let name = self.name_of(unit);
         self.effects.push_back(Effect::Signal(BusSignal::JobNew { job: id, unit: name }));
+        self.follow_shutdown(unit);
         self.touch(unit);
         id
     }
@@ -423,6 +424,7 @@ impl Manager {
     /// What follows from the end of a job.
     fn job_ended(&mut self, job: &Job, result: JobResult, propagate: bool, report: bool) {
         self.follow_job_deadline(job.id);
+        self.follow_shutdown(job.unit);
         if !result.is_fulfilled() && result != JobResult::Canceled {
             self.state.n_failed_jobs = self.state.n_failed_jobs.saturating_add(1);
         }

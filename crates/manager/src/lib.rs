@@ -19,6 +19,7 @@
     )
 )]
 
+mod cgroup;
 pub mod config;
 pub mod effect;
 pub mod event;

@@ -287,7 +287,9 @@ impl Manager {
                     kept.load_state = LoadState::NotFound;
                     unit.file = Rc::new(kept);
                 } else {
-                    limited.extend((unit.cgroup.is_some() && unit.file.cgroup != file.cgroup).then_some(*id));
+                    if unit.cgroup.is_some() && unit.file.cgroup != file.cgroup {
+                        limited.push((*id, unit.file.cgroup.clone()));
+                    }
                     unit.file = file;
                 }
             }
@@ -300,7 +302,7 @@ impl Manager {
             self.state.gc_queue.insert(id);
         }
         // What the kernel is to hold them to has changed.
-        limited.into_iter().for_each(|id| self.realize_cgroup(id));
+        limited.into_iter().for_each(|(id, old)| self.cgroup_changed(id, old.as_deref()));
     }
 
     /// Reads one unit again in place, with its edges.

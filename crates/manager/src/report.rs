@@ -282,6 +282,7 @@ impl Manager {
             userspace_usec,
             total_usec,
         }));
+        self.startup_values_changed();
         self.effects.push_back(Effect::Signal(crate::effect::BusSignal::ManagerChanged));
     }
 }

@@ -40,10 +40,13 @@ impl Manager {
         let shared = self.share_of(id, &exec);
         self.use_accounts(id, &exec);
         let unit = self.state.units.get(&id)?;
-        let cgroup = unit.cgroup.clone().unwrap_or_default();
+        let mut cgroup = unit.cgroup.clone().unwrap_or_default();
         let spawn = SpawnId(self.state.next_spawn);
         self.state.next_spawn = self.state.next_spawn.saturating_add(1);
         let main = role == SpawnRole::Main || list == CommandList::ExecStart;
+        if let Some(subgroup) = unit.file.cgroup.as_ref().and_then(|config| config.subgroup()) {
+            cgroup = format!("{cgroup}/{}", if main { subgroup } else { CONTROL_SUBGROUP });
+        }
         let report_exec = main && self.service_type(id) == ServiceType::Exec;
         let mut as_executed = command.clone();
         if let Some((_, service)) = self.service_config(id).filter(|_| !main) {
@@ -286,9 +289,10 @@ impl Manager {
         let Some(path) = self.cgroup_path(id) else { return };
         let Some(unit) = self.state.units.get_mut(&id) else { return };
         unit.cgroup = Some(path.clone());
-        let config = unit.file.cgroup.clone().unwrap_or_default();
-        let user = unit.file.exec.as_ref().and_then(|exec| exec.user().as_ref());
-        let owner = user.filter(|_| config.delegate().is_some()).map(|user| user.0.clone());
+        let user = unit.file.exec.as_ref().and_then(|exec| exec.user().as_ref()).map(|user| user.0.clone());
+        let config = self.cgroup_in_effect(id);
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let owner = user.filter(|_| config.delegate().is_some());
         let effect = Effect::RealizeCgroup {
             path: path.clone(),
             unit: unit.name.clone(),
@@ -461,6 +465,9 @@ impl Manager {
         }
     }
 }
+
+/// Below a cgroup that the main process has to itself, where what runs beside it goes (`DelegateSubgroup=`).
+const CONTROL_SUBGROUP: &str = ".control";
 
 /// `DefaultMemoryPressureThresholdSec=` (systemd-system.conf(5)).
 const DEFAULT_PRESSURE_USEC: u64 = 200_000;

@@ -149,9 +149,9 @@ impl Manager {
             }
         }
         if let Some(unit) = self.state.units.get_mut(&id) {
-            unit.file = Rc::new(file);
+            let old = std::mem::replace(&mut unit.file, Rc::new(file));
             if unit.cgroup.is_some() {
-                self.realize_cgroup(id);
+                self.cgroup_changed(id, old.cgroup.as_deref());
             }
         }
         self.touch(id);

@@ -158,7 +158,7 @@ impl Runtime {
     pub(crate) fn spawn(&mut self, spawn: &Spawn) {
         self.prepare_share(spawn.shared.as_ref());
         let (network, ipc) = self.shares.pairs(spawn.shared.as_ref());
-        let directory = self.cgroups.open_dir(&spawn.cgroup).ok();
+        let directory = self.cgroups.open_or_make(&spawn.cgroup).ok();
         let fds =
             spawn.fds.iter().filter_map(|(id, name)| Some((self.fds.get(*id)?, name.clone()))).collect();
         let request = muster_exec::Request {
@@ -226,7 +226,7 @@ impl Runtime {
         let state = self.manager.state();
         above
             .filter_map(|path| state.units.get(state.cgroups.get(path)?)?.file.cgroup.as_ref())
-            .any(|cgroup| cgroup.memory_max().is_some())
+            .any(|cgroup| cgroup.memory_max().is_some() || cgroup.startup_memory_max().is_some())
     }
 
     /// Reads what the executor has to say.

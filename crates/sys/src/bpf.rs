@@ -1,4 +1,4 @@
-//! bpf(2), as far as programs that decide about devices need it.
+//! bpf(2), as far as programs that decide for a cgroup need it.
 
 use crate::{adopt_fd, check};
 use std::io;
@@ -24,11 +24,37 @@ const DETACH: i64 = 9;
 const BY_ID: i64 = 13;
 const INFO: i64 = 15;
 const QUERY: i64 = 16;
-const CGROUP_DEVICE_PROGRAM: u32 = 15;
-const CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
 /// At most this many programs of one cgroup are looked at; the kernel takes no more.
 const ATTACHED_MAX: usize = 64;
+
+/// What a program of a cgroup is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Whether a device is opened, or a node made for it.
+    Device,
+    /// Whether a packet comes in.
+    Ingress,
+    /// Whether a packet goes out.
+    Egress,
+    /// Whether a socket is bound to an address of IPv4.
+    Bind4,
+    /// The same for IPv6.
+    Bind6,
+}
+
+impl Hook {
+    /// `enum bpf_prog_type` and `enum bpf_attach_type`.
+    fn numbers(self) -> (u32, u32) {
+        match self {
+            Hook::Device => (15, 6),
+            Hook::Ingress => (8, 0),
+            Hook::Egress => (8, 1),
+            Hook::Bind4 => (18, 8),
+            Hook::Bind6 => (18, 9),
+        }
+    }
+}
 
 fn call<T>(command: i64, attributes: &mut T) -> io::Result<i64> {
     let pointer: *mut T = attributes;
@@ -36,8 +62,8 @@ fn call<T>(command: i64, attributes: &mut T) -> io::Result<i64> {
     check(unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) })
 }
 
-/// Loads a program for a cgroup's devices. `name` is how it is known again, at most 15 bytes.
-pub fn load_device_program(program: &[Operation], name: &str) -> io::Result<OwnedFd> {
+/// Loads a program. `name` is how it is known again, at most 15 bytes.
+pub fn load(program: &[Operation], hook: Hook, name: &str) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -54,7 +80,7 @@ pub fn load_device_program(program: &[Operation], name: &str) -> io::Result<Owne
     }
     let count = u32::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let mut attributes = Attributes {
-        kind: CGROUP_DEVICE_PROGRAM,
+        kind: hook.numbers().0,
         count,
         instructions: program.as_ptr() as u64,
         license: c"MIT".as_ptr() as u64,
@@ -64,7 +90,7 @@ pub fn load_device_program(program: &[Operation], name: &str) -> io::Result<Owne
         flags: 0,
         name: program_name(name),
         interface: 0,
-        attach_type: CGROUP_DEVICE,
+        attach_type: hook.numbers().1,
     };
     call(LOAD, &mut attributes).map(|fd| adopt_fd(fd as i32))
 }
@@ -83,18 +109,18 @@ struct Attached {
     flags: u32,
 }
 
-fn attached(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, flags: u32) -> Attached {
+fn attached(cgroup: BorrowedFd<'_>, hook: Hook, program: BorrowedFd<'_>, flags: u32) -> Attached {
     let number = |fd: BorrowedFd<'_>| fd.as_raw_fd() as u32;
-    Attached { cgroup: number(cgroup), program: number(program), kind: CGROUP_DEVICE, flags }
+    Attached { cgroup: number(cgroup), program: number(program), kind: hook.numbers().1, flags }
 }
 
-/// Lets a program decide about the devices of a cgroup, beside those that already do.
-pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    call(ATTACH, &mut attached(cgroup, program, ALLOW_MULTI)).map(drop)
+/// Lets a program decide for a cgroup, beside those that already do.
+pub fn attach(cgroup: BorrowedFd<'_>, hook: Hook, program: BorrowedFd<'_>) -> io::Result<()> {
+    call(ATTACH, &mut attached(cgroup, hook, program, ALLOW_MULTI)).map(drop)
 }
 
-/// The programs of a name that decide about the devices of a cgroup.
-pub fn device_programs(cgroup: BorrowedFd<'_>, name: &str) -> io::Result<Vec<OwnedFd>> {
+/// The programs of a name that decide for a cgroup.
+pub fn programs(cgroup: BorrowedFd<'_>, hook: Hook, name: &str) -> io::Result<Vec<OwnedFd>> {
     #[repr(C)]
     struct Query {
         cgroup: u32,
@@ -108,7 +134,7 @@ pub fn device_programs(cgroup: BorrowedFd<'_>, name: &str) -> io::Result<Vec<Own
     let mut ids = [0_u32; ATTACHED_MAX];
     let mut query = Query {
         cgroup: cgroup.as_raw_fd() as u32,
-        kind: CGROUP_DEVICE,
+        kind: hook.numbers().1,
         flags: 0,
         attach_flags: 0,
         ids: ids.as_mut_ptr() as u64,
@@ -151,6 +177,6 @@ fn name_of(program: &OwnedFd) -> io::Result<[u8; 16]> {
 }
 
 /// Takes a program away from a cgroup.
-pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    call(DETACH, &mut attached(cgroup, program, 0)).map(drop)
+pub fn detach(cgroup: BorrowedFd<'_>, hook: Hook, program: BorrowedFd<'_>) -> io::Result<()> {
+    call(DETACH, &mut attached(cgroup, hook, program, 0)).map(drop)
 }

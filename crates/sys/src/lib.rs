@@ -424,6 +424,12 @@ pub fn set_xattr(fd: BorrowedFd<'_>, name: &std::ffi::CStr, value: &[u8]) -> io:
     .map(drop)
 }
 
+/// fremovexattr(2).
+pub fn remove_xattr(fd: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: the name is a C string.
+    check(libc::c_long::from(unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) })).map(drop)
+}
+
 /// setxattr(2) on a path.
 pub fn set_xattr_path(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: as above; both names are C strings.

@@ -8,7 +8,6 @@ use crate::setting::{Amount, Context, Scalar, Setting, is_variable};
 use crate::table::ExecSection;
 use crate::value::{EmergencyAction, ResourceLimit, Timespan, split_words};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// What system.conf says, with the defaults of systemd-system.conf(5). Times in microseconds, `u64::MAX` for no end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -249,8 +248,10 @@ impl Config {
                 self.show_status = match value {
                     // A boot that goes well shows nothing; one that does not cannot be told apart here.
                     "auto" | "error" => Some(value == "auto"),
-                    value => read(value)
-                        .map_err(|fault| Fault { expected: "a boolean, 'auto' or 'error'".into(), ..fault })?,
+                    value => read(value).map_err(|fault| Fault {
+                        expected: "a boolean, 'auto' or 'error'".into(),
+                        ..fault
+                    })?,
                 };
             }
             "LogLevel" => self.log_level = known(value, level(value).is_some(), "a log level")?,

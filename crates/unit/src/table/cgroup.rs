@@ -10,32 +10,32 @@ section! {
     CGroupSection CGroupRow "CGroup" {
         "Slice" => slice: Option<UnitName> = None, Applied Expand;
         "AllowedCPUs" => allowed_cpus: NumberSet = Default::default(), Applied Expand;
-        "StartupAllowedCPUs" => startup_allowed_cpus: NumberSet = Default::default(), Stored Expand;
+        "StartupAllowedCPUs" => startup_allowed_cpus: NumberSet = Default::default(), Applied Expand;
         "AllowedMemoryNodes" => allowed_memory_nodes: NumberSet = Default::default(), Applied Expand;
-        "StartupAllowedMemoryNodes" => startup_allowed_memory_nodes: NumberSet = Default::default(), Stored Expand;
+        "StartupAllowedMemoryNodes" => startup_allowed_memory_nodes: NumberSet = Default::default(), Applied Expand;
         "CPUSetPartition" => cpuset_partition: Option<CpusetPartition> = None, Stored Raw;
         "CPUWeight" => cpu_weight: Option<Weight> = None, Applied Raw;
-        "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Stored Raw;
+        "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Applied Raw;
         "CPUQuota" => cpu_quota: Option<CpuQuota> = None, Applied Raw;
         "CPUQuotaPeriodSec" => cpu_quota_period_sec: Option<Timespan> = None, Applied Raw;
         "MemoryAccounting" => memory_accounting: Option<bool> = None, Stored Raw;
         "MemoryMin" => memory_min: Option<Amount> = None, Applied Raw;
         "MemoryLow" => memory_low: Option<Amount> = None, Applied Raw;
-        "StartupMemoryLow" => startup_memory_low: Option<Amount> = None, Stored Raw;
+        "StartupMemoryLow" => startup_memory_low: Option<Amount> = None, Applied Raw;
         "MemoryHigh" => memory_high: Option<Amount> = None, Applied Raw;
-        "StartupMemoryHigh" => startup_memory_high: Option<Amount> = None, Stored Raw;
+        "StartupMemoryHigh" => startup_memory_high: Option<Amount> = None, Applied Raw;
         "MemoryMax" => memory_max: Option<Amount> = None, Applied Raw;
-        "StartupMemoryMax" => startup_memory_max: Option<Amount> = None, Stored Raw;
+        "StartupMemoryMax" => startup_memory_max: Option<Amount> = None, Applied Raw;
         "MemorySwapMax" => memory_swap_max: Option<Amount> = None, Applied Raw;
-        "StartupMemorySwapMax" => startup_memory_swap_max: Option<Amount> = None, Stored Raw;
+        "StartupMemorySwapMax" => startup_memory_swap_max: Option<Amount> = None, Applied Raw;
         "MemoryZSwapMax" => memory_zswap_max: Option<Amount> = None, Applied Raw;
-        "StartupMemoryZSwapMax" => startup_memory_zswap_max: Option<Amount> = None, Stored Raw;
+        "StartupMemoryZSwapMax" => startup_memory_zswap_max: Option<Amount> = None, Applied Raw;
         "MemoryZSwapWriteback" => memory_zswap_writeback: Option<bool> = None, Stored Raw;
         "DeviceAllow" => device_allow: Vec<DeviceRule> = Default::default(), Applied Expand;
         "DevicePolicy" => device_policy: DevicePolicy = Default::default(), Applied Raw;
         "IOAccounting" => io_accounting: Option<bool> = None, Stored Raw;
         "IOWeight" => io_weight: Option<Weight> = None, Applied Raw;
-        "StartupIOWeight" => startup_io_weight: Option<Weight> = None, Stored Raw;
+        "StartupIOWeight" => startup_io_weight: Option<Weight> = None, Applied Raw;
         "IODeviceWeight" => io_device_weight: IoWeights = Default::default(), Stored Expand;
         "IOReadBandwidthMax" => io_read_bandwidth_max: IoLimits = Default::default(), Stored Expand;
         "IOWriteBandwidthMax" => io_write_bandwidth_max: IoLimits = Default::default(), Stored Expand;
@@ -45,23 +45,23 @@ section! {
         "TasksAccounting" => tasks_accounting: Option<bool> = None, Stored Raw;
         "TasksMax" => tasks_max: Option<Amount> = None, Applied Raw;
         "Delegate" => delegate: Option<Delegate> = None, Applied Raw;
-        "DelegateSubgroup" => delegate_subgroup: Option<CgroupName> = None, Stored Raw;
+        "DelegateSubgroup" => delegate_subgroup: Option<CgroupName> = None, Applied Raw;
         "DisableControllers" => disable_controllers: Controllers = Default::default(), Stored Raw;
         "IPAccounting" => ip_accounting: Option<bool> = None, Stored Raw;
-        "IPAddressAllow" => ip_address_allow: Vec<AddressPrefix> = Default::default(), Stored Raw;
-        "IPAddressDeny" => ip_address_deny: Vec<AddressPrefix> = Default::default(), Stored Raw;
+        "IPAddressAllow" => ip_address_allow: Vec<AddressPrefix> = Default::default(), Applied Raw;
+        "IPAddressDeny" => ip_address_deny: Vec<AddressPrefix> = Default::default(), Applied Raw;
         "IPIngressFilterPath" => ip_ingress_filter_path: PathLines = Default::default(), Stored Expand;
         "IPEgressFilterPath" => ip_egress_filter_path: PathLines = Default::default(), Stored Expand;
         "ManagedOOMSwap" => managed_oom_swap: ManagedOomMode = Default::default(), Stored Raw;
         "ManagedOOMMemoryPressure" => managed_oom_memory_pressure: ManagedOomMode = Default::default(), Stored Raw;
         "ManagedOOMMemoryPressureLimit" => managed_oom_memory_pressure_limit: Option<PressureLimit> = None, Stored Raw;
         "ManagedOOMMemoryPressureDurationSec" => managed_oom_memory_pressure_duration_sec: Option<PressureDuration> = None, Stored Raw;
-        "ManagedOOMPreference" => managed_oom_preference: ManagedOomPreference = Default::default(), Stored Raw;
+        "ManagedOOMPreference" => managed_oom_preference: ManagedOomPreference = Default::default(), Applied Raw;
         "OOMRules" => oom_rules: Vec<PlainName> = Default::default(), Stored Raw;
         "BPFProgram" => bpf_program: Vec<BpfProgram> = Default::default(), Stored Expand;
-        "SocketBindAllow" => socket_bind_allow: Vec<BindRule> = Default::default(), Stored Raw;
-        "SocketBindDeny" => socket_bind_deny: Vec<BindRule> = Default::default(), Stored Raw;
-        "RestrictNetworkInterfaces" => restrict_network_interfaces: InterfaceList = Default::default(), Stored Raw;
+        "SocketBindAllow" => socket_bind_allow: Vec<BindRule> = Default::default(), Applied Raw;
+        "SocketBindDeny" => socket_bind_deny: Vec<BindRule> = Default::default(), Applied Raw;
+        "RestrictNetworkInterfaces" => restrict_network_interfaces: InterfaceList = Default::default(), Applied Raw;
         "MemoryPressureThresholdSec" => memory_pressure_threshold_sec: Option<Timespan> = None, Applied Raw;
         "MemoryPressureWatch" => memory_pressure_watch: PressureWatch = Default::default(), Applied Raw;
         "CPUPressureThresholdSec" => cpu_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
@@ -69,7 +69,7 @@ section! {
         "IOPressureThresholdSec" => io_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
         "IOPressureWatch" => io_pressure_watch: PressureWatch = Default::default(), Stored Raw;
         "NFTSet" => nft_set: Vec<NftSet> = Default::default(), Stored Raw;
-        "CoredumpReceive" => coredump_receive: bool = false, Stored Raw;
+        "CoredumpReceive" => coredump_receive: bool = false, Applied Raw;
         "BindNetworkInterface" => bind_network_interface: Option<InterfaceName> = None, Stored Expand;
     }
 }
@@ -131,5 +131,50 @@ fn list_item(directive: &str, item: String) -> String {
     match directive {
         "IODeviceLatencyTargetSec" => item.split_once(' ').and_then(span).unwrap_or(item),
         _ => item,
+    }
+}
+
+macro_rules! startup {
+    ($($usual:ident $startup:ident;)*) => {
+        impl CGroupSection {
+            /// Whether anything is said for the time in which the system starts or shuts down (`Startup*=`).
+            pub fn has_startup_values(&self) -> bool {
+                self.set.iter().any(|row| matches!(row, $(CGroupRow::$startup(_))|*))
+            }
+            /// What holds in that time.
+            pub fn at_startup(&self) -> CGroupSection {
+                let mut section = self.clone();
+                $(if self.set.iter().any(|row| matches!(row, CGroupRow::$startup(_))) {
+                    *section.edit().$usual() = self.$startup().to_owned();
+                })*
+                section
+            }
+        }
+    };
+}
+startup! {
+    allowed_cpus startup_allowed_cpus;
+    allowed_memory_nodes startup_allowed_memory_nodes;
+    cpu_weight startup_cpu_weight;
+    memory_low startup_memory_low;
+    memory_high startup_memory_high;
+    memory_max startup_memory_max;
+    memory_swap_max startup_memory_swap_max;
+    memory_zswap_max startup_memory_zswap_max;
+    io_weight startup_io_weight;
+}
+
+impl CGroupSection {
+    /// Whether the cgroup is the unit's own to divide.
+    pub fn is_delegated(&self) -> bool {
+        self.delegate().as_ref().is_some_and(|delegate| match delegate {
+            Delegate::All => true,
+            Delegate::Controllers(list) => !list.iter().any(|word| word == "-"),
+        })
+    }
+
+    /// `DelegateSubgroup=`, where the cgroup is delegated.
+    pub fn subgroup(&self) -> Option<&str> {
+        self.delegate_subgroup().as_deref().filter(|_| self.is_delegated())
     }
 }

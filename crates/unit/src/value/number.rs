@@ -81,9 +81,9 @@ impl<const FROM: i32, const TO: i32> Held for Option<Within<FROM, TO>> {
 impl<const FROM: i32, const TO: i32> Scalar for Within<FROM, TO> {
     fn read(text: &str) -> Result<Self, Fault> {
         let value = number(text).filter(|value| (FROM..=TO).contains(value));
-        value.map(Within).ok_or_else(|| {
-            Fault::new(Code::Number, text, format!("a whole number from {FROM} to {TO}"))
-        })
+        value
+            .map(Within)
+            .ok_or_else(|| Fault::new(Code::Number, text, format!("a whole number from {FROM} to {TO}")))
     }
 }
 
@@ -204,7 +204,10 @@ mod tests {
         assert_eq!(set::<Amount>("MemoryMax", "0"), None);
         assert_eq!(set::<Amount>("MemoryMax", "0%"), None);
         assert_eq!(set("MemorySwapMax", "0"), Some(Amount::Absolute(0)));
-        assert_eq!((set("TasksMax", "0%"), set::<Amount>("TasksMax", "0")), (Some(Amount::Fraction(0)), None));
+        assert_eq!(
+            (set("TasksMax", "0%"), set::<Amount>("TasksMax", "0")),
+            (Some(Amount::Fraction(0)), None)
+        );
         assert_eq!(set("MemoryMax", "50.55%"), Some(Amount::Fraction(5055)));
         assert_eq!((set::<Amount>("MemoryMax", "1.234%"), set::<Amount>("MemoryMax", ".%")), (None, None));
         assert_eq!((set("CPUWeight", "idle"), set::<Weight>("IOWeight", "idle")), (Some(Weight(0)), None));

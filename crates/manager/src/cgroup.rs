@@ -1,0 +1,100 @@
+//! What a unit's cgroup is held to just now: what its file says, with what slices above it say of addresses, and with what
+//! holds only while the system starts or shuts down (systemd.resource-control(5)).
+
+use crate::manager::Manager;
+use muster_graph::{Dependency, UnitId};
+use muster_unit::{AddressPrefix, CGroupSection, UnitKind};
+use std::rc::Rc;
+
+/// More slices do not stand above each other: a name has 255 bytes.
+const SLICES_MAX: usize = 128;
+
+impl Manager {
+    /// What the kernel is to hold a unit to.
+    pub(crate) fn cgroup_in_effect(&self, id: UnitId) -> Rc<CGroupSection> {
+        let Some(unit) = self.state.units.get(&id) else { return Rc::default() };
+        let mut config = unit.file.cgroup.clone().unwrap_or_default();
+        if config.has_startup_values() && self.is_starting_or_stopping() {
+            config = Rc::new(config.at_startup());
+        }
+        let is_slice = unit.name.kind() == UnitKind::Slice;
+        let above: Vec<Rc<CGroupSection>> =
+            self.slices_above(id).filter(|slice| says_addresses(slice)).collect();
+        // Lists are combined (IPAddressAllow=), which programs of several cgroups cannot do among themselves: those of
+        // units have them all, those of slices none.
+        if is_slice && says_addresses(&config) {
+            let own = Rc::make_mut(&mut config);
+            own.edit().ip_address_allow().clear();
+            own.edit().ip_address_deny().clear();
+        }
+        if !is_slice && !above.is_empty() {
+            let own = Rc::make_mut(&mut config);
+            for slice in above {
+                join(own.edit().ip_address_allow(), slice.ip_address_allow());
+                join(own.edit().ip_address_deny(), slice.ip_address_deny());
+            }
+        }
+        config
+    }
+
+    /// What the slices above a unit say, from the nearest on.
+    fn slices_above(&self, id: UnitId) -> impl Iterator<Item = Rc<CGroupSection>> {
+        let slice = |id: &UnitId| self.state.graph.of(*id, Dependency::InSlice).next();
+        std::iter::successors(slice(&id), slice)
+            .take(SLICES_MAX)
+            .filter_map(|slice| self.state.units.get(&slice)?.file.cgroup.clone())
+    }
+
+    /// A unit's part of a file has changed: what that means for its cgroup, and for those below it.
+    pub(crate) fn cgroup_changed(&mut self, id: UnitId, old: Option<&CGroupSection>) {
+        self.realize_cgroup(id);
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let said = |config: Option<&CGroupSection>| {
+            config
+                .map(|config| (config.ip_address_allow().clone(), config.ip_address_deny().clone()))
+                .unwrap_or_default()
+        };
+        if unit.name.kind() != UnitKind::Slice || said(old) == said(unit.file.cgroup.as_deref()) {
+            return;
+        }
+        let above = unit.cgroup.clone().map(|path| format!("{path}/"));
+        let Some(above) = above else { return };
+        let below = self.state.cgroups.iter().filter(|(path, _)| path.starts_with(&above));
+        let below: Vec<UnitId> = below.map(|(_, id)| *id).collect();
+        below.into_iter().for_each(|id| self.realize_cgroup(id));
+    }
+
+    /// Whether what is said with `Startup` before it holds.
+    fn is_starting_or_stopping(&self) -> bool {
+        !self.startup_is_finished() || self.state.shutdown.is_some() || self.shutdown_is_queued()
+    }
+
+    /// A job begins or has ended: whether that is the end of the system.
+    pub(crate) fn follow_shutdown(&mut self, unit: UnitId) {
+        if self.state.units.get(&unit).is_some_and(|unit| unit.name.as_str() == "shutdown.target") {
+            self.startup_values_changed();
+        }
+    }
+
+    /// The system has started, begins to shut down, or does so no more: what is said for that time holds or holds no more.
+    pub(crate) fn startup_values_changed(&mut self) {
+        let units = self.state.units.iter().filter(|(_, unit)| {
+            unit.cgroup.is_some()
+                && unit.file.cgroup.as_ref().is_some_and(|config| config.has_startup_values())
+        });
+        let ids: Vec<UnitId> = units.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.realize_cgroup(id));
+    }
+}
+
+fn says_addresses(config: &CGroupSection) -> bool {
+    !config.ip_address_allow().is_empty() || !config.ip_address_deny().is_empty()
+}
+
+fn join(own: &mut Vec<AddressPrefix>, more: &[AddressPrefix]) {
+    for prefix in more {
+        if !own.contains(prefix) {
+            own.push(*prefix);
+        }
+    }
+}
