@@ -257,7 +257,8 @@ mod tests {
         let mut reached = vec![false; program.len()];
         let mut open = vec![0_usize];
         while let Some(at) = open.pop() {
-            let Some(seen) = reached.get_mut(at) else { panic!("step {at} of {}", program.len()) };
+            assert!(at < program.len(), "step {at} of {}", program.len());
+            let Some(seen) = reached.get_mut(at) else { continue };
             if std::mem::replace(seen, true) {
                 continue;
             }
