@@ -1,6 +1,5 @@
 //! When what is due: an index over the deadlines of units and jobs, so that a turn costs what changed and not what is
-//! loaded. It is derived from the state: whoever changes a deadline marks the unit as changed, and the index follows when
-//! changes are announced.
+//! loaded. It is derived from the state, and follows the units that changed (`crate::units`), before changes are announced.
 
 use muster_graph::{JobId, UnitId};
 use std::collections::{BTreeMap, BTreeSet};

@@ -165,7 +165,7 @@ impl Manager {
                 self.effects.push_back(Effect::CloseFds { fds });
             }
         }
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.clean_result = UnitResult::Success;
         }
         self.remove(id, things, true, deadline);
@@ -174,7 +174,7 @@ impl Manager {
     }
 
     fn cleaned(&mut self, id: UnitId, result: UnitResult) {
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.clean_result = result;
             match result {
                 UnitResult::Success => {}
@@ -194,7 +194,7 @@ impl Manager {
         let query = QueryId(self.state.next_query);
         self.state.next_query = self.state.next_query.saturating_add(1);
         self.state.queries.insert(query, id);
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.removal = Some(Box::new(Removal { query, things: things.clone(), cleans, deadline_usec }));
         }
         self.effects.push_back(Effect::Remove { query: Some(query), things });
@@ -224,7 +224,7 @@ impl Manager {
     }
 
     fn removal_over(&mut self, id: UnitId, result: UnitResult) {
-        let removal = self.state.units.get_mut(&id).and_then(|unit| unit.removal.take());
+        let removal = self.state.units.edit(&id).and_then(|unit| unit.removal.take());
         self.touch(id);
         match removal {
             Some(removal) if removal.cleans => self.cleaned(id, result),

@@ -27,6 +27,9 @@ pub(crate) enum Started {
 /// at once (the start of a process is an event, too) draws on the same budget, so that a large transaction keeps nobody
 /// waiting.
 pub(crate) const JOBS_A_TURN: usize = 64;
+/// `OnFailure=` follows at most [`UNRUN_FAILURES_MAX`] failures of a unit that did not run within this time.
+const UNRUN_INTERVAL_USEC: u64 = 10_000_000;
+const UNRUN_FAILURES_MAX: u32 = 16;
 /// The most jobs that wait at a time.
 const JOBS_MAX: usize = 100_000;
 
@@ -442,7 +445,9 @@ impl Manager {
             _ => None,
         };
         if let (true, JobType::Start, Some(why)) = (propagate, job.kind, handled) {
-            self.trigger_on_failure(job.unit, why);
+            if self.end_may_trigger(job.unit, why) {
+                self.trigger_on_failure(job.unit, why);
+            }
         }
         self.forget_kept_ports(job.unit);
         self.state.gc_queue.insert(job.unit);
@@ -451,6 +456,21 @@ impl Manager {
             // A job may end without a change of state; what triggers the unit must not wait for one.
             self.tell_triggers(job.unit);
         }
+    }
+
+    /// Whether `OnFailure=` follows a job that ended without a run of its unit. Such an end takes no time, and what it starts
+    /// may bring about the next one at once; the end of a run costs a process, and has the start limit.
+    fn end_may_trigger(&mut self, id: UnitId, why: &str) -> bool {
+        let now = self.now.monotonic_usec;
+        let Some(unit) = self.state.units.edit(&id) else { return false };
+        let admitted =
+            crate::limit::admit(&mut unit.unrun_failures, now, UNRUN_INTERVAL_USEC, UNRUN_FAILURES_MAX);
+        if !admitted {
+            let name = self.unit_name(id);
+            let text = format!("{name}: OnFailure= is not followed, it was too often ({why}).");
+            self.log(Level::Warning, Some(id), text);
+        }
+        admitted
     }
 
     /// Ends a job whose time is up.

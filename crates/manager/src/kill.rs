@@ -97,7 +97,7 @@ impl Manager {
     /// What stands still cannot end: a stop that comes by dependency or at shutdown thaws the unit first.
     pub(crate) fn thaw_to_stop(&mut self, id: UnitId) {
         use crate::state::Freezer;
-        let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.freezer == Freezer::Frozen) else {
+        let Some(unit) = self.state.units.edit(&id).filter(|unit| unit.freezer == Freezer::Frozen) else {
             return;
         };
         unit.freezer = Freezer::Running;

@@ -198,7 +198,7 @@ impl Manager {
     /// Changes a unit's state as `change` says, and tells what follows from it.
     pub(crate) fn change_state(&mut self, id: UnitId, change: impl FnOnce(&mut Kind)) {
         let old = self.active_state(id);
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             change(&mut unit.kind);
         }
         self.state_changed(id, old);

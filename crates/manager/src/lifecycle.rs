@@ -36,7 +36,7 @@ impl Manager {
     /// Keeps why something happened to a unit (`musterctl why`).
     pub(crate) fn note_cause(&mut self, unit: UnitId, text: String) {
         let at_usec = self.now.monotonic_usec;
-        if let Some(unit) = self.state.units.get_mut(&unit) {
+        if let Some(unit) = self.state.units.edit(&unit) {
             if unit.causes.len() >= CAUSES_MAX {
                 unit.causes.pop_front();
             }
@@ -44,14 +44,17 @@ impl Manager {
         }
     }
 
-    /// Marks a unit as changed for clients.
+    /// Marks a unit as one that clients hear of: what they see of it changed. (What changed inside is noted by
+    /// [`crate::units::Units`], and says more than clients are told.)
     pub(crate) fn touch(&mut self, unit: UnitId) {
         self.state.changed.insert(unit);
     }
 
     /// Tells clients what changed since the last time, one signal a unit.
     pub(crate) fn flush_changes(&mut self) {
+        self.note_changes();
         for id in std::mem::take(&mut self.state.changed) {
+            // A wish that rests is no part of the unit.
             self.follow_deadline(id);
             if !self.state.units.contains_key(&id) {
                 continue;
@@ -71,7 +74,7 @@ impl Manager {
         let new = self.active_state(id);
         let stamp = self.stamp();
         self.touch(id);
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         unit.state_change = stamp;
         let is_down = |state| matches!(state, ActiveState::Inactive | ActiveState::Failed);
         let is_up = |state| matches!(state, ActiveState::Active | ActiveState::Reloading);
@@ -196,7 +199,7 @@ impl Manager {
         let details = self.monitor_details(id);
         let cause = format!("{}= of {}: {why}", kind.name(), self.unit_name(id));
         for handler in handlers {
-            if let Some(unit) = self.state.units.get_mut(&handler) {
+            if let Some(unit) = self.state.units.edit(&handler) {
                 unit.activation_details.clone_from(&details);
             }
             self.request_quietly(handler, JobType::Start, mode, &cause);
@@ -298,7 +301,7 @@ impl Manager {
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         if unit.file.unit.conditions().is_empty() {
             let stamp = self.stamp();
-            if let Some(unit) = self.state.units.get_mut(&id) {
+            if let Some(unit) = self.state.units.edit(&id) {
                 (unit.condition_result, unit.condition_stamp) = (true, stamp);
                 (unit.assert_result, unit.assert_stamp) = (true, stamp);
             }
@@ -308,7 +311,7 @@ impl Manager {
         let query = crate::effect::QueryId(self.state.next_query);
         self.state.next_query = self.state.next_query.saturating_add(1);
         self.state.queries.insert(query, id);
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.pending_conditions = Some(query);
         }
         self.effects.push_back(Effect::CheckConditions { query, conditions });
@@ -336,7 +339,7 @@ impl Manager {
     pub(crate) fn conditions_checked(&mut self, query: crate::effect::QueryId, results: &[bool]) {
         let Some(id) = self.state.queries.remove(&query) else { return };
         let stamp = self.stamp();
-        let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.pending_conditions == Some(query))
+        let Some(unit) = self.state.units.edit(&id).filter(|unit| unit.pending_conditions == Some(query))
         else {
             return;
         };
@@ -379,7 +382,7 @@ impl Manager {
         if matches!(self.active_state(id), ActiveState::Inactive | ActiveState::Failed) {
             return Started::Ended(JobResult::Done);
         }
-        let Some(unit) = self.state.units.get_mut(&id) else { return Started::Ended(JobResult::Done) };
+        let Some(unit) = self.state.units.edit(&id) else { return Started::Ended(JobResult::Done) };
         if let Some(query) = unit.pending_conditions.take() {
             self.state.queries.remove(&query);
         }
@@ -406,7 +409,7 @@ impl Manager {
         let now = self.now.monotonic_usec;
         let (default_interval, default_burst) =
             (self.state.facts.default_start_limit_interval_usec, self.state.facts.default_start_limit_burst);
-        let Some(unit) = self.state.units.get_mut(&id) else { return false };
+        let Some(unit) = self.state.units.edit(&id) else { return false };
         let section = &unit.file.unit;
         let interval = section.start_limit_interval_sec().map_or(default_interval, |span| span.0);
         let burst = section.start_limit_burst().unwrap_or(default_burst);
@@ -469,7 +472,7 @@ impl Manager {
     /// Forgets a failure.
     pub(crate) fn reset_failed(&mut self, id: UnitId) {
         let old = self.active_state(id);
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         unit.start_limit = Default::default();
         unit.kind.state_mut().reset_failed(old == ActiveState::Failed);
         if old == ActiveState::Failed {

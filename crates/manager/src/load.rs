@@ -80,7 +80,7 @@ impl Manager {
         if let Some(&id) = self.state.names.get(&file.id) {
             // Another name of a unit that is here already.
             self.state.names.insert(name.clone(), id);
-            if let Some(unit) = self.state.units.get_mut(&id).filter(|unit| !unit.file.names.contains(name)) {
+            if let Some(unit) = self.state.units.edit(&id).filter(|unit| !unit.file.names.contains(name)) {
                 Rc::make_mut(&mut unit.file).names.insert(name.clone());
             }
             return id;
@@ -278,7 +278,7 @@ impl Manager {
             for alias in file.names.iter() {
                 self.state.names.entry(alias.clone()).or_insert(*id);
             }
-            if let Some(unit) = self.state.units.get_mut(id) {
+            if let Some(unit) = self.state.units.edit(id) {
                 // A unit whose file vanished keeps what it runs by.
                 let gone =
                     file.load_state == LoadState::NotFound && unit.active_state() != ActiveState::Inactive;
@@ -309,7 +309,7 @@ impl Manager {
     pub(crate) fn reread(&mut self, id: UnitId, source: &dyn Source) {
         let Some(name) = self.state.units.get(&id).map(|unit| unit.name.clone()) else { return };
         let file = self.read(&name, source);
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.file = Rc::new(file);
         }
         self.link_all(vec![id], source);
@@ -407,7 +407,6 @@ impl Manager {
                 self.effects.push_back(Effect::CloseFds { fds });
             }
         }
-        self.follow_deadline(id);
         for alias in file.names.iter().chain([&name]) {
             if self.state.names.get(alias) == Some(&id) {
                 self.state.names.remove(alias);

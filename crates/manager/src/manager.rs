@@ -6,10 +6,10 @@
 use crate::deadlines::{Deadlines, Owner};
 use crate::effect::{Effect, Level, Reply, RequestId};
 use crate::event::{Clock, Event, Now, ShutdownVerb};
-use crate::state::{ActiveState, Facts, Stamp, State, Unit};
+use crate::state::{Facts, Stamp, State, Unit};
 use muster_graph::{JobId, JobMode, JobType, UnitId};
 use muster_unit::{Source, UnitFile, UnitName};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// The manager: all state machines and what they know.
@@ -31,6 +31,8 @@ pub struct Manager {
     pub(crate) deadlines: Deadlines,
     /// The same on the other clocks.
     pub(crate) deadlines_on: BTreeMap<Clock, Deadlines>,
+    /// Units that changed, for whoever keeps a copy; nothing while nobody does.
+    pub(crate) changes: Option<BTreeSet<UnitId>>,
 }
 
 impl Manager {
@@ -134,7 +136,7 @@ impl Manager {
     fn start_perpetual(&mut self, id: UnitId) {
         self.realize_cgroup(id);
         let old = self.active_state(id);
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.kind.state_mut().set_perpetual();
         }
         self.state_changed(id, old);
@@ -187,7 +189,7 @@ impl Manager {
                 }
             }
             Event::RunsAs { spawn, uid, gid } => {
-                let unit = self.state.spawns.get(&spawn).and_then(|id| self.state.units.get_mut(id));
+                let unit = self.state.spawns.get(&spawn).and_then(|id| self.state.units.edit(id));
                 if let Some(id) = unit.map(|unit| {
                     unit.runs_as = Some((uid, gid));
                     unit.id
@@ -274,7 +276,7 @@ impl Manager {
         own.into_iter().chain(removal).chain(self.wish_deadline(unit.id)).min()
     }
 
-    /// Takes a unit's deadline into the index; to be called when it may have changed.
+    /// Takes a unit's deadline into the index.
     pub(crate) fn follow_deadline(&mut self, id: UnitId) {
         let at = self.state.units.get(&id).and_then(|unit| self.unit_deadline(unit));
         self.deadlines.set(Owner::Unit(id), at);
@@ -322,31 +324,32 @@ impl Manager {
         all
     }
 
-    /// What must hold between events, as the faults found; for tests and simulation.
-    pub fn check_invariants(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        if self.all_deadlines() != self.deadlines || self.all_deadlines_on() != self.deadlines_on {
-            faults.push("the index of deadlines does not follow the state".to_owned());
+    /// Whether the indexes of deadlines are what the state says.
+    pub(crate) fn deadlines_follow(&self) -> bool {
+        self.all_deadlines() == self.deadlines && self.all_deadlines_on() == self.deadlines_on
+    }
+
+    /// From now on, the units that change are kept for [`Manager::take_changes`].
+    pub fn follow_changes(&mut self) {
+        self.changes.get_or_insert_default();
+    }
+
+    /// The units that changed, came or went since this was asked last, or since [`Manager::follow_changes`]: whoever takes
+    /// these over from the state, and only these, has all units as they are.
+    pub fn take_changes(&mut self) -> BTreeSet<UnitId> {
+        self.note_changes();
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Brings what follows from units up to those that changed.
+    pub(crate) fn note_changes(&mut self) {
+        let changed = self.state.units.take_changes();
+        for id in &changed {
+            self.follow_deadline(*id);
         }
-        for (name, id) in &self.state.names {
-            if !self.state.units.contains_key(id) {
-                faults.push(format!("{name} names a unit that is not loaded"));
-            }
+        if let Some(changes) = &mut self.changes {
+            changes.extend(changed);
         }
-        faults.extend(self.state.jobs.check());
-        for job in self.state.jobs.values() {
-            let number = job.id.0;
-            match self.state.units.get(&job.unit).map(|unit| unit.active_state()) {
-                None => faults.push(format!("job {number} belongs to a unit that is not loaded")),
-                Some(ActiveState::Inactive | ActiveState::Failed | ActiveState::Active)
-                    if self.state.jobs.is_resting(job) =>
-                {
-                    faults.push(format!("job {number} rests, and its unit does not change"));
-                }
-                Some(_) => {}
-            }
-        }
-        faults
     }
 
     /// Fires what is due.

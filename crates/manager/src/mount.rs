@@ -129,7 +129,7 @@ impl Manager {
             return;
         }
         let file = Rc::new(self.file_of_mount(mount, source));
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.file = file;
         }
         self.relink(id, source);
@@ -183,7 +183,7 @@ impl Manager {
     }
 
     fn mount_mut(&mut self, id: UnitId) -> Option<&mut Mount> {
-        Mount::of_mut(&mut self.state.units.get_mut(&id)?.kind)
+        Mount::of_mut(&mut self.state.units.edit(&id)?.kind)
     }
 
     fn mount_start(&mut self, id: UnitId) -> Started {

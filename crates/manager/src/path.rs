@@ -110,7 +110,7 @@ pub(crate) const VERBS: Verbs = Verbs {
 
 impl Manager {
     fn path_mut(&mut self, id: UnitId) -> Option<&mut Path> {
-        Path::of_mut(&mut self.state.units.get_mut(&id)?.kind)
+        Path::of_mut(&mut self.state.units.edit(&id)?.kind)
     }
 
     fn path_sub(&self, id: UnitId) -> PathSub {
@@ -199,7 +199,7 @@ impl Manager {
             return self.path_fail(id, UnitResult::Resources);
         };
         let name = self.unit_name(id);
-        if let Some(unit) = self.state.units.get_mut(&other) {
+        if let Some(unit) = self.state.units.edit(&other) {
             unit.activation_details =
                 vec![("TRIGGER_UNIT".to_owned(), name.clone()), ("TRIGGER_PATH".to_owned(), path.to_owned())];
         }

@@ -51,7 +51,7 @@ impl Manager {
             return;
         }
         let old = self.active_state(id);
-        let Some(unit) = self.state.units.get_mut(&id).filter(|_| old == ActiveState::Inactive) else {
+        let Some(unit) = self.state.units.edit(&id).filter(|_| old == ActiveState::Inactive) else {
             return;
         };
         unit.cgroup = Some(cgroup.to_owned());
@@ -66,7 +66,7 @@ impl Manager {
                 }
             }
             None => {
-                if let Some(unit) = self.state.units.get_mut(&id) {
+                if let Some(unit) = self.state.units.edit(&id) {
                     unit.kind.state_mut().set_perpetual();
                 }
             }
@@ -89,7 +89,7 @@ impl Manager {
                 section.remain_after_exit() && section.effective_type() == ServiceType::Oneshot
             });
             let old = self.active_state(id);
-            let Some(unit) = self.state.units.get_mut(&id) else { continue };
+            let Some(unit) = self.state.units.edit(&id) else { continue };
             let is_target = unit.name.kind() == UnitKind::Target && id != target;
             let may = unit.file.load_state == LoadState::Loaded && old == ActiveState::Inactive;
             if !may || !(is_target || remains) {

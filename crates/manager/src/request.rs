@@ -237,7 +237,7 @@ impl Manager {
             self.state.gc_queue.insert(id);
             self.check_load_state(id)?;
         }
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.references =
                 if add { unit.references.saturating_add(1) } else { unit.references.saturating_sub(1) };
         }
@@ -312,7 +312,7 @@ impl Manager {
         {
             return Err(Refused::FrozenByParent);
         }
-        let Some(unit) = self.state.units.get_mut(&id) else { return Ok(Reply::Done) };
+        let Some(unit) = self.state.units.edit(&id) else { return Ok(Reply::Done) };
         let Some(path) = unit.cgroup.clone() else {
             return Err(Refused::NotActive);
         };

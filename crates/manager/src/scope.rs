@@ -77,7 +77,7 @@ pub(crate) const VERBS: Verbs = Verbs {
 
 impl Manager {
     fn scope_mut(&mut self, id: UnitId) -> Option<&mut Scope> {
-        Scope::of_mut(&mut self.state.units.get_mut(&id)?.kind)
+        Scope::of_mut(&mut self.state.units.edit(&id)?.kind)
     }
 
     fn scope_start(&mut self, id: UnitId) -> Started {

@@ -132,7 +132,7 @@ impl Manager {
     }
 
     pub(crate) fn service_mut(&mut self, id: UnitId) -> Option<&mut Service> {
-        Service::of_mut(&mut self.state.units.get_mut(&id)?.kind)
+        Service::of_mut(&mut self.state.units.edit(&id)?.kind)
     }
 
     pub(crate) fn service_config(&self, id: UnitId) -> Option<(Rc<muster_unit::UnitFile>, &ServiceSection)> {

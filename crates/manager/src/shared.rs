@@ -35,7 +35,7 @@ impl Manager {
             self.state.next_share = self.state.next_share.saturating_add(1);
             fresh
         });
-        let unit = self.state.units.get_mut(&id)?;
+        let unit = self.state.units.edit(&id)?;
         unit.share = Some(share);
         let entry = self.state.shares.entry(share).or_default();
         entry.users.insert(id);
@@ -54,7 +54,7 @@ impl Manager {
 
     /// The run of a unit is over: what nobody shares any more goes.
     pub(crate) fn leave_share(&mut self, id: UnitId) {
-        let Some(share) = self.state.units.get_mut(&id).and_then(|unit| unit.share.take()) else { return };
+        let Some(share) = self.state.units.edit(&id).and_then(|unit| unit.share.take()) else { return };
         let Some(entry) = self.state.shares.get_mut(&share) else { return };
         entry.users.remove(&id);
         if !entry.users.is_empty() {

@@ -112,7 +112,7 @@ impl Manager {
     }
 
     fn socket_mut(&mut self, id: UnitId) -> Option<&mut Socket> {
-        Socket::of_mut(&mut self.state.units.get_mut(&id)?.kind)
+        Socket::of_mut(&mut self.state.units.edit(&id)?.kind)
     }
 
     pub(crate) fn socket_config(&self, id: UnitId) -> Option<&SocketSection> {

@@ -35,6 +35,10 @@ impl Manager {
         role: SpawnRole,
     ) -> Option<Process> {
         let command = self.commands(id, list).get(usize::try_from(index).ok()?)?.clone();
+        // A service that stays up without a process has none; no process runs outside of its unit's.
+        if self.state.units.get(&id)?.cgroup.is_none() {
+            self.realize_cgroup(id);
+        }
         let own = self.state.units.get(&id)?.file.exec.clone().unwrap_or_default();
         let mut exec = self.with_defaults(own);
         let shared = self.share_of(id, &exec);
@@ -94,7 +98,7 @@ impl Manager {
 
     fn note_start(&mut self, id: UnitId, list: CommandList, index: u32) {
         let start = self.stamp();
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         if let Some(service) = Service::of_mut(&mut unit.kind) {
             service.directories_made = true;
         }
@@ -275,7 +279,7 @@ impl Manager {
     /// Gives a unit a fresh invocation: id, cgroup, published.
     pub(crate) fn prepare_run(&mut self, id: UnitId) {
         let invocation = self.new_invocation_id();
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         unit.invocation_id.clone_from(&invocation);
         unit.usage = Usage::default();
         let name = unit.name.clone();
@@ -287,7 +291,7 @@ impl Manager {
 
     pub(crate) fn realize_cgroup(&mut self, id: UnitId) {
         let Some(path) = self.cgroup_path(id) else { return };
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         unit.cgroup = Some(path.clone());
         let user = unit.file.exec.as_ref().and_then(|exec| exec.user().as_ref()).map(|user| user.0.clone());
         let config = self.cgroup_in_effect(id);
@@ -337,7 +341,7 @@ impl Manager {
     pub(crate) fn run_is_over(&mut self, id: UnitId) {
         let waiting = self.service(id).is_some_and(|service| matches!(service.sub, ServiceSub::AutoRestart));
         let restarts = waiting || self.job_starts_again(id);
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         let name = unit.name.clone();
         let exec = unit.file.exec.clone();
         let mut close = Vec::new();
@@ -371,7 +375,7 @@ impl Manager {
     /// A unit that holds no process has no cgroup.
     pub(crate) fn release_cgroup(&mut self, id: UnitId) {
         self.state.populated.remove(&id);
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         if let Some(path) = unit.cgroup.take() {
             self.state.cgroups.remove(&path);
             // Nobody asks what one connection of thousands used.
@@ -385,7 +389,7 @@ impl Manager {
     /// The numbers of a run stay until the next one.
     pub(crate) fn cgroup_used(&mut self, unit: &UnitName, usage: Usage) {
         let Some(&id) = self.state.names.get(unit) else { return };
-        if let Some(unit) = self.state.units.get_mut(&id).filter(|unit| unit.cgroup.is_none()) {
+        if let Some(unit) = self.state.units.edit(&id).filter(|unit| unit.cgroup.is_none()) {
             unit.usage = usage;
             self.touch(id);
         }
@@ -405,7 +409,7 @@ impl Manager {
         };
         self.state.processes.insert(pid, id);
         let stamp = self.stamp();
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         if let Some(service) =
             Service::of_mut(&mut unit.kind).filter(|service| is_spawn(&service.main, spawn))
         {
@@ -441,7 +445,7 @@ impl Manager {
 
     fn process_ended(&mut self, id: UnitId, is_it: impl Fn(&Process) -> bool, exit: Exit) {
         let stamp = self.stamp();
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         let state = unit.kind.state_mut();
         let is_main = state.main().is_some_and(&is_it);
         let slot = if is_main { state.main_mut() } else { state.control_mut() };

@@ -156,6 +156,8 @@ pub struct Ran {
     pub inactive_enter: Stamp,
     /// Starts counted for `StartLimitBurst=`.
     pub start_limit: RateWindow,
+    /// Start jobs that failed without a run lately, and had `OnFailure=` follow.
+    pub unrun_failures: RateWindow,
     /// Unit that this one was activated by, and other facts for `TRIGGER_*`/`MONITOR_*`.
     pub activation_details: Vec<(String, String)>,
     /// Frozen, or being frozen: `running`, `frozen`, `freezing`, `thawing`.
@@ -415,7 +417,7 @@ pub struct Socket {
 #[serde(default)]
 pub struct State {
     /// Loaded units by number.
-    pub units: BTreeMap<UnitId, Box<Unit>>,
+    pub units: crate::units::Units,
     /// Every name and alias.
     pub names: BTreeMap<UnitName, UnitId>,
     /// Dependencies.

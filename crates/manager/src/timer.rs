@@ -168,7 +168,7 @@ impl Manager {
     }
 
     fn timer_mut(&mut self, id: UnitId) -> Option<&mut Timer> {
-        Timer::of_mut(&mut self.state.units.get_mut(&id)?.kind)
+        Timer::of_mut(&mut self.state.units.edit(&id)?.kind)
     }
 
     fn timer_section(&self, id: UnitId) -> Option<&TimerSection> {
@@ -425,7 +425,7 @@ impl Manager {
         if self.timer_section(id).is_some_and(|section| section.persistent()) {
             self.write_stamp(id);
         }
-        if let Some(unit) = self.state.units.get_mut(&other) {
+        if let Some(unit) = self.state.units.edit(&other) {
             unit.activation_details = details;
         }
         if !self.request_quietly(other, JobType::Start, JobMode::Replace, &format!("{name}: {why}")) {

@@ -148,7 +148,7 @@ impl Manager {
                 file.drop_in_paths.push(path.clone());
             }
         }
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             let old = std::mem::replace(&mut unit.file, Rc::new(file));
             if unit.cgroup.is_some() {
                 self.cgroup_changed(id, old.cgroup.as_deref());
@@ -253,7 +253,7 @@ impl Manager {
             self.reread(old, source);
         }
         let id = self.load(&made.name, source);
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.transient = true;
             unit.references = unit.references.saturating_add(u32::from(made.reference));
         }
@@ -273,7 +273,7 @@ impl Manager {
             let fds: Vec<FdId> = std::mem::take(&mut service.stdio).into_iter().map(|(_, fd)| fd).collect();
             self.effects.push_back(Effect::CloseFds { fds });
         }
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.transient = false;
             unit.references = unit.references.saturating_sub(u32::from(referenced));
         }

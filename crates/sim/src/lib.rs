@@ -7,14 +7,19 @@
 //! Programs are known by their last path component: `true` and `false` end at once, `ready` sends `READY=1` and stays,
 //! all others stay until a signal ends them, `stubborn` until SIGKILL. `nospawn` cannot be made, and of `noexec` the
 //! executor fails.
+//!
+//! After every event the world looks, besides [`Manager::check_invariants`], whether a copy of all units that follows
+//! nothing but [`Manager::take_changes`] is the same as the units, and whether what was closed had been open; what it finds
+//! are lines of the trace that begin with FAULT.
 #![forbid(unsafe_code)]
 // Runs in tests, with numbers of its own making.
 #![allow(clippy::arithmetic_side_effects)]
 
+use muster_graph::UnitId;
 use muster_manager::Manager;
 use muster_manager::effect::{Effect, FdId, RequestId, Spawn};
-use muster_manager::event::{Event, Exit, Now, OpenedSocket, Origin, Request};
-use muster_manager::state::{Facts, State};
+use muster_manager::event::{Event, Exit, Now, OpenedSocket, Origin, Peer, Request};
+use muster_manager::state::{Facts, State, Unit};
 use muster_unit::load::Lookup;
 use muster_unit::{Source, UnitName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,6 +92,12 @@ pub struct World {
     next_number: u64,
     processes: BTreeMap<u32, Process>,
     waiting: Vec<Event>,
+    /// Descriptors that are open.
+    open: BTreeSet<FdId>,
+    /// Listening descriptors that are watched, and whether connections are taken from them.
+    watched: BTreeMap<FdId, bool>,
+    /// All units, as the changes tell.
+    copy: BTreeMap<UnitId, Box<Unit>>,
     /// Every effect so far, as text.
     pub trace: Vec<String>,
     /// Whether the manager's state is taken out and in again after every event.
@@ -97,14 +108,19 @@ impl World {
     /// A world before its boot.
     pub fn new(files: Files, seed: u64) -> World {
         let now = Now { monotonic_usec: 1, realtime_usec: 1_000_000, boottime_usec: 1 };
+        let mut manager = Manager::new(Facts::default(), seed, now);
+        manager.follow_changes();
         World {
-            manager: Manager::new(Facts::default(), seed, now),
+            manager,
             files,
             now,
             random: seed.max(1),
             next_number: 100,
             processes: BTreeMap::new(),
             waiting: Vec::new(),
+            open: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            copy: BTreeMap::new(),
             trace: Vec::new(),
             hand_over: false,
         }
@@ -148,6 +164,48 @@ impl World {
         found.is_some()
     }
 
+    /// A client connects to a socket unit, from one of three addresses, and the world comes to rest. True when the socket
+    /// was being listened to.
+    pub fn connect(&mut self, unit: &str) -> bool {
+        let mine = self.manager.descriptors().filter(|(_, owner)| owner.name.as_str() == unit);
+        let found = mine.map(|(fd, _)| fd).find_map(|fd| Some((fd, *self.watched.get(&fd)?)));
+        let Some((listener, accept)) = found else { return false };
+        let event = if accept {
+            let number = self.next_number;
+            let source = format!("192.0.2.{}", self.draw() % 3);
+            let peer = Peer { instance_tail: format!("{number}-0"), source, ..Peer::default() };
+            Event::Accepted { listener, fd: self.opened(), peer }
+        } else {
+            Event::SocketReadable { fd: listener }
+        };
+        self.waiting.push(event);
+        self.settle();
+        true
+    }
+
+    /// A process of a unit hands a descriptor to PID 1 to keep, and the world comes to rest.
+    pub fn store(&mut self, unit: &str) {
+        let suffix = format!("/{unit}");
+        let found = self.processes.iter().find(|(_, process)| process.cgroup.ends_with(&suffix));
+        let Some((pid, cgroup)) = found.map(|(pid, process)| (*pid, process.cgroup.clone())) else { return };
+        let fields = vec![("FDSTORE".to_owned(), "1".to_owned())];
+        let fds = vec![self.opened()];
+        self.waiting.push(Event::Notified { pid, uid: 0, cgroup: Some(cgroup), fields, fds, named: None });
+        self.settle();
+    }
+
+    fn opened(&mut self) -> FdId {
+        self.next_number += 1;
+        self.open.insert(FdId(self.next_number));
+        FdId(self.next_number)
+    }
+
+    /// At rest: descriptors that are open and nobody's, or somebody's and not open.
+    pub fn strays(&self) -> Vec<FdId> {
+        let owned: BTreeSet<FdId> = self.manager.descriptors().map(|(fd, _)| fd).collect();
+        self.open.symmetric_difference(&owned).copied().collect()
+    }
+
     /// Time passes, and the world comes to rest.
     pub fn wait(&mut self, usec: u64) {
         self.now.monotonic_usec += usec;
@@ -182,12 +240,29 @@ impl World {
             self.manager.handle(self.now, &self.files, event);
             self.trace
                 .extend(self.manager.check_invariants().into_iter().map(|fault| format!("FAULT {fault}")));
+            self.follow();
             if self.hand_over {
                 self.perform_all();
                 self.take_out_and_in();
             }
         }
         self.trace.push("the world does not come to rest".to_owned());
+    }
+
+    /// Brings the copy up to what the changes tell, and compares it.
+    fn follow(&mut self) {
+        for id in self.manager.take_changes() {
+            match self.manager.unit_by_id(id) {
+                Some(unit) => self.copy.insert(id, Box::new(unit.clone())),
+                None => self.copy.remove(&id),
+            };
+        }
+        if self.copy != *self.manager.state().units {
+            let units = self.manager.state().units.iter();
+            let differ = units.filter(|(id, unit)| self.copy.get(id) != Some(*unit));
+            let names: Vec<&str> = differ.map(|(_, unit)| unit.name.as_str()).collect();
+            self.trace.push(format!("FAULT units changed by another door: {names:?}"));
+        }
     }
 
     /// What a process said is told before its end, as the runtime sees to.
@@ -207,12 +282,16 @@ impl World {
 
     /// The manager that goes on is made from bytes, as after a re-execution.
     fn take_out_and_in(&mut self) {
+        self.follow();
         let mut bytes = Vec::new();
         let taken = ciborium::into_writer(self.manager.state(), &mut bytes);
         match taken.map_err(|error| error.to_string()).and_then(|()| {
             ciborium::from_reader::<State, _>(bytes.as_slice()).map_err(|error| error.to_string())
         }) {
-            Ok(state) => self.manager = Manager::from_state(state),
+            Ok(state) => {
+                self.manager = Manager::from_state(state);
+                self.manager.follow_changes();
+            }
             Err(error) => self.trace.push(format!("the state was lost: {error}")),
         }
     }
@@ -243,18 +322,28 @@ impl World {
                 let results = conditions.iter().map(|_| true).collect();
                 self.waiting.push(Event::ConditionsChecked { query, results });
             }
-            Effect::OpenSockets { unit, config, .. } => {
+            Effect::OpenSockets { unit, config, keep, .. } => {
                 let opened = (0_u32..).zip(config.listen()).map(|(listen_index, _)| {
-                    self.next_number += 1;
-                    OpenedSocket {
-                        fd: FdId(self.next_number),
-                        listen_index,
-                        connection_based: true,
-                        companion: false,
-                    }
+                    let kept = keep.iter().find(|(at, _)| *at == listen_index);
+                    let fd = kept.map_or_else(|| self.opened(), |(_, fd)| *fd);
+                    OpenedSocket { fd, listen_index, connection_based: true, companion: false }
                 });
                 let result = Ok(opened.collect());
                 self.waiting.push(Event::SocketsOpened { unit, result });
+            }
+            Effect::WatchSocket { fd, accept } => {
+                self.watched.insert(fd, accept);
+            }
+            Effect::UnwatchSocket { fd } => {
+                self.watched.remove(&fd);
+            }
+            Effect::CloseFds { fds } => {
+                for fd in fds {
+                    self.watched.remove(&fd);
+                    if !self.open.remove(&fd) {
+                        self.trace.push(format!("FAULT {fd:?} was closed and is not open"));
+                    }
+                }
             }
             Effect::ReadMountTable => self.waiting.push(Event::MountTableRead { mounts: Vec::new() }),
             Effect::WriteFiles { query, .. } => {

@@ -12,6 +12,7 @@
 //! - A service whose last request was a stop does not wait for an automatic restart, unless it had a job since.
 //! - When 800 seconds have passed every job is younger than 500 seconds: every time-out here is finite, and only automatic
 //!   restarts and `Upholds=` go on.
+//! - At rest every open descriptor is owned by a unit, and the reverse.
 //! - The same seed gives the same effects, and so it does with the state taken out and in after every event.
 #![allow(
     clippy::unwrap_used,
@@ -61,12 +62,22 @@ enum Step {
     Wait(u64),
     Reload,
     CancelAll,
+    /// A client connects to a socket.
+    Connect(usize),
+    /// A job for a socket.
+    AskSocket(usize, JobType),
+    /// A service hands over a descriptor to keep.
+    Store(usize),
+    /// The process of a connection ends.
+    EndConnection,
 }
 
 #[derive(Clone, Debug)]
 struct Scenario {
     seed: u64,
     units: Vec<Unit>,
+    /// Sockets, each with the text of the service of its connections (`Accept=yes`).
+    sockets: Vec<(String, Option<String>)>,
     steps: Vec<Step>,
 }
 
@@ -82,6 +93,10 @@ impl Dice {
     fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
+}
+
+fn socket_name(place: usize) -> String {
+    format!("s{place}.socket")
 }
 
 fn name(place: usize) -> String {
@@ -141,7 +156,65 @@ impl Scenario {
                 }
             })
             .collect();
-        Scenario { seed, units, steps }
+        Scenario { seed, units, sockets: Vec::new(), steps }
+    }
+
+    /// The same with sockets in front, traffic on them, and descriptors to keep.
+    fn with_sockets(seed: u64) -> Scenario {
+        let mut scenario = Scenario::new(seed);
+        let mut dice = Dice(seed.wrapping_mul(0xD1B5_4A32_D192_ED03).max(1));
+        let count = scenario.units.len();
+        for unit in &mut scenario.units {
+            unit.body += "\nNotifyAccess=all\nFileDescriptorStoreMax=";
+            unit.body += dice.of(&["0", "2", "2\nFileDescriptorStorePreserve=yes"]);
+        }
+        scenario.sockets = (0..1 + dice.below(3))
+            .map(|place| {
+                let more = dice.of(&[
+                    "",
+                    "ExecStartPre=/bin/true\nExecStopPost=/bin/true\n",
+                    "ExecStartPost=/bin/false\n",
+                    "ExecStopPre=/bin/stubborn\nTimeoutSec=3s\n",
+                    "TriggerLimitBurst=2\n",
+                    "DeferTrigger=yes\n",
+                    "FlushPending=yes\nRemoveOnStop=yes\nListenStream=/run/more\n",
+                ]);
+                let listen = format!("ListenStream=/run/s{place}\n{more}");
+                if dice.below(2) == 0 {
+                    let service = name(dice.below(count));
+                    return (format!("{listen}Service={service}\n"), None);
+                }
+                let limit = dice.of(&["MaxConnections=2\n", "MaxConnectionsPerSource=1\n", ""]);
+                let served = dice.of(&[
+                    "ExecStart=/bin/stay",
+                    "Type=oneshot\nExecStart=/bin/true",
+                    "Type=oneshot\nExecStart=/bin/false",
+                    "ExecStart=/bin/nospawn",
+                    "ExecStart=/bin/stay\nRestart=on-failure",
+                    "ExecStart=/bin/stubborn\nTimeoutStopSec=2s",
+                ]);
+                (format!("{listen}Accept=yes\n{limit}"), Some(served.to_owned()))
+            })
+            .collect();
+        let sockets = scenario.sockets.len();
+        for place in 0..sockets {
+            scenario.steps.insert(0, Step::AskSocket(place, JobType::Start));
+        }
+        for _ in 0..6 + dice.below(14) {
+            let step = match dice.below(10) {
+                0..=4 => Step::Connect(dice.below(sockets)),
+                5 => Step::AskSocket(
+                    dice.below(sockets),
+                    dice.of(&[JobType::Start, JobType::Stop, JobType::Restart]),
+                ),
+                6..=7 => Step::Store(dice.below(count)),
+                8 => Step::EndConnection,
+                _ => Step::Wait(2_000_000),
+            };
+            let at = dice.below(scenario.steps.len() + 1);
+            scenario.steps.insert(at, step);
+        }
+        scenario
     }
 
     fn files(&self) -> Vec<(String, String)> {
@@ -154,6 +227,12 @@ impl Scenario {
             let _ = write!(text, "[Service]\n{}\n", unit.body);
             (name(place), text)
         })
+        .chain(self.sockets.iter().enumerate().flat_map(|(place, (text, served))| {
+            let socket = (socket_name(place), format!("[Socket]\n{text}"));
+            let served =
+                served.iter().map(move |body| (format!("s{place}@.service"), format!("[Service]\n{body}\n")));
+            [socket].into_iter().chain(served)
+        }))
         .collect()
     }
 
@@ -193,11 +272,28 @@ impl Scenario {
                 Step::Wait(usec) => world.wait(*usec),
                 Step::Reload => world.ask(Request::Reload),
                 Step::CancelAll => world.ask(Request::ClearJobs),
+                Step::Connect(place) => {
+                    world.connect(&socket_name(*place));
+                }
+                Step::AskSocket(place, kind) => {
+                    stopped.fill(false);
+                    let (unit, kind, mode) = (socket_name(*place).parse().unwrap(), *kind, JobMode::Replace);
+                    world.ask(Request::EnqueueJob { unit, kind, mode, reload_if_possible: false });
+                }
+                Step::Store(place) => world.store(&name(*place)),
+                Step::EndConnection => {
+                    let services = world.manager().state().units.values();
+                    let served = services.map(|unit| unit.name.to_string()).find(|name| name.contains('@'));
+                    if let Some(served) = served {
+                        world.end_process_of(&served, Exit::Exited(0));
+                    }
+                }
+            }
+            if let Some(last) = world.trace.last().filter(|line| line.starts_with("the world does not")) {
+                let tail = world.trace.len().saturating_sub(number("TRACE", 40) as usize);
+                return Err(format!("{last}\n{}", world.trace[tail..].join("\n")));
             }
             self.check(&world, &stopped)?;
-            if let Some(last) = world.trace.last().filter(|line| line.starts_with("the world does not")) {
-                return Err(last.clone());
-            }
         }
         for _ in 0..8 {
             world.wait(100_000_000);
@@ -221,6 +317,12 @@ impl Scenario {
         let state = manager.state();
         if state.jobs.has_ready() {
             return Err("jobs are ready at rest".to_owned());
+        }
+        if !world.strays().is_empty() {
+            return Err(format!("descriptors are nobody's, or not open: {:?}", world.strays()));
+        }
+        if let Some(fault) = world.trace.iter().find(|line| line.starts_with("FAULT")) {
+            return Err(fault.clone());
         }
         for (place, _) in self.units.iter().enumerate() {
             let Some(unit) = manager.unit(&name(place).parse().unwrap()) else { continue };
@@ -267,6 +369,13 @@ impl Scenario {
                 less.units[unit].edges.remove(edge);
                 smaller.push(less);
             }
+            for socket in 0..self.sockets.len() {
+                let mut less = self.clone();
+                if !less.sockets[socket].0.contains("none.service") {
+                    less.sockets[socket] = ("ListenStream=/run/s\nService=none.service\n".to_owned(), None);
+                    smaller.push(less);
+                }
+            }
             for unit in 0..self.units.len() {
                 let mut less = self.clone();
                 if less.units[unit].body != "ExecStart=/bin/stay" {
@@ -283,7 +392,11 @@ impl Scenario {
 }
 
 fn check(seed: u64) {
-    let scenario = Scenario::new(seed);
+    hold(Scenario::new(seed));
+}
+
+fn hold(scenario: Scenario) {
+    let seed = scenario.seed;
     let trace = match scenario.run(false) {
         Ok(trace) => trace,
         Err(fault) => {
@@ -313,6 +426,12 @@ fn random_scenarios_break_no_invariant() {
 }
 
 #[test]
+fn random_traffic_breaks_no_invariant() {
+    let first = number("FIRST", 1);
+    (first..first + number("SEEDS", 150)).map(Scenario::with_sockets).for_each(hold);
+}
+
+#[test]
 fn restarts_of_units_ordered_both_ways_end() {
     check(727);
 }
@@ -320,4 +439,14 @@ fn restarts_of_units_ordered_both_ways_end() {
 #[test]
 fn requests_that_wait_for_each_other_end() {
     check(346);
+}
+
+#[test]
+fn starts_that_fail_and_are_asked_for_again_come_to_rest() {
+    check(186);
+}
+
+#[test]
+fn no_command_runs_outside_of_its_units_cgroup() {
+    check(39);
 }
