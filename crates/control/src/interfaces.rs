@@ -39,8 +39,12 @@ pub static JOB: Interface = Interface {
 };
 
 /// What muster tells of every unit besides.
-pub static MUSTER_UNIT: Interface =
-    Interface { name: "org.muster1.Unit", properties: &[muster::UNIT], methods: &[], signals: &[] };
+pub static MUSTER_UNIT: Interface = Interface {
+    name: "org.muster1.Unit",
+    properties: &[muster::UNIT],
+    methods: &[muster::UNIT_METHODS],
+    signals: &[],
+};
 
 /// What muster tells of sockets besides.
 pub static MUSTER_SOCKET: Interface =

@@ -2,10 +2,14 @@
 //!
 //! Additive only: nothing here changes what a name of systemd's means.
 
+use crate::error::Refusal;
+use crate::object::Object;
 use crate::show::Each;
-use crate::table::properties;
+use crate::table::{methods, properties};
 use crate::view::UnitView;
-use crate::wire::Out;
+use crate::wire::{Args, Out};
+use crate::{Action, Call};
+use muster_graph::{JobMode, JobType};
 use muster_manager::effect::FdId;
 use muster_manager::state::Cause;
 
@@ -53,12 +57,45 @@ fn queue(item: (String, u64), out: &mut Out<'_>) {
     });
 }
 
+/// The transaction that a job would bring: jobs with unit, type, reason and step; notes; cycles; why it would be refused.
+fn plan(call: &Call<'_>, arguments: &mut Args<'_>) -> Result<Action, Refusal> {
+    let Object::Unit(view) = call.object else { return Err(Refusal::failed("Not a unit.")) };
+    let (kind, mode) = (arguments.str()?, arguments.str()?);
+    let kind = JobType::parse(&kind).ok_or_else(|| Refusal::invalid(format!("Job type {kind} invalid")))?;
+    let mode = JobMode::parse(&mode).ok_or_else(|| Refusal::invalid(format!("Job mode {mode} invalid")))?;
+    let plan = call.manager.plan(view.unit.id, kind, mode);
+    call.reply(|out| {
+        out.array("(sssu)", |out| {
+            for job in &plan.jobs {
+                out.structure(|out| {
+                    out.str(job.unit.as_str());
+                    out.str(job.kind.as_str());
+                    out.str(&job.why);
+                    out.u32(u32::try_from(job.step).unwrap_or(u32::MAX));
+                });
+            }
+        });
+        out.array("s", |out| plan.notes.iter().for_each(|note| out.str(note)));
+        out.array("as", |out| {
+            for cycle in &plan.cycles {
+                out.array("s", |out| cycle.iter().for_each(|name| out.str(name.as_str())));
+            }
+        });
+        out.str(&plan.refused.as_ref().map_or(String::new(), ToString::to_string));
+    })
+}
+
+methods! { UNIT_METHODS {
+    Plan("s" job_type, "s" job_mode) -> ("a(sssu)" jobs, "as" notes, "aas" cycles, "s" refused) Read = plan;
+} }
+
 properties! {
     /// Properties of every unit.
     UNIT: Unit(u) {
         NotApplied "as" Const = u.unit.file.not_applied;
         Diagnostics "as" Const = diagnostics(u);
         Causes "a(ts)" Never = Each(&u.unit.causes, cause);
+        WhyNot "as" Never = u.manager.why_not(u.unit.id);
     }
 }
 

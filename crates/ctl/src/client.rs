@@ -58,6 +58,15 @@ impl Client {
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
+    /// What a job of a unit would bring.
+    pub fn plan(&mut self, path: &str, kind: &str, mode: &str) -> Result<crate::plan::Plan, Failure> {
+        let call = Outgoing::method_call(DESTINATION, path, crate::OUR_UNIT, "Plan");
+        self.call(&call.body("ss", |body| {
+            body.write_str(kind);
+            body.write_str(mode);
+        }))
+    }
+
     /// A property.
     pub fn get<T: TryFrom<OwnedVariant>>(
         &mut self,

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod plan;
 mod verify;
 
 use client::{Client, Failure};
@@ -15,6 +16,10 @@ use std::time::{Duration, Instant};
 
 const USAGE: &str = "musterctl COMMAND
   why UNIT     why a unit is in its state: the last causes, and what of its file is not applied or not understood
+  why-not UNIT what keeps a unit from being up: its file, a job and what that waits for, conditions, limits, other units
+  plan VERB UNIT
+               the jobs that start, stop, restart or isolate would bring, in order, with what asks for each, and cycles
+               with the lines that make them; nothing is run
   sockets      every listening address: what waits there, what was accepted and refused, what it starts, and below it its
                options as the kernel has them
   ping [COUNT] how long PID 1 takes to answer, asked a hundred times a second: median, 99 % and longest, in microseconds
@@ -28,6 +33,8 @@ fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let done = match words.as_slice() {
         ["why", unit] => why(unit, &mut out),
+        ["why-not", unit] => plan::why_not(unit, &mut out),
+        ["plan", verb @ ("start" | "stop" | "restart" | "isolate"), unit] => plan::plan(verb, unit, &mut out),
         ["sockets"] => sockets(&mut out),
         ["ping"] => ping(100, &mut out),
         ["ping", count] => match count.parse() {

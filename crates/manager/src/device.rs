@@ -1,9 +1,9 @@
 //! Devices (systemd.device(5)): what udevd tells of, and network interfaces as the kernel lists them, with or without udevd.
 //!
-//! | state | there | gone |
-//! |---|---|---|
-//! | dead | plugged; a start job is done; what it wants is started | – |
-//! | plugged | what it newly wants is started | dead; what is bound to it stops |
+//! | state | start | there | gone | stop |
+//! |---|---|---|---|---|
+//! | dead, dead (start job) | – | plugged | – | – |
+//! | plugged | – | – | dead | – |
 //!
 //! A device has several names, each a unit: its directory in sysfs, its node, the links to it and its aliases. A name may be
 //! claimed by several devices; its unit is plugged while one of them is there and ready. A start job waits until then. In a

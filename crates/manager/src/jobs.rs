@@ -195,7 +195,12 @@ impl Manager {
         }
     }
 
-    fn refused_transaction(&self, anchor: UnitId, kind: JobType, error: TransactionError) -> Refused {
+    pub(crate) fn refused_transaction(
+        &self,
+        anchor: UnitId,
+        kind: JobType,
+        error: TransactionError,
+    ) -> Refused {
         let name = |unit: UnitId| self.name_of(unit);
         match error {
             TransactionError::Refused(unit, Refusal::NotFound) => Refused::NotFound { unit: name(unit) },

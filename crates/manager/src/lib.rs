@@ -44,6 +44,7 @@ mod main_process;
 mod mount;
 mod notify;
 pub mod path;
+pub mod plan;
 mod recover;
 pub mod refused;
 mod report;

@@ -327,10 +327,13 @@ impl Manager {
         }
     }
 
-    /// `BindsTo=` with `After=` demands the other unit active at this moment.
+    /// `BindsTo=` and `Requisite=` with `After=` demand the other unit active at this moment.
     fn bound_unit_is_missing(&self, id: UnitId) -> bool {
-        self.state.graph.of(id, Dependency::BindsTo).any(|other| {
-            self.state.graph.has(id, Dependency::After, other)
+        let graph = &self.state.graph;
+        let mut others =
+            [Dependency::BindsTo, Dependency::Requisite].into_iter().flat_map(|kind| graph.of(id, kind));
+        others.any(|other| {
+            graph.has(id, Dependency::After, other)
                 && !matches!(self.active_state(other), ActiveState::Active | ActiveState::Reloading)
         })
     }

@@ -1,12 +1,14 @@
 //! Mounts (systemd.mount(5)), followed from the kernel's table.
 //!
-//! | state | start | stop | mount(8) or umount(8) ended | the kernel's table |
-//! |---|---|---|---|---|
-//! | dead, failed | mount(8) runs, mounting | – | – | mounted when it is there |
-//! | mounting | – | unmounting-sigterm | failed, or what the table says | mounted when it is there |
-//! | mounted | – | umount(8) runs, unmounting | – | dead when it is gone |
-//! | unmounting | – | – | what the table says | dead when it is gone |
-//! | unmounting-sigterm, -sigkill | – | – | what the table says, else failed | dead when it is gone |
+//! | state | start | command ends | command fails | in the table | not in the table | time is up | stop |
+//! |---|---|---|---|---|---|---|---|
+//! | dead | mounting | – | – | mounted | – | – | – |
+//! | mounting | – | – | failed `exit-code` | mounted | – | unmounting-sigterm `timeout` | unmounting-sigterm |
+//! | mounted | – | – | – | – | dead | – | unmounting |
+//! | unmounting | – | – | mounted `exit-code` | – | dead | unmounting-sigterm `timeout` | – |
+//! | unmounting-sigterm | – | failed | failed | mounted | – | unmounting-sigkill | – |
+//! | unmounting-sigkill | – | failed | failed | mounted | – | failed | – |
+//! | failed | mounting | – | – | mounted | – | – | – |
 //!
 //! A command that takes longer than TimeoutSec= gets SIGTERM, then SIGKILL, with what it started; after that the table counts.
 

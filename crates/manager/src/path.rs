@@ -1,10 +1,11 @@
 //! Paths (systemd.path(5)).
 //!
-//! | state | start | a path holds or changed | the unit it triggers ended | the watch failed | stop |
+//! | state | start | a path holds | its unit ends | the watch failed | stop |
 //! |---|---|---|---|---|---|
-//! | dead, failed | waiting, watched | – | – | – | – |
-//! | waiting | – | starts its unit, running | – | failed | dead |
-//! | running | – | starts its unit again | waiting, paths are looked at again | failed | dead |
+//! | dead | waiting | – | – | – | – |
+//! | waiting | – | running | – | failed `resources` | dead |
+//! | running | – | – | waiting | failed `resources` | dead |
+//! | failed | waiting | – | – | – | – |
 //!
 //! Who looks at the paths is a helper (`runtime/paths.rs`), since a path may hang. More triggers than `TriggerLimitBurst=`
 //! in `TriggerLimitIntervalSec=` fail the path, as does the start limit of its unit, so that none of them spins.

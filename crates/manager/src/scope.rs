@@ -1,10 +1,10 @@
 //! Scopes (systemd.scope(5)): processes that somebody else started.
 //!
-//! | state | start | stop | cgroup empty | deadline |
+//! | state | made | stop | cgroup empty | time is up |
 //! |---|---|---|---|---|
-//! | dead | cgroup made, processes moved in, running | – | – | – |
-//! | running | – | signalled, stop-sigterm; dead where nothing runs | dead | – |
-//! | stop-sigterm | – | – | dead | SIGKILL, waits on |
+//! | dead | running | – | – | – |
+//! | running | – | stop-sigterm | dead | – |
+//! | stop-sigterm | – | – | dead | – |
 
 use crate::effect::Effect;
 use crate::jobs::Started;
@@ -43,8 +43,8 @@ impl TypeState for Scope {
 
     fn sub_state(&self, unit: &Unit) -> &'static str {
         match self.active_state(unit) {
-            _ if self.active => "running",
             ActiveState::Deactivating => "stop-sigterm",
+            _ if self.active => "running",
             ActiveState::Failed => "failed",
             _ => "dead",
         }

@@ -1,19 +1,30 @@
 //! Services: systemd.service(5) as a state machine.
 //!
-//! | sub-state | control ends | main ends | READY=1 | time is up | stop job |
-//! |---|---|---|---|---|---|
-//! | condition, start-pre | next, or fail to stop | – | – | stop-sigterm, `timeout` | stop-sigterm |
-//! | start | forking: PID file, then start-post | notify: `protocol`; oneshot: next command; exec: as running | start-post | stop-sigterm, `timeout` | stop-sigterm |
-//! | start-post | next, then running; stop-sigterm | remembered; result when the list is done | – | stop-sigterm, `timeout` | stop-sigterm |
-//! | running, exited | – | exited or stop; stop-sigterm when it failed | – | (RuntimeMaxSec) stop, `timeout` | stop |
-//! | reload, reload-signal, reload-notify | running | as running | running | running, reload `timeout` | stop |
-//! | stop | next, then stop-sigterm | noted | – | stop-sigterm, `timeout` | – |
-//! | stop-sigterm, stop-watchdog | – | stop-post | – | stop-sigkill, `timeout` | – |
-//! | stop-sigkill | – | stop-post | – | stop-post, `timeout` | – |
-//! | stop-post | next, then final-sigterm | – | – | final-sigterm, `timeout` | – |
-//! | final-sigterm, -watchdog | cgroup empty: dead | same | – | final-sigkill, `timeout` | – |
-//! | final-sigkill | cgroup empty: dead | same | – | dead, `timeout` | – |
-//! | auto-restart | – | – | – | restart job | dead |
+//! | state | control ends | control fails | main ends | main fails | READY=1 | time is up | cgroup empty | stop |
+//! |---|---|---|---|---|---|---|---|---|
+//! | dead | – | – | – | – | – | – | – | – |
+//! | condition | start-pre | final-sigterm `exec-condition` | – | – | – | stop-sigterm `timeout` | – | stop-sigterm |
+//! | start-pre | start-post | stop-sigterm `exit-code` | – | – | – | stop-sigterm `timeout` | – | stop-sigterm |
+//! | start (forking) | – | stop-sigterm `exit-code` | – | – | – | stop-sigterm `timeout` | – | stop-sigterm |
+//! | start (notify) | – | – | stop-sigterm `protocol` | stop-sigterm `exit-code` | start-post | stop-sigterm `timeout` | – | stop-sigterm |
+//! | start (oneshot) | – | – | start-post | stop-sigterm `exit-code` | – | – | – | stop-sigterm |
+//! | start (exec) | – | – | start-post | stop-sigterm `exit-code` | – | stop-sigterm `timeout` | – | stop-sigterm |
+//! | start-post | running | stop-sigterm `exit-code` | – | `exit-code` | – | stop-sigterm `timeout` | – | stop-sigterm |
+//! | running | – | – | stop | stop-sigterm `exit-code` | – | – | – | stop |
+//! | exited | – | – | – | – | – | – | – | stop |
+//! | reload | running | running | stop | stop-sigterm `exit-code` | – | running | – | stop |
+//! | reload-signal | – | – | stop-sigterm | stop-sigterm `exit-code` | – | running | – | stop-sigterm |
+//! | reload-notify | – | – | stop-sigterm | stop-sigterm `exit-code` | running | running | – | stop-sigterm |
+//! | stop | stop-sigterm | stop-sigterm `exit-code` | – | `exit-code` | – | stop-sigterm `timeout` | – | – |
+//! | stop-watchdog | – | – | stop-post | stop-post | – | stop-sigkill | – | – |
+//! | stop-sigterm | – | – | stop-post | stop-post `exit-code` | – | stop-sigkill `timeout` | – | – |
+//! | stop-sigkill | – | – | stop-post | stop-post | – | stop-post | – | – |
+//! | stop-post | final-sigterm | final-sigterm `exit-code` | – | – | – | final-sigterm `timeout` | – | – |
+//! | final-sigterm, final-watchdog | – | – | – | – | – | final-sigkill | – | – |
+//! | final-sigkill | – | – | – | – | – | failed | – | – |
+//! | failed | – | – | – | – | – | – | – | – |
+//! | auto-restart | – | – | – | – | – | running | – | dead |
+//! | auto-restart-queued | – | – | – | – | – | – | – | dead |
 //!
 //! `TimeoutStartFailureMode=` and `TimeoutStopFailureMode=` put -watchdog or -sigkill in the place of -sigterm when time is up.
 //! The first result that is not success stays. Illegal pairs are ignored, by name, in the matches below.
@@ -511,7 +522,8 @@ impl Manager {
 
     /// A control process of an earlier phase must not outlive it.
     pub(crate) fn kill_control_now(&mut self, id: UnitId) {
-        let control = self.service_mut(id).and_then(|service| service.control.take());
+        let unit = self.state.units.edit(&id);
+        let control = unit.and_then(|unit| unit.kind.state_mut().control_mut()?.take());
         if let Some(process) = control {
             if let Some(spawn) = process.spawn {
                 self.state.spawns.remove(&spawn);
@@ -581,6 +593,7 @@ impl Manager {
         self.remove_pid_file(id);
         self.note_leftovers(id);
         self.forget_main(id);
+        self.kill_control_now(id);
         if restart {
             // With `RestartMode=direct` nobody is told of an end that is none.
             if self.restart_mode(id) == muster_unit::RestartMode::Normal {

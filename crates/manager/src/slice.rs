@@ -2,8 +2,8 @@
 //!
 //! | state | start | stop |
 //! |---|---|---|
-//! | dead | cgroup made, active | – |
-//! | active | – | dead, cgroup removed |
+//! | dead | active | – |
+//! | active | – | dead |
 
 use crate::jobs::Started;
 use crate::kind::{TypeState, Verbs};

@@ -1,16 +1,21 @@
 //! Sockets: systemd.socket(5) as a state machine.
 //!
-//! | sub-state | control ends | sockets opened | traffic | service ends | time is up | stop job |
-//! |---|---|---|---|---|---|---|
-//! | start-pre | next, then open | start-post, or fail | – | – | fail `timeout` | stop-pre-sigterm |
-//! | start-post | next, then listening | – | – | – | stop-pre, `timeout` | stop-pre |
-//! | listening | – | – | running (no), instance (yes), deferred (conflict) | – | – | stop-pre |
-//! | deferred | – | – | – | – | stop-pre, `timeout` | stop-pre |
-//! | running | – | – | – | listening | – | stop-pre |
-//! | stop-pre | next, then stop-pre-sigterm | – | – | – | stop-pre-sigterm | – |
-//! | stop-pre-sigterm, -sigkill | close, stop-post | – | – | – | -sigkill, then stop-post | – |
-//! | stop-post | next, then final-sigterm | – | – | – | final-sigterm | – |
-//! | final-sigterm, -sigkill | dead | – | – | – | final-sigkill, then dead | – |
+//! | state | control ends | control fails | opened | not opened | traffic | service ends | time is up | stop |
+//! |---|---|---|---|---|---|---|---|---|
+//! | dead | – | – | – | – | – | – | – | – |
+//! | start-pre | start-chown | failed `exit-code` | – | – | – | – | final-sigterm `timeout` | stop-pre-sigterm |
+//! | start-chown | – | – | start-post | failed `resources` | – | – | failed `timeout` | stop-post |
+//! | start-post | listening | stop-pre `exit-code` | – | – | – | – | stop-pre `timeout` | stop-pre-sigterm |
+//! | listening | – | – | – | – | running | – | – | stop-pre |
+//! | listening (Accept=yes), deferred | – | – | – | – | – | – | – | stop-pre |
+//! | running | – | – | – | – | – | listening | – | stop-pre |
+//! | stop-pre | stop-post | stop-post `exit-code` | – | – | – | – | stop-pre-sigterm `timeout` | – |
+//! | stop-pre-sigterm | stop-post | stop-post | – | – | – | – | stop-pre-sigkill | – |
+//! | stop-pre-sigkill | stop-post | stop-post | – | – | – | – | stop-post | – |
+//! | stop-post | dead | failed `exit-code` | – | – | – | – | final-sigterm `timeout` | – |
+//! | final-sigterm | failed | failed | – | – | – | – | final-sigkill | – |
+//! | final-sigkill | failed | failed | – | – | – | – | failed | – |
+//! | failed | – | – | – | – | – | – | – | – |
 //!
 //! Descriptors are closed when a run ends, and not before; a limit that is hit ends the run with its own result, or with
 //! `TriggerLimitAction=pause` ([X-Muster]) closes the ear for a while. A restart keeps the descriptors of addresses that did
@@ -231,6 +236,7 @@ impl Manager {
     }
 
     fn socket_command(&mut self, id: UnitId, list: CommandList, index: u32) {
+        self.kill_control_now(id);
         let process = self.spawn_command(id, list, index, SpawnRole::Control);
         if let Some(socket) = self.socket_mut(id) {
             socket.control = process;
@@ -290,6 +296,8 @@ impl Manager {
     pub(crate) fn sockets_opened(&mut self, id: UnitId, result: Result<Vec<OpenedSocket>, OpenError>) {
         let opened = match result {
             Ok(opened) => opened,
+            // Stopped meanwhile: it is of no interest any more.
+            Err(_) if self.socket_sub(id) != SocketSub::StartChown => return,
             Err(OpenError { message, no_owner }) => {
                 let text = format!("{}: {message}{}", self.unit_name(id), self.who_listens(id, &message));
                 self.log(Level::Error, Some(id), text);
@@ -665,6 +673,7 @@ impl Manager {
 
     fn socket_dead(&mut self, id: UnitId, result: UnitResult) {
         self.note_socket_result(id, result);
+        self.kill_control_now(id);
         self.close_ports(id);
         let failed = self.socket(id).is_some_and(|socket| socket.result != UnitResult::Success);
         self.report_result(id);

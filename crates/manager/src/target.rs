@@ -2,8 +2,8 @@
 //!
 //! | state | start | stop |
 //! |---|---|---|
-//! | dead | active at once | – |
-//! | active | – | dead at once |
+//! | dead | active | – |
+//! | active | – | dead |
 
 use crate::jobs::Started;
 use crate::kind::{TypeState, Verbs};

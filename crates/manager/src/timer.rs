@@ -1,11 +1,14 @@
 //! Timers (systemd.timer(5)).
 //!
-//! | state | start | time is up | the unit it triggers ended | the clock was set | stop |
+//! | state | start | time is up | its unit ends | the clock was set | stop |
 //! |---|---|---|---|---|---|
-//! | dead, failed | waiting, or running where a moment passed | – | – | – | – |
-//! | waiting | – | starts its unit, running | looks for the next moment | looks again; OnClockChange=: running | dead |
-//! | running | – | – | waiting, or elapsed where nothing comes | – | dead |
-//! | elapsed | – | – | looks for the next moment | looks again; OnClockChange=: running | dead |
+//! | dead | waiting | – | – | – | – |
+//! | waiting | – | running | – | – | dead |
+//! | waiting (OnClockChange=) | – | running | – | running | dead |
+//! | waiting (OnUnitInactiveSec=) | – | running | – | – | dead |
+//! | running | – | – | elapsed | – | dead |
+//! | running (OnUnitInactiveSec=) | – | – | waiting | – | dead |
+//! | elapsed | – | – | – | – | dead |
 //!
 //! Monotonic moments are on the monotonic clock, with WakeSystem= on the boottime clock; calendar moments on the realtime
 //! clock. A reload or a re-execution keeps them as they are: none fires again and none is put off, unless the timer itself
