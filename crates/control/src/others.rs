@@ -91,11 +91,11 @@ properties! {
 properties! {
     /// Properties of swaps.
     SWAP: Unit(u) {
-        What "s" Change = u.swap().what();
-        Priority "i" Change = or(&u.swap().priority(), -1);
+        What "s" Change = u.swap_state().found.as_ref().map_or_else(|| u.swap().what().clone().unwrap_or_default(), |found| found.path.clone());
+        Priority "i" Change = u.swap_state().found.as_ref().map_or_else(|| u.swap().priority().unwrap_or(-1), |found| found.priority);
         Options "s" Change = u.swap().options();
         TimeoutUSec "t" Const = or(&u.swap().timeout_sec(), i128::from(u.manager.state().facts.default_timeout_start_usec));
-        ControlPID "u" Change = 0_u32;
+        ControlPID "u" Change = crate::command::pid(&u.swap_state().control);
         Result "s" Change = u.unit.kind.state().result();
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);

@@ -32,11 +32,12 @@ fn is_loaded(u: &UnitView<'_>) -> bool {
 
 fn can_start(u: &UnitView<'_>) -> bool {
     let by_kind = !matches!(u.unit.name.kind(), UnitKind::Device | UnitKind::Scope);
-    is_loaded(u) && by_kind && !u.unit.file.unit.refuse_manual_start()
+    is_loaded(u) && by_kind && u.manager.supports(u.unit.name.kind()) && !u.unit.file.unit.refuse_manual_start()
 }
 
 fn can_stop(u: &UnitView<'_>) -> bool {
-    u.unit.name.kind() != UnitKind::Device && !u.unit.perpetual && !u.unit.file.unit.refuse_manual_stop()
+    let by_kind = u.unit.name.kind() != UnitKind::Device && u.manager.supports(u.unit.name.kind());
+    by_kind && !u.unit.perpetual && !u.unit.file.unit.refuse_manual_stop()
 }
 
 fn can_reload(u: &UnitView<'_>) -> bool {

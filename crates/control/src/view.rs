@@ -6,7 +6,7 @@
 use muster_graph::job::Job;
 use muster_graph::{Dependency, UnitId};
 use muster_manager::Manager;
-use muster_manager::state::{Mount, Scope, Service, Socket, Timer, Unit};
+use muster_manager::state::{Mount, Scope, Service, Socket, Swap, Timer, Unit};
 use muster_unit::{
     AutomountSection, Body, CGroupSection, ExecSection, KillSection, MountSection, PathSection, ScopeSection,
     ServiceSection, SliceSection, SocketSection, SwapSection, TimerSection, UnitFile, UnitKind, UnitName,
@@ -126,7 +126,8 @@ macro_rules! defaults {
 defaults! {
     exec: ExecSection, kill: KillSection, cgroup: CGroupSection, service: ServiceSection, socket: SocketSection,
     slice: SliceSection, timer: TimerSection, path: PathSection, mount: MountSection, automount: AutomountSection,
-    swap: SwapSection, scope: ScopeSection, service_state: Service, socket_state: Socket, scope_state: Scope, mount_state: Mount, timer_state: Timer,
+    swap: SwapSection, scope: ScopeSection, service_state: Service, socket_state: Socket, scope_state: Scope, mount_state: Mount,
+    swap_state: Swap, timer_state: Timer,
 }
 
 /// A unit's object.
@@ -212,6 +213,8 @@ impl<'a> UnitView<'a> {
         scope_state: Scope;
         /// The state of a mount.
         mount_state: Mount;
+        /// The state of a swap.
+        swap_state: Swap;
         /// The state of a timer.
         timer_state: Timer;
     }

@@ -146,7 +146,7 @@ fn mount_once(source: &str, place: &str, kind: &str, flags: MsFlags, data: &str)
 /// Whether something is mounted exactly here: by the kernel's table, or, before /proc is there, by its device number.
 fn is_mount_point(place: &str) -> bool {
     use std::os::unix::fs::MetadataExt;
-    if let Ok(mounts) = muster_watch::MountTable::open().and_then(|mut table| table.read()) {
+    if let Ok(mounts) = muster_watch::MountTable::open().and_then(|table| table.read()) {
         return mounts.iter().any(|mount| mount.place == place);
     }
     let Ok(here) = std::fs::metadata(place) else { return false };

@@ -217,6 +217,8 @@ pub enum Effect {
     UnwatchPaths { unit: UnitName },
     /// Read the kernel's mount table now. Answer: `MountTableRead`.
     ReadMountTable,
+    /// Read the kernel's list of swaps now. Answer: `SwapsRead`.
+    ReadSwapTable,
     /// Read a time zone by name; empty for the local one. Answer: `ZoneRead`.
     ReadZone { name: String },
     /// Set the time of a timer's stamp file, made where there is none; or, without a time, read it. Answer to reading:

@@ -125,6 +125,15 @@ pub struct MountPoint {
     pub options: String,
 }
 
+/// A swap, as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapFound {
+    /// Its node or file.
+    pub path: String,
+    /// Its priority.
+    pub priority: i32,
+}
+
 /// Everything that can happen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the variants say what their fields are
@@ -187,8 +196,11 @@ pub enum Event {
     Recovered { found: Vec<Found> },
     /// The source of unit files was read anew (after [`Effect::ReloadSource`]).
     SourceReloaded,
-    /// The kernel's mount table, whole.
-    MountTableRead { mounts: Vec<MountPoint> },
+    /// The kernel's mount table was read: what is not as it was, and what is no longer mounted. With `whole` these are all
+    /// mounts there are.
+    MountTableRead { mounts: Vec<MountPoint>, gone: Vec<UnitName>, whole: bool },
+    /// The kernel's list of swaps, whole.
+    SwapsRead { swaps: Vec<SwapFound> },
     /// The realtime clock was set.
     ClockSet,
     /// `/etc/localtime` changed.

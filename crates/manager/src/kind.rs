@@ -189,6 +189,15 @@ pub fn ignores_isolate(kind: UnitKind) -> bool {
 }
 
 impl Manager {
+    /// Whether units of a type can be started here: swaps and devices are a machine's, and automounts need autofs.
+    pub fn supports(&self, kind: UnitKind) -> bool {
+        match kind {
+            UnitKind::Swap | UnitKind::Device => self.state.facts.follows_interfaces,
+            UnitKind::Automount => self.state.facts.has_autofs,
+            _ => true,
+        }
+    }
+
     /// The verbs of a unit; those of nothing when it is not loaded.
     pub(crate) fn verbs(&self, id: UnitId) -> &'static Verbs {
         const NOTHING: &Verbs = &Verbs::NOTHING;

@@ -119,7 +119,8 @@ impl Manager {
             Some(settings) => muster_unit::load_settings(name, settings, source, &facts.specifiers),
             None => {
                 let file = muster_unit::load(name, source, &facts.specifiers);
-                let mounted = || self.file_of_mounted(name, source);
+                let mounted =
+                    || self.file_of_mounted(name, source).or_else(|| self.file_of_swap_found(name, source));
                 let found = file.load_state != LoadState::NotFound;
                 let mut file = if found { file } else { mounted().unwrap_or(file) };
                 self.describe_device(&mut file);
@@ -148,6 +149,7 @@ impl Manager {
         implied(&file, &mut pairs);
         self.mount_pairs(&file, source, &mut pairs);
         self.device_pairs(&file, &mut pairs);
+        self.swap_pairs(&file, &mut pairs);
         for (kind, name) in pairs {
             if name.is_template() {
                 continue;
@@ -573,6 +575,7 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             if default {
                 add(Dependency::Conflicts, "umount.target");
                 add(Dependency::Before, "umount.target");
+                add(Dependency::After, "local-fs-pre.target");
                 add(Dependency::Before, "local-fs.target");
             }
         }

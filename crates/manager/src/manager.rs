@@ -94,6 +94,11 @@ impl Manager {
         self.state.show_status = show;
     }
 
+    /// Whether there is autofs; looked at by each program anew.
+    pub fn set_autofs(&mut self, there: bool) {
+        self.state.facts.has_autofs = there;
+    }
+
     /// When generators ran, before anything else.
     pub fn note_generators(&mut self, begun: Now, done: Now) {
         let stamp = |now: Now| Stamp { realtime_usec: now.realtime_usec, monotonic_usec: now.monotonic_usec };
@@ -226,7 +231,8 @@ impl Manager {
             Event::ConfigRead { files } => self.configure(&files),
             Event::Recovered { found } => self.recover(source, found),
             Event::SourceReloaded => self.source_reloaded(source),
-            Event::MountTableRead { mounts } => self.mount_table(source, mounts),
+            Event::MountTableRead { mounts, gone, whole } => self.mount_table(source, mounts, gone, whole),
+            Event::SwapsRead { swaps } => self.swap_table(source, swaps),
             Event::ClockSet => self.clock_set(),
             Event::ZoneChanged => self.zone_changed(),
             Event::ZoneRead { name, bytes } => self.zone_read(name, bytes),

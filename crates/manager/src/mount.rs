@@ -12,7 +12,7 @@
 //!
 //! A command that takes longer than TimeoutSec= gets SIGTERM, then SIGKILL, with what it started; after that the table counts.
 
-use crate::effect::{Effect, Level, Spawn, SpawnId, SpawnRole};
+use crate::effect::{Effect, Level};
 use crate::event::{Exit, MountPoint};
 use crate::jobs::Started;
 use crate::kill::Wave;
@@ -20,7 +20,7 @@ use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Process, Unit, UnitResult, words};
 use muster_graph::{JobResult, UnitId};
-use muster_unit::{ExecCommand, LoadState, MountSection, UnitFile, UnitKind, UnitName};
+use muster_unit::{LoadState, MountSection, UnitFile, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -103,24 +103,41 @@ pub(crate) const VERBS: Verbs = Verbs {
 };
 
 impl Manager {
-    /// The kernel's mount table, whole: what appeared is active, what vanished is not.
-    pub(crate) fn mount_table(&mut self, source: &dyn muster_unit::Source, mounts: Vec<MountPoint>) {
-        let mut seen: BTreeMap<UnitName, MountPoint> = BTreeMap::new();
+    /// What changed in the kernel's mount table: what appeared is active, what vanished is not. With `whole` nothing else is
+    /// mounted.
+    pub(crate) fn mount_table(
+        &mut self,
+        source: &dyn muster_unit::Source,
+        mounts: Vec<MountPoint>,
+        gone: Vec<UnitName>,
+        whole: bool,
+    ) {
+        let mut news: BTreeMap<UnitName, Option<MountPoint>> =
+            gone.into_iter().map(|name| (name, None)).collect();
         for mount in mounts.into_iter().filter(|mount| !is_of_the_system(&mount.place)) {
-            seen.insert(mount.unit.clone(), mount);
+            news.insert(mount.unit.clone(), Some(mount));
         }
-        for mount in seen.values() {
+        for mount in news.values().flatten() {
             self.load_mount(mount, source);
         }
-        let units: Vec<(UnitId, UnitName)> = self
-            .state
-            .units
-            .values()
-            .filter(|unit| unit.name.kind() == UnitKind::Mount)
-            .map(|unit| (unit.id, unit.name.clone()))
-            .collect();
-        for (id, name) in units {
-            self.set_mounted(id, seen.remove(&name));
+        if whole {
+            let units = self.state.units.values().filter(|unit| unit.name.kind() == UnitKind::Mount);
+            for name in units.map(|unit| unit.name.clone()) {
+                news.entry(name).or_insert(None);
+            }
+        }
+        // Whoever waits for the table is told that it is as it was.
+        for id in std::mem::take(&mut self.state.mounts_waiting) {
+            let name = self.name_of(id);
+            if !news.contains_key(&name) {
+                let mount = self.state.units.get(&id).and_then(|unit| Mount::of(&unit.kind));
+                news.insert(name, mount.and_then(|mount| mount.mounted.clone()));
+            }
+        }
+        for (name, mounted) in news {
+            if let Some(id) = self.state.names.get(&name).copied() {
+                self.set_mounted(id, mounted);
+            }
         }
     }
 
@@ -208,16 +225,22 @@ impl Manager {
             return Started::Working;
         }
         let Some(place) = place else { return Started::Ended(JobResult::Done) };
-        self.run_mount_command(id, vec!["/bin/umount".to_owned(), place, "-c".to_owned()], None)
+        let Some(argv) = self.mount_section(id).map(|section| umount_command(section, place)) else {
+            return Started::Ended(JobResult::Invalid);
+        };
+        self.run_mount_command(id, argv, None)
+    }
+
+    fn mount_section(&self, id: UnitId) -> Option<&MountSection> {
+        match &self.state.units.get(&id)?.file.body {
+            muster_unit::Body::Mount(section) => Some(section),
+            _ => None,
+        }
     }
 
     /// How long a command may take, from now on; `None` for ever.
     fn mount_deadline(&self, id: UnitId) -> Option<u64> {
-        let unit = self.state.units.get(&id)?;
-        let muster_unit::Body::Mount(section) = &unit.file.body else { return None };
-        let usual = self.state.facts.default_timeout_start_usec;
-        let span = section.timeout_sec().map_or(usual, |span| span.0);
-        Some(self.now.monotonic_usec.saturating_add(span)).filter(|at| *at != u64::MAX)
+        self.tool_deadline(self.mount_section(id)?.timeout_sec())
     }
 
     /// mount(8) or umount(8), and whatever they started, must go.
@@ -261,57 +284,11 @@ impl Manager {
     /// Runs mount(8) on a place, which is made with that mode where it is missing, or umount(8).
     fn run_mount_command(&mut self, id: UnitId, argv: Vec<String>, place: Option<(String, u32)>) -> Started {
         let up = place.is_some();
-        let Some(path) = argv.first().cloned() else { return Started::Ended(JobResult::Invalid) };
-        let command = ExecCommand { path, argv, ..ExecCommand::default() };
-        let spawn = SpawnId(self.state.next_spawn);
-        self.state.next_spawn = self.state.next_spawn.saturating_add(1);
-        self.realize_cgroup(id);
-        let base_environment = self.base_environment();
-        let own = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
-        let shared = own.as_ref().and_then(|exec| self.share_of(id, exec));
-        if let Some(exec) = own {
-            self.use_accounts(id, &exec);
-        }
-        let pressure = self.pressure_environment(id);
-        let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
-        let effect = Spawn {
-            id: spawn,
-            unit: unit.name.clone(),
-            role: SpawnRole::Control,
-            command: command.clone(),
-            exec: self.with_defaults(unit.file.exec.clone().unwrap_or_default()),
-            base_environment,
-            own_environment: std::iter::once(format!("INVOCATION_ID={}", unit.invocation_id))
-                .chain(pressure)
-                .collect(),
-            fds: Vec::new(),
-            stdio_socket: None,
-            stdio: Vec::new(),
-            cgroup: unit.cgroup.clone().unwrap_or_default(),
-            invocation_id: unit.invocation_id.clone(),
-            report_exec: false,
-            set_watchdog_pid: false,
-            make_directories: false,
-            non_blocking: false,
-            fresh_credentials: true,
-            open_files: Vec::new(),
-            context_from_peer: false,
-            place,
-            shared,
-        };
-        self.effects.push_back(Effect::Spawn(Box::new(effect)));
-        self.state.spawns.insert(spawn, id);
-        self.state.populated.insert(id);
+        let Some(process) = self.run_tool(id, argv, place) else { return Started::Ended(JobResult::Invalid) };
         let deadline = self.mount_deadline(id);
         let old = self.active_state(id);
         if let Some(mount) = self.mount_mut(id) {
-            mount.control = Some(Process {
-                spawn: Some(spawn),
-                pid: None,
-                command: Some(command),
-                place: None,
-                alien: false,
-            });
+            mount.control = Some(process);
             mount.phase = if up { MountPhase::Mounting } else { MountPhase::Unmounting };
             (mount.failed, mount.result, mount.deadline_usec) = (false, UnitResult::Success, deadline);
         }
@@ -330,11 +307,7 @@ impl Manager {
         let signalled = matches!(was, MountPhase::Sigterm | MountPhase::Sigkill);
         mount.deadline_usec = None;
         if !good && mount.result == UnitResult::Success {
-            mount.result = match exit {
-                Exit::Exited(_) => UnitResult::ExitCode,
-                Exit::Killed(_) => UnitResult::Signal,
-                Exit::Dumped(_) => UnitResult::CoreDump,
-            };
+            mount.result = crate::tool::result_of(exit);
         }
         if !good || signalled {
             mount.failed = mount.result != UnitResult::Success;
@@ -345,6 +318,7 @@ impl Manager {
                 format!("{name}: {} failed.", if up { "mounting" } else { "unmounting" }),
             );
         }
+        self.state.mounts_waiting.insert(id);
         self.effects.push_back(Effect::ReadMountTable);
         self.state_changed(id, old);
     }
@@ -392,15 +366,24 @@ fn take_from_kernel(section: &mut MountSection, mount: &MountPoint) {
 
 fn mount_command(section: &MountSection) -> Vec<String> {
     let mut argv = vec![
-        "/bin/mount".to_owned(),
+        "/usr/bin/mount".to_owned(),
         section.what().clone().unwrap_or_default(),
         section.where_().as_deref().unwrap_or_default().to_owned(),
     ];
+    argv.extend(section.sloppy_options().then(|| "-s".to_owned()));
+    argv.extend(section.read_write_only().then(|| "-w".to_owned()));
     if let Some(fs_type) = &section.type_() {
         argv.extend(["-t".to_owned(), fs_type.clone()]);
     }
     if let Some(options) = section.options().as_ref().filter(|options| !options.is_empty()) {
         argv.extend(["-o".to_owned(), options.clone()]);
     }
+    argv
+}
+
+fn umount_command(section: &MountSection, place: String) -> Vec<String> {
+    let mut argv = vec!["/usr/bin/umount".to_owned(), place, "-c".to_owned()];
+    argv.extend(section.lazy_unmount().then(|| "-l".to_owned()));
+    argv.extend(section.force_unmount().then(|| "-f".to_owned()));
     argv
 }

@@ -213,6 +213,7 @@ impl Manager {
             UnitKind::Slice => "Created slice",
             UnitKind::Mount => "Mounted",
             UnitKind::Swap => "Activated swap",
+            UnitKind::Automount => "Set up automount",
             UnitKind::Device => "Found device",
             UnitKind::Service if oneshot => "Finished",
             _ => "Started",
@@ -221,6 +222,7 @@ impl Manager {
             UnitKind::Socket => "Failed to listen on",
             UnitKind::Mount => "Failed to mount",
             UnitKind::Swap => "Failed to activate swap",
+            UnitKind::Automount => "Failed to set up automount",
             _ => "Failed to start",
         };
         let down = match kind {
@@ -228,6 +230,8 @@ impl Manager {
             UnitKind::Socket => "Closed",
             UnitKind::Slice => "Removed slice",
             UnitKind::Mount => "Unmounted",
+            UnitKind::Swap => "Deactivated swap",
+            UnitKind::Automount => "Unset automount",
             _ => "Stopped",
         };
         let skipped = !unit.condition_result && unit.condition_stamp.monotonic_usec != 0;

@@ -542,6 +542,9 @@ pub struct State {
     /// Who of them claims the name of a device unit.
     #[serde(default)]
     pub device_claims: BTreeMap<UnitName, BTreeSet<String>>,
+    /// Mounts whose command ended, and which wait for the mount table.
+    #[serde(default)]
+    pub mounts_waiting: BTreeSet<UnitId>,
     /// The units of the network interfaces that the kernel lists.
     #[serde(default)]
     pub interfaces: BTreeSet<UnitName>,
@@ -560,6 +563,9 @@ pub struct Facts {
     /// Whether the list of network interfaces is followed, so that units may wait for one. Not in a container, whose
     /// interfaces are its maker's.
     pub follows_interfaces: bool,
+    /// Whether the kernel has autofs, by `/dev/autofs`.
+    #[serde(default)]
+    pub has_autofs: bool,
     /// Environment every process gets.
     pub base_environment: Vec<String>,
     /// `DefaultTimeoutStartSec=` and kin, microseconds.
@@ -619,6 +625,7 @@ impl Default for Facts {
             cgroup_root: String::new(),
             virtualization: String::new(),
             follows_interfaces: false,
+            has_autofs: false,
             base_environment: Vec::new(),
             default_timeout_start_usec: 90_000_000,
             default_timeout_stop_usec: 90_000_000,

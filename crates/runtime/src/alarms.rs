@@ -72,12 +72,12 @@ impl KernelSource for Alarm {
         self.timer.as_fd().as_raw_fd()
     }
 
-    fn events(&mut self) -> Vec<Event> {
+    fn events(&mut self, _: u64) -> std::io::Result<Vec<Event>> {
         let read = self.timer.wait();
         if read != Err(Errno::EAGAIN) {
             self.armed = None;
         }
         // What is due the manager knows by itself.
-        if read == Err(Errno::ECANCELED) { vec![Event::ClockSet] } else { Vec::new() }
+        Ok(if read == Err(Errno::ECANCELED) { vec![Event::ClockSet] } else { Vec::new() })
     }
 }

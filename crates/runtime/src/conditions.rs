@@ -153,7 +153,7 @@ pub fn existing(pattern: &str) -> Vec<String> {
 fn is_mount_point(path: &str) -> bool {
     let Ok(real) = std::fs::canonicalize(path) else { return false };
     muster_watch::MountTable::open()
-        .and_then(|mut table| table.read())
+        .and_then(|table| table.read())
         .is_ok_and(|mounts| mounts.iter().any(|mount| Path::new(&mount.place) == real))
 }
 

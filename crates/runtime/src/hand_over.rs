@@ -200,9 +200,7 @@ impl Runtime {
         self.manager.resume(crate::clock::now());
         self.work_off();
         self.rejoin_bus();
-        self.read_mounts();
-        self.read_interfaces();
-        self.read_all_devices();
+        self.read_tables();
     }
 }
 

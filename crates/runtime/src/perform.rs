@@ -2,6 +2,7 @@
 
 use crate::opening::Opening;
 use crate::processes::Helper;
+use crate::source::Table;
 use crate::turn::{Outcome, Runtime, Source};
 use muster_manager::effect::{Effect, FdId, Level, LogRecord};
 use muster_manager::event::Event;
@@ -44,7 +45,15 @@ impl Runtime {
             Effect::WatchPaths { unit, watch } => self.watch_paths(unit, &watch),
             Effect::CheckPaths { unit } => self.check_paths(&unit),
             Effect::UnwatchPaths { unit } => self.unwatch_paths(&unit),
-            Effect::ReadMountTable => self.mount_table_asked(),
+            // Asked from within an event: the answer comes after it.
+            Effect::ReadMountTable => {
+                let events = self.everything_in(Table::Mounts);
+                self.follow_up.extend(events);
+            }
+            Effect::ReadSwapTable => {
+                let events = self.everything_in(Table::Swaps);
+                self.follow_up.extend(events);
+            }
             Effect::ReadZone { name } => {
                 let bytes = crate::zone::read(&name);
                 self.follow_up.push_back(Event::ZoneRead { name, bytes });
@@ -144,14 +153,6 @@ impl Runtime {
         self.cgroups.watch(&path);
         if self.cgroups.population(&path) == muster_cgroup::Population::Empty {
             self.follow_up.push_back(Event::CgroupEmptied { path });
-        }
-    }
-
-    fn mount_table_asked(&mut self) {
-        // Asked from within an event: the answer comes after it.
-        if let Ok(entries) = self.mounts.read() {
-            let mounts = entries.into_iter().filter_map(crate::turn::mount_point).collect();
-            self.follow_up.push_back(Event::MountTableRead { mounts });
         }
     }
 

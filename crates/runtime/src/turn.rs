@@ -14,7 +14,7 @@ use crate::log::Log;
 use crate::notify;
 use crate::processes::Processes;
 use crate::reap;
-use crate::source::KernelSource;
+use crate::source::{KernelSource, Table};
 use crate::table::FdTable;
 use crate::varlink::Varlink;
 use mio::unix::SourceFd;
@@ -22,9 +22,7 @@ use mio::{Events, Interest, Poll, Token};
 use muster_cgroup::{Population, Tree};
 use muster_manager::Manager;
 use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
-use muster_manager::event::{
-    Clock, DeviceChange, DeviceFound, Event, Found, MountPoint, Origin, ShutdownVerb,
-};
+use muster_manager::event::{Clock, Event, Found, Origin, ShutdownVerb};
 use muster_unit::Index;
 use signal_hook_mio::v1_0::Signals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -61,14 +59,10 @@ pub(crate) enum Source {
     Notify,
     /// Events of cgroups.
     Cgroups,
-    /// The mount table.
-    Mounts,
-    /// The list of network interfaces.
-    Interfaces,
+    /// A source of which there is one.
+    Kernel(Table),
     /// The timer of a clock.
     Alarm(Clock),
-    /// Announcements of udevd.
-    Devices,
     /// Where clients connect.
     Private,
     /// A connected client.
@@ -140,9 +134,7 @@ pub struct Runtime {
     /// Stored descriptors that are watched.
     pub(crate) stored: BTreeMap<FdId, Token>,
     pub(crate) cgroups: Tree,
-    pub(crate) mounts: muster_watch::MountTable,
-    interfaces: Option<muster_watch::Interfaces>,
-    devices: Option<muster_watch::udev::Monitor>,
+    kernel: BTreeMap<Table, Box<dyn KernelSource>>,
     /// Timers on the clocks, one each, made when first needed.
     alarms: Vec<Alarm>,
     pub(crate) clients: Clients,
@@ -217,11 +209,6 @@ impl Runtime {
                 None => Varlink::open(),
             },
         };
-        let mounts = muster_watch::MountTable::open()?;
-        // Without it nothing can wait for an interface, and all else goes on.
-        let followed = setup.manager.state().facts.follows_interfaces;
-        let interfaces = if followed { muster_watch::Interfaces::open().ok() } else { None };
-        let devices = if followed { muster_watch::udev::Monitor::open().ok() } else { None };
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         let mut runtime = Runtime {
             manager: setup.manager,
@@ -236,9 +223,7 @@ impl Runtime {
             found: setup.found,
             stored: BTreeMap::new(),
             cgroups: setup.cgroups,
-            mounts,
-            interfaces,
-            devices,
+            kernel: BTreeMap::new(),
             alarms: Vec::new(),
             clients,
             processes: Processes::default(),
@@ -266,17 +251,16 @@ impl Runtime {
         let fixed = [
             (runtime.notify.as_raw_fd(), Source::Notify),
             (runtime.cgroups.events_fd(), Source::Cgroups),
-            (runtime.mounts.as_raw_fd(), Source::Mounts),
             (runtime.clients.listener_fd(), Source::Private),
         ];
-        let interfaces = runtime.interfaces.as_ref().map(|list| (list.as_raw_fd(), Source::Interfaces));
-        let devices = runtime.devices.as_ref().map(|monitor| (monitor.as_raw_fd(), Source::Devices));
         let askers = runtime.varlink.listener_fd().map(|fd| (fd, Source::Askers));
-        for (fd, source) in fixed.into_iter().chain(interfaces).chain(devices).chain(askers) {
+        for (fd, source) in fixed.into_iter().chain(askers) {
             let token = runtime.register_raw(fd, source)?;
             // What came before it was watched is there already.
             runtime.still_ready(token);
         }
+        runtime.open_tables()?;
+        runtime.manager.set_autofs(std::path::Path::new("/dev/autofs").exists());
         if let Some(handed) = setup.handed {
             runtime.resume(handed);
         }
@@ -291,9 +275,7 @@ impl Runtime {
     /// Queues the boot.
     pub fn start_default(&mut self) {
         self.manager.begin(clock::now(), &self.index);
-        self.read_mounts();
-        self.read_interfaces();
-        self.read_all_devices();
+        self.read_tables();
         self.manager.start_default(clock::now(), &self.index);
         self.work_off();
     }
@@ -305,9 +287,7 @@ impl Runtime {
             &format!("What was handed over cannot be read ({why}). Starting afresh from what runs."),
         );
         self.manager.begin(clock::now(), &self.index);
-        self.read_mounts();
-        self.read_interfaces();
-        self.read_all_devices();
+        self.read_tables();
         let me = std::process::id();
         let found = |(cgroup, pid): (String, u32)| Found {
             is_child: crate::processes::parent_of(pid) == Some(me),
@@ -385,6 +365,7 @@ impl Runtime {
             .chain(self.questions.next_deadline())
             .chain(self.pid_files.retry_usec())
             .chain(self.strangers.rest_until_usec())
+            .chain(self.kernel.values().filter_map(|source| source.due_usec()))
             .min();
         let deadlines = self.manager.next_deadlines();
         let monotonic = deadlines.filter(|(clock, _)| *clock == Clock::Monotonic).map(|(_, at)| at);
@@ -426,9 +407,78 @@ impl Runtime {
 
     fn alarm_went_off(&mut self, clock: Clock) {
         let alarm = self.alarms.iter_mut().find(|alarm| alarm.clock() == clock);
-        for event in alarm.map(KernelSource::events).unwrap_or_default() {
+        let events = alarm.map(|alarm| alarm.events(0)).transpose();
+        for event in events.ok().flatten().unwrap_or_default() {
             self.deliver(event);
         }
+    }
+
+    /// Opens what tells of the machine. In a container there is the mount table alone.
+    fn open_tables(&mut self) -> io::Result<()> {
+        for table in Table::NEEDED {
+            self.open_table(table)?;
+        }
+        if self.manager.state().facts.follows_interfaces {
+            for table in Table::OF_A_MACHINE {
+                // Without one nothing can wait for what it tells of, and all else goes on.
+                if let Err(error) = self.open_table(table) {
+                    self.note(Level::Debug, &format!("{table:?} cannot be watched: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_table(&mut self, table: Table) -> io::Result<()> {
+        let source = table.open()?;
+        let token = self.register(source.descriptor(), Source::Kernel(table), source.interest())?;
+        // What came before it was watched is there already.
+        self.still_ready(token);
+        self.kernel.insert(table, source);
+        Ok(())
+    }
+
+    /// How everything is now.
+    pub(crate) fn read_tables(&mut self) {
+        let tables: Vec<Table> = self.kernel.keys().copied().collect();
+        for table in tables {
+            for event in self.everything_in(table) {
+                self.deliver(event);
+            }
+        }
+    }
+
+    /// How one of them is now.
+    pub(crate) fn everything_in(&mut self, table: Table) -> Vec<Event> {
+        let told = self.kernel.get_mut(&table).map(|source| source.everything());
+        self.told(table, told)
+    }
+
+    /// What is ready, or due.
+    fn follow_tables(&mut self, ready: &[(Token, Source)]) {
+        let now = clock::now().monotonic_usec;
+        let is_due = |table: Table, source: &dyn KernelSource| {
+            source.due_usec().is_some_and(|at| at <= now)
+                || ready.iter().any(|(_, source)| *source == Source::Kernel(table))
+        };
+        let due = self.kernel.iter().filter(|(table, source)| is_due(**table, source.as_ref()));
+        let tables: Vec<Table> = due.map(|(table, _)| *table).collect();
+        for table in tables {
+            let told = self.kernel.get_mut(&table).map(|source| source.events(now));
+            if self.kernel.get(&table).is_some_and(|source| source.has_more()) {
+                self.mark_ready(Source::Kernel(table));
+            }
+            for event in self.told(table, told) {
+                self.deliver(event);
+            }
+        }
+    }
+
+    fn told(&mut self, table: Table, told: Option<io::Result<Vec<Event>>>) -> Vec<Event> {
+        told.transpose().map(Option::unwrap_or_default).unwrap_or_else(|error| {
+            self.note(Level::Warning, &format!("{table:?} could not be read: {error}"));
+            Vec::new()
+        })
     }
 
     fn turn(&mut self) {
@@ -479,15 +529,7 @@ impl Runtime {
         if of(|source| *source == Source::PidFiles).next().is_some() || self.pid_files.are_due() {
             self.pid_files_changed();
         }
-        if of(|source| *source == Source::Mounts).next().is_some() {
-            self.read_mounts();
-        }
-        if of(|source| *source == Source::Interfaces).next().is_some() {
-            self.read_interfaces();
-        }
-        if of(|source| *source == Source::Devices).next().is_some() {
-            self.read_devices();
-        }
+        self.follow_tables(&ready);
         for (_, source) in of(|source| matches!(source, Source::Alarm(_))) {
             if let Source::Alarm(clock) = source {
                 self.alarm_went_off(clock);
@@ -516,10 +558,8 @@ impl Runtime {
                 | Source::Signals
                 | Source::Notify
                 | Source::Cgroups
-                | Source::Mounts
-                | Source::Interfaces
+                | Source::Kernel(_)
                 | Source::Alarm(_)
-                | Source::Devices
                 | Source::PidFiles
                 | Source::Report(_)
                 | Source::Listener(_) => {}
@@ -576,12 +616,12 @@ impl Runtime {
 
     /// Registers a descriptor; gives its token.
     pub(crate) fn register_raw(&mut self, fd: i32, source: Source) -> io::Result<Token> {
+        self.register(fd, source, Interest::READABLE)
+    }
+
+    fn register(&mut self, fd: i32, source: Source, interest: Interest) -> io::Result<Token> {
         let token = Token(self.next_token);
         self.next_token = self.next_token.saturating_add(1);
-        let interest = match source {
-            Source::Mounts => Interest::READABLE | Interest::PRIORITY,
-            _ => Interest::READABLE,
-        };
         self.poll.registry().register(&mut SourceFd(&fd), token, interest)?;
         self.sources.insert(token, source);
         Ok(token)
@@ -651,53 +691,6 @@ impl Runtime {
         }
     }
 
-    pub(crate) fn read_mounts(&mut self) {
-        match self.mounts.read() {
-            Ok(entries) => {
-                let mounts = entries.into_iter().filter_map(mount_point).collect();
-                self.deliver(Event::MountTableRead { mounts });
-            }
-            Err(error) => self.note(Level::Warning, &format!("The mount table could not be read: {error}")),
-        }
-    }
-
-    pub(crate) fn read_interfaces(&mut self) {
-        match self.interfaces.as_ref().map(muster_watch::Interfaces::read) {
-            Some(Ok(names)) => self.deliver(Event::InterfacesRead { names }),
-            Some(Err(error)) => {
-                self.note(Level::Warning, &format!("The list of interfaces could not be read: {error}"))
-            }
-            None => {}
-        }
-    }
-
-    /// What udevd announced meanwhile; where some of it was lost, everything.
-    fn read_devices(&mut self) {
-        let Some(announced) = self.devices.as_ref().map(muster_watch::udev::Monitor::read) else { return };
-        if !announced.drained {
-            self.mark_ready(Source::Devices);
-        }
-        if announced.lost {
-            return self.read_all_devices();
-        }
-        let changes: Vec<DeviceChange> = announced.changes.into_iter().map(device_change).collect();
-        if !changes.is_empty() {
-            self.deliver(Event::DevicesChanged { changes, whole: false });
-        }
-    }
-
-    /// The devices that udevd remembers: at the start, and where announcements were lost.
-    pub(crate) fn read_all_devices(&mut self) {
-        if self.devices.is_some() {
-            let present =
-                muster_watch::udev::enumerate().into_iter().map(muster_watch::udev::Change::Present);
-            self.deliver(Event::DevicesChanged {
-                changes: present.map(device_change).collect(),
-                whole: true,
-            });
-        }
-    }
-
     pub(crate) fn new_request(&mut self) -> RequestId {
         self.next_request = self.next_request.saturating_add(1);
         RequestId(self.next_request)
@@ -708,35 +701,4 @@ impl Runtime {
         let record = LogRecord { level, unit: None, message: message.to_owned(), fields: Vec::new() };
         self.log.write(&record, None);
     }
-}
-
-/// A device as the manager wants it.
-fn device_change(change: muster_watch::udev::Change) -> DeviceChange {
-    use muster_watch::udev::Change;
-    match change {
-        Change::Gone(path) => DeviceChange::Gone(path),
-        Change::Present(device) => {
-            let interface = device.interface.map(|name| format!("/sys/subsystem/net/devices/{name}"));
-            let paths = device.node.into_iter().chain(device.links).chain(device.aliases).chain(interface);
-            DeviceChange::Present(DeviceFound {
-                syspath: device.syspath,
-                paths: paths.collect(),
-                ready: device.ready,
-                wants: device.wants,
-                model: device.model,
-            })
-        }
-    }
-}
-
-/// A mount as the manager wants it.
-pub(crate) fn mount_point(mount: muster_watch::Mount) -> Option<MountPoint> {
-    let unit = format!("{}.mount", muster_unit::path_escape(&mount.place)).parse().ok()?;
-    Some(MountPoint {
-        unit,
-        what: mount.what,
-        place: mount.place,
-        fs_type: mount.fs_type,
-        options: mount.options,
-    })
 }

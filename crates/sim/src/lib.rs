@@ -345,7 +345,10 @@ impl World {
                     }
                 }
             }
-            Effect::ReadMountTable => self.waiting.push(Event::MountTableRead { mounts: Vec::new() }),
+            Effect::ReadMountTable => {
+                self.waiting.push(Event::MountTableRead { mounts: Vec::new(), gone: Vec::new(), whole: true });
+            }
+            Effect::ReadSwapTable => self.waiting.push(Event::SwapsRead { swaps: Vec::new() }),
             Effect::WriteFiles { query, .. } => {
                 self.waiting.push(Event::FilesWritten { query, result: Ok(()) });
             }

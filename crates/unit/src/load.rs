@@ -622,7 +622,10 @@ fn places(file: &UnitFile) -> Vec<String> {
             _ => None,
         }));
     }
-    if let Body::Mount(_) = &file.body {
+    if let Body::Swap(section) = &file.body {
+        places.extend(section.what().clone().filter(|what| what.starts_with('/') && !what.starts_with("/dev/")));
+    }
+    if let Body::Mount(_) | Body::Automount(_) = &file.body {
         let place = crate::value::path_unescape(file.id.stem());
         let parent = place.rsplit_once('/').filter(|(_, last)| !last.is_empty()).map(|(parent, _)| parent);
         places
@@ -694,6 +697,13 @@ fn settle(file: &mut UnitFile) {
         }
         Body::Swap(section) => {
             endless!(section, timeout_sec);
+            section.edit().what().get_or_insert_with(|| crate::value::path_unescape(file.id.stem()));
+        }
+        Body::Automount(section) => {
+            section
+                .edit()
+                .where_()
+                .get_or_insert_with(|| AbsolutePath(crate::value::path_unescape(file.id.stem())));
         }
         Body::Scope(section) => {
             endless!(section, runtime_max_sec);
@@ -703,7 +713,6 @@ fn settle(file: &mut UnitFile) {
         | Body::Slice(_)
         | Body::Timer(_)
         | Body::Path(_)
-        | Body::Automount(_)
         | Body::Device => {}
     }
     let places = places(file);
@@ -827,6 +836,22 @@ fn check(file: &UnitFile) -> Result<(), String> {
             }
             Ok(())
         }
+        Body::Automount(automount) => {
+            let place = automount.where_().as_deref();
+            if place.is_some_and(|place| crate::value::path_escape(place) != file.id.stem()) {
+                return Err("Where= setting doesn't match unit name.".to_owned());
+            }
+            if file.id.stem() == "-" {
+                return Err("Cannot have an automount unit for the root directory.".to_owned());
+            }
+            Ok(())
+        }
+        Body::Swap(swap) => match swap.what().as_deref() {
+            Some(what) if crate::value::path_escape(what) != file.id.stem() => {
+                Err("Value of What= and unit name do not match.".to_owned())
+            }
+            _ => Ok(()),
+        },
         Body::Timer(timer) => {
             let never = timer.on_calendar().is_empty()
                 && timer.on_active_sec().is_empty()
@@ -848,8 +873,6 @@ fn check(file: &UnitFile) -> Result<(), String> {
         }
         Body::Target
         | Body::Slice(_)
-        | Body::Automount(_)
-        | Body::Swap(_)
         | Body::Scope(_)
         | Body::Device => Ok(()),
     }

@@ -6,11 +6,12 @@ use muster_sys::Step as Raw;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 
-/// A session of its own (setsid(2)).
+/// A session of its own (setsid(2)). The programs of a mount stay in the process group of PID 1 (`SameProcessGroup` on D-Bus),
+/// which autofs lets through to the place where everybody else waits for the mount.
 pub const SESSION: Step = Step {
     directive: "a session of its own",
     exit: Exit::Setsid,
-    needed: always,
+    needed: |context| !context.unit.ends_with(".mount"),
     direct: Direct::By(|_, draft| draft.step(Raw::NewSession, Exit::Setsid)),
     run: |_, _| {
         // A leader already has one.

@@ -53,10 +53,10 @@ section! {
         "Type" => type_: Option<String> = None, Applied Expand;
         "TimeoutSec" => timeout_sec: Option<Timespan> = None, Applied Raw;
         "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Applied Raw;
-        "SloppyOptions" => sloppy_options: bool = false, Stored Raw;
-        "LazyUnmount" => lazy_unmount: bool = false, Stored Raw;
-        "ForceUnmount" => force_unmount: bool = false, Stored Raw;
-        "ReadWriteOnly" => read_write_only: bool = false, Stored Raw;
+        "SloppyOptions" => sloppy_options: bool = false, Applied Raw;
+        "LazyUnmount" => lazy_unmount: bool = false, Applied Raw;
+        "ForceUnmount" => force_unmount: bool = false, Applied Raw;
+        "ReadWriteOnly" => read_write_only: bool = false, Applied Raw;
     }
 }
 
@@ -73,10 +73,10 @@ section! {
 section! {
     /// `[Swap]` (systemd.swap(5)).
     SwapSection SwapRow "Swap" {
-        "What" => what: Option<String> = None, Stored Expand;
-        "Priority" => priority: Option<i32> = None, Stored Raw;
-        "Options" => options: Option<String> = None, Stored Expand;
-        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Stored Raw;
+        "What" => what: Option<String> = None, Applied Expand;
+        "Priority" => priority: Option<i32> = None, Applied Raw;
+        "Options" => options: Option<String> = None, Applied Expand;
+        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Applied Raw;
     }
 }
 

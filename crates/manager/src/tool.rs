@@ -1,0 +1,80 @@
+//! A program of the system that does a unit's work (mount(8), swapon(8) and their kin): how it is run, ended, and judged.
+//!
+//! What must stay true: whoever runs one takes the process into its state, so that its end is told to it.
+
+use crate::effect::{Effect, Spawn, SpawnId, SpawnRole};
+use crate::event::Exit;
+use crate::manager::Manager;
+use crate::state::{Process, UnitResult};
+use muster_graph::UnitId;
+use muster_unit::{ExecCommand, Timespan};
+
+impl Manager {
+    /// Runs a program in the execution context of the unit; `place` is a directory that it needs, made with that mode where
+    /// it is missing. Nothing where there is no such unit.
+    pub(crate) fn run_tool(
+        &mut self,
+        id: UnitId,
+        argv: Vec<String>,
+        place: Option<(String, u32)>,
+    ) -> Option<Process> {
+        let path = argv.first().cloned()?;
+        let command = ExecCommand { path, argv, ..ExecCommand::default() };
+        let spawn = SpawnId(self.state.next_spawn);
+        self.state.next_spawn = self.state.next_spawn.saturating_add(1);
+        self.realize_cgroup(id);
+        let base_environment = self.base_environment();
+        let own = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
+        let shared = own.as_ref().and_then(|exec| self.share_of(id, exec));
+        if let Some(exec) = own {
+            self.use_accounts(id, &exec);
+        }
+        let pressure = self.pressure_environment(id);
+        let unit = self.state.units.get(&id)?;
+        let effect = Spawn {
+            id: spawn,
+            unit: unit.name.clone(),
+            role: SpawnRole::Control,
+            command: command.clone(),
+            exec: self.with_defaults(unit.file.exec.clone().unwrap_or_default()),
+            base_environment,
+            own_environment: std::iter::once(format!("INVOCATION_ID={}", unit.invocation_id))
+                .chain(pressure)
+                .collect(),
+            fds: Vec::new(),
+            stdio_socket: None,
+            stdio: Vec::new(),
+            cgroup: unit.cgroup.clone().unwrap_or_default(),
+            invocation_id: unit.invocation_id.clone(),
+            report_exec: false,
+            set_watchdog_pid: false,
+            make_directories: false,
+            non_blocking: false,
+            fresh_credentials: true,
+            open_files: Vec::new(),
+            context_from_peer: false,
+            place,
+            shared,
+        };
+        self.effects.push_back(Effect::Spawn(Box::new(effect)));
+        self.state.spawns.insert(spawn, id);
+        self.state.populated.insert(id);
+        Some(Process { spawn: Some(spawn), pid: None, command: Some(command), place: None, alien: false })
+    }
+
+    /// When a program that starts now has taken too long; `None` for never.
+    pub(crate) fn tool_deadline(&self, timeout: Option<Timespan>) -> Option<u64> {
+        let span = timeout.map_or(self.state.facts.default_timeout_start_usec, |span| span.0);
+        Some(self.now.monotonic_usec.saturating_add(span)).filter(|at| *at != u64::MAX)
+    }
+}
+
+/// What the end of a program makes of its unit.
+pub(crate) fn result_of(exit: Exit) -> UnitResult {
+    match exit {
+        Exit::Exited(0) => UnitResult::Success,
+        Exit::Exited(_) => UnitResult::ExitCode,
+        Exit::Killed(_) => UnitResult::Signal,
+        Exit::Dumped(_) => UnitResult::CoreDump,
+    }
+}

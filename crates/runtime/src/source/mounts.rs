@@ -1,0 +1,78 @@
+//! The mount table as a source: what changed in it since it was last read.
+//!
+//! The kernel gives the table whole, each time. After a reading the source rests for a multiple of what the reading took, so
+//! that a storm of mounts costs a bounded share of time; what came meanwhile is read at the end of the rest. What must stay
+//! true: a change is never left unread, and who waits for the answer gets it at once.
+
+use super::KernelSource;
+use crate::clock;
+use mio::Interest;
+use muster_manager::event::{Event, MountPoint};
+use muster_unit::UnitName;
+use muster_watch::MountTable;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// The rest is this many times as long as the reading.
+const REST_FACTOR: u64 = 50;
+/// The longest rest, in microseconds.
+const REST_MAX_USEC: u64 = 500_000;
+
+/// The table, open.
+pub struct Mounts {
+    table: MountTable,
+    rests_until_usec: u64,
+    /// It changed while it rested.
+    waits: bool,
+}
+
+impl Mounts {
+    pub(super) fn open() -> io::Result<Mounts> {
+        Ok(Mounts { table: MountTable::open()?, rests_until_usec: 0, waits: false })
+    }
+}
+
+impl KernelSource for Mounts {
+    fn descriptor(&self) -> RawFd {
+        self.table.as_raw_fd()
+    }
+
+    fn interest(&self) -> Interest {
+        Interest::READABLE | Interest::PRIORITY
+    }
+
+    fn events(&mut self, now_usec: u64) -> io::Result<Vec<Event>> {
+        if now_usec < self.rests_until_usec {
+            self.waits = true;
+            return Ok(Vec::new());
+        }
+        let begun = clock::now().monotonic_usec;
+        let changes = self.table.changes()?;
+        let done = clock::now().monotonic_usec;
+        let rest = done.saturating_sub(begun).saturating_mul(REST_FACTOR).min(REST_MAX_USEC);
+        self.rests_until_usec = done.saturating_add(rest);
+        self.waits = false;
+        let mounts = changes.present.into_iter().filter_map(mount_point).collect();
+        let gone = changes.gone.iter().filter_map(|place| unit_of(place)).collect();
+        Ok(vec![Event::MountTableRead { mounts, gone, whole: changes.whole }])
+    }
+
+    fn due_usec(&self) -> Option<u64> {
+        self.waits.then_some(self.rests_until_usec)
+    }
+}
+
+fn unit_of(place: &str) -> Option<UnitName> {
+    format!("{}.mount", muster_unit::path_escape(place)).parse().ok()
+}
+
+/// A mount as the manager wants it.
+fn mount_point(mount: muster_watch::Mount) -> Option<MountPoint> {
+    Some(MountPoint {
+        unit: unit_of(&mount.place)?,
+        what: mount.what,
+        place: mount.place,
+        fs_type: mount.fs_type,
+        options: mount.options,
+    })
+}
