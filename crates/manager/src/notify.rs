@@ -79,7 +79,13 @@ impl Manager {
         }
     }
 
-    fn may_notify(&self, id: UnitId, pid: u32) -> bool {
+    /// Whether a process is one of a service.
+    pub fn is_of_service(&self, pid: u32, cgroup: Option<&str>) -> bool {
+        self.unit_of_process(pid, cgroup).is_some_and(|id| self.service(id).is_some())
+    }
+
+    /// Whether what this process says counts (`NotifyAccess=`, systemd.service(5)).
+    pub fn may_notify(&self, id: UnitId, pid: u32) -> bool {
         let Some(service) = self.service(id) else { return false };
         let is = |process: &Option<crate::state::Process>| {
             process.as_ref().and_then(|process| process.pid) == Some(pid)

@@ -1,8 +1,9 @@
 //! What comes over the notify socket, with what has to be known of its sender and of the process that it names.
 //!
-//! What must stay true: whoever is no process of a unit costs little. Who sent a datagram is looked at before it is read,
-//! and a stranger's is dropped with its descriptors still in the kernel: none of them is ever ours to close. When many
-//! strangers speak in one turn, the socket rests for a while, and what units say waits that long.
+//! What must stay true: whoever is not to be heard (no process of a service, or one without `NotifyAccess=`) costs little.
+//! Who sent a datagram is looked at before it is read, and a stranger's is dropped with its descriptors still in the kernel:
+//! none of them is ever ours to close. When many strangers speak within a while, in however many turns, the socket rests
+//! after each time it was read, and what units say waits that long.
 
 use crate::clock::{self, Budget};
 use crate::notify::{self, Notification, Received};
@@ -14,8 +15,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Time for notifications in one turn, in microseconds.
 const NOTIFY_USEC: u64 = 1000;
-/// After this many datagrams of strangers in one turn the socket rests.
-const STRANGERS_MAX: u32 = 128;
+/// At most this many datagrams of strangers are read in one turn.
+const STRANGERS_MAX: u64 = 128;
+/// After this many of them the socket rests.
+const CREDIT: u64 = 64;
+/// One more may come each of these microseconds.
+const CREDIT_USEC: u64 = 10_000;
 /// For this long at least, in microseconds.
 const REST_USEC: u64 = 4000;
 /// And so many times as long as it took to read them, which is the share of a core that strangers get.
@@ -26,6 +31,11 @@ const REST_SHARE: u64 = 19;
 pub struct Strangers {
     /// The socket rests until then.
     until_usec: Option<u64>,
+    /// Datagrams beyond what may come, and when that was counted, in monotonic microseconds.
+    count: u64,
+    counted_usec: u64,
+    /// The last sender of a service that was told that it is not heard.
+    told: Option<u32>,
     /// Datagrams dropped since it was last said.
     dropped: u64,
     /// When it was last said, in monotonic microseconds.
@@ -36,6 +46,17 @@ impl Strangers {
     /// When the socket is read again.
     pub fn rest_until_usec(&self) -> Option<u64> {
         self.until_usec
+    }
+
+    /// Counts so many more. True when that is too many.
+    fn are_too_many(&mut self, more: u64, now: u64) -> bool {
+        let credit = now.saturating_sub(self.counted_usec).checked_div(CREDIT_USEC).unwrap_or(0);
+        if credit > 0 {
+            self.counted_usec = now;
+        }
+        // What is over the edge is forgotten: a flood that ended is not remembered for long.
+        self.count = self.count.saturating_sub(credit).saturating_add(more).min(CREDIT.saturating_mul(2));
+        self.count >= CREDIT
     }
 }
 
@@ -53,22 +74,32 @@ impl Runtime {
         // Good for one turn only: a number may be another process's in the next.
         let mut senders: BTreeMap<u32, Option<String>> = BTreeMap::new();
         let mut buffer = Vec::new();
-        let mut strangers = 0_u32;
+        let mut strangers = 0_u64;
         while !budget.is_spent() && strangers < STRANGERS_MAX {
             let sender = notify::next_sender(&self.notify);
             let cgroup = sender.and_then(|(pid, _)| {
                 senders.entry(pid).or_insert_with(|| self.cgroups.of_process(pid)).clone()
             });
-            // Once its sender is gone, only the number tells whose process it was.
-            let known = |pid| self.manager.unit_of_process(pid, cgroup.as_deref());
-            if sender.is_some_and(|(pid, _)| known(pid).is_none()) {
+            if let Some((pid, _)) = sender.filter(|(pid, _)| !self.is_heard(*pid, cgroup.as_deref())) {
+                // Of a service: it is said once.
+                if self.strangers.told != Some(pid) && self.manager.is_of_service(pid, cgroup.as_deref()) {
+                    self.strangers.told = Some(pid);
+                    self.deliver(Event::Notified {
+                        pid,
+                        uid: 0,
+                        cgroup,
+                        fields: Vec::new(),
+                        fds: Vec::new(),
+                        named: None,
+                    });
+                }
                 notify::discard(&self.notify);
                 strangers = strangers.saturating_add(1);
                 continue;
             }
             match notify::receive(&self.notify, &mut buffer) {
                 Received::Empty => {
-                    self.strangers_spoke(strangers);
+                    self.strangers_spoke(strangers, now);
                     return true;
                 }
                 Received::Dropped(reason, fds) => {
@@ -78,14 +109,13 @@ impl Runtime {
                 Received::Message(message) => self.notified(message, cgroup),
             }
         }
-        self.strangers_spoke(strangers);
-        if strangers >= STRANGERS_MAX {
-            let end = clock::now().monotonic_usec;
-            let rest = end.saturating_sub(now).saturating_mul(REST_SHARE).max(REST_USEC);
-            self.strangers.until_usec = Some(end.saturating_add(rest));
-            self.watch_notify(false);
-        }
+        self.strangers_spoke(strangers, now);
         false
+    }
+
+    /// Whether what a process says counts for a unit. Once it is gone, only its number tells whose it was.
+    fn is_heard(&self, pid: u32, cgroup: Option<&str>) -> bool {
+        self.manager.unit_of_process(pid, cgroup).is_some_and(|id| self.manager.may_notify(id, pid))
     }
 
     /// A socket that rests wakes nobody: each datagram would.
@@ -103,12 +133,18 @@ impl Runtime {
         }
     }
 
-    fn strangers_spoke(&mut self, strangers: u32) {
+    /// So many datagrams of strangers were read since a moment.
+    fn strangers_spoke(&mut self, strangers: u64, since_usec: u64) {
         if strangers == 0 {
             return;
         }
         let now = clock::now().monotonic_usec;
-        self.strangers.dropped = self.strangers.dropped.saturating_add(u64::from(strangers));
+        if self.strangers.are_too_many(strangers, now) {
+            let rest = now.saturating_sub(since_usec).saturating_mul(REST_SHARE).max(REST_USEC);
+            self.strangers.until_usec = Some(now.saturating_add(rest));
+            self.watch_notify(false);
+        }
+        self.strangers.dropped = self.strangers.dropped.saturating_add(strangers);
         if now.saturating_sub(self.strangers.said_usec) > 10_000_000 {
             self.strangers.said_usec = now;
             let count = std::mem::take(&mut self.strangers.dropped);
