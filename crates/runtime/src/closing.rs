@@ -7,8 +7,9 @@
 use crate::processes::Helper;
 use crate::turn::Runtime;
 use muster_manager::effect::Level;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{getsockopt, sockopt};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The most closing children at a time. When all of them hang, further descriptors wait.
 const CLOSERS_MAX: usize = 64;
@@ -26,9 +27,7 @@ pub struct Closing {
 impl Runtime {
     /// Closes a descriptor that somebody else made: at once where that cannot wait.
     pub(crate) fn close_foreign(&mut self, fd: OwnedFd) {
-        // What is no socket refuses the option, and its file system is not asked.
-        let harmless = getsockopt(&fd, sockopt::Linger).is_ok_and(|linger| linger.l_onoff == 0);
-        if harmless { drop(fd) } else { self.closing.doomed.push(fd) }
+        if closes_at_once(&fd) { drop(fd) } else { self.closing.doomed.push(fd) }
     }
 
     /// At the end of a turn.
@@ -65,4 +64,13 @@ impl Runtime {
         self.closing.closers = self.closing.closers.saturating_sub(1);
         self.closing.said = false;
     }
+}
+
+/// Whether close(2) of a descriptor cannot wait: a socket that does not linger, a pipe (sd_notify_barrier(3) sends one), a
+/// pidfd, memory. What is none of these refuses the call by its kind alone: no file system is asked.
+fn closes_at_once(fd: &OwnedFd) -> bool {
+    getsockopt(fd, sockopt::Linger).is_ok_and(|linger| linger.l_onoff == 0)
+        || fcntl(fd, FcntlArg::F_GETPIPE_SZ).is_ok()
+        || fcntl(fd, FcntlArg::F_GET_SEALS).is_ok()
+        || muster_sys::pidfd_send_signal(fd.as_fd(), 0).is_ok()
 }

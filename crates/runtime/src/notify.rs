@@ -8,7 +8,7 @@ use nix::sys::socket::{
     recvmsg, setsockopt, socket, sockopt,
 };
 use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Where services find it.
 pub const PATH: &str = "/run/systemd/notify";
@@ -67,16 +67,7 @@ pub fn open(path: &str) -> nix::Result<OwnedFd> {
 
 /// Who sent the next datagram, by the kernel's word: process and user. The datagram stays, and no descriptor is installed.
 pub fn next_sender(fd: &OwnedFd) -> Option<(u32, u32)> {
-    let mut control = nix::cmsg_space!(UnixCredentials);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_PEEK;
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let message = recvmsg::<UnixAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
-    let credentials = message.cmsgs().ok()?.find_map(|item| match item {
-        ControlMessageOwned::ScmCredentials(found) => Some(found),
-        _ => None,
-    })?;
-    Some((u32::try_from(credentials.pid()).ok()?, credentials.uid()))
+    muster_sys::next_sender(fd.as_fd()).ok().flatten()
 }
 
 /// Drops one datagram. Its descriptors never become ours, so that there is nothing to close.

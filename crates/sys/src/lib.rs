@@ -44,6 +44,32 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(adopt_fd(fd as RawFd))
 }
 
+/// Who sent the next datagram of a socket with `SO_PASSCRED` (unix(7)), by the kernel's word: process and user. The datagram
+/// stays, and none of its descriptors is installed: there is no room for them, which nix takes for an error.
+pub fn next_sender(socket: BorrowedFd<'_>) -> io::Result<Option<(u32, u32)>> {
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        credentials: libc::ucred,
+    }
+    let mut byte = 0_u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: numbers and a null pointer, for all of which zero is a value.
+    let (mut control, mut message): (Control, libc::msghdr) = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>() as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | libc::MSG_PEEK;
+    // SAFETY: all pointers are to locals that live through the call, with their sizes.
+    check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) } as libc::c_long)?;
+    let is_whole = message.msg_controllen as usize >= size_of::<libc::cmsghdr>();
+    let kind = (control.header.cmsg_level, control.header.cmsg_type);
+    let known = is_whole && kind == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
+    let sender = || Some((u32::try_from(control.credentials.pid).ok()?, control.credentials.uid));
+    Ok(known.then(sender).flatten())
+}
+
 /// pidfd_send_signal(2).
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: the null pointer asks for the siginfo of kill(2).

@@ -30,6 +30,7 @@ const USAGE: &str = "muster-demo MODE
   try CALL...           tries system calls ([i386:|x32:]NAME[,ARGUMENT...]), prints ok, the errno or the signal of each
   notify [--wait] LINE  sends lines to NOTIFY_SOCKET, then waits for a signal
   raw-notify PATH TEXT  sends text to a notify socket, whatever it is
+  notify-main PID       names the main process of a service by a descriptor
   flood PATH SEC        sends datagrams to a notify socket without end
   peers PATH COUNT SEC  holds idle connections to a unix socket
   hex PATH HEX [STEP]   sends bytes to a unix socket, STEP at a time, prints how it went
@@ -70,6 +71,7 @@ fn main() -> Result<()> {
         ["sees"] => serve::print(&sees::report()),
         ["try", calls @ ..] => serve::print(&sees::attempts(calls)?),
         ["notify", "--wait", lines @ ..] => notify::send(lines).and_then(|()| notify::wait()),
+        ["notify-main", pid] => notify::send_main(pid.parse()?),
         ["notify", lines @ ..] => notify::send(lines),
         ["raw-notify", path, text] => probe::datagram(path, text.as_bytes()),
         ["flood", path, seconds] => probe::flood(path, seconds.parse()?),

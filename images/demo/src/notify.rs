@@ -2,6 +2,9 @@
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
@@ -12,6 +15,20 @@ pub fn send(lines: &[&str]) -> Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&resolve(&address)?)?;
     socket.send(text.as_bytes())?;
+    Ok(())
+}
+
+/// Names the main process of a service by a pidfd (`MAINPIDFD=1`).
+pub fn send_main(pid: u32) -> Result<()> {
+    let address = std::env::var("NOTIFY_SOCKET").context("no NOTIFY_SOCKET")?;
+    let pidfd = muster_sys::pidfd_open(pid)?;
+    let (fds, socket) = ([pidfd.as_raw_fd()], UnixDatagram::unbound()?);
+    socket.connect_addr(&resolve(&address)?)?;
+    let text = [IoSlice::new(b"MAINPIDFD=1")];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &text, &rights, MsgFlags::empty(), None)?;
+    // Whose process it was is asked for while it is there.
+    std::thread::sleep(std::time::Duration::from_millis(200));
     Ok(())
 }
 
