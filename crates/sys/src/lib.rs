@@ -63,7 +63,7 @@ pub fn next_sender(socket: BorrowedFd<'_>) -> io::Result<Option<(u32, u32)>> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | libc::MSG_PEEK;
     // SAFETY: all pointers are to locals that live through the call, with their sizes.
     check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) } as libc::c_long)?;
-    let is_whole = message.msg_controllen as usize >= size_of::<libc::cmsghdr>();
+    let is_whole = message.msg_controllen >= size_of::<libc::cmsghdr>();
     let kind = (control.header.cmsg_level, control.header.cmsg_type);
     let known = is_whole && kind == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
     let sender = || Some((u32::try_from(control.credentials.pid).ok()?, control.credentials.uid));

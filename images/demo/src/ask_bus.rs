@@ -1,6 +1,6 @@
-//! A client of the manager's private D-Bus socket that times one call: no library, so that what is measured is PID 1.
+//! A client of the manager's private D-Bus socket: no library, so that what is measured is PID 1.
 //!
-//! The wire format is that of the D-Bus specification, "Message Protocol"; little endian, and of bodies only strings.
+//! The wire format is that of the D-Bus specification, "Message Protocol"; little endian.
 
 use crate::serve::print;
 use anyhow::{Context, Result, bail};
@@ -19,20 +19,94 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Calls a method of the manager with arguments that are strings, `count` times in turn. Prints the median and the longest
 /// time to its answer, in microseconds.
 pub fn time(count: usize, method: &str, arguments: &[&str]) -> Result<()> {
-    let mut stream = UnixStream::connect(ADDRESS).with_context(|| format!("connecting to {ADDRESS}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    authenticate(&mut stream)?;
+    let mut manager = Manager::connect()?;
     let mut times = Vec::new();
-    for serial in (1_u32..).take(count) {
-        let call = message(serial, method, arguments);
+    for _ in 0..count {
         let asked = Instant::now();
-        stream.write_all(&call)?;
-        await_answer(&mut stream, serial)?;
+        manager.call_texts(method, arguments)?;
         times.push(asked.elapsed().as_micros());
     }
     times.sort_unstable();
     let at = |index: usize| times.get(index).copied().unwrap_or(0);
     print(&format!("{} {}\n", at(times.len() / 2), at(times.len().saturating_sub(1))))
+}
+
+/// A connection to the manager.
+pub struct Manager {
+    stream: UnixStream,
+    serial: u32,
+}
+
+impl Manager {
+    /// Connects as root.
+    pub fn connect() -> Result<Manager> {
+        let mut stream = UnixStream::connect(ADDRESS).with_context(|| format!("connecting to {ADDRESS}"))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        authenticate(&mut stream)?;
+        Ok(Manager { stream, serial: 0 })
+    }
+
+    /// Calls a method with strings; gives the body of the answer.
+    pub fn call_texts(&mut self, method: &str, arguments: &[&str]) -> Result<Vec<u8>> {
+        let mut body = Body::default();
+        arguments.iter().for_each(|text| body.string(text));
+        self.call(method, &"s".repeat(arguments.len()), body)
+    }
+
+    /// Calls a method; gives the body of the answer. A refusal is an error.
+    pub fn call(&mut self, method: &str, signature: &str, body: Body) -> Result<Vec<u8>> {
+        self.serial += 1;
+        self.stream.write_all(&message(self.serial, method, signature, &body.0))?;
+        await_answer(&mut self.stream, self.serial)
+    }
+}
+
+/// Values in the wire format.
+#[derive(Default)]
+pub struct Body(Vec<u8>);
+
+impl Body {
+    /// The alignment of what follows; of a struct it is 8.
+    pub fn pad(&mut self, to: usize) {
+        pad(&mut self.0, to);
+    }
+
+    /// `s`.
+    pub fn string(&mut self, text: &str) {
+        string(&mut self.0, text);
+    }
+
+    /// `u` or `b`.
+    pub fn number(&mut self, number: u32) {
+        self.pad(4);
+        self.0.extend(number.to_le_bytes());
+    }
+
+    /// `t`.
+    pub fn long(&mut self, number: u64) {
+        self.pad(8);
+        self.0.extend(number.to_le_bytes());
+    }
+
+    /// An array whose elements have this alignment.
+    pub fn array(&mut self, align: usize, fill: impl FnOnce(&mut Body)) {
+        self.number(0);
+        let at = self.0.len() - 4;
+        self.pad(align);
+        let begin = self.0.len();
+        fill(self);
+        let length = (self.0.len() - begin) as u32;
+        self.0[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// `(sv)`, an element of the list of properties.
+    pub fn property(&mut self, name: &str, signature: &str, fill: impl FnOnce(&mut Body)) {
+        self.pad(8);
+        self.string(name);
+        self.0.push(signature.len() as u8);
+        self.0.extend(signature.bytes().chain([0]));
+        fill(self);
+    }
 }
 
 fn authenticate(stream: &mut UnixStream) -> Result<()> {
@@ -49,17 +123,14 @@ fn authenticate(stream: &mut UnixStream) -> Result<()> {
     Ok(())
 }
 
-fn message(serial: u32, method: &str, arguments: &[&str]) -> Vec<u8> {
-    let mut body = Vec::new();
-    arguments.iter().for_each(|text| string(&mut body, text));
+fn message(serial: u32, method: &str, signature: &str, body: &[u8]) -> Vec<u8> {
     let mut fields = Vec::new();
-    let signature = "s".repeat(arguments.len());
     for (code, kind, text) in [(1, "o", PATH), (2, "s", INTERFACE), (3, "s", method), (6, "s", NAME)] {
         pad(&mut fields, 8);
         fields.extend([code, 1, kind.as_bytes()[0], 0]);
         string(&mut fields, text);
     }
-    if !arguments.is_empty() {
+    if !signature.is_empty() {
         pad(&mut fields, 8);
         fields.extend([8, 1, b'g', 0, signature.len() as u8]);
         fields.extend(signature.bytes().chain([0]));
@@ -85,7 +156,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Reads up to the answer to this call; signals in between are passed over.
-fn await_answer(stream: &mut UnixStream, serial: u32) -> Result<()> {
+fn await_answer(stream: &mut UnixStream, serial: u32) -> Result<Vec<u8>> {
     loop {
         let mut head = [0; 16];
         stream.read_exact(&mut head)?;
@@ -102,7 +173,7 @@ fn await_answer(stream: &mut UnixStream, serial: u32) -> Result<()> {
         if head[1] == ERROR {
             bail!("refused: {}", String::from_utf8_lossy(&rest[fields..]));
         }
-        return Ok(());
+        return Ok(rest.split_off(fields.next_multiple_of(8)));
     }
 }
 

@@ -6,6 +6,7 @@
 mod agent;
 mod ask_bus;
 mod bench;
+mod churn;
 mod facts;
 mod hang;
 mod notify;
@@ -43,6 +44,7 @@ const USAGE: &str = "muster-demo MODE
   repeat COUNT COMMAND  runs a command again and again, prints microseconds (median, 90%)
   bus-time COUNT METHOD [TEXT...]
                         calls the manager over its private socket, prints microseconds (median, longest)
+  churn PREFIX COUNT    makes transient units of seven kinds, COUNT of each, that end, fail, are refused or stopped
   spawn-floor COUNT COMMAND
                         forks and executes, prints the CPU time that took here, in microseconds
   fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
@@ -86,6 +88,7 @@ fn main() -> Result<()> {
         ["flaky"] => bench::flaky(),
         ["repeat", count, command @ ..] => bench::repeat(count.parse()?, command),
         ["bus-time", count, method, arguments @ ..] => ask_bus::time(count.parse()?, method, arguments),
+        ["churn", prefix, count] => churn::run(prefix, count.parse()?),
         ["spawn-floor", count, command @ ..] => bench::spawn_floor(count.parse()?, command),
         ["fork-floor", address] => bench::floor(address),
         ["agent", device] => agent::serve(device),
