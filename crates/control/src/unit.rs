@@ -32,7 +32,10 @@ fn is_loaded(u: &UnitView<'_>) -> bool {
 
 fn can_start(u: &UnitView<'_>) -> bool {
     let by_kind = !matches!(u.unit.name.kind(), UnitKind::Device | UnitKind::Scope);
-    is_loaded(u) && by_kind && u.manager.supports(u.unit.name.kind()) && !u.unit.file.unit.refuse_manual_start()
+    is_loaded(u)
+        && by_kind
+        && u.manager.supports(u.unit.name.kind())
+        && !u.unit.file.unit.refuse_manual_start()
 }
 
 fn can_stop(u: &UnitView<'_>) -> bool {

@@ -32,7 +32,7 @@ impl Manager {
             let account = self.state.accounts.entry(name.to_owned()).or_default();
             account.dynamic |= exec.dynamic_user();
             account.users.insert(id);
-            let Some(unit) = self.state.units.get_mut(&id) else { return };
+            let Some(unit) = self.state.units.edit(&id) else { return };
             if !unit.accounts.iter().any(|known| known == name) {
                 unit.accounts.push(name.to_owned());
             }
@@ -51,7 +51,7 @@ impl Manager {
 
     /// The run of a unit is over: what nobody uses any more goes.
     pub(crate) fn leave_accounts(&mut self, id: UnitId) {
-        let Some(unit) = self.state.units.get_mut(&id) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
         let names = std::mem::take(&mut unit.accounts);
         if names.is_empty() {
             return;
@@ -73,7 +73,7 @@ impl Manager {
                 self.effects.push_back(Effect::ForgetAccount { name: name.clone() });
             }
         }
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             if unit.file.exec.as_ref().is_some_and(|exec| exec.dynamic_user()) {
                 unit.runs_as = None;
             }

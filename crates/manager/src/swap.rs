@@ -97,7 +97,7 @@ pub(crate) const VERBS: Verbs = Verbs {
 
 impl Manager {
     fn swap_mut(&mut self, id: UnitId) -> Option<&mut Swap> {
-        Swap::of_mut(&mut self.state.units.get_mut(&id)?.kind)
+        Swap::of_mut(&mut self.state.units.edit(&id)?.kind)
     }
 
     fn swap_section(&self, id: UnitId) -> Option<&SwapSection> {
@@ -136,7 +136,7 @@ impl Manager {
             return;
         }
         let file = Rc::new(self.file_of_swap(name, swap, source));
-        if let Some(unit) = self.state.units.get_mut(&id) {
+        if let Some(unit) = self.state.units.edit(&id) {
             unit.file = file;
         }
         self.relink(id, source);
@@ -178,7 +178,11 @@ impl Manager {
             SwapSub::Active => SwapSub::Dead,
             // A command is at work, and its end decides.
             SwapSub::Activating | SwapSub::ActivatingDone if swap.control.is_some() => {
-                if on { SwapSub::ActivatingDone } else { SwapSub::Activating }
+                if on {
+                    SwapSub::ActivatingDone
+                } else {
+                    SwapSub::Activating
+                }
             }
             SwapSub::Deactivating | SwapSub::Sigterm | SwapSub::Sigkill if swap.control.is_some() => swap.sub,
             SwapSub::Activating
@@ -231,11 +235,9 @@ impl Manager {
                 let argv = vec!["/sbin/swapoff".to_owned(), what.unwrap_or_default()];
                 self.run_swap_command(id, argv, SwapSub::Deactivating)
             }
-            SwapSub::Dead
-            | SwapSub::Failed
-            | SwapSub::Deactivating
-            | SwapSub::Sigterm
-            | SwapSub::Sigkill => Started::Working,
+            SwapSub::Dead | SwapSub::Failed | SwapSub::Deactivating | SwapSub::Sigterm | SwapSub::Sigkill => {
+                Started::Working
+            }
         }
     }
 
@@ -310,8 +312,7 @@ impl Manager {
             let remounted = "systemd-remount-fs.service".parse::<UnitName>().ok();
             pairs.extend(remounted.map(|name| (Dependency::After, name)));
         } else if self.supports(UnitKind::Device) {
-            let device: Option<UnitName> =
-                format!("{}.device", muster_unit::path_escape(what)).parse().ok();
+            let device: Option<UnitName> = format!("{}.device", muster_unit::path_escape(what)).parse().ok();
             let kinds = [Dependency::BindsTo, Dependency::After];
             pairs.extend(device.iter().flat_map(|device| kinds.map(|kind| (kind, device.clone()))));
         }
@@ -327,9 +328,7 @@ fn swapon(section: &SwapSection) -> Vec<String> {
     let mut options: Vec<String> =
         section.options().iter().filter(|text| !text.is_empty()).cloned().collect();
     let says_priority = options.iter().flat_map(|text| text.split(',')).any(|word| word.starts_with("pri="));
-    options.extend(
-        section.priority().filter(|_| !says_priority).map(|priority| format!("pri={priority}")),
-    );
+    options.extend(section.priority().filter(|_| !says_priority).map(|priority| format!("pri={priority}")));
     let mut argv = vec!["/sbin/swapon".to_owned(), "--fixpgsz".to_owned()];
     if !options.is_empty() {
         argv.extend(["-o".to_owned(), options.join(",")]);

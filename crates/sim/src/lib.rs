@@ -346,7 +346,11 @@ impl World {
                 }
             }
             Effect::ReadMountTable => {
-                self.waiting.push(Event::MountTableRead { mounts: Vec::new(), gone: Vec::new(), whole: true });
+                self.waiting.push(Event::MountTableRead {
+                    mounts: Vec::new(),
+                    gone: Vec::new(),
+                    whole: true,
+                });
             }
             Effect::ReadSwapTable => self.waiting.push(Event::SwapsRead { swaps: Vec::new() }),
             Effect::WriteFiles { query, .. } => {

@@ -623,7 +623,9 @@ fn places(file: &UnitFile) -> Vec<String> {
         }));
     }
     if let Body::Swap(section) = &file.body {
-        places.extend(section.what().clone().filter(|what| what.starts_with('/') && !what.starts_with("/dev/")));
+        places.extend(
+            section.what().clone().filter(|what| what.starts_with('/') && !what.starts_with("/dev/")),
+        );
     }
     if let Body::Mount(_) | Body::Automount(_) = &file.body {
         let place = crate::value::path_unescape(file.id.stem());
@@ -709,11 +711,7 @@ fn settle(file: &mut UnitFile) {
             endless!(section, runtime_max_sec);
             endless!(section, timeout_stop_sec);
         }
-        Body::Target
-        | Body::Slice(_)
-        | Body::Timer(_)
-        | Body::Path(_)
-        | Body::Device => {}
+        Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Device => {}
     }
     let places = places(file);
     let private_tmp = file.exec.as_ref().is_some_and(|exec| exec.private_tmp_is_set());
@@ -871,10 +869,7 @@ fn check(file: &UnitFile) -> Result<(), String> {
                 && path.directory_not_empty().0.is_empty();
             if never { Err("Path unit lacks path setting. Refusing.".to_owned()) } else { Ok(()) }
         }
-        Body::Target
-        | Body::Slice(_)
-        | Body::Scope(_)
-        | Body::Device => Ok(()),
+        Body::Target | Body::Slice(_) | Body::Scope(_) | Body::Device => Ok(()),
     }
 }
 

@@ -186,8 +186,10 @@ impl Bench {
                     fs_type: "ext4".to_owned(),
                     options: "rw".to_owned(),
                 }],
+                gone: Vec::new(),
+                whole: true,
             },
-            "gone" => Event::MountTableRead { mounts: Vec::new() },
+            "gone" => Event::MountTableRead { mounts: Vec::new(), gone: Vec::new(), whole: true },
             "plug" => {
                 let found = DeviceFound {
                     syspath: "/sys/devices/a".to_owned(),
