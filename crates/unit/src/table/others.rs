@@ -73,10 +73,10 @@ section! {
 section! {
     /// `[Swap]` (systemd.swap(5)).
     SwapSection SwapRow "Swap" {
-        "What" => what: Option<String> = None, Applied Expand;
-        "Priority" => priority: Option<i32> = None, Applied Raw;
-        "Options" => options: Option<String> = None, Applied Expand;
-        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Applied Raw;
+        "What" => what: Option<String> = None, Stored Expand;
+        "Priority" => priority: Option<i32> = None, Stored Raw;
+        "Options" => options: Option<String> = None, Stored Expand;
+        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Stored Raw;
     }
 }
 
