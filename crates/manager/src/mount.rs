@@ -129,10 +129,10 @@ impl Manager {
         // Whoever waits for the table is told that it is as it was.
         for id in std::mem::take(&mut self.state.mounts_waiting) {
             let name = self.name_of(id);
-            if !news.contains_key(&name) {
+            news.entry(name).or_insert_with(|| {
                 let mount = self.state.units.get(&id).and_then(|unit| Mount::of(&unit.kind));
-                news.insert(name, mount.and_then(|mount| mount.mounted.clone()));
-            }
+                mount.and_then(|mount| mount.mounted.clone())
+            });
         }
         for (name, mounted) in news {
             if let Some(id) = self.state.names.get(&name).copied() {

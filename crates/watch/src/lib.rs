@@ -218,10 +218,11 @@ mod tests {
         assert_eq!(got, Some(want));
         assert_eq!((parse(""), parse("a b c - d")), (None, None));
     }
+
     #[test]
-    fn only_what_changed_is_told() {
+    fn only_what_changed_is_told() -> io::Result<()> {
         let line = |id: u32, place: &str, what: &str| format!("{id} 1 0:9 / {place} rw - tmpfs {what} rw\n");
-        let mut table = MountTable { file: File::open("/dev/null").unwrap(), known: None };
+        let mut table = MountTable { file: File::open("/dev/null")?, known: None };
         let mut told = |text: &str| {
             let changes = table.compare(text);
             let present: Vec<String> =
@@ -236,6 +237,7 @@ mod tests {
         assert_eq!(told(&above), (strings(&["z on /a"]), vec![], false));
         assert_eq!(told(&first), (strings(&["x on /a"]), vec![], false));
         assert_eq!(told(&line(1, "/a", "x")), (vec![], strings(&["/b b"]), false));
+        Ok(())
     }
 
     #[test]

@@ -177,6 +177,10 @@ fn resolve(mut entries: Vec<Entry>, fds: &mut BTreeMap<String, OwnedFd>) -> Done
             }
             Err(rustix::io::Errno::NOENT) if entry.optional => continue,
             Err(rustix::io::Errno::NOENT) if entry.mount.is_some() => {
+                // Nothing is made for what is not there; source and place may be the same path.
+                if let Some(Mount::Bind { source, .. }) = &entry.mount {
+                    step(entry.directive, source, open(CWD, source, ResolveFlags::empty()))?;
+                }
                 entry.path = make(&entry)?;
             }
             Err(error) => return step(entry.directive, &entry.path, Err(error)),
