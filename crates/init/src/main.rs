@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         }
         ["--generators"] => generate::run(),
         ["--pid-file", path] => muster_runtime::pid_files::run(path),
+        [muster_runtime::automounts::ARGUMENT, arguments @ ..] => muster_runtime::automounts::run(arguments),
         ["--paths"] => muster_runtime::paths::run(),
         ["--questions"] => muster_runtime::questions::run(),
         ["--errand"] => muster_runtime::errand::run(),

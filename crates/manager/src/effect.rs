@@ -219,6 +219,19 @@ pub enum Effect {
     ReadMountTable,
     /// Read the kernel's list of swaps now. Answer: `SwapsRead`.
     ReadSwapTable,
+    /// Mount autofs on a place, which is made with that mode where it is missing; with `again` after what an earlier attempt
+    /// may have left was taken away. Answer: `AutomountOpened`.
+    OpenAutomount { unit: UnitName, place: String, mode: u32, options: String, idle_usec: u64, again: bool },
+    /// Unmount autofs and what is mounted on it. Answer: `AutomountClosed`.
+    CloseAutomount { unit: UnitName, place: String },
+    /// Hear what the kernel asks through the pipe: `AutomountAsked` each time, and `AutomountHungUp`.
+    WatchAutomount { unit: UnitName, pipe: FdId },
+    /// Close the pipe.
+    UnwatchAutomount { pipe: FdId },
+    /// Answer requests; 0 says that all is well.
+    AnswerAutomount { place: String, device: u32, tokens: Vec<u32>, errno: i32 },
+    /// Have what is mounted there go, if it is idle. Answer: `AutomountLooked`.
+    ExpireAutomount { unit: UnitName, place: String, device: u32 },
     /// Read a time zone by name; empty for the local one. Answer: `ZoneRead`.
     ReadZone { name: String },
     /// Set the time of a timer's stamp file, made where there is none; or, without a time, read it. Answer to reading:

@@ -125,6 +125,16 @@ pub struct MountPoint {
     pub options: String,
 }
 
+/// What the kernel asks of an automount; the answer bears the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the variants say what their fields are
+pub enum AutomountAsk {
+    /// A process wants what is to be mounted.
+    Mount { token: u32, pid: u32, comm: String },
+    /// What is mounted is idle.
+    Expire { token: u32 },
+}
+
 /// A swap, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwapFound {
@@ -199,6 +209,17 @@ pub enum Event {
     /// The kernel's mount table was read: what is not as it was, and what is no longer mounted. With `whole` these are all
     /// mounts there are.
     MountTableRead { mounts: Vec<MountPoint>, gone: Vec<UnitName>, whole: bool },
+    /// autofs for an automount was mounted (after `OpenAutomount`): the pipe through which it asks and its device number, or
+    /// why it was not.
+    AutomountOpened { unit: UnitName, result: Result<(FdId, u32), String> },
+    /// autofs was unmounted (after `CloseAutomount`).
+    AutomountClosed { unit: UnitName },
+    /// The kernel was asked for idleness (after `ExpireAutomount`), and what it asked for in turn is done.
+    AutomountLooked { unit: UnitName },
+    /// The kernel asks for something of an automount.
+    AutomountAsked { unit: UnitName, ask: AutomountAsk },
+    /// The autofs of an automount is gone.
+    AutomountHungUp { unit: UnitName },
     /// The kernel's list of swaps, whole.
     SwapsRead { swaps: Vec<SwapFound> },
     /// The realtime clock was set.

@@ -171,8 +171,8 @@ kinds! {
     Slice(Slice) = slice;
     Scope(Box<Scope>) = scope;
     Mount(Box<Mount>) = mount;
-    Automount(Automount) = automount;
-    Swap(Swap) = swap;
+    Automount(Box<Automount>) = automount;
+    Swap(Box<Swap>) = swap;
     Timer(Box<Timer>) = timer;
     Path(Box<Path>) = path;
     Device(Device) = device;

@@ -70,7 +70,7 @@ words! {
         ExitCode = "exit-code", Signal = "signal", CoreDump = "core-dump", Watchdog = "watchdog",
         StartLimitHit = "start-limit-hit", OomKill = "oom-kill", ExecCondition = "exec-condition",
         TriggerLimitHit = "trigger-limit-hit", ServiceStartLimitHit = "service-start-limit-hit",
-        UnitStartLimitHit = "unit-start-limit-hit",
+        UnitStartLimitHit = "unit-start-limit-hit", Unmounted = "unmounted",
     }
 }
 words! {

@@ -73,7 +73,8 @@ impl KernelSource for Alarm {
     }
 
     fn events(&mut self, _: u64) -> std::io::Result<Vec<Event>> {
-        let read = self.timer.wait();
+        // Not `TimerFd::wait`, which takes a clock that was set for a moment that came.
+        let read = nix::unistd::read(&self.timer, &mut [0; 8]);
         if read != Err(Errno::EAGAIN) {
             self.armed = None;
         }

@@ -432,7 +432,8 @@ impl Runtime {
             BusSignal::UnitNew { unit } => {
                 self.clients.new_units.insert(unit.clone());
             }
-            BusSignal::JobRemoved { unit, .. } => {
+            BusSignal::JobRemoved { unit, job, result } => {
+                self.activation_ended(*job, *result);
                 if let Some(unit) = self.clients.changed_units.take(unit) {
                     self.tell(&BusSignal::UnitChanged { unit });
                 }

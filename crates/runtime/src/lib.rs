@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alarms;
+pub mod automounts;
 mod clients;
 pub mod clock;
 mod closing;

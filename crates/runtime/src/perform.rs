@@ -54,6 +54,18 @@ impl Runtime {
                 let events = self.everything_in(Table::Swaps);
                 self.follow_up.extend(events);
             }
+            Effect::OpenAutomount { unit, place, mode, options, idle_usec, again } => {
+                let (mode, seconds) = (mode.to_string(), idle_usec.div_ceil(1_000_000).to_string());
+                let again = if again { "again" } else { "new" };
+                self.open_automount(unit, &[&place, &mode, &options, &seconds, again]);
+            }
+            Effect::CloseAutomount { unit, place } => self.close_automount(unit, &place),
+            Effect::WatchAutomount { unit, pipe } => self.watch_automount(unit, pipe),
+            Effect::UnwatchAutomount { pipe } => self.unwatch_automount(pipe),
+            Effect::AnswerAutomount { place, device, tokens, errno } => {
+                self.answer_automount(&place, device, &tokens, errno)
+            }
+            Effect::ExpireAutomount { unit, place, device } => self.expire_automount(unit, &place, device),
             Effect::ReadZone { name } => {
                 let bytes = crate::zone::read(&name);
                 self.follow_up.push_back(Event::ZoneRead { name, bytes });

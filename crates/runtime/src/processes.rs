@@ -49,6 +49,8 @@ pub enum Helper {
     Questioner(u32),
     /// It watches the paths of a unit; its number.
     Paths(u32),
+    /// It works on an automount.
+    Automount(crate::automounts::AutomountHelp),
     /// It closes descriptors.
     Closer,
     /// It removes what a user left, and nobody waits for it.
@@ -368,6 +370,7 @@ impl Runtime {
             Helper::Remover { query, answer } => self.remover_ended(query, &answer_in(answer), exit),
             Helper::Questioner(pid) => self.questioner_ended(pid),
             Helper::Paths(pid) => self.watcher_ended(pid),
+            Helper::Automount(help) => self.automount_helper_ended(help, exit),
             Helper::Closer => self.closer_ended(),
             Helper::Cleaner => {}
             Helper::Clerk { errand, answer } => self.clerk_ended(&errand, answer),
@@ -400,7 +403,7 @@ impl Runtime {
 }
 
 /// What a helper that ended wrote to its pipe.
-fn answer_in(answer: std::io::PipeReader) -> String {
+pub(crate) fn answer_in(answer: std::io::PipeReader) -> String {
     let mut text = String::new();
     // It is all there; what else may hold the pipe open is not waited for.
     let _ = nix::fcntl::fcntl(&answer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));

@@ -9,6 +9,7 @@ mod devices;
 mod interfaces;
 mod mounts;
 mod swaps;
+mod zone;
 
 use mio::Interest;
 use muster_manager::event::Event;
@@ -50,6 +51,8 @@ pub enum Table {
     Interfaces,
     /// Announcements of udevd.
     Devices,
+    /// The local time zone; opened when a timer means it.
+    Zone,
 }
 
 impl Table {
@@ -65,6 +68,7 @@ impl Table {
             Table::Swaps => Box::new(swaps::Swaps::open()?),
             Table::Interfaces => Box::new(interfaces::Interfaces::open()?),
             Table::Devices => Box::new(devices::Devices::open()?),
+            Table::Zone => Box::new(zone::Zone::open()?),
         })
     }
 }

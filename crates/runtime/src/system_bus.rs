@@ -11,7 +11,7 @@ use muster_bus::Kind as MessageKind;
 use muster_bus::{Incoming, Outgoing, Peer};
 use muster_control::authorize::Right;
 use muster_control::{Refusal, polkit, wire};
-use muster_graph::{JobMode, JobType};
+use muster_graph::{JobId, JobMode, JobResult, JobType};
 use muster_manager::effect::{BusSignal, Level, Reply, RequestId};
 use muster_manager::event::{Event, Origin, Request};
 use muster_unit::UnitName;
@@ -57,6 +57,8 @@ pub(crate) struct SystemBus {
     asked: BTreeMap<u32, Asked>,
     callers: BTreeMap<String, Caller>,
     activations: BTreeMap<RequestId, String>,
+    /// The jobs that came of them.
+    activation_jobs: BTreeMap<JobId, String>,
 }
 
 impl SystemBus {
@@ -80,7 +82,11 @@ impl SystemBus {
 
     /// The connection is gone, and with it all that was known through it.
     pub(crate) fn forget(&mut self) {
-        *self = SystemBus { activations: std::mem::take(&mut self.activations), ..SystemBus::default() };
+        *self = SystemBus {
+            activations: std::mem::take(&mut self.activations),
+            activation_jobs: std::mem::take(&mut self.activation_jobs),
+            ..SystemBus::default()
+        };
     }
 }
 
@@ -220,8 +226,19 @@ impl Runtime {
         let Some(unit) = self.clients.bus.activations.remove(&id) else { return false };
         if let Some(refusal) = muster_control::error::Refusal::of(reply) {
             self.activation_failed(&unit, &refusal.name, &refusal.message);
+        } else if let Reply::Job { id, .. } = reply {
+            self.clients.bus.activation_jobs.insert(*id, unit);
         }
         true
+    }
+
+    /// A job ended. Where the bus waits for what was to be started, it hears at once that nothing comes.
+    pub(crate) fn activation_ended(&mut self, job: JobId, result: JobResult) {
+        let Some(unit) = self.clients.bus.activation_jobs.remove(&job) else { return };
+        if result != JobResult::Done {
+            let message = format!("{unit} was not started: the result of its job is '{}'.", result.as_str());
+            self.activation_failed(&unit, "org.freedesktop.DBus.Error.Spawn.Failed", &message);
+        }
     }
 
     fn activation_failed(&mut self, unit: &str, name: &str, message: &str) {

@@ -83,6 +83,8 @@ pub(crate) enum Source {
     Paths(u32),
     /// The helper that looks at conditions.
     Questioner,
+    /// The pipe of an automount.
+    Automount(FdId),
     /// A stored descriptor.
     Stored(FdId),
 }
@@ -137,6 +139,8 @@ pub struct Runtime {
     kernel: BTreeMap<Table, Box<dyn KernelSource>>,
     /// Timers on the clocks, one each, made when first needed.
     alarms: Vec<Alarm>,
+    /// The time zone is watched, or was tried to be.
+    follows_zone: bool,
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
     pub(crate) varlink: crate::varlink::Varlink,
@@ -146,6 +150,7 @@ pub struct Runtime {
     uncertain_usec: Option<u64>,
     pub(crate) questions: crate::questions::Questions,
     pub(crate) watchers: crate::paths::Watchers,
+    pub(crate) automounts: crate::automounts::Automounts,
     pub(crate) closing: crate::closing::Closing,
     pub(crate) pid_files: crate::pid_files::PidFiles,
     pub(crate) strangers: crate::notifications::Strangers,
@@ -225,6 +230,7 @@ impl Runtime {
             cgroups: setup.cgroups,
             kernel: BTreeMap::new(),
             alarms: Vec::new(),
+            follows_zone: false,
             clients,
             processes: Processes::default(),
             varlink,
@@ -233,6 +239,7 @@ impl Runtime {
             uncertain_usec: None,
             questions: crate::questions::Questions::default(),
             watchers: crate::paths::Watchers::default(),
+            automounts: crate::automounts::Automounts::default(),
             closing: crate::closing::Closing::default(),
             pid_files: crate::pid_files::PidFiles::default(),
             strangers: crate::notifications::Strangers::default(),
@@ -377,6 +384,12 @@ impl Runtime {
     /// Follows the deadlines of the manager on all clocks but the monotonic one. The timer of the realtime clock, which tells
     /// when that clock is set, comes with the first timer unit that can mean it.
     fn arm_alarms(&mut self) {
+        if self.manager.follows_clock() && !self.follows_zone {
+            self.follows_zone = true;
+            if let Err(error) = self.open_table(Table::Zone) {
+                self.note(Level::Warning, &format!("The time zone cannot be watched: {error}"));
+            }
+        }
         let wanted: Vec<(Clock, u64)> =
             self.manager.next_deadlines().filter(|(clock, _)| *clock != Clock::Monotonic).collect();
         let at = |clock: Clock| wanted.iter().find(|(of, _)| *of == clock).map(|(_, at)| *at);
@@ -547,6 +560,7 @@ impl Runtime {
                 Source::Process(pid) => self.watched_process_ended(token, pid),
                 Source::Stored(fd) => self.deliver(Event::StoredFdHungUp { fd }),
                 Source::Paths(pid) => self.watcher_ready(pid),
+                Source::Automount(pipe) => self.automount_ready(pipe),
                 Source::Questioner => self.questioner_spoke(),
                 Source::Private => self.accept_clients(),
                 Source::Client if asked.is_spent() => self.still_ready(token),

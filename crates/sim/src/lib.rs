@@ -352,6 +352,12 @@ impl World {
                     whole: true,
                 });
             }
+            Effect::OpenAutomount { unit, .. } => {
+                let result = Err("there is no autofs".to_owned());
+                self.waiting.push(Event::AutomountOpened { unit, result });
+            }
+            Effect::CloseAutomount { unit, .. } => self.waiting.push(Event::AutomountClosed { unit }),
+            Effect::ExpireAutomount { unit, .. } => self.waiting.push(Event::AutomountLooked { unit }),
             Effect::ReadSwapTable => self.waiting.push(Event::SwapsRead { swaps: Vec::new() }),
             Effect::WriteFiles { query, .. } => {
                 self.waiting.push(Event::FilesWritten { query, result: Ok(()) });

@@ -5,6 +5,7 @@
 
 mod ask;
 mod attempt;
+mod autofs;
 pub mod bpf;
 mod kernel;
 mod pam;
@@ -12,6 +13,7 @@ mod spawn;
 
 pub use ask::{Answers, ask_elsewhere};
 pub use attempt::{Attempted, Entry, attempt};
+pub use autofs::{autofs_answer, autofs_expire, autofs_open, autofs_set_timeout};
 pub use kernel::{
     Instruction, affinity, install_filter, io_priority, keep_invocation, memory_policy, own_keyring,
     personality, scheduler, set_affinity, set_memory_policy,

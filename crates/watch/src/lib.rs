@@ -73,9 +73,10 @@ impl MountTable {
     fn compare(&mut self, text: &str) -> MountChanges {
         let whole = self.known.is_none();
         let mut known = self.known.take().unwrap_or_default();
-        // A later line of the same place lies above.
+        // A later line of the same place lies above. An autofs is a mount still to come.
+        let mounts = text.lines().filter(|line| !line.contains(" - autofs "));
         let now: BTreeMap<&str, &str> =
-            text.lines().filter_map(|line| Some((line.split(' ').nth(4)?, line))).collect();
+            mounts.filter_map(|line| Some((line.split(' ').nth(4)?, line))).collect();
         let mut changes = MountChanges { whole, ..MountChanges::default() };
         known.retain(|place, _| {
             let stays = now.contains_key(&**place);
@@ -237,6 +238,8 @@ mod tests {
         assert_eq!(told(&above), (strings(&["z on /a"]), vec![], false));
         assert_eq!(told(&first), (strings(&["x on /a"]), vec![], false));
         assert_eq!(told(&line(1, "/a", "x")), (vec![], strings(&["/b b"]), false));
+        let automount = line(1, "/a", "x") + "4 1 0:9 / /c rw - autofs systemd-1 rw,fd=0\n";
+        assert_eq!(told(&automount), (vec![], vec![], false));
         Ok(())
     }
 

@@ -18,7 +18,7 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const MACHINE_LIMIT: Duration = Duration::from_secs(240);
 
 /// What the machine's kernel gets: a loopback for vsock, a USB controller that is its own device, and functions for it.
-const MODULES: [&str; 5] = ["vsock_loopback", "vsock_diag", "dummy_hcd", "usb_f_fs", "dummy"];
+const MODULES: [&str; 6] = ["vsock_loopback", "vsock_diag", "dummy_hcd", "usb_f_fs", "dummy", "brd"];
 
 /// Who is process 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

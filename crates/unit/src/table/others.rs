@@ -14,8 +14,8 @@ section! {
         "OnStartupSec" => on_startup_sec: Vec<Timespan> = Default::default(), Applied Expand;
         "OnUnitActiveSec" => on_unit_active_sec: Vec<Timespan> = Default::default(), Applied Expand;
         "OnUnitInactiveSec" => on_unit_inactive_sec: Vec<Timespan> = Default::default(), Applied Expand;
-        "OnClockChange" => on_clock_change: bool = false, Stored Raw;
-        "OnTimezoneChange" => on_timezone_change: bool = false, Stored Raw;
+        "OnClockChange" => on_clock_change: bool = false, Applied Raw;
+        "OnTimezoneChange" => on_timezone_change: bool = false, Applied Raw;
         "Persistent" => persistent: bool = false, Applied Raw;
         "WakeSystem" => wake_system: bool = false, Applied Raw;
         "RemainAfterElapse" => remain_after_elapse: bool = true, Applied Raw;
@@ -63,20 +63,20 @@ section! {
 section! {
     /// `[Automount]` (systemd.automount(5)).
     AutomountSection AutomountRow "Automount" {
-        "Where" => where_: Option<AbsolutePath> = None, Stored Expand;
-        "ExtraOptions" => extra_options: Option<String> = None, Stored Expand;
-        "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Stored Raw;
-        "TimeoutIdleSec" => timeout_idle_sec: Option<Timespan> = None, Stored Raw;
+        "Where" => where_: Option<AbsolutePath> = None, Applied Expand;
+        "ExtraOptions" => extra_options: Option<String> = None, Applied Expand;
+        "DirectoryMode" => directory_mode: FileMode = FileMode(0o755), Applied Raw;
+        "TimeoutIdleSec" => timeout_idle_sec: Option<Timespan> = None, Applied Raw;
     }
 }
 
 section! {
     /// `[Swap]` (systemd.swap(5)).
     SwapSection SwapRow "Swap" {
-        "What" => what: Option<String> = None, Stored Expand;
-        "Priority" => priority: Option<i32> = None, Stored Raw;
-        "Options" => options: Option<String> = None, Stored Expand;
-        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Stored Raw;
+        "What" => what: Option<String> = None, Applied Expand;
+        "Priority" => priority: Option<i32> = None, Applied Raw;
+        "Options" => options: Option<String> = None, Applied Expand;
+        "TimeoutSec" => timeout_sec: Option<Timespan> = None, Applied Raw;
     }
 }
 
