@@ -513,21 +513,18 @@ fn pressure_below(resource: &str, parameter: &str) -> bool {
     now.is_none_or(|now| now <= limit)
 }
 
-/// Loaded, or built in; one that is still coming does not count.
 /// Whether this machine is among so many of a hundred: `PERCENT` or `TAG PERCENT`. Its place is fixed by its ID and the tag.
 fn is_among(parameter: &str, machine_id: &str) -> bool {
     let (tag, percent) = parameter.rsplit_once(char::is_whitespace).unwrap_or(("", parameter));
     let Some(percent) = percent.strip_suffix('%').and_then(|number| number.parse::<f64>().ok()) else {
         return false;
     };
-    // FNV-1a: the same under every version of this program.
-    let bytes = machine_id.bytes().chain(tag.trim().bytes());
-    let hash = bytes
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = muster_unit::name_hash(&format!("{machine_id}{}", tag.trim()));
     let place = u32::try_from((hash >> 32).wrapping_rem(10_000)).unwrap_or_default();
     f64::from(place) < percent * 100.0
 }
 
+/// Loaded, or built in; one that is still coming does not count.
 fn is_module_loaded(name: &str) -> bool {
     let name = name.replace('-', "_");
     let directory = format!("/sys/module/{name}");
