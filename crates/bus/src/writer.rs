@@ -59,7 +59,12 @@ impl BodyWriter {
 
     /// `s`. A text that holds a NUL ends before it, as a C string does.
     pub fn write_str(&mut self, value: &str) {
-        let text = value.split('\0').next().unwrap_or_default();
+        let text = match value.as_bytes().contains(&0) {
+            true => value.split('\0').next().unwrap_or_default(),
+            false => value,
+        };
+        // The padding, the length, the text and its NUL at once.
+        self.bytes.reserve(text.len().saturating_add(8));
         self.write_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.push(0);
@@ -67,7 +72,7 @@ impl BodyWriter {
 
     /// `o`. What is not an object path is written as `/`.
     pub fn write_object_path(&mut self, value: &str) {
-        let valid = zbus::ObjectPath::try_from(value).is_ok();
+        let valid = value == "/" || zbus::ObjectPath::try_from(value).is_ok();
         self.write_str(if valid { value } else { "/" });
     }
 
@@ -175,7 +180,9 @@ impl BodyWriter {
     pub(crate) fn align(&mut self, to: usize) {
         // A power of two, always.
         let missing = self.bytes.len().wrapping_neg() & to.wrapping_sub(1);
-        self.bytes.extend_from_slice([0; 8].get(..missing).unwrap_or_default());
+        if missing > 0 {
+            self.bytes.extend_from_slice([0; 8].get(..missing).unwrap_or_default());
+        }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

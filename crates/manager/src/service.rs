@@ -65,8 +65,10 @@ impl ServiceSub {
 
 impl TypeState for Service {
     fn active_state(&self, unit: &Unit) -> ActiveState {
-        let idle = matches!(&unit.file.body, muster_unit::Body::Service(section)
-            if section.effective_type() == ServiceType::Idle);
+        // Asked of every unit in every list: the settings are looked at only where they matter.
+        let idle = self.sub == ServiceSub::Start
+            && matches!(&unit.file.body, muster_unit::Body::Service(section)
+                if section.effective_type() == ServiceType::Idle);
         self.sub.active_state(idle)
     }
 

@@ -3,8 +3,8 @@
 use crate::opening::Opening;
 use crate::processes::Helper;
 use crate::source::Table;
-use crate::turn::{Outcome, Runtime, Source};
-use muster_manager::effect::{Effect, FdId, Level, LogRecord};
+use crate::turn::{Outcome, Runtime, SPAWNS_A_TRIM, Source};
+use muster_manager::effect::{BusSignal, Effect, FdId, Level, LogRecord};
 use muster_manager::event::Event;
 use muster_unit::{CGroupSection, UnitName};
 use std::os::fd::AsRawFd;
@@ -122,7 +122,13 @@ impl Runtime {
             Effect::Log(record) => self.write_log(&record),
             Effect::ShowStatus { mark, message } => self.log.console.show(mark, &message),
             Effect::Reply { id, reply } => self.reply(id, &reply),
-            Effect::Signal(signal) => self.announce(&signal),
+            Effect::Signal(signal) => {
+                if matches!(signal, BusSignal::StartupFinished { .. }) {
+                    // What the boot took is given back when there is nothing to be done, without a wait for idle time.
+                    self.spawns = SPAWNS_A_TRIM;
+                }
+                self.announce(&signal);
+            }
             Effect::ReloadSource => {
                 if !self.run_helper(&["--generators"], Helper::Generators) {
                     self.index = muster_unit::Index::scan(self.index.path().to_vec());

@@ -44,7 +44,7 @@ const UNCERTAIN_USEC: u64 = 500_000;
 /// Memory is given back after this much idle time, in microseconds.
 const IDLE_USEC: u64 = 2_000_000;
 /// Memory is given back after this many processes even without idle time.
-const SPAWNS_A_TRIM: u32 = 1024;
+pub(crate) const SPAWNS_A_TRIM: u32 = 1024;
 /// While records wait for the journal, it is tried again this often, in microseconds.
 const JOURNAL_RETRY_USEC: u64 = 100_000;
 

@@ -390,8 +390,9 @@ pub fn trim_heap() {
     }
 }
 
-/// Gives the pages of our own code back to the page cache: those that are still needed come back by themselves, those that
-/// only the last big piece of work needed do not (madvise(2), MADV_DONTNEED of a file that is mapped and never written).
+/// Gives the pages of our own code and constants back to the page cache: those that are still needed come back by themselves,
+/// those that only the last big piece of work needed do not (madvise(2), MADV_DONTNEED of a file that is mapped and never
+/// written).
 pub fn release_code() {
     unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
         // SAFETY: the C library gives a valid description; the first is that of the program itself.
@@ -400,14 +401,13 @@ pub fn release_code() {
             (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)))
         };
         for header in headers {
-            let code = header.p_flags & (libc::PF_X | libc::PF_W) == libc::PF_X;
-            if header.p_type != libc::PT_LOAD || !code {
+            if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
                 continue;
             }
             let begin = base.wrapping_add(header.p_vaddr) & !4095;
             let length =
                 base.wrapping_add(header.p_vaddr).wrapping_add(header.p_filesz).wrapping_sub(begin) as usize;
-            // SAFETY: the range is code, mapped from the program's file and never written, so dropping loses nothing.
+            // SAFETY: the range is mapped from the program's file and never written, so dropping loses nothing.
             unsafe { libc::madvise(begin as *mut libc::c_void, length, libc::MADV_DONTNEED) };
         }
         1

@@ -6,10 +6,11 @@
 use crate::builtin;
 use crate::file::{LoadState, UnitFile};
 use crate::lexer::FILE_MAX;
-use crate::load::{Lookup, Source};
+use crate::load::{Lookup, Reading, Source};
 use crate::value::UnitName;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -331,6 +332,15 @@ impl Source for Index {
         Ok(text)
     }
 
+    fn reading(&self, path: &str) -> Reading {
+        // What was read of a template is kept.
+        if path.contains('@') {
+            let (modified, identity) = (modified(path), identity(path));
+            return Reading { text: self.read(path), modified, identity };
+        }
+        read_open(path)
+    }
+
     fn modified(&self, path: &str) -> Option<u64> {
         modified(path)
     }
@@ -350,15 +360,22 @@ impl Source for Index {
 
 /// When a file or directory was last changed, in microseconds since 1970; nothing where there is none.
 pub fn modified(path: &str) -> Option<u64> {
-    let time = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+    modified_of(&std::fs::metadata(path).ok()?)
+}
+
+fn modified_of(metadata: &Metadata) -> Option<u64> {
+    let time = metadata.modified().ok()?;
     u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok()
 }
 
 /// Which file this is and when it was last changed in any way (stat(2)), as one number. Nothing for one that was changed so
 /// shortly before that it may change again within the same step of the clock.
-#[allow(clippy::disallowed_methods)] // only the disk's own times are compared with it
 fn identity(path: &str) -> Option<u64> {
-    let metadata = std::fs::metadata(path).ok()?;
+    identity_of(&std::fs::metadata(path).ok()?)
+}
+
+#[allow(clippy::disallowed_methods)] // only the disk's own times are compared with it
+fn identity_of(metadata: &Metadata) -> Option<u64> {
     let changed = (metadata.ctime(), metadata.ctime_nsec());
     let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     let changed_usec = metadata.ctime().checked_mul(1_000_000)?.checked_add(metadata.ctime_nsec() / 1000)?;
@@ -372,20 +389,38 @@ fn identity(path: &str) -> Option<u64> {
 
 /// Reads a unit file whole. What is no regular file, too large, or not text is refused by name.
 pub fn read_unit_file(path: &str) -> Result<Rc<str>, String> {
-    let fail = |error: std::io::Error| format!("cannot read {path}: {error}");
-    let mut file =
-        std::fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(fail)?;
-    let metadata = file.metadata().map_err(fail)?;
+    read_open(path).text
+}
+
+/// Four system calls: many files are read.
+fn read_open(path: &str) -> Reading {
+    let open = || {
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+        file.metadata().map(|metadata| (file, metadata))
+    };
+    match open() {
+        Ok((mut file, metadata)) => Reading {
+            text: text_of(path, &mut file, &metadata),
+            modified: modified_of(&metadata),
+            identity: identity_of(&metadata),
+        },
+        Err(error) => {
+            Reading { text: Err(format!("cannot read {path}: {error}")), modified: None, identity: None }
+        }
+    }
+}
+
+fn text_of(path: &str, file: &mut File, metadata: &Metadata) -> Result<Rc<str>, String> {
     if !metadata.is_file() {
         return Err(format!("{path} is not a regular file"));
     }
-    let cap = u64::try_from(FILE_MAX).unwrap_or(u64::MAX);
-    if metadata.len() > cap {
+    let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    if length > FILE_MAX {
         return Err(format!("{path} is larger than {FILE_MAX} bytes"));
     }
-    // With room to see the end without growing.
-    let length = usize::try_from(metadata.len()).unwrap_or(0);
-    let mut bytes = Vec::with_capacity(length.saturating_add(64));
-    std::io::Read::by_ref(&mut file).take(cap).read_to_end(&mut bytes).map_err(fail)?;
+    // What is written meanwhile makes it another file: its end is not looked for.
+    let mut bytes = Vec::with_capacity(length);
+    let read = std::io::Read::take(file, metadata.len()).read_to_end(&mut bytes);
+    read.map_err(|error| format!("cannot read {path}: {error}"))?;
     String::from_utf8(bytes).map(Rc::from).map_err(|_| format!("{path} is not UTF-8 text"))
 }

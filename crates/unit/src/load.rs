@@ -33,6 +33,17 @@ pub enum Lookup {
     File(String),
 }
 
+/// A file as it was read.
+#[derive(Debug)]
+pub struct Reading {
+    /// The text; an error says what it is instead.
+    pub text: Result<Rc<str>, String>,
+    /// [`Source::modified`], not later than the text.
+    pub modified: Option<u64>,
+    /// [`Source::identity`], not later than the text.
+    pub identity: Option<u64>,
+}
+
 /// Answers for unit files; the only window that loading has.
 pub trait Source {
     /// What is known under a name (of a plain unit, an instance or a template).
@@ -52,6 +63,11 @@ pub trait Source {
         let _ = path;
         None
     }
+    /// All three at once.
+    fn reading(&self, path: &str) -> Reading {
+        let (modified, identity) = (self.modified(path), self.identity(path));
+        Reading { text: self.read(path), modified, identity }
+    }
     /// (file name, path) of the `.conf` files in directories of this name (`foo.service.d`), highest precedence first.
     /// The path is `None` when the file is masked.
     fn drop_ins(&self, directory: &str) -> Vec<(String, Option<String>)>;
@@ -67,8 +83,6 @@ pub trait Source {
 pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) -> UnitFile {
     let (mut file, found) = named(name, source);
     let id = file.id.clone();
-    // Before anything is read: what changes meanwhile is seen as changed later.
-    file.origin = origin(&file, &found, source);
     let text = match found {
         Lookup::Masked(path) => {
             file.load_state = LoadState::Masked;
@@ -76,10 +90,12 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
             return file;
         }
         Lookup::File(path) => {
-            let text = source.read(&path);
-            file.stamps.extend(source.modified(&path).map(|stamp| (path.clone(), stamp)));
+            let reading = source.reading(&path);
+            // Before drop-ins are read: what changes meanwhile is seen as changed later.
+            file.origin = origin(&file, &path, reading.identity, source);
+            file.stamps.extend(reading.modified.map(|stamp| (path.clone(), stamp)));
             file.fragment_path = Some(path);
-            text
+            reading.text
         }
         Lookup::NotFound | Lookup::Alias(_) => match builtin::text(id.as_str()) {
             Some(text) => Ok(text.into()),
@@ -112,7 +128,8 @@ pub fn is_unchanged(file: &UnitFile, source: &dyn Source) -> bool {
         return false;
     }
     let (now, found) = named(&file.id, source);
-    let origin = with_source(origin(&now, &found, source), file, source);
+    let Lookup::File(path) = &found else { return false };
+    let origin = with_source(origin(&now, path, source.identity(path), source), file, source);
     now.id == file.id && origin == file.origin
 }
 
@@ -137,13 +154,13 @@ fn named(name: &UnitName, source: &dyn Source) -> (UnitFile, Lookup) {
     (file, found)
 }
 
-/// Everything that a unit is loaded from, as one number; nothing where that is no file, or may change unnoticed.
-fn origin(file: &UnitFile, found: &Lookup, source: &dyn Source) -> Option<u64> {
-    let Lookup::File(path) = found else { return None };
+/// Everything that a unit is loaded from, as one number; nothing where that may change unnoticed. `identity` is that of its
+/// fragment.
+fn origin(file: &UnitFile, path: &str, identity: Option<u64>, source: &dyn Source) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
-    let drop_ins = drop_ins(file, |directory| source.drop_ins(directory));
-    for path in std::iter::once(path).chain(&drop_ins) {
-        (path, source.identity(path)?).hash(&mut hasher);
+    (path, identity?).hash(&mut hasher);
+    for path in drop_ins(file, |directory| source.drop_ins(directory)) {
+        (&path, source.identity(&path)?).hash(&mut hasher);
     }
     for name in file.names.iter().chain(&file.id.template()) {
         name.hash(&mut hasher);
@@ -337,11 +354,12 @@ fn finish(
     begin(file, &facts);
     let max = source.diagnostics_max();
     for path in drop_ins(file, |directory| source.drop_ins(directory)) {
-        match source.read(&path) {
+        let reading = source.reading(&path);
+        match reading.text {
             Ok(text) => apply(file, &path, &text, &facts),
             Err(message) => complain_in(file, max, Diagnostic::whole(&path, Code::Unreadable, &message)),
         }
-        file.stamps.extend(source.modified(&path).map(|stamp| (path.clone(), stamp)));
+        file.stamps.extend(reading.modified.map(|stamp| (path.clone(), stamp)));
         file.drop_in_paths.push(path);
     }
     file.drop_in_paths.shrink_to_fit();

@@ -14,7 +14,7 @@ pub const ROWS: [Row; 7] = [
     ("boot-cpu", "PID 1's CPU time until then", "ms"),
     ("boot-system", "of that in the kernel", "%"),
     ("boot-faults", "page faults of PID 1 until then", ""),
-    ("boot-rss", "PID 1's memory then, RSS", "MiB"),
+    ("boot-rss", "PID 1's memory when the boot is finished, RSS", "MiB"),
     ("boot-private", "the same, private", "MiB"),
     ("idle-rss", "PID 1's memory after two idle seconds, RSS", "MiB"),
 ];
@@ -28,14 +28,17 @@ pub fn measure(root: &Path, init: &str, samples: &mut Samples) -> Result<()> {
     let process = Process(container.pid());
     let mut add = |key: &'static str, value: f64| samples.entry(key).or_default().push(value);
     let (cpu, [faults, user, system]) = (process.cpu_ms()?, process.counts()?);
-    let (rss, private) = process.memory_mib()?;
     add("boot", (done - before.as_secs_f64()) * 1e3);
     add("boot-cpu", cpu);
     add("boot-system", 100.0 * system / (user + system).max(1.0));
     add("boot-faults", faults);
+    container.until(
+        Duration::from_secs(60),
+        "systemctl is-system-running --wait | grep -qxE 'running|degraded'",
+    )?;
+    let (rss, private) = process.memory_mib()?;
     add("boot-rss", rss);
     add("boot-private", private);
-    container.until(Duration::from_secs(60), "systemctl is-system-running | grep -qxE 'running|degraded'")?;
     std::thread::sleep(Duration::from_millis(2_500));
     add("idle-rss", process.memory_mib()?.0);
     container.kill()?;
