@@ -170,6 +170,7 @@ fn mount_dev(console: &str) -> Result<()> {
     {
         device(name, major, minor)?;
     }
+    loop_devices()?;
     let pts = Some("newinstance,ptmxmode=0666,mode=0620,gid=5");
     mount_new("devpts", "dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, pts)?;
     mount_new("tmpfs", "dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=1777"))?;
@@ -185,6 +186,24 @@ fn mount_dev(console: &str) -> Result<()> {
         symlink(target, format!("dev/{link}"))?;
     }
     bind_file(console, "dev/console")
+}
+
+/// How many loop devices a container can see. They are the host's; whoever needs one takes one that is free.
+const LOOPS: u64 = 32;
+
+/// Nodes for images that services mount. Where the host has no loop devices, they lead nowhere; where nodes may not be made,
+/// there are none.
+fn loop_devices() -> Result<()> {
+    let mode = Mode::from_bits_truncate(0o660);
+    let control = mknod("dev/loop-control", SFlag::S_IFCHR, mode, makedev(10, 237));
+    if control == Err(Errno::EPERM) {
+        return Ok(());
+    }
+    control?;
+    for minor in 0..LOOPS {
+        mknod(format!("dev/loop{minor}").as_str(), SFlag::S_IFBLK, mode, makedev(7, minor))?;
+    }
+    Ok(())
 }
 
 /// Makes a device node, or borrows the host's where nodes may not be made.

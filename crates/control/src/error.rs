@@ -71,6 +71,9 @@ refusals! {
     /// A setting of a unit that cannot be given or changed over D-Bus. 254 and later retry on exactly this name.
     cannot_set(property) = "org.freedesktop.DBus.Error.PropertyReadOnly",
         "Cannot set property {property}, or unknown property.";
+    /// Something for a service that does not run.
+    not_mounted_inactive(source, destination, unit) = "org.freedesktop.systemd1.UnitInactive",
+        "Live mounting '{source}' on '{destination}' for unit '{unit}' cannot be scheduled: unit not active";
     /// A file that is not there.
     no_file(message) = "org.freedesktop.DBus.Error.FileNotFound", "{message}";
     /// Something that went wrong at our end.

@@ -155,6 +155,10 @@ fn log_pattern(pattern: &LogPattern, out: &mut Out<'_>) {
     });
 }
 
+fn has_own_root(u: &UnitView<'_>) -> bool {
+    u.exec().root_directory().is_some() || u.exec().root_image().is_some()
+}
+
 fn image_policy(policy: &Option<Box<ImagePolicy>>) -> String {
     policy.as_ref().map_or_else(|| IMAGE_POLICY.to_owned(), ToString::to_string)
 }
@@ -533,7 +537,7 @@ properties! {
         BindPaths "a(ssbt)" Const = Each(u.exec().bind_paths(), bind);
         BindReadOnlyPaths "a(ssbt)" Const = Each(u.exec().bind_read_only_paths(), bind);
         TemporaryFileSystem "a(ss)" Const = Each(u.exec().temporary_file_system(), temporary);
-        MountAPIVFS "b" Const = u.exec().mount_api_vfs().unwrap_or_else(|| u.exec().root_directory().is_some());
+        MountAPIVFS "b" Const = u.exec().mount_api_vfs().unwrap_or_else(|| has_own_root(u));
         BindLogSockets "b" Const = u.exec().bind_log_sockets().unwrap_or(false);
         KeyringMode "s" Const = u.exec().keyring_mode().as_str();
         ProtectProc "s" Const = u.exec().protect_proc().as_str();

@@ -61,7 +61,8 @@ macro_rules! kinds {
     )*};
 }
 kinds! {
-    SERVICE "Service" [service::SERVICE, cgroup::CGROUP, exec::EXEC, exec::KILL] [manager_methods::CGROUP_METHODS];
+    SERVICE "Service" [service::SERVICE, cgroup::CGROUP, exec::EXEC, exec::KILL]
+        [manager_methods::CGROUP_METHODS, manager_methods::SERVICE_METHODS];
     SOCKET "Socket" [socket::SOCKET, socket::SOCKET_NEWER, cgroup::CGROUP, exec::EXEC, exec::KILL]
         [manager_methods::CGROUP_METHODS];
     MOUNT "Mount" [others::MOUNT, cgroup::CGROUP, exec::EXEC, exec::KILL] [manager_methods::CGROUP_METHODS];

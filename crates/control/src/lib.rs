@@ -20,6 +20,7 @@ pub mod introspect;
 mod literal;
 mod manager;
 mod manager_methods;
+mod mounting;
 mod muster;
 pub mod object;
 mod others;
@@ -40,6 +41,7 @@ pub mod wire;
 
 pub use announce::{reply, signals};
 pub use error::Refusal;
+pub use mounting::{Mounting, MountingOutcome, reply as mounting_reply};
 pub use unit_files::{UnitFileOperation, UnitFileOutcome, unit_files_reply};
 pub use view::{Live, LiveValue};
 
@@ -63,6 +65,8 @@ pub enum Action {
     RequestThenRetry(Request),
     /// Do this with unit files on disk; the outcome goes through [`unit_files_reply`].
     UnitFiles(UnitFileOperation),
+    /// Mount this into a service that runs; the outcome goes through [`mounting_reply`].
+    Mount(Mounting),
     /// Ask polkit this first; where it agrees, dispatch the message again with the right granted.
     Ask(polkit::Question),
     /// The message needs no answer.

@@ -7,7 +7,7 @@ use crate::error::Refusal;
 use crate::table::methods;
 use crate::view::has_cgroup;
 use crate::wire::{Args, Out, Value};
-use crate::{Action, Call, dump, manager, object::Object, path, transient};
+use crate::{Action, Call, dump, manager, mounting, object::Object, path, transient};
 use muster_graph::job::Job;
 use muster_graph::{JobId, JobMode, JobType};
 use muster_manager::Manager;
@@ -524,6 +524,10 @@ methods! { METHODS {
             let name = a.str()?;
             with_unit(call, &name, |unit| set_properties(unit, a))
         };
+    BindMountUnit("s" name, "s" source, "s" destination, "b" read_only, "b" mkdir) -> () ManageUnits
+        = |call, a| mounting::order(call, loaded(call, &a.str()?)?, a, false);
+    MountImageUnit("s" name, "s" source, "s" destination, "b" read_only, "b" mkdir, "a(ss)" options) -> () ManageUnits
+        = |call, a| mounting::order(call, loaded(call, &a.str()?)?, a, true);
     RefUnit("s" name) -> () ManageUnits = |call, a| with_unit(call, &a.str()?, |unit| reference(call, unit, true));
     UnrefUnit("s" name) -> () ManageUnits = |call, a| reference(call, loaded(call, &a.str()?)?, false);
     StartTransientUnit("s" name, "s" mode, "a(sv)" properties, "a(sa(sv))" aux) -> ("o" job) ManageUnits
@@ -606,6 +610,13 @@ methods! { UNIT_METHODS {
 methods! { CGROUP_METHODS {
     GetProcesses() -> ("a(sus)" processes) Read = |call, _| processes(call, own_unit(call)?);
     AttachProcesses("s" subcgroup, "au" pids) -> () ManageUnits = |call, a| attach(call, own_unit(call)?, a);
+} }
+
+methods! { SERVICE_METHODS {
+    BindMount("s" source, "s" destination, "b" read_only, "b" mkdir) -> () ManageUnits
+        = |call, a| mounting::order(call, own_unit(call)?, a, false);
+    MountImage("s" source, "s" destination, "b" read_only, "b" mkdir, "a(ss)" options) -> () ManageUnits
+        = |call, a| mounting::order(call, own_unit(call)?, a, true);
 } }
 
 methods! { SCOPE_METHODS {

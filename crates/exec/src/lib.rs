@@ -12,6 +12,7 @@ pub mod direct;
 pub mod environment;
 pub mod environment_file;
 pub mod exit;
+pub mod image;
 pub mod journal;
 pub mod limits;
 pub mod plan;

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         ["--errand"] => muster_runtime::errand::run(),
         [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
         [muster_runtime::ipc::ARGUMENT, uid] => muster_runtime::ipc::run(uid),
+        [muster_runtime::mounting::ARGUMENT, words @ ..] => muster_runtime::mounting::run(words),
         [removing::ARGUMENT, things @ ..] => removing::run(things),
         _ if std::process::id() == 1 => boot(),
         _ => {

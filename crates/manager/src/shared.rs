@@ -46,6 +46,24 @@ impl Manager {
         Some(Shared { id: share, network, ipc, private_tmp: entry.private_tmp.clone().filter(|_| tmp) })
     }
 
+    /// A process of a unit is about to run in a copy of the unit's root (systemd.exec(5), `RootEphemeral=`).
+    pub(crate) fn use_ephemeral(&mut self, id: UnitId, exec: &ExecSection) {
+        let has_root = exec.root_directory().is_some() || exec.root_image().is_some();
+        let Some(unit) = self.state.units.edit(&id).filter(|_| exec.root_ephemeral() && has_root) else {
+            return;
+        };
+        unit.ephemeral = Some(muster_unit::ephemeral_tree(unit.name.as_str(), &unit.invocation_id));
+    }
+
+    fn leave_ephemeral(&mut self, id: UnitId) {
+        if self.state.units.get(&id).is_none_or(|unit| unit.ephemeral.is_none()) {
+            return;
+        }
+        let Some(path) = self.state.units.edit(&id).and_then(|unit| unit.ephemeral.take()) else { return };
+        let things = crate::directories::Things { paths: vec![path], links: Vec::new() };
+        self.effects.push_back(Effect::Remove { query: None, things });
+    }
+
     /// That of a unit that this one is tied to.
     fn share_to_join(&self, id: UnitId) -> Option<ShareId> {
         let mut tied = self.state.graph.of(id, Dependency::JoinsNamespaceOf);
@@ -54,6 +72,7 @@ impl Manager {
 
     /// The run of a unit is over: what nobody shares any more goes.
     pub(crate) fn leave_share(&mut self, id: UnitId) {
+        self.leave_ephemeral(id);
         let Some(share) = self.state.units.edit(&id).and_then(|unit| unit.share.take()) else { return };
         let Some(entry) = self.state.shares.get_mut(&share) else { return };
         entry.users.remove(&id);

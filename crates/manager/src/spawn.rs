@@ -56,6 +56,8 @@ impl Manager {
         if let Some((_, service)) = self.service_config(id).filter(|_| !main) {
             limit_to_start(service, &mut as_executed, &mut exec);
         }
+        self.use_ephemeral(id, &exec);
+        let unit = self.state.units.get(&id)?;
         let effect = Spawn {
             id: spawn,
             unit: unit.name.clone(),

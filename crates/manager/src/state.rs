@@ -166,6 +166,8 @@ pub struct Ran {
     pub usage: Usage,
     /// What its processes share.
     pub share: Option<ShareId>,
+    /// The copy of its root that this run has (`RootEphemeral=`).
+    pub ephemeral: Option<String>,
     /// The names that its processes run as, user first.
     pub accounts: Vec<String>,
     /// What a helper is removing for it.

@@ -313,6 +313,7 @@ impl Runtime {
             Action::Ask(question) => self.ask_polkit(token, message, &question),
             Action::Reply(reply) => drop(self.send(token, &reply)),
             Action::UnitFiles(operation) => self.unit_files(token, message, operation),
+            Action::Mount(mounting) => self.mount_into(token, message, mounting),
             Action::Request(request) => {
                 self.request(token, origin, message, request, Again { loaded: None, granted });
             }

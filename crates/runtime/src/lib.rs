@@ -23,6 +23,7 @@ pub mod ipc;
 pub mod listeners;
 pub mod live;
 pub mod log;
+pub mod mounting;
 pub mod notifications;
 mod notify;
 mod opening;

@@ -45,6 +45,12 @@ pub enum Helper {
     /// It removes directories, and writes what it could not remove to a pipe.
     #[allow(missing_docs)]
     Remover { query: Option<QueryId>, answer: std::io::PipeReader },
+    /// It mounts something for a client, and writes why it could not to a pipe.
+    #[allow(missing_docs)]
+    Mounter {
+        asker: Box<(mio::Token, muster_bus::Incoming, muster_control::Mounting)>,
+        answer: std::io::PipeReader,
+    },
     /// It looks at conditions; its number.
     Questioner(u32),
     /// It watches the paths of a unit; its number.
@@ -368,6 +374,7 @@ impl Runtime {
                 self.pid_file_answered(unit, &path, &answer_in(answer));
             }
             Helper::Remover { query, answer } => self.remover_ended(query, &answer_in(answer), exit),
+            Helper::Mounter { asker, answer } => self.mounter_ended(*asker, &answer_in(answer), exit),
             Helper::Questioner(pid) => self.questioner_ended(pid),
             Helper::Paths(pid) => self.watcher_ended(pid),
             Helper::Automount(help) => self.automount_helper_ended(help, exit),

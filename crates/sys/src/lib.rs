@@ -7,17 +7,21 @@ mod ask;
 mod attempt;
 mod autofs;
 pub mod bpf;
+mod dm;
 mod kernel;
+mod loops;
 mod pam;
 mod spawn;
 
 pub use ask::{Answers, ask_elsewhere};
 pub use attempt::{Attempted, Entry, attempt};
 pub use autofs::{autofs_answer, autofs_expire, autofs_open, autofs_set_timeout};
+pub use dm::{add_thread_key, map_device, unmap_device};
 pub use kernel::{
     Instruction, affinity, install_filter, io_priority, keep_invocation, memory_policy, own_keyring,
     personality, scheduler, set_affinity, set_memory_policy,
 };
+pub use loops::{configure_loop, free_loop};
 pub use pam::{PamSession, in_child};
 pub use spawn::{Failure, Program, Shared, Spawned, Step, Variable, spawn};
 

@@ -22,6 +22,21 @@ pub fn close_devices(exec: &ExecSection, cgroup: &mut Option<Rc<CGroupSection>>)
     }
 }
 
+/// What images need of devices, where devices are listed at all (systemd.exec(5), `RootImage=`).
+pub fn open_loop_devices(exec: &ExecSection, cgroup: &mut Option<Rc<CGroupSection>>) {
+    let images = exec.root_image().is_some()
+        || !exec.mount_images().is_empty()
+        || !exec.extension_images().is_empty();
+    let lists = |cgroup: &CGroupSection| {
+        !cgroup.device_allow().is_empty() || cgroup.device_policy() != DevicePolicy::Auto
+    };
+    let Some(cgroup) = cgroup.as_mut().filter(|cgroup| images && lists(cgroup)) else { return };
+    let mut edit = Rc::make_mut(cgroup).edit();
+    for (device, make) in [("/dev/loop-control", false), ("block-loop", true), ("block-blkext", true)] {
+        edit.device_allow().push(DeviceRule { device: device.to_owned(), read: true, write: true, make });
+    }
+}
+
 /// What `DynamicUser=` says of names and of confinement.
 pub fn make_user_dynamic(unit: &UnitName, exec: &mut Rc<ExecSection>) {
     let mut edit = Rc::make_mut(exec).edit();

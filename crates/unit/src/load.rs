@@ -685,6 +685,7 @@ fn settle(file: &mut UnitFile) {
     }
     if let Some(exec) = &file.exec {
         implied::close_devices(exec, &mut file.cgroup);
+        implied::open_loop_devices(exec, &mut file.cgroup);
     }
     if file.id.kind() == UnitKind::Slice && file.unit.description().is_none() {
         let path = crate::value::path_unescape(file.id.stem());
@@ -736,7 +737,8 @@ fn settle(file: &mut UnitFile) {
     let wished = file.exec.as_ref().and_then(|exec| exec.working_directory().as_ref());
     let wished = wished.filter(|wished| wished.optional).and_then(|wished| wished.path.clone());
     let root = file.exec.as_ref().and_then(|exec| exec.root_directory().clone()).filter(|_| file.executes());
-    let wished: Vec<AbsolutePath> = wished.into_iter().chain(root).collect();
+    let image = file.exec.as_ref().and_then(|exec| exec.root_image().clone()).filter(|_| file.executes());
+    let wished: Vec<AbsolutePath> = wished.into_iter().chain(root).chain(image).collect();
     let unit = Rc::make_mut(&mut file.unit);
     if private_tmp {
         unit.edit().wants_mounts_for().extend(["/tmp", "/var/tmp"].map(|path| AbsolutePath(path.to_owned())));

@@ -5,9 +5,10 @@
 //! anything changes as well: so they have the attributes of the host below them, and nothing that was read-only before
 //! becomes writable.
 
+use crate::image;
 use super::plan::{Access, Entry, Facts, Mount, Place, arrange, entries, is_below};
 use crate::steps::{About, Done, Failed, failed};
-use muster_unit::{ExecSection, MountFlags};
+use muster_unit::{ExecSection, ImagePolicy, MountFlags};
 use nix::errno::Errno;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -24,15 +25,25 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).about(only_shape)?;
     let top = open(CWD, "/", ResolveFlags::empty()).about("/")?;
     muster_sys::set_mount_attributes(top.as_fd(), true, 0, 0, MS_SLAVE).about(only_shape)?;
+    let rooted = image::root(exec)?;
+    let exec = rooted.as_ref().unwrap_or(exec);
     let root = own_root(exec)?;
-    let entries = with_children(entries(exec, facts), root.as_deref())?;
+    let mut overlays = Vec::new();
+    let mut entries = entries(exec, facts);
+    for (path, tree, directive) in image::extension::overlays(exec, root.as_deref())? {
+        let mount = Some(Mount::Overlay(overlays.len()));
+        overlays.push(tree);
+        let access = Some(Access::ReadOnly);
+        entries.push(Entry { path, optional: false, directive, mount, access, execute: None });
+    }
+    let entries = with_children(entries, root.as_deref())?;
     let mut fds = BTreeMap::new();
     let places = arrange(resolve(entries, &mut fds)?);
     let mut trees = Vec::with_capacity(places.len());
     for place in &places {
-        trees.push(take(place, &fds)?);
+        trees.push(take(exec, place, &fds, &overlays)?);
     }
-    drop(fds);
+    drop((fds, overlays));
     if places.iter().any(|place| place.covered && place.access == Access::Inaccessible) {
         // They cannot be made any more when all is read-only.
         for kind in [FileType::Directory, FileType::RegularFile, FileType::CharacterDevice] {
@@ -40,8 +51,13 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
         }
     }
     let mut late = Vec::new();
-    for (place, tree) in places.iter().zip(trees) {
+    for (place, (tree, parts)) in places.iter().zip(trees) {
         late.extend(put(place, tree, root.as_deref())?);
+        for (below, part) in parts {
+            let set = u64::from(attributes(place).bits());
+            step(place.directive, &place.path, muster_sys::set_mount_attributes(part.as_fd(), false, set, 0, 0))?;
+            step(place.directive, &place.path, image::put(&place.path, below, &part))?;
+        }
     }
     // What is mounted inside of them had to be put there first.
     for (tree, set, path) in late {
@@ -64,7 +80,7 @@ fn open(at: impl AsFd, path: &str, resolve: ResolveFlags) -> rustix::io::Result<
 }
 
 /// The path of what a descriptor names.
-fn path_of(fd: &OwnedFd) -> std::io::Result<String> {
+pub fn path_of(fd: &OwnedFd) -> std::io::Result<String> {
     let number = std::os::fd::AsRawFd::as_raw_fd(fd);
     let path = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
     path.into_os_string().into_string().map_err(|_| std::io::ErrorKind::InvalidData.into())
@@ -77,6 +93,9 @@ fn step<T, E: std::fmt::Display>(directive: &str, path: &str, done: Result<T, E>
 /// `RootDirectory=`, canonical and a mount of its own.
 fn own_root(exec: &ExecSection) -> Done<Option<String>> {
     let Some(root) = exec.root_directory().as_deref().filter(|root| *root != "/") else { return Ok(None) };
+    if root == image::ROOT {
+        return Ok(Some(root.to_owned()));
+    }
     let name = "RootDirectory=";
     let fd = step(name, root, open(CWD, root, ResolveFlags::empty()))?;
     let path = step(name, root, path_of(&fd))?;
@@ -85,7 +104,8 @@ fn own_root(exec: &ExecSection) -> Done<Option<String>> {
     Ok(Some(path))
 }
 
-fn clone(fd: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
+/// A copy of the mount that a descriptor is on, from there on, that stands nowhere yet.
+pub fn clone(fd: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
@@ -149,7 +169,7 @@ fn with_children(mut entries: Vec<Entry>, root: Option<&str>) -> Done<Vec<Entry>
 /// Looks every path up. What is missing and may be is left out.
 fn resolve(mut entries: Vec<Entry>, fds: &mut BTreeMap<String, OwnedFd>) -> Done<Vec<Entry>> {
     entries.retain(|entry| match &entry.mount {
-        Some(Mount::Bind { source, optional: true, .. }) => {
+        Some(Mount::Bind { source, optional: true, .. } | Mount::Image { source, optional: true, .. }) => {
             open(CWD, source, ResolveFlags::empty()).err() != Some(rustix::io::Errno::NOENT)
         }
         _ => true,
@@ -226,7 +246,7 @@ fn is_directory(mount: Option<&Mount>) -> bool {
 }
 
 /// Makes directories, and at the end a directory or a file, following no link; gives the last.
-fn make_below(mut at: OwnedFd, names: &[&str], directory: bool) -> rustix::io::Result<OwnedFd> {
+pub fn make_below(mut at: OwnedFd, names: &[&str], directory: bool) -> rustix::io::Result<OwnedFd> {
     for (index, name) in names.iter().enumerate() {
         let is_last = index.saturating_add(1) == names.len();
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -245,8 +265,32 @@ fn make_below(mut at: OwnedFd, names: &[&str], directory: bool) -> rustix::io::R
     Ok(at)
 }
 
-/// The tree that is put at a place, if it is one of the host: taken before anything changes.
-fn take(place: &Place, fds: &BTreeMap<String, OwnedFd>) -> Done<Option<OwnedFd>> {
+/// The tree that is put at a place, if it is one of the host, and what of an image belongs below it: taken before anything
+/// changes.
+fn take(
+    exec: &ExecSection,
+    place: &Place,
+    fds: &BTreeMap<String, OwnedFd>,
+    overlays: &[OwnedFd],
+) -> Done<(Option<OwnedFd>, image::Parts)> {
+    match &place.mount {
+        Some(Mount::Image { source, options, .. }) => {
+            let policy = image::policy(exec.mount_image_policy(), ImagePolicy::of_images);
+            let directive = place.directive;
+            let mut parts =
+                image::Wish { directive, source, options, policy: &policy, read_only: false, root: None }.open()?;
+            let (_, top) = parts.remove(0);
+            Ok((Some(top), parts))
+        }
+        Some(Mount::Overlay(number)) => match overlays.get(*number) {
+            Some(tree) => step(place.directive, &place.path, tree.try_clone()).map(|tree| (Some(tree), Vec::new())),
+            None => failed(format!("{}{}: no overlay", place.directive, place.path)),
+        },
+        _ => of_host(place, fds).map(|tree| (tree, Vec::new())),
+    }
+}
+
+fn of_host(place: &Place, fds: &BTreeMap<String, OwnedFd>) -> Done<Option<OwnedFd>> {
     let own = |recursive| match fds.get(&place.path) {
         Some(fd) => step(place.directive, &place.path, clone(fd, recursive)).map(Some),
         None => Ok(None),
@@ -413,7 +457,7 @@ fn fresh(mount: &Mount) -> rustix::io::Result<(OwnedFd, bool)> {
             }
             file_system("tmpfs", &options, flags)?
         }
-        Mount::Bind { .. } | Mount::Kept => return Err(rustix::io::Errno::INVAL),
+        Mount::Bind { .. } | Mount::Image { .. } | Mount::Overlay(_) | Mount::Kept => return Err(rustix::io::Errno::INVAL),
     };
     Ok((made, true))
 }

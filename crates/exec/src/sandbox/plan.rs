@@ -6,7 +6,7 @@
 //! left out.
 
 use muster_unit::{
-    BindPath, ExecSection, MarkedPath, MountFlags, PrivateTmp, ProcSubset, ProtectControlGroups, ProtectHome,
+    BindPath, ExecSection, ImageOption, MarkedPath, MountImage, MountFlags, PrivateTmp, ProcSubset, ProtectControlGroups, ProtectHome,
     ProtectProc, ProtectSystem, TemporaryMount,
 };
 use std::fmt;
@@ -20,6 +20,8 @@ pub struct Facts {
     pub own_network: bool,
     /// Where the unit's credentials are; those of others are hidden.
     pub credentials: Option<String>,
+    /// The process tells the manager how it is.
+    pub notifies: bool,
     /// An IPC namespace of its own, for which `/dev/mqueue` is mounted anew.
     pub own_ipc: bool,
 }
@@ -64,6 +66,17 @@ pub enum Mount {
     Queues,
     /// The cgroup tree of the process's cgroup namespace.
     ControlGroups,
+    /// The file systems of an image.
+    Image {
+        /// The path of the image on the host.
+        source: String,
+        /// It may be missing.
+        optional: bool,
+        /// How its partitions are mounted.
+        options: Vec<ImageOption>,
+    },
+    /// What extensions add to what is here, by its number among the overlays.
+    Overlay(usize),
     /// What was mounted here before something above was mounted anew.
     Kept,
 }
@@ -126,6 +139,9 @@ impl fmt::Display for Place {
 pub fn is_needed(exec: &ExecSection) -> bool {
     exec.private_mounts() == Some(true)
         || exec.root_directory().is_some()
+        || exec.root_image().is_some()
+        || !exec.extension_images().is_empty()
+        || !exec.extension_directories().is_empty()
         || exec.mount_flags().is_some_and(|flags| flags != MountFlags::Shared)
         || exec.mount_api_vfs() == Some(true)
         || exec.bind_log_sockets() == Some(true)
@@ -237,10 +253,16 @@ pub fn entries(exec: &ExecSection, facts: &Facts) -> Vec<Entry> {
         let path = below_root(exec, path);
         mounts(all, "TemporaryFileSystem=", &path, access, Mount::Memory(options));
     }
+    for MountImage { source, destination, optional, options } in exec.mount_images() {
+        let (source, options) = (source.0.clone(), options.clone());
+        let mount = Mount::Image { source, optional: *optional, options };
+        let (path, directive) = (below_root(exec, destination), "MountImages=");
+        all.push(Entry { path, optional: false, directive, mount: Some(mount), access: None, execute: None });
+    }
     let mut own = Vec::new();
     protected(&mut own, exec);
     private(&mut own, exec, facts);
-    api(&mut own, exec);
+    api(&mut own, exec, facts);
     for mut entry in own {
         entry.path = below_root(exec, &entry.path);
         all.push(entry);
@@ -377,7 +399,7 @@ fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
 }
 
 /// `MountAPIVFS=`, for a root directory of its own, and the sockets of the log there.
-fn api(all: &mut Vec<Entry>, exec: &ExecSection) {
+fn api(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
     use Access::{ReadOnly, ReadWrite};
     let host = |source: &str, optional| Mount::Bind { source: source.to_owned(), recursive: true, optional };
     let name = "MountAPIVFS=";
@@ -404,6 +426,12 @@ fn api(all: &mut Vec<Entry>, exec: &ExecSection) {
     }
     // The root may not have directories for them yet.
     all.iter_mut().skip(first).for_each(|entry| entry.optional = false);
+    if rooted && wanted {
+        mounts(all, "RootDirectory=", "/run/host/os-release", ReadOnly, host("/etc/os-release", true));
+    }
+    if rooted && facts.notifies {
+        mounts(all, "NotifyAccess=", "/run/systemd/notify", ReadWrite, host("/run/systemd/notify", true));
+    }
     if rooted && exec.bind_log_sockets().unwrap_or(wanted) {
         for socket in ["dev-log", "socket", "stdout"] {
             let path = format!("/run/systemd/journal/{socket}");

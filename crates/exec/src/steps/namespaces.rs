@@ -105,10 +105,12 @@ pub const MOUNTS: Step = Step {
             private_tmp,
             credentials: super::credentials::is_needed(context)
                 .then(|| super::credentials::directory(context.unit)),
+            notifies: context.own_environment.iter().any(|line| line.starts_with("NOTIFY_SOCKET=")),
             own_network: has_own_network(context) || context.exec.network_namespace_path().is_some(),
             own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
         };
-        let done = mount::carry_out(context.exec, &facts);
+        let ephemeral = crate::image::ephemeral::root(context)?;
+        let done = mount::carry_out(ephemeral.as_ref().unwrap_or(context.exec), &facts);
         umask(old);
         done
     },

@@ -37,9 +37,19 @@ impl Partition {
         PARTITIONS.get(usize::from(self.0)).copied().unwrap_or("root")
     }
 
+    /// That of a name.
+    pub fn named(name: &str) -> Option<Partition> {
+        let place = PARTITIONS.iter().position(|known| *known == name);
+        place.and_then(|at| u8::try_from(at).ok()).map(Partition)
+    }
+
+    /// All there are, in the order in which they are shown.
+    pub fn all() -> impl Iterator<Item = Partition> {
+        PARTITIONS.iter().filter_map(|name| Partition::named(name))
+    }
+
     fn read(text: &str) -> Result<Partition, Fault> {
-        let place = PARTITIONS.iter().position(|known| *known == text).and_then(|at| u8::try_from(at).ok());
-        place.map(Partition).ok_or_else(|| Fault::new(Code::Word, text, PARTITIONS.join(", ")))
+        Partition::named(text).ok_or_else(|| Fault::new(Code::Word, text, PARTITIONS.join(", ")))
     }
 }
 
@@ -206,12 +216,44 @@ const USES: [&str; 10] = [
 pub struct PartitionUse(u16);
 
 impl PartitionUse {
+    /// It is used, and its data is checked against a hash.
+    pub const VERITY: PartitionUse = PartitionUse(1);
+    /// The same with a signed hash.
+    pub const SIGNED: PartitionUse = PartitionUse(1 << 1);
+    /// It is used, and encrypted.
+    pub const ENCRYPTED: PartitionUse = PartitionUse(1 << 2);
+    /// It is used as it is.
+    pub const UNPROTECTED: PartitionUse = PartitionUse(1 << 3);
+    /// It is there and not used.
+    pub const UNUSED: PartitionUse = PartitionUse(1 << 4);
+    /// Not there.
+    pub const ABSENT: PartitionUse = PartitionUse(1 << 5);
+    /// Its flag for reading only is set.
+    pub const READ_ONLY_ON: PartitionUse = PartitionUse(1 << 6);
+    /// Its flag for reading only is not set.
+    pub const READ_ONLY_OFF: PartitionUse = PartitionUse(1 << 7);
+    /// Its flag for growing is set.
+    pub const GROW_ON: PartitionUse = PartitionUse(1 << 8);
+    /// Its flag for growing is not set.
+    pub const GROW_OFF: PartitionUse = PartitionUse(1 << 9);
     /// However it is protected, used or not.
     const OPEN: PartitionUse = PartitionUse(0b11_1111);
     /// Not looked at.
     const IGNORE: PartitionUse = PartitionUse(0b11_0000);
-    /// Not there.
-    const ABSENT: PartitionUse = PartitionUse(0b10_0000);
+
+    /// Whether any of these is among what it may be.
+    pub fn allows(self, any: PartitionUse) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    /// Whether its flags may be as they are: nothing said about one is all said about it.
+    pub fn allows_flags(self, read_only: bool, grows: bool) -> bool {
+        let fits = |set: bool, on: PartitionUse, off: PartitionUse| {
+            let asked = PartitionUse(on.0 | off.0);
+            !self.allows(asked) || self.allows(if set { on } else { off })
+        };
+        fits(read_only, Self::READ_ONLY_ON, Self::READ_ONLY_OFF) && fits(grows, Self::GROW_ON, Self::GROW_OFF)
+    }
 
     fn read(text: &str) -> Result<PartitionUse, Fault> {
         let mut bits = 0;
@@ -261,6 +303,38 @@ pub struct ImagePolicy {
     pub rules: BTreeMap<Partition, PartitionUse>,
     /// What those may be that have no rule.
     pub others: PartitionUse,
+}
+
+impl ImagePolicy {
+    /// That of `RootImage=` and `MountImages=` where none is said.
+    pub fn of_images() -> ImagePolicy {
+        let system = 0b10_1111;
+        let data = 0b10_1100;
+        ImagePolicy::with(&[
+            ("root", system),
+            ("usr", system),
+            ("home", data),
+            ("srv", data),
+            ("tmp", data),
+            ("var", data),
+        ])
+    }
+
+    /// That of `ExtensionImages=` where none is said.
+    pub fn of_extensions() -> ImagePolicy {
+        ImagePolicy::with(&[("root", 0b10_1111), ("usr", 0b10_1111)])
+    }
+
+    fn with(rules: &[(&str, u16)]) -> ImagePolicy {
+        let rules = rules.iter().filter_map(|(name, bits)| Some((Partition::named(name)?, PartitionUse(*bits))));
+        ImagePolicy { rules: rules.collect(), others: PartitionUse::IGNORE }
+    }
+
+    /// What a partition may be. To say nothing about how it is protected is to allow all of it.
+    pub fn of(&self, partition: Partition) -> PartitionUse {
+        let uses = self.rules.get(&partition).copied().unwrap_or(self.others);
+        if uses.allows(PartitionUse::OPEN) { uses } else { PartitionUse(uses.0 | PartitionUse::OPEN.0) }
+    }
 }
 
 impl Scalar for ImagePolicy {

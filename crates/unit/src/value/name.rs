@@ -205,6 +205,11 @@ pub fn name_hash(name: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Where the copy of a unit's root is with `RootEphemeral=`: for each run another place.
+pub fn ephemeral_tree(unit: &str, invocation_id: &str) -> String {
+    format!("/var/lib/systemd/ephemeral-trees/.#{unit}{:016x}", name_hash(invocation_id))
+}
+
 /// What the directories of a unit with `PrivateTmp=` are called, below `/tmp` and `/var/tmp`: for each run another name.
 /// Both who makes them and who removes them know it from the run's id.
 pub fn private_tmp_name(boot_id: &str, unit: &str, invocation_id: &str) -> String {
