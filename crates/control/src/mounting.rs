@@ -49,7 +49,12 @@ fn option(value: &Value) -> Result<(String, String), Refusal> {
 }
 
 /// Reads what is to be mounted into a unit's namespace, and looks whether it can have one.
-pub fn order(call: &Call<'_>, unit: &Unit, arguments: &mut Args<'_>, is_image: bool) -> Result<Action, Refusal> {
+pub fn order(
+    call: &Call<'_>,
+    unit: &Unit,
+    arguments: &mut Args<'_>,
+    is_image: bool,
+) -> Result<Action, Refusal> {
     if unit.name.kind() != UnitKind::Service {
         return Err(Refusal::not_supported(format!(
             "{} operation is not supported for unit type '{}'",
@@ -95,9 +100,9 @@ pub fn reply(message: &Incoming, mounting: &Mounting, outcome: MountingOutcome) 
         MountingOutcome::NotPrivate => Refusal::invalid(format!(
             "Unit '{unit}' not running in private mount namespace, cannot live mount."
         )),
-        MountingOutcome::Failed(why) => {
-            Refusal::failed(format!("Failed to mount '{source}' on '{destination}' in unit's namespace: {why}"))
-        }
+        MountingOutcome::Failed(why) => Refusal::failed(format!(
+            "Failed to mount '{source}' on '{destination}' in unit's namespace: {why}"
+        )),
     };
     wire::error_to(message, &refusal)
 }

@@ -190,7 +190,8 @@ fn entries(disk: &impl Disk, header: &[u8]) -> std::io::Result<Vec<Slice>> {
             }
         }
     }
-    let named = |name| Partition::named(name).is_some_and(|kind| found.iter().any(|slice| slice.partition == kind));
+    let named =
+        |name| Partition::named(name).is_some_and(|kind| found.iter().any(|slice| slice.partition == kind));
     if !named("root") && !named("usr") {
         // The only one that can be meant.
         if let [only] = generic.as_slice() {

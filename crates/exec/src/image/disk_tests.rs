@@ -73,7 +73,8 @@ fn partitions_by_their_types() {
     assert_eq!(shown(&disk), "root 25600+5120, home 20480+1024");
     assert!(partitions(&disk).unwrap().unwrap()[0].read_only);
     // The first of a kind counts; what must not be found is not.
-    let disk = table(&[(kind("root"), 40, 40, NO_AUTO), (kind("root"), 50, 50, 0), (kind("root"), 60, 60, 0)]);
+    let disk =
+        table(&[(kind("root"), 40, 40, NO_AUTO), (kind("root"), 50, 50, 0), (kind("root"), 60, 60, 0)]);
     assert_eq!(shown(&disk), "root 25600+512");
     assert_eq!(shown(&table(&[(GENERIC, 40, 40, 0)])), "root 20480+512");
     assert_eq!(shown(&table(&[(GENERIC, 40, 40, 0), (GENERIC, 50, 50, 0)])), "");

@@ -3,9 +3,9 @@
 //! The first process of a run makes it, aside first, so that what is there is whole; the manager has it removed when the run
 //! is over. Both know its path from the run's id.
 
+use super::verity;
 use crate::Context;
 use crate::steps::{About, Done, failed};
-use super::verity;
 use muster_unit::{AbsolutePath, ExecSection, RootHash, RootHashSignature, ephemeral_tree};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use std::fs::File;
@@ -64,7 +64,11 @@ fn make(source: &str, path: &str, is_image: bool) -> Done {
         rustix::fs::chmod(base, Mode::from_raw_mode(0o700)).about(base)?;
     }
     let aside = format!("{path}.{}", std::process::id());
-    if is_image { copy_file(source, &aside).about(&about)? } else { copy_directory(source, &aside)? };
+    if is_image {
+        copy_file(source, &aside).about(&about)?
+    } else {
+        copy_directory(source, &aside)?
+    };
     let cwd = rustix::fs::CWD;
     match rustix::fs::renameat_with(cwd, &aside, cwd, path, rustix::fs::RenameFlags::NOREPLACE) {
         // Another process of the run was faster.
@@ -111,7 +115,8 @@ fn copy_file(source: &str, path: &str) -> std::io::Result<()> {
 /// By cp(1), which knows all that a file can have.
 fn copy_directory(source: &str, path: &str) -> Done {
     let about = format!("RootEphemeral={source}");
-    let arguments = ["--archive", "--reflink=auto", "--one-file-system", "--no-target-directory", "--", source, path];
+    let arguments =
+        ["--archive", "--reflink=auto", "--one-file-system", "--no-target-directory", "--", source, path];
     let mut command = Command::new("/usr/bin/cp");
     command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.status() {

@@ -30,11 +30,7 @@ struct Kind {
     hierarchies: &'static [&'static str],
 }
 const KINDS: [Kind; 2] = [
-    Kind {
-        directory: "usr/lib/extension-release.d",
-        prefix: "SYSEXT",
-        hierarchies: &["/usr", "/opt"],
-    },
+    Kind { directory: "usr/lib/extension-release.d", prefix: "SYSEXT", hierarchies: &["/usr", "/opt"] },
     Kind { directory: "etc/extension-release.d", prefix: "CONFEXT", hierarchies: &["/etc"] },
 ];
 
@@ -80,7 +76,8 @@ fn mount_images(exec: &ExecSection, all: &mut Vec<Extension>) -> Done {
         if image.optional && !Path::new(source).exists() {
             continue;
         }
-        let wish = Wish { directive, source, options: &image.options, policy: &policy, read_only: true, root: None };
+        let wish =
+            Wish { directive, source, options: &image.options, policy: &policy, read_only: true, root: None };
         let parts = wish.open()?;
         let top = format!("{PLACES}/{}", all.len());
         for directory in [PLACES, &top] {
@@ -89,7 +86,8 @@ fn mount_images(exec: &ExecSection, all: &mut Vec<Extension>) -> Done {
                 Err(error) => return fail(directive, source, format!("{directory}: {error}")),
             }
         }
-        let relaxed = image.options.iter().any(|option| option.options.split(',').any(|word| word == RELAXED));
+        let relaxed =
+            image.options.iter().any(|option| option.options.split(',').any(|word| word == RELAXED));
         all.push(Extension { directive, source: source.to_owned(), top: top.clone(), relaxed });
         for (place, tree) in &parts {
             put(&top, place, tree).or_else(|error| fail(directive, source, error))?;
@@ -226,7 +224,8 @@ impl Extension {
         let path = format!("{directory}/{only}");
         let mut value = [0_u8; 8];
         let marked = rustix::fs::getxattr(path.as_str(), "user.extension-release.strict", &mut value);
-        let lax = self.relaxed || marked.is_ok_and(|length| matches!(value.get(..length), Some(b"0" | b"no" | b"false")));
+        let lax = self.relaxed
+            || marked.is_ok_and(|length| matches!(value.get(..length), Some(b"0" | b"no" | b"false")));
         if !lax {
             return Ok(None);
         }
@@ -283,7 +282,8 @@ mod tests {
 
     #[test]
     fn an_extension_is_made_for_a_system() {
-        let host = parse_release("# a comment\nID=debian\nID_LIKE='a b'\nVERSION_ID=\"13\"\nSYSEXT_LEVEL=2\n");
+        let host =
+            parse_release("# a comment\nID=debian\nID_LIKE='a b'\nVERSION_ID=\"13\"\nSYSEXT_LEVEL=2\n");
         for (text, fits) in [
             ("ID=debian\nVERSION_ID=13", true),
             ("ID=\"debian\"\nVERSION_ID=12", false),

@@ -32,10 +32,12 @@ impl Order {
     /// As words.
     pub fn words(&self) -> Vec<String> {
         let word = |set: bool| if set { "yes" } else { "no" }.to_owned();
-        let mut words = vec![word(self.read_only), word(self.make), self.source.clone(), self.destination.clone()];
+        let mut words =
+            vec![word(self.read_only), word(self.make), self.source.clone(), self.destination.clone()];
         if let Some((policy, options)) = &self.image {
             words.push(policy.clone());
-            words.extend(options.iter().flat_map(|(partition, options)| [partition.clone(), options.clone()]));
+            words
+                .extend(options.iter().flat_map(|(partition, options)| [partition.clone(), options.clone()]));
         }
         words
     }
@@ -120,7 +122,8 @@ fn replace(tree: &OwnedFd, target: &OwnedFd, path: &str) -> rustix::io::Result<(
     let beneath = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
         | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH
         | MoveMountFlags::from_bits_retain(0x200);
-    let is_mount = rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_XDEV);
+    let is_mount =
+        rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_XDEV);
     if is_mount.err() == Some(rustix::io::Errno::XDEV)
         && rustix::mount::move_mount(tree, c"", target, c"", beneath).is_ok()
     {

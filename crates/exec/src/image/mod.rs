@@ -13,12 +13,12 @@ pub mod verity;
 
 use crate::steps::{Done, Failed};
 use disk::{Content, Slice};
-use verity::{Hash, Verity};
 use muster_unit::{ExecSection, ImageOption, ImagePolicy, Partition, PartitionUse};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use verity::{Hash, Verity};
 
 /// Where the image of `RootImage=` is mounted before it becomes the root.
 pub const ROOT: &str = "/run/systemd/mount-rootfs";
@@ -88,7 +88,9 @@ impl Wish<'_> {
         let (slices, has_table) = match self.or(disk::content(&file, 0))? {
             Content::Unknown => match self.or(disk::partitions(&file))? {
                 Some(slices) => (slices, true),
-                None => return self.fail("there is no file system that is known, and no table of partitions"),
+                None => {
+                    return self.fail("there is no file system that is known, and no table of partitions");
+                }
             },
             _ => (vec![whole], false),
         };
@@ -161,7 +163,9 @@ impl Wish<'_> {
         let kind = match self.or(disk::content(file, slice.offset))? {
             Content::FileSystem(kind) => kind,
             Content::Encrypted => return self.fail(format!("its partition {name} is encrypted")),
-            Content::Unknown => return self.fail(format!("its partition {name} has no file system that is known")),
+            Content::Unknown => {
+                return self.fail(format!("its partition {name} has no file system that is known"));
+            }
         };
         let mine = self.options.iter().filter(|option| option.partition == slice.partition);
         let mut options: Vec<&str> = mine.flat_map(|option| option.options.split(',')).collect();
@@ -262,17 +266,26 @@ impl Device {
         if is_device && slice.size == 0 {
             return Ok(Device { path: source.to_owned(), _open: file.try_clone()?.into() });
         }
-        let about = |path: &str, error: std::io::Error| std::io::Error::new(error.kind(), format!("{path}: {error}"));
+        let about =
+            |path: &str, error: std::io::Error| std::io::Error::new(error.kind(), format!("{path}: {error}"));
         let control = "/dev/loop-control";
-        let control = File::options().read(true).write(true).open(control).map_err(|error| about(control, error))?;
+        let control =
+            File::options().read(true).write(true).open(control).map_err(|error| about(control, error))?;
         let mut last = std::io::ErrorKind::ResourceBusy.into();
         for _ in 0..ATTEMPTS {
-            let number = muster_sys::free_loop(control.as_fd()).map_err(|error| about("/dev/loop-control", error))?;
+            let number =
+                muster_sys::free_loop(control.as_fd()).map_err(|error| about("/dev/loop-control", error))?;
             let path = format!("/dev/loop{number}");
-            let device = File::options().read(true).write(!read_only).open(&path).map_err(|error| about(&path, error))?;
+            let device = File::options()
+                .read(true)
+                .write(!read_only)
+                .open(&path)
+                .map_err(|error| about(&path, error))?;
             let (size, offset) = (slice.size, slice.offset);
             match muster_sys::configure_loop(device.as_fd(), file.as_fd(), offset, size, read_only) {
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => last = error,
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
+                    last = error
+                }
                 done => {
                     done.map_err(|error| about(&path, error))?;
                     return Ok(Device { path, _open: device.into() });
@@ -333,7 +346,7 @@ fn mount(device: &str, kind: &str, options: &[&str], read_only: bool) -> Result<
     }
     for option in options.iter().filter(|option| !is_for_others(option)) {
         if let Some((_, set, clear)) = ATTRIBUTES.iter().find(|(word, ..)| word == option) {
-            flags = (flags | *set) - *clear;
+            flags = (flags | *set).difference(*clear);
             continue;
         }
         match option.split_once('=') {

@@ -52,7 +52,8 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
 /// A hash as a file or an attribute has it.
 fn written(bytes: &[u8]) -> Result<String, String> {
     let text = String::from_utf8_lossy(bytes).trim().to_ascii_lowercase();
-    let fits = text.len() >= 32 && text.len().is_multiple_of(2) && text.bytes().all(|c| c.is_ascii_hexdigit());
+    let fits =
+        text.len() >= 32 && text.len().is_multiple_of(2) && text.bytes().all(|c| c.is_ascii_hexdigit());
     if fits { Ok(text) } else { Err("its hash is not in hexadecimal".to_owned()) }
 }
 
@@ -76,7 +77,8 @@ pub fn beside(image: &str, partition: &str) -> Result<Option<Hash>, String> {
         (Err(_), Some(path)) => written(&read(&path)?)?,
         (Err(_), None) => return Ok(None),
     };
-    let signature = existing(format!("{}.{partition}hash.p7s", stem(image))).map(|path| read(&path)).transpose()?;
+    let signature =
+        existing(format!("{}.{partition}hash.p7s", stem(image))).map(|path| read(&path)).transpose()?;
     let tree = if partition == "root" { existing(format!("{}.verity", stem(image))) } else { None };
     Ok(Some(Hash { root, signature, tree }))
 }
@@ -94,7 +96,11 @@ pub fn of_root(exec: &ExecSection, image: &str) -> Result<Option<Hash>, String> 
         Some(RootHashSignature::File(path)) => Some(read(path)?),
         None => beside.and_then(|hash| hash.signature),
     };
-    let tree = exec.root_verity().as_ref().map(|path| path.0.clone()).or_else(|| existing(format!("{}.verity", stem(image))));
+    let tree = exec
+        .root_verity()
+        .as_ref()
+        .map(|path| path.0.clone())
+        .or_else(|| existing(format!("{}.verity", stem(image))));
     Ok(root.map(|root| Hash { root, signature, tree }))
 }
 
@@ -115,21 +121,30 @@ impl Drop for Verity {
 impl Verity {
     /// A device that shows what `data` has, as far as `tree` says that it is what `hash` stands for. `at` is where the
     /// tree's superblock is in what `file` has, for reading it.
-    pub(super) fn of(hash: &Hash, data: &Device, tree: &Device, file: &File, at: u64) -> Result<Verity, String> {
+    pub(super) fn of(
+        hash: &Hash,
+        data: &Device,
+        tree: &Device,
+        file: &File,
+        at: u64,
+    ) -> Result<Verity, String> {
         let mut block = [0_u8; 512];
-        let length = file.read_at_place(at, &mut block).map_err(|error| format!("its tree of hashes: {error}"))?;
+        let length =
+            file.read_at_place(at, &mut block).map_err(|error| format!("its tree of hashes: {error}"))?;
         let table = table(block.get(..length).unwrap_or(&[]), &data.path, &tree.path, &hash.root)?;
         let Table { sectors, mut words } = table;
         // A device of a name of its own for each: what two services see of one image is their own.
         let name = format!("muster-{}-{}", std::process::id(), data.path.trim_start_matches("/dev/"));
         if let Some(signature) = &hash.signature {
             let key = std::ffi::CString::new(name.as_str()).map_err(|error| error.to_string())?;
-            muster_sys::add_thread_key(&key, signature).map_err(|error| format!("RootHashSignature=: {error}"))?;
+            muster_sys::add_thread_key(&key, signature)
+                .map_err(|error| format!("RootHashSignature=: {error}"))?;
             words.push_str(&format!(" 2 root_hash_sig_key_desc {name}"));
         }
         let about = |error: std::io::Error| format!("its integrity cannot be checked (dm-verity): {error}");
         let control = File::options().read(true).write(true).open(CONTROL).map_err(about)?;
-        let minor = muster_sys::map_device(control.as_fd(), &name, sectors, "verity", &words).map_err(about)?;
+        let minor =
+            muster_sys::map_device(control.as_fd(), &name, sectors, "verity", &words).map_err(about)?;
         Ok(Verity { control, name, path: format!("/dev/dm-{minor}") })
     }
 }
@@ -171,7 +186,8 @@ fn table(block: &[u8], data: &str, tree: &str, root: &str) -> Result<Table, Stri
         return wrong("its algorithm");
     }
     let salt = usize::from(u16::from_le_bytes(number(block, 80)));
-    let Some(salt) = block.get(88..).and_then(|rest| rest.get(..salt)).filter(|salt| salt.len() <= 256) else {
+    let Some(salt) = block.get(88..).and_then(|rest| rest.get(..salt)).filter(|salt| salt.len() <= 256)
+    else {
         return wrong("its salt");
     };
     let salt = if salt.is_empty() { "-".to_owned() } else { hexadecimal(salt) };
@@ -214,7 +230,10 @@ mod tests {
 
     #[test]
     fn hashes_as_files_have_them() {
-        assert_eq!(written(b"00112233445566778899AABBCCDDEEFF\n").as_deref(), Ok("00112233445566778899aabbccddeeff"));
+        assert_eq!(
+            written(b"00112233445566778899AABBCCDDEEFF\n").as_deref(),
+            Ok("00112233445566778899aabbccddeeff")
+        );
         assert!(written(b"0011").is_err() && written(&[b'x'; 64]).is_err());
     }
 }

@@ -5,8 +5,8 @@
 //! anything changes as well: so they have the attributes of the host below them, and nothing that was read-only before
 //! becomes writable.
 
-use crate::image;
 use super::plan::{Access, Entry, Facts, Mount, Place, arrange, entries, is_below};
+use crate::image;
 use crate::steps::{About, Done, Failed, failed};
 use muster_unit::{ExecSection, ImagePolicy, MountFlags};
 use nix::errno::Errno;
@@ -55,7 +55,11 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
         late.extend(put(place, tree, root.as_deref())?);
         for (below, part) in parts {
             let set = u64::from(attributes(place).bits());
-            step(place.directive, &place.path, muster_sys::set_mount_attributes(part.as_fd(), false, set, 0, 0))?;
+            step(
+                place.directive,
+                &place.path,
+                muster_sys::set_mount_attributes(part.as_fd(), false, set, 0, 0),
+            )?;
             step(place.directive, &place.path, image::put(&place.path, below, &part))?;
         }
     }
@@ -278,12 +282,15 @@ fn take(
             let policy = image::policy(exec.mount_image_policy(), ImagePolicy::of_images);
             let directive = place.directive;
             let mut parts =
-                image::Wish { directive, source, options, policy: &policy, read_only: false, root: None }.open()?;
+                image::Wish { directive, source, options, policy: &policy, read_only: false, root: None }
+                    .open()?;
             let (_, top) = parts.remove(0);
             Ok((Some(top), parts))
         }
         Some(Mount::Overlay(number)) => match overlays.get(*number) {
-            Some(tree) => step(place.directive, &place.path, tree.try_clone()).map(|tree| (Some(tree), Vec::new())),
+            Some(tree) => {
+                step(place.directive, &place.path, tree.try_clone()).map(|tree| (Some(tree), Vec::new()))
+            }
             None => failed(format!("{}{}: no overlay", place.directive, place.path)),
         },
         _ => of_host(place, fds).map(|tree| (tree, Vec::new())),
@@ -457,7 +464,9 @@ fn fresh(mount: &Mount) -> rustix::io::Result<(OwnedFd, bool)> {
             }
             file_system("tmpfs", &options, flags)?
         }
-        Mount::Bind { .. } | Mount::Image { .. } | Mount::Overlay(_) | Mount::Kept => return Err(rustix::io::Errno::INVAL),
+        Mount::Bind { .. } | Mount::Image { .. } | Mount::Overlay(_) | Mount::Kept => {
+            return Err(rustix::io::Errno::INVAL);
+        }
     };
     Ok((made, true))
 }

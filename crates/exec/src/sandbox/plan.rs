@@ -6,8 +6,8 @@
 //! left out.
 
 use muster_unit::{
-    BindPath, ExecSection, ImageOption, MarkedPath, MountImage, MountFlags, PrivateTmp, ProcSubset, ProtectControlGroups, ProtectHome,
-    ProtectProc, ProtectSystem, TemporaryMount,
+    BindPath, ExecSection, ImageOption, MarkedPath, MountFlags, MountImage, PrivateTmp, ProcSubset,
+    ProtectControlGroups, ProtectHome, ProtectProc, ProtectSystem, TemporaryMount,
 };
 use std::fmt;
 

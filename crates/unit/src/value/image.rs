@@ -326,7 +326,8 @@ impl ImagePolicy {
     }
 
     fn with(rules: &[(&str, u16)]) -> ImagePolicy {
-        let rules = rules.iter().filter_map(|(name, bits)| Some((Partition::named(name)?, PartitionUse(*bits))));
+        let rules =
+            rules.iter().filter_map(|(name, bits)| Some((Partition::named(name)?, PartitionUse(*bits))));
         ImagePolicy { rules: rules.collect(), others: PartitionUse::IGNORE }
     }
 
