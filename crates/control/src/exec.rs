@@ -431,7 +431,7 @@ properties! {
         CPUAffinityFromNUMA "b" Const = u.exec().cpu_affinity() .as_ref() == Some(&CpuAffinity::Numa);
         NUMAPolicy "i" Const = numa_policy(u);
         NUMAMask "ay" Const = nodes(u).as_slice();
-        TimerSlackNSec "t" Const = u.exec().timer_slack_nsec().map_or(50_000, |slack| slack.0);
+        TimerSlackNSec "t" Const = u.exec().timer_slack_nsec().filter(|slack| *slack != muster_unit::Nanoseconds::DEFAULT).map_or(50_000, |slack| slack.0);
         CPUSchedulingResetOnFork "b" Const = u.exec().cpu_scheduling_reset_on_fork();
         NonBlocking "b" Const = u.service().non_blocking();
         StandardInput "s" Const = u.exec().standard_input().to_string();

@@ -138,8 +138,14 @@ impl Setting for Option<Amount> {
 
 /// Reads a number with or without a sign, decimal or with 0x before it.
 pub(crate) fn number<T: TryFrom<i64>>(text: &str) -> Option<T> {
-    let (sign, digits) = text.strip_prefix('-').map_or((1_i64, text), |digits| (-1, digits));
-    let digits = digits.strip_prefix('+').unwrap_or(digits);
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1_i64, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    // No second sign, here or after 0x.
+    if digits.contains(['+', '-']) {
+        return None;
+    }
     let value = match digits.strip_prefix("0x") {
         Some(hex) => i64::from_str_radix(hex, 16).ok()?,
         None => digits.parse::<i64>().ok().filter(|value| *value >= 0)?,

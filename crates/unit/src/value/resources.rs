@@ -148,8 +148,16 @@ impl Scalar for Nanoseconds {
     }
 }
 
+impl Nanoseconds {
+    /// `infinity`: what the kernel gives without it.
+    pub const DEFAULT: Nanoseconds = Nanoseconds(u64::MAX);
+}
+
 /// Microseconds and more are read as everywhere, a thousand times as large.
 fn nanoseconds(text: &str) -> Option<u64> {
+    if text == "infinity" {
+        return Some(Nanoseconds::DEFAULT.0);
+    }
     if let Ok(number) = text.trim().trim_end_matches("nsec").trim_end_matches("ns").trim().parse() {
         return Some(number);
     }
