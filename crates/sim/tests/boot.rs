@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use muster_graph::{JobMode, JobType};
-use muster_manager::event::{Exit, Request};
-use muster_manager::state::ActiveState;
+use muster_manager::Manager;
+use muster_manager::effect::{Effect, RequestId};
+use muster_manager::event::{Event, Exit, Now, Origin, Request};
+use muster_manager::state::{ActiveState, Facts};
 use muster_sim::{Files, World};
 
 fn files() -> Files {
@@ -85,5 +87,47 @@ fn every_seed_ends_in_a_shutdown_with_no_job_left() {
         for unit in ["web.service", "db.service", "slow.service", "talk.service"] {
             assert!(!matches!(state(&world, unit), ActiveState::Active), "seed {seed}: {unit}");
         }
+    }
+}
+
+/// What follows from an event in the same turn, and its own follow-ups, share one budget of jobs; the loop's tick opens the
+/// next one.
+#[test]
+fn a_turn_has_a_budget_of_jobs_whatever_follows() {
+    const COUNT: usize = 500;
+    const JOBS_A_TURN: usize = 64;
+    let names: Vec<String> = (0..COUNT).map(|number| format!("s{number}.service")).collect();
+    let wants = format!("[Unit]\nDefaultDependencies=no\nWants={}\n", names.join(" "));
+    let service = "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/stay\n";
+    let mut all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), service)).collect();
+    all.push(("all.target", &wants));
+    let files = Files::new(&all);
+    let now = Now { monotonic_usec: 1, realtime_usec: 1, boottime_usec: 1 };
+    let mut manager = Manager::new(Facts::default(), 1, now);
+    manager.begin(now, &files);
+    let request = Request::EnqueueJob {
+        unit: "all.target".parse().unwrap(),
+        kind: JobType::Start,
+        mode: JobMode::Replace,
+        reload_if_possible: false,
+    };
+    let origin = Origin { uid: 0, pid: 7, comm: "test".to_owned() };
+    let mut event = Event::Requested { id: RequestId(1), origin, request };
+    let (mut pid, mut turns) = (100, 0);
+    while pid < 100 + COUNT as u32 {
+        let before = pid;
+        let mut events = vec![std::mem::replace(&mut event, Event::Tick)];
+        while let Some(event) = events.pop() {
+            manager.handle(now, &files, event);
+            while let Some(effect) = manager.poll_effect() {
+                if let Effect::Spawn(spawn) = effect {
+                    pid += 1;
+                    events.push(Event::Spawned { spawn: spawn.id, pid });
+                }
+            }
+        }
+        turns += 1;
+        assert!((pid - before) as usize <= JOBS_A_TURN, "{} in one turn", pid - before);
+        assert!(turns < 4 * COUNT / JOBS_A_TURN, "it does not get on");
     }
 }
