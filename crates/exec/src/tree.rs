@@ -250,6 +250,17 @@ pub fn remove(path: &str) -> nix::Result<()> {
     }
 }
 
+/// Removes one file, or whatever else an absolute path names that is no directory; a link is removed, not followed. Nothing
+/// there is no error.
+pub fn remove_file(path: &str) -> nix::Result<()> {
+    let removed = open_parent(path, Missing::Fails)
+        .and_then(|(parent, name)| unlinkat(&parent, name.as_os_str(), UnlinkatFlags::NoRemoveDir));
+    match removed {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+        done => done,
+    }
+}
+
 /// Removes a symbolic link at an absolute path, if that is what is there and it leads to this target.
 pub fn remove_link(path: &str, target: &str) -> nix::Result<()> {
     let removed = open_parent(path, Missing::Fails).and_then(|(parent, name)| {

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         ["--paths"] => muster_runtime::paths::run(),
         ["--questions"] => muster_runtime::questions::run(),
         ["--errand"] => muster_runtime::errand::run(),
+        [muster_runtime::opening::ARGUMENT] => muster_runtime::opening::run(),
         [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
         [muster_runtime::ipc::ARGUMENT, uid] => muster_runtime::ipc::run(uid),
         [muster_runtime::mounting::ARGUMENT, words @ ..] => muster_runtime::mounting::run(words),

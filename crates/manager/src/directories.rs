@@ -1,7 +1,7 @@
-//! The end of the directories that a unit owns (systemd.exec(5), `RuntimeDirectory=` and its kin): what goes at the end of a
-//! run, and what `systemctl clean` takes away.
+//! The end of what a unit owns on the disk: what goes at the end of a run (systemd.exec(5), `RuntimeDirectory=`;
+//! systemd.service(5), `PIDFile=`; systemd.socket(5), `RemoveOnStop=`), and what `systemctl clean` takes away.
 //!
-//! A helper removes them, since that may take its time; the unit waits for it. A run is not over before its directories are
+//! A helper removes it, since that may take its time; the unit waits for it. A run is not over before its things are
 //! gone, so that a start that follows never loses what it has just made, and a unit that is being cleaned does not start.
 
 use crate::effect::{Effect, Level, QueryId};
@@ -19,6 +19,9 @@ pub struct Removal {
     pub query: QueryId,
     /// What goes.
     pub things: Things,
+    /// What goes after that: it was left while the helper was at work.
+    #[serde(default)]
+    pub more: Things,
     /// Somebody asked for it; otherwise it belongs to the end of a run.
     pub cleans: bool,
     /// When it is no longer waited for, on the monotonic clock in microseconds.
@@ -30,11 +33,29 @@ pub struct Removal {
 pub struct Things {
     /// Absolute paths, each removed with all below it.
     pub paths: Vec<String>,
+    /// Absolute paths of single files: PID files, nodes of sockets.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// Names of POSIX message queues.
+    #[serde(default)]
+    pub queues: Vec<String>,
     /// Symbolic links, as place and target: one that leads elsewhere by now stays.
     pub links: Vec<(String, String)>,
 }
 
 impl Things {
+    /// Whether nothing is to be removed.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.files.is_empty() && self.queues.is_empty() && self.links.is_empty()
+    }
+
+    fn extend(&mut self, more: Things) {
+        self.paths.extend(more.paths);
+        self.files.extend(more.files);
+        self.queues.extend(more.queues);
+        self.links.extend(more.links);
+    }
+
     fn add(&mut self, base: &str, directories: &[ExecDirectory]) {
         for directory in directories {
             self.paths.push(format!("{base}/{}", directory.path));
@@ -81,15 +102,26 @@ pub fn can_clean(unit: &Unit) -> Vec<&'static str> {
 impl Manager {
     // ---- the end of a run -----------------------------------------------------------------------------------------
 
-    /// Whether the end of a run waits until its directories are gone.
-    pub(crate) fn directories_go_first(&mut self, id: UnitId) -> bool {
-        if self.state.units.get(&id).is_some_and(|unit| unit.removal.is_some()) {
+    /// Whether something of a unit is being removed.
+    pub(crate) fn is_removing(&self, id: UnitId) -> bool {
+        self.state.units.get(&id).is_some_and(|unit| unit.removal.is_some())
+    }
+
+    /// Whether the end of a run of a service waits until what it leaves on the disk is gone.
+    pub(crate) fn things_go_first(&mut self, id: UnitId) -> bool {
+        if self.is_removing(id) {
             return true;
         }
         let followed = self.should_restart(id) || self.job_starts_again(id);
-        if !self.remove_runtime_directories(id, followed) {
+        let mut things = self.runtime_directories(id, followed);
+        let pid_file =
+            self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned));
+        things.files.extend(pid_file);
+        if things.is_empty() {
             return false;
         }
+        let deadline = self.stop_deadline(id);
+        self.remove(id, things, false, deadline);
         let sub = match self.sub(id) {
             sub @ (ServiceSub::FinalSigkill | ServiceSub::FinalWatchdog) => sub,
             _ => ServiceSub::FinalSigterm,
@@ -99,12 +131,22 @@ impl Manager {
     }
 
     /// Removes what the runs of a service made below /run, unless it is preserved. `followed` says whether another run
-    /// follows. True if there is anything to remove.
-    pub(crate) fn remove_runtime_directories(&mut self, id: UnitId, followed: bool) -> bool {
+    /// follows.
+    pub(crate) fn remove_runtime_directories(&mut self, id: UnitId, followed: bool) {
+        let things = self.runtime_directories(id, followed);
+        if !things.is_empty() {
+            let deadline = self.stop_deadline(id);
+            self.remove(id, things, false, deadline);
+        }
+    }
+
+    /// What is to be removed of that.
+    fn runtime_directories(&mut self, id: UnitId, followed: bool) -> Things {
+        let mut things = Things::default();
         let made = self.service(id).is_some_and(|service| service.directories_made);
         let exec = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
         let Some(exec) = exec.filter(|exec| made && !exec.runtime_directory().is_empty()) else {
-            return false;
+            return things;
         };
         let keep = match exec.runtime_directory_preserve() {
             DirectoryPreserve::Yes => true,
@@ -112,16 +154,13 @@ impl Manager {
             DirectoryPreserve::No => false,
         };
         if keep {
-            return false;
+            return things;
         }
         if let Some(service) = self.service_mut(id) {
             service.directories_made = false;
         }
-        let mut things = Things::default();
         things.add("/run", exec.runtime_directory());
-        let deadline = self.stop_deadline(id);
-        self.remove(id, things, false, deadline);
-        true
+        things
     }
 
     /// Whether the job at hand starts the unit whose run ends.
@@ -190,12 +229,18 @@ impl Manager {
 
     // ---- both -------------------------------------------------------------------------------------------------------
 
-    fn remove(&mut self, id: UnitId, things: Things, cleans: bool, deadline_usec: Option<u64>) {
+    /// Has a helper remove things, after those that one is removing for the unit already.
+    pub(crate) fn remove(&mut self, id: UnitId, things: Things, cleans: bool, deadline_usec: Option<u64>) {
+        if self.is_removing(id) {
+            let removal = self.state.units.edit(&id).and_then(|unit| unit.removal.as_deref_mut());
+            return removal.into_iter().for_each(|removal| removal.more.extend(things.clone()));
+        }
         let query = QueryId(self.state.next_query);
         self.state.next_query = self.state.next_query.saturating_add(1);
         self.state.queries.insert(query, id);
         if let Some(unit) = self.state.units.edit(&id) {
-            unit.removal = Some(Box::new(Removal { query, things: things.clone(), cleans, deadline_usec }));
+            let (things, more) = (things.clone(), Things::default());
+            unit.removal = Some(Box::new(Removal { query, things, more, cleans, deadline_usec }));
         }
         self.effects.push_back(Effect::Remove { query: Some(query), things });
         self.touch(id);
@@ -218,7 +263,7 @@ impl Manager {
         let query = removal.query;
         self.state.queries.remove(&query);
         self.effects.push_back(Effect::StopRemoval { query });
-        let text = format!("{}: Removing its directories timed out.", self.unit_name(id));
+        let text = format!("{}: Removing what it left timed out.", self.unit_name(id));
         self.log(Level::Warning, Some(id), text);
         self.removal_over(id, UnitResult::Timeout);
     }
@@ -226,14 +271,27 @@ impl Manager {
     fn removal_over(&mut self, id: UnitId, result: UnitResult) {
         let removal = self.state.units.edit(&id).and_then(|unit| unit.removal.take());
         self.touch(id);
-        match removal {
-            Some(removal) if removal.cleans => self.cleaned(id, result),
-            // A start may be waiting for it.
-            Some(_) if matches!(self.sub(id), ServiceSub::Dead | ServiceSub::Failed) => {
-                self.state.jobs.wake(id)
-            }
-            Some(_) => self.run_ends(id),
-            None => {}
+        let Some(Removal { more, cleans, deadline_usec, .. }) = removal.map(|removal| *removal) else {
+            return;
+        };
+        if !more.is_empty() && result != UnitResult::Timeout {
+            return self.remove(id, more, cleans, deadline_usec);
+        }
+        if cleans {
+            return self.cleaned(id, result);
+        }
+        let result = if result == UnitResult::Timeout { result } else { UnitResult::Success };
+        (self.verbs(id).removed)(self, id, result);
+        // A start may be waiting for it.
+        self.state.jobs.wake(id);
+        self.state.gc_queue.insert(id);
+    }
+
+    /// What the runs of a service left is gone.
+    pub(crate) fn service_removed(&mut self, id: UnitId, result: UnitResult) {
+        if !matches!(self.sub(id), ServiceSub::Dead | ServiceSub::Failed) {
+            self.note_result(id, result);
+            self.run_ends(id);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use crate::event::ShutdownVerb;
 use muster_graph::{JobId, JobResult, JobType};
-use muster_unit::{CGroupSection, Condition, ExecSection, Listen, OpenFile, SocketSection, UnitName};
+use muster_unit::{CGroupSection, Condition, ExecSection, OpenFile, SocketSection, UnitName};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -96,6 +96,16 @@ pub struct Shared {
     pub ipc: bool,
     /// What its directories below /tmp and /var/tmp are called.
     pub private_tmp: Option<String>,
+}
+
+/// The network namespace in which the sockets of a unit are bound (systemd.exec(5), `PrivateNetwork=`,
+/// `NetworkNamespacePath=`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// One that the unit shares with its commands, and with units that are tied to it.
+    Shared(Shared),
+    /// One that somebody else made.
+    At(String),
 }
 
 /// Severity as in syslog(3).
@@ -252,18 +262,19 @@ pub enum Effect {
     GuessMainProcess { unit: UnitName, cgroup: String },
     /// Leave the argument of the next reboot where systemd-shutdown(8) looks for it.
     RebootArgument { argument: String },
-    /// Remove a file (a PID file after its service ended).
+    /// Remove a file that PID 1 wrote itself, below /run/systemd.
     RemoveFile { path: String },
     /// Open every address of a socket unit; `keep` are descriptors that serve on, by listen index. `function` are the files
-    /// that describe the USB function of its service. Answer: `SocketsOpened`.
+    /// that describe the USB function of its service. `network` is where they are bound, if not here. A helper does what may block. Answer: `SocketsOpened`.
     OpenSockets {
         unit: UnitName,
         config: Rc<SocketSection>,
         keep: Vec<(u32, FdId)>,
         function: Option<(String, String)>,
+        network: Option<Network>,
     },
-    /// Remove the nodes of these addresses, where `RemoveOnStop=` says so.
-    RemoveSocketNodes { config: Rc<SocketSection>, listen: Vec<Listen> },
+    /// Nobody waits for the descriptors of this socket unit any more: no answer comes.
+    StopOpening { unit: UnitName },
     /// Tell of traffic: with `accept`, take connections and send `Accepted` for each; without, `SocketReadable` once.
     WatchSocket { fd: FdId, accept: bool },
     /// Stop watching the socket.
@@ -282,7 +293,8 @@ pub enum Effect {
     RemoveIpc { uid: u32 },
     /// No process will join these namespaces any more.
     EndShare { id: ShareId },
-    /// Remove directories and links, by a helper process. Answer, where there is a question: `Removed`.
+    /// Remove directories, files and links, by a helper process where that may block. Answer, where there is a question:
+    /// `Removed`.
     Remove { query: Option<QueryId>, things: crate::directories::Things },
     /// End the helper that removes things; nobody waits for it any more.
     StopRemoval { query: QueryId },

@@ -82,6 +82,8 @@ pub struct OpenedSocket {
     pub connection_based: bool,
     /// Whether it is only passed along with another (endpoints of a USB function), and never watched.
     pub companion: bool,
+    /// Whether it served before, and serves on.
+    pub kept: bool,
 }
 
 /// Why no descriptor was opened for a socket unit.

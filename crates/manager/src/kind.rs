@@ -94,6 +94,8 @@ pub(crate) struct Verbs {
     pub reloaded: fn(&mut Manager, UnitId),
     /// Its cgroup holds no process any more.
     pub cgroup_emptied: fn(&mut Manager, UnitId),
+    /// What it left on the disk, and waited for, is gone, or is no longer waited for (`timeout`).
+    pub removed: fn(&mut Manager, UnitId, UnitResult),
     /// Its control process ended.
     pub control_exited: fn(&mut Manager, UnitId, Process, Exit),
     /// Whether its units have a cgroup.
@@ -116,6 +118,7 @@ impl Verbs {
         triggered_changed: |_, _, _| {},
         reloaded: |_, _| {},
         cgroup_emptied: |_, _| {},
+        removed: |_, _, _| {},
         control_exited: |_, _, _, _| {},
         has_cgroup: false,
         ignores_isolate: false,

@@ -373,6 +373,7 @@ impl Manager {
             || unit.perpetual
             || unit.references != 0
             || unit.pending_conditions.is_some()
+            || unit.removal.is_some()
             || Service::of(&unit.kind).is_some_and(|service| {
                 service.accepted_from.is_some() || service.control.is_some() || service.main.is_some()
             })

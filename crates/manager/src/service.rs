@@ -134,6 +134,7 @@ pub(crate) const VERBS: Verbs = Verbs {
     due: Manager::service_due,
     resumed: Manager::service_resumed,
     cgroup_emptied: Manager::service_cgroup_emptied,
+    removed: Manager::service_removed,
     control_exited: Manager::service_control_exited,
     has_cgroup: true,
     ..Verbs::NOTHING
@@ -262,7 +263,7 @@ impl Manager {
             | ServiceSub::FailedBeforeAutoRestart => {}
             _ => return Started::Later,
         }
-        if self.state.units.get(&id).is_some_and(|unit| unit.removal.is_some()) {
+        if self.is_removing(id) {
             return Started::Later;
         }
         if !self.start_is_allowed(id) {
@@ -581,18 +582,17 @@ impl Manager {
 
     /// The run is over.
     pub(crate) fn enter_dead(&mut self, id: UnitId) {
-        if !self.directories_go_first(id) {
+        if !self.things_go_first(id) {
             self.run_ends(id);
         }
     }
 
-    /// The run is over, and its directories are gone.
+    /// The run is over, and what it left on the disk is gone.
     pub(crate) fn run_ends(&mut self, id: UnitId) {
         let Some(service) = self.service(id) else { return };
         let failed = !matches!(service.result, UnitResult::Success | UnitResult::ExecCondition);
         let restart = self.should_restart(id);
         self.report_result(id);
-        self.remove_pid_file(id);
         self.note_leftovers(id);
         self.forget_main(id);
         self.kill_control_now(id);
@@ -654,14 +654,6 @@ impl Manager {
             return false;
         }
         crate::restart::wanted(section, service)
-    }
-
-    pub(crate) fn remove_pid_file(&mut self, id: UnitId) {
-        if let Some(path) =
-            self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned))
-        {
-            self.effects.push_back(Effect::RemoveFile { path });
-        }
     }
 
     // ---- reload -------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ impl Manager {
         self.effects.push_back(Effect::EndShare { id: share });
         if let Some(name) = tmp {
             let paths = vec![format!("/tmp/{name}"), format!("/var/tmp/{name}")];
-            let things = crate::directories::Things { paths, links: Vec::new() };
+            let things = crate::directories::Things { paths, ..Default::default() };
             self.effects.push_back(Effect::Remove { query: None, things });
         }
     }

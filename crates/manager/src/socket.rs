@@ -19,11 +19,13 @@
 //!
 //! Descriptors are closed when a run ends, and not before; a limit that is hit ends the run with its own result, or with
 //! `TriggerLimitAction=pause` ([X-Muster]) closes the ear for a while. A restart keeps the descriptors of addresses that did
-//! not change, with all that is queued on them: they wait in `kept` between its two halves, and never longer.
+//! not change, with all that is queued on them: they wait in `kept` until its second half has opened the others. A state is
+//! not left before the nodes that go with it are gone (`RemoveOnStop=`), so that no later run loses its own.
 
 mod accept;
+mod nodes;
 
-use crate::effect::{Effect, FdId, Level, SpawnRole};
+use crate::effect::{Effect, FdId, Level, Network, SpawnRole};
 use crate::event::{Exit, OpenError, OpenedSocket};
 use crate::jobs::Started;
 use crate::kill::Wave;
@@ -103,6 +105,7 @@ pub(crate) const VERBS: Verbs = Verbs {
     resumed: Manager::socket_resumed,
     triggered_changed: Manager::triggered_unit_changed,
     reloaded: Manager::socket_reloaded,
+    removed: Manager::socket_removed,
     control_exited: Manager::socket_control_exited,
     has_cgroup: true,
     ..Verbs::NOTHING
@@ -170,6 +173,9 @@ impl Manager {
 
     pub(crate) fn socket_start(&mut self, id: UnitId) -> Started {
         if !matches!(self.socket_sub(id), SocketSub::Dead | SocketSub::Failed) {
+            return Started::Later;
+        }
+        if self.is_removing(id) {
             return Started::Later;
         }
         if let Some(problem) = self.service_stands_in_the_way(id) {
@@ -262,9 +268,24 @@ impl Manager {
         self.set_socket_sub(id, SocketSub::StartChown);
         let Some(config) = self.socket_section(id) else { return };
         let keep = self.match_kept(id, &config);
+        if self.is_removing(id) {
+            // It goes on when the nodes are gone.
+            return;
+        }
         let unit = self.name_of(id);
         let function = self.usb_function(id);
-        self.effects.push_back(Effect::OpenSockets { unit, config, keep, function });
+        let network = self.network_of(id);
+        self.effects.push_back(Effect::OpenSockets { unit, config, keep, function, network });
+    }
+
+    /// The network namespace that the unit asks for.
+    fn network_of(&mut self, id: UnitId) -> Option<Network> {
+        let exec = self.state.units.get(&id)?.file.exec.clone()?;
+        if let Some(path) = exec.network_namespace_path() {
+            return Some(Network::At(path.0.clone()));
+        }
+        let shared = exec.has_own_network().then(|| self.share_of(id, &exec)).flatten();
+        shared.map(Network::Shared)
     }
 
     /// The descriptors of a restarted socket that serve on, by the place of their address. The others go, first of all, so
@@ -278,6 +299,7 @@ impl Manager {
         let (same, gone): (Vec<Port>, Vec<Port>) =
             std::mem::take(&mut socket.kept).into_iter().partition(|port| place(port).is_some());
         let keep = same.iter().filter_map(|port| Some((place(port)?, port.fd))).collect();
+        socket.kept = same;
         self.release_ports(id, gone);
         keep
     }
@@ -307,6 +329,11 @@ impl Manager {
             }
         };
         let Some(config) = self.socket_section(id) else { return };
+        if self.socket_sub(id) != SocketSub::StartChown {
+            // Stopped meanwhile: nobody wants them. What served before went with the run.
+            let fds: Vec<FdId> = opened.iter().filter(|port| !port.kept).map(|port| port.fd).collect();
+            return self.effects.push_back(Effect::CloseFds { fds });
+        }
         let address = |index: u32| usize::try_from(index).ok().and_then(|index| config.listen().get(index));
         let ports: Vec<Port> = opened
             .into_iter()
@@ -319,13 +346,10 @@ impl Manager {
                 })
             })
             .collect();
-        if self.socket_sub(id) != SocketSub::StartChown {
-            // Stopped meanwhile: nobody wants them.
-            return self.release_ports(id, ports);
-        }
         self.state.ports.extend(ports.iter().map(|port| (port.fd, id)));
         if let Some(socket) = self.socket_mut(id) {
             socket.ports = ports;
+            socket.kept.clear();
         }
         self.socket_list(id, SocketSub::StartPost, CommandList::ExecStartPost);
     }
@@ -590,17 +614,30 @@ impl Manager {
     /// Descriptors go before `ExecStopPost=`; where its commands are given them, their nodes go first and they themselves
     /// when the commands are done.
     fn socket_close(&mut self, id: UnitId) {
+        self.leave_opening(id);
         self.watch_ports(id, false);
         let passes = self.socket_config(id).is_some_and(|section| section.pass_file_descriptors_to_exec());
         if passes && !self.commands(id, CommandList::ExecStopPost).is_empty() {
-            let ports = self.socket(id).map_or(&[][..], |socket| &socket.ports);
-            let listen = ports.iter().map(|port| port.listen.clone()).collect();
-            let config = self.socket_section(id).filter(|_| self.job_kind(id) != Some(JobType::Restart));
-            self.effects.extend(config.map(|config| Effect::RemoveSocketNodes { config, listen }));
+            let ports = self.socket(id).map_or_else(Vec::new, |socket| socket.ports.clone());
+            if self.job_kind(id) != Some(JobType::Restart) {
+                self.remove_nodes(id, &ports);
+            }
         } else {
             self.close_ports(id);
         }
-        self.socket_list(id, SocketSub::StopPost, CommandList::ExecStopPost);
+        if !self.is_removing(id) {
+            return self.socket_list(id, SocketSub::StopPost, CommandList::ExecStopPost);
+        }
+        if self.socket_sub(id) != SocketSub::StopPreSigkill {
+            self.set_socket_sub(id, SocketSub::StopPreSigterm);
+        }
+    }
+
+    /// Whoever opens its addresses need not go on.
+    fn leave_opening(&mut self, id: UnitId) {
+        if self.socket_sub(id) == SocketSub::StartChown {
+            self.effects.push_back(Effect::StopOpening { unit: self.name_of(id) });
+        }
     }
 
     fn close_ports(&mut self, id: UnitId) {
@@ -638,10 +675,7 @@ impl Manager {
         for port in &ports {
             self.state.ports.remove(&port.fd);
         }
-        if let Some(config) = self.socket_section(id) {
-            let listen = ports.iter().map(|port| port.listen.clone()).collect();
-            self.effects.push_back(Effect::RemoveSocketNodes { config, listen });
-        }
+        self.remove_nodes(id, &ports);
         self.effects.push_back(Effect::CloseFds { fds: ports.into_iter().map(|port| port.fd).collect() });
     }
 
@@ -674,7 +708,17 @@ impl Manager {
     fn socket_dead(&mut self, id: UnitId, result: UnitResult) {
         self.note_socket_result(id, result);
         self.kill_control_now(id);
+        self.leave_opening(id);
         self.close_ports(id);
+        if !self.is_removing(id) {
+            self.socket_over(id);
+        } else if self.socket_sub(id) != SocketSub::FinalSigkill {
+            self.set_socket_sub(id, SocketSub::FinalSigterm);
+        }
+    }
+
+    /// The run is over, and its nodes are gone.
+    fn socket_over(&mut self, id: UnitId) {
         let failed = self.socket(id).is_some_and(|socket| socket.result != UnitResult::Success);
         self.report_result(id);
         self.set_socket_sub(id, if failed { SocketSub::Failed } else { SocketSub::Dead });

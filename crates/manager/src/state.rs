@@ -374,8 +374,8 @@ pub struct Socket {
     pub result: UnitResult,
     /// Open descriptors in listen order.
     pub ports: Vec<Port>,
-    /// Descriptors of the last run that the next one takes over where its addresses are the same: only between the two
-    /// halves of a restart.
+    /// Descriptors of the last run that the next one takes over where its addresses are the same: from the first half of a
+    /// restart until the second has opened the others.
     #[serde(default)]
     pub kept: Vec<Port>,
     /// Whether the runtime watches them.

@@ -24,6 +24,13 @@ pub struct Closing {
     said: bool,
 }
 
+impl Closing {
+    /// Has a child close a descriptor, whatever it looks like.
+    pub(crate) fn add(&mut self, fd: OwnedFd) {
+        self.doomed.push(fd);
+    }
+}
+
 impl Runtime {
     /// Closes a descriptor that somebody else made: at once where that cannot wait.
     pub(crate) fn close_foreign(&mut self, fd: OwnedFd) {

@@ -46,6 +46,8 @@ pub struct HandOver<'a> {
     processes: Vec<HandedProcess>,
     shares: Vec<HandedShare>,
     condemned_cgroups: Vec<String>,
+    /// Helpers whose work begins anew.
+    helpers: Vec<u32>,
     /// Peers on the system bus that called us, and which units they keep loaded.
     callers: Vec<(String, Origin)>,
     references: Vec<(String, UnitName)>,
@@ -155,6 +157,7 @@ impl Runtime {
             processes: self.processes.handed(),
             shares: self.shares.handed(),
             condemned_cgroups: self.cgroups.condemned(),
+            helpers: self.processes.handed_helpers(),
             callers: self.clients.bus.known_callers(),
             references: self.clients.references.iter().filter(bus_names).cloned().collect(),
             next_request: self.next_request,
@@ -191,6 +194,10 @@ impl Runtime {
         }
         for path in handed.condemned_cgroups {
             self.cgroups.remove(&path);
+        }
+        // What they would still make or remove is in the way of those that come.
+        for pid in handed.helpers {
+            crate::processes::send_signal_to_child(pid, nix::libc::SIGKILL);
         }
         self.next_request = handed.next_request;
         self.clients.references = handed.references;

@@ -2,16 +2,53 @@
 //!
 //! Users and groups of the local files are found at once. Those of a directory service may take long, so the executor looks
 //! them up, and the opening goes on when it has answered.
+//!
+//! Addresses whose paths lead to a file system that could hang are opened by a helper: this program again, as
+//! `muster --open-sockets`. The work comes on its standard input and the outcome goes to its standard output, each a value
+//! in memory that is a file (memfd); the descriptors come through a socket, which takes the place of standard error. What
+//! must stay true: PID 1 walks only paths that are its own (`local`), and who has given up on an opening hears no more of it.
 
-use crate::processes::Helper;
+use crate::local;
+use crate::processes::{Helper, send_signal_to_child};
 use crate::turn::{Runtime, Source};
-use muster_manager::effect::{FdId, Level, LogRecord};
+use muster_manager::effect::{FdId, Level, LogRecord, Network};
 use muster_manager::event::{Event, OpenError, OpenedSocket};
-use muster_socket::{Function, Owner, Role, Surroundings};
+use muster_socket::{Function, Opened, OpenedSocket as Socket, Owner, Role, Surroundings};
 use muster_unit::setting::Account;
 use muster_unit::{SocketSection, UnitName};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use nix::cmsg_space;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    socketpair,
+};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::process::{Command, ExitCode};
 use std::rc::Rc;
+
+/// The argument that makes this program the helper.
+pub const ARGUMENT: &str = "--open-sockets";
+/// The kernel passes at most this many descriptors with one message (unix(7)).
+const FDS_A_MESSAGE: usize = 253;
+
+/// What a helper is to open.
+#[derive(Debug, Serialize, Deserialize)]
+struct Work<'a> {
+    config: Cow<'a, SocketSection>,
+    surroundings: Surroundings,
+    keep: Vec<u32>,
+    /// Whether a pair of sockets comes, which holds the network namespace to bind them in.
+    joins: bool,
+    /// The path of that namespace.
+    enters: Option<String>,
+}
+
+/// What it opened: listen index and role of each descriptor, which is new or not, and warnings; or why it did not.
+type Outcome = Result<(Vec<(u32, Role, bool)>, Vec<String>), String>;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -24,6 +61,8 @@ pub struct Opening {
     pub keep: Vec<(u32, FdId)>,
     /// Files of the service's USB function.
     pub function: Option<(String, String)>,
+    /// The network namespace to bind them in.
+    pub network: Option<Network>,
 }
 
 impl Runtime {
@@ -63,14 +102,110 @@ impl Runtime {
         self.work_off();
     }
 
-    fn open_sockets_for(&mut self, opening: Opening, owner: Owner) {
-        let Opening { unit, config, mut keep, function } = opening;
-        self.take_found(&config, &mut keep);
-        let kept: Vec<(u32, BorrowedFd<'_>)> =
-            keep.iter().filter_map(|(index, id)| Some((*index, self.fds.get(*id)?))).collect();
+    fn open_sockets_for(&mut self, mut opening: Opening, owner: Owner) {
+        self.take_found(&opening.config, &mut opening.keep);
+        let function = opening.function.take();
         let function = function.map(|(descriptors, strings)| Function { descriptors, strings });
-        let opened = muster_socket::open(&config, &Surroundings { owner, function }, &kept);
-        let result = opened.and_then(|opened| {
+        let surroundings = Surroundings { owner, function };
+        let keep: Vec<u32> = opening.keep.iter().map(|(index, _)| *index).collect();
+        if opening.network.is_none() && is_near(&opening.config, &surroundings, &keep) {
+            let opened = muster_socket::open(&opening.config, &surroundings, &keep);
+            return self.opened(opening, opened);
+        }
+        let unit = opening.unit.clone();
+        if let Err(error) = self.open_elsewhere(opening, surroundings, keep) {
+            self.not_opened(
+                unit,
+                &format!("a helper that opens its sockets could not be started: {error}"),
+                false,
+            );
+        }
+    }
+
+    fn open_elsewhere(
+        &mut self,
+        opening: Opening,
+        surroundings: Surroundings,
+        keep: Vec<u32>,
+    ) -> std::io::Result<()> {
+        let memory =
+            || Ok::<File, std::io::Error>(memfd_create(c"muster-sockets", MFdFlags::MFD_CLOEXEC)?.into());
+        let (mut input, answer) = (memory()?, memory()?);
+        let (shared, enters) = match &opening.network {
+            Some(Network::Shared(shared)) => (Some(shared), None),
+            Some(Network::At(path)) => (None, Some(path.clone())),
+            None => (None, None),
+        };
+        if let Some(shared) = shared {
+            self.shares.prepare(shared)?;
+        }
+        let config = Cow::Borrowed(&*opening.config);
+        let work = Work { config, surroundings, keep, joins: shared.is_some(), enters };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&work, &mut bytes).map_err(std::io::Error::other)?;
+        input.write_all(&bytes)?;
+        input.rewind()?;
+        let (sockets, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        if let (Some(pair), _) = self.shares.pairs(shared) {
+            let pair = pair.map(|fd| fd.as_raw_fd());
+            pass(sockets.as_raw_fd(), &pair)?;
+        }
+        let mut command = Command::new(&self.program);
+        command.arg(ARGUMENT).stdin(input).stdout(answer.try_clone()?).stderr(theirs).current_dir("/");
+        let pid = command.spawn()?.id();
+        self.processes.add_helper(pid, Helper::Opener { opening, answer, sockets });
+        Ok(())
+    }
+
+    /// The helper ended.
+    pub(crate) fn opener_ended(&mut self, opening: Opening, mut answer: File, sockets: &OwnedFd) {
+        let said: Option<Outcome> = answer.rewind().ok().and_then(|()| ciborium::from_reader(answer).ok());
+        let opened = said
+            .unwrap_or_else(|| Err("the helper that opens its sockets ended without an answer".to_owned()))
+            .and_then(|(sockets_said, warnings)| {
+                let mut fds = received(sockets.as_raw_fd()).into_iter();
+                let sockets = sockets_said.into_iter().map(|(listen_index, role, is_new)| {
+                    let fd = if is_new { Some(fds.next()?) } else { None };
+                    if let (Some(fd), Role::Connections) = (&fd, role) {
+                        // It listens already; nothing can go wrong that matters.
+                        let _ = muster_socket::take_over(&opening.config, fd.as_fd());
+                    }
+                    Some(Socket { listen_index, fd, role })
+                });
+                let sockets: Option<Vec<Socket>> = sockets.collect();
+                let sockets = sockets.ok_or("the helper that opens its sockets gave too few of them")?;
+                Ok(Opened { sockets, warnings })
+            });
+        self.opened(opening, opened);
+        self.work_off();
+    }
+
+    /// Nobody waits for it any more: a helper that works for the unit goes, and an answer on its way is dropped.
+    pub(crate) fn stop_opening(&mut self, unit: &UnitName) {
+        if let Some((pid, helper)) = self.processes.give_up_opener(unit) {
+            send_signal_to_child(pid, nix::libc::SIGKILL);
+            if let Helper::Opener { sockets, .. } = helper {
+                // With it go descriptors that nobody took.
+                self.closing.add(sockets);
+            }
+        }
+        for event in std::mem::take(&mut self.follow_up) {
+            match event {
+                Event::SocketsOpened { unit: of, result } if of == *unit => {
+                    let fresh = result.into_iter().flatten().filter(|socket| !socket.kept);
+                    let fresh: Vec<FdId> = fresh.map(|socket| socket.fd).collect();
+                    self.close_fds(&fresh);
+                }
+                other => self.follow_up.push_back(other),
+            }
+        }
+    }
+
+    fn opened(&mut self, opening: Opening, result: Result<Opened, String>) {
+        let Opening { unit, config, keep, .. } = opening;
+        let of_kept = |index: u32| keep.iter().find(|(at, _)| *at == index).map(|(_, id)| *id);
+        let result = result.and_then(|opened| {
             let watched = opened.sockets.iter().filter(|socket| socket.role != Role::Companion);
             for fd in watched.filter_map(|socket| socket.fd.as_ref()) {
                 self.can_be_watched(fd.as_raw_fd())?;
@@ -81,19 +216,22 @@ impl Runtime {
             Ok(opened) => opened,
             Err(why) => return self.not_opened(unit, &why, false),
         };
-        for warning in opened.warnings {
+        let renewed =
+            keep.iter().filter_map(|(_, id)| Some(muster_socket::renew(&config, self.fds.get(*id)?)));
+        let warnings: Vec<String> = renewed.flatten().chain(opened.warnings).collect();
+        for warning in warnings {
             self.warn_of(&unit, &warning);
         }
-        let of_kept = |index: u32| keep.iter().find(|(at, _)| *at == index).map(|(_, id)| *id);
         let sockets = opened.sockets.into_iter().filter_map(|socket| {
             let listen_index = socket.listen_index;
+            let kept = socket.fd.is_none();
             let fd = match socket.fd {
                 Some(fd) => self.fds.insert(fd),
                 None => of_kept(listen_index)?,
             };
             let connection_based = socket.role == Role::Connections;
             let companion = socket.role == Role::Companion;
-            Some(OpenedSocket { fd, listen_index, connection_based, companion })
+            Some(OpenedSocket { fd, listen_index, connection_based, companion, kept })
         });
         let result = Ok(sockets.collect());
         self.follow_up.push_back(Event::SocketsOpened { unit, result });
@@ -156,6 +294,78 @@ impl Runtime {
             message: format!("{unit}: {warning}"),
             fields: Vec::new(),
         });
+    }
+}
+
+/// Whether PID 1 may open the addresses itself.
+fn is_near(config: &SocketSection, surroundings: &Surroundings, keep: &[u32]) -> bool {
+    let new = (0_u32..).zip(config.listen()).filter(|(index, _)| !keep.contains(index));
+    let mut paths = new.flat_map(|(_, listen)| muster_socket::paths_of(listen, surroundings));
+    paths.all(local::is_ours) && config.symlinks().iter().all(|link| local::is_ours(&link.0))
+}
+
+/// Passes descriptors, at most [`FDS_A_MESSAGE`].
+fn pass(socket: RawFd, fds: &[RawFd]) -> nix::Result<()> {
+    let parts = [ControlMessage::ScmRights(fds)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(socket, &[IoSlice::new(b"s")], &parts, flags, None).map(drop)
+}
+
+/// Goes to the network namespace of the unit.
+fn enter(joins: bool, path: Option<&str>) -> Result<(), String> {
+    let pair: Option<[OwnedFd; 2]> = if joins { received(2).try_into().ok() } else { None };
+    let entered = muster_exec::steps::namespaces::enter_network(path, pair.as_ref());
+    let directive = if joins { "PrivateNetwork=" } else { "NetworkNamespacePath=" };
+    entered.map_err(|error| format!("{directive} could not be had: {}", error.desc()))
+}
+
+/// The descriptors that came through a socket, in order.
+fn received(socket: RawFd) -> Vec<OwnedFd> {
+    let mut all = Vec::new();
+    loop {
+        let mut control = cmsg_space!([RawFd; FDS_A_MESSAGE]);
+        let mut byte = [0_u8; 1];
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let Ok(message) = recvmsg::<()>(socket, &mut parts, Some(&mut control), flags) else {
+            return all;
+        };
+        let before = all.len();
+        for part in message.cmsgs().into_iter().flatten() {
+            if let ControlMessageOwned::ScmRights(fds) = part {
+                all.extend(fds.into_iter().map(muster_sys::adopt_fd));
+            }
+        }
+        if all.len() == before {
+            return all;
+        }
+    }
+}
+
+/// The helper itself.
+pub fn run() -> ExitCode {
+    let Ok(Work { config, surroundings, keep, joins, enters }) =
+        ciborium::from_reader(std::io::stdin().lock())
+    else {
+        return ExitCode::FAILURE;
+    };
+    let entered = if joins || enters.is_some() { enter(joins, enters.as_deref()) } else { Ok(()) };
+    let outcome: Outcome =
+        entered.and_then(|()| muster_socket::open(&config, &surroundings, &keep)).and_then(|opened| {
+            let said =
+                opened.sockets.iter().map(|socket| (socket.listen_index, socket.role, socket.fd.is_some()));
+            let said = said.collect();
+            let fds: Vec<RawFd> =
+                opened.sockets.iter().filter_map(|socket| Some(socket.fd.as_ref()?.as_raw_fd())).collect();
+            for batch in fds.chunks(FDS_A_MESSAGE) {
+                pass(2, batch)
+                    .map_err(|error| format!("its descriptors could not be passed: {}", error.desc()))?;
+            }
+            Ok((said, opened.warnings))
+        });
+    match ciborium::into_writer(&outcome, std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

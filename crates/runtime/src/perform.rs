@@ -7,7 +7,7 @@ use crate::turn::{Outcome, Runtime, SPAWNS_A_TRIM, Source};
 use muster_manager::effect::{BusSignal, Effect, FdId, Level, LogRecord};
 use muster_manager::event::Event;
 use muster_unit::{CGroupSection, UnitName};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 impl Runtime {
     pub(crate) fn perform(&mut self, effect: Effect) {
@@ -87,10 +87,10 @@ impl Runtime {
                     if path.ends_with('/') { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
                 drop(removed);
             }
-            Effect::OpenSockets { unit, config, keep, function } => {
-                self.open_sockets(Opening { unit, config, keep, function })
+            Effect::OpenSockets { unit, config, keep, function, network } => {
+                self.open_sockets(Opening { unit, config, keep, function, network })
             }
-            Effect::RemoveSocketNodes { config, listen } => muster_socket::remove_nodes(&config, &listen),
+            Effect::StopOpening { unit } => self.stop_opening(&unit),
             Effect::WatchSocket { fd, accept } => self.watch_socket(fd, accept),
             Effect::UnwatchSocket { fd } => self.unwatch_socket(fd),
             Effect::FlushSocket { fd } => {
@@ -175,15 +175,14 @@ impl Runtime {
     }
 
     fn watch_stored(&mut self, id: FdId) {
-        // Regular files cannot be polled, and never hang up.
-        if let Some(raw) = self.fds.get(id).map(|fd| fd.as_raw_fd()) {
+        if let Some(raw) = self.fds.get(id).filter(|fd| may_hang_up(*fd)).map(|fd| fd.as_raw_fd()) {
             if let Ok(token) = self.register_raw(raw, Source::Stored(id)) {
                 self.stored.insert(id, token);
             }
         }
     }
 
-    fn close_fds(&mut self, fds: &[FdId]) {
+    pub(crate) fn close_fds(&mut self, fds: &[FdId]) {
         for id in fds {
             self.unwatch_socket(*id);
             let token = self.stored.remove(id);
@@ -208,6 +207,20 @@ impl Runtime {
             _ => self.log.write(record, invocation.as_deref()),
         }
     }
+}
+
+/// Whether it is worth waiting for a descriptor to hang up. Plain files never do; and to be asked whether they would is for the
+/// server of a file system (FUSE) a question that it may leave open.
+fn may_hang_up(fd: BorrowedFd<'_>) -> bool {
+    const KINDS: u32 = nix::libc::S_IFMT;
+    let kind = muster_sys::known_mode(fd).map_or(nix::libc::S_IFREG, |mode| mode & KINDS);
+    let plain =
+        matches!(kind, nix::libc::S_IFREG | nix::libc::S_IFDIR | nix::libc::S_IFBLK | nix::libc::S_IFLNK);
+    let nameless = || {
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        link.is_ok_and(|link| link.to_string_lossy().starts_with("anon_inode:"))
+    };
+    !plain || nameless()
 }
 
 /// Owner of a delegated cgroup: numbers, or a name of /etc/passwd.

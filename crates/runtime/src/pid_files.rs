@@ -5,6 +5,7 @@
 //! never waited for. A number counts by the owner of its file only where nobody else could have put the file there.
 
 use crate::clock;
+use crate::local;
 use crate::processes::Helper;
 use crate::turn::{Runtime, Source};
 use muster_manager::event::{Event, PidFileFound};
@@ -58,7 +59,7 @@ impl PidFiles {
 impl Runtime {
     /// Reads one, now or by a helper.
     pub(crate) fn ask_pid_file(&mut self, unit: UnitName, path: &str) {
-        match local(path).map(|below| look_below_run(&below)) {
+        match local::below_run(path).map(look_below_run) {
             Some(Ok(said)) => {
                 let result = self.pid_file_said(path, said);
                 self.follow_up.push_back(Event::PidFileRead { unit, result });
@@ -115,28 +116,41 @@ impl Runtime {
 
     /// The nearest directory on the way that exists tells of the next step.
     fn follow_pid_file(&mut self, path: &str) {
-        if local(path).is_none() {
+        if self.watch_way(path).is_none() {
             let at = clock::now().monotonic_usec.saturating_add(RETRY_USEC);
             self.pid_files.retry_usec = Some(at);
-            return;
         }
+    }
+
+    /// Nothing where the way leads out of /run, or cannot be watched.
+    fn watch_way(&mut self, path: &str) -> Option<()> {
+        let path = local::below_run(path)?;
         if self.pid_files.changes.is_none() {
             let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
-            let Ok(changes) = Inotify::init(flags) else { return };
-            let Ok(token) = self.register_raw(changes.as_fd().as_raw_fd(), Source::PidFiles) else { return };
+            let changes = Inotify::init(flags).ok()?;
+            let token = self.register_raw(changes.as_fd().as_raw_fd(), Source::PidFiles).ok()?;
             self.still_ready(token);
             self.pid_files.changes = Some(changes);
         }
-        let Some(changes) = &self.pid_files.changes else { return };
+        let changes = self.pid_files.changes.as_ref()?;
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_DELETE_SELF
-            | AddWatchFlags::IN_MOVE_SELF
-            | AddWatchFlags::IN_DONT_FOLLOW;
-        let mut directories = Path::new(path).ancestors().skip(1);
-        while directories.next().is_some_and(|at| changes.add_watch(at, flags).is_err()) {}
+            | AddWatchFlags::IN_MOVE_SELF;
+        for directory in Path::new(path).ancestors().skip(1) {
+            match local::open_directory_below_run(&directory.to_string_lossy()) {
+                // What was found is not looked up again: it could be a mount by now.
+                Ok(found) => {
+                    let place = format!("/proc/self/fd/{}", found.as_raw_fd());
+                    return changes.add_watch(place.as_str(), flags).ok().map(drop);
+                }
+                Err(Errno::ENOENT) => {}
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// Something changed on the way to one of them, or it is time to look again.
@@ -160,23 +174,8 @@ impl Runtime {
     }
 }
 
-/// The part of a path below /run, whose file system is memory. (/var/run is an old name for it.)
-fn local(path: &str) -> Option<String> {
-    let path = path.strip_prefix("/var").filter(|rest| rest.starts_with("/run/")).unwrap_or(path);
-    path.strip_prefix("/run/").map(str::to_owned)
-}
-
 fn look_below_run(path: &str) -> Result<(u32, u32), Errno> {
-    let run = open("/run", OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY, Mode::empty())?;
-    let inside =
-        ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH;
-    let way = |path: &Path, flags| {
-        openat2(&run, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(inside))
-    };
-    let path = Path::new(path);
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let parent = way(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-    let file = way(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+    let (file, parent) = local::open_below_run(path)?;
     read(file, fstat(&parent)?.st_uid)
 }
 

@@ -5,6 +5,7 @@ use mio::Token;
 use muster_exec::Report;
 use muster_manager::effect::{Level, QueryId, Spawn, SpawnId};
 use muster_manager::event::{Event, Exit, PidFileFound};
+use muster_unit::UnitName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -32,6 +33,9 @@ pub enum Helper {
         /// The pipe with the answer.
         answer: std::io::PipeReader,
     },
+    /// It opens the sockets of a unit: what was asked for, where its answer will be, and where the descriptors come.
+    #[allow(missing_docs)]
+    Opener { opening: crate::opening::Opening, answer: std::fs::File, sockets: OwnedFd },
     /// It works on files, for whoever asked.
     Clerk {
         /// The errand of the helper.
@@ -41,7 +45,7 @@ pub enum Helper {
     },
     /// It reads a PID file, and writes what it says to a pipe.
     #[allow(missing_docs)]
-    PidFile { unit: muster_unit::UnitName, path: String, answer: std::io::PipeReader },
+    PidFile { unit: UnitName, path: String, answer: std::io::PipeReader },
     /// It removes directories, and writes what it could not remove to a pipe.
     #[allow(missing_docs)]
     Remover { query: Option<QueryId>, answer: std::io::PipeReader },
@@ -95,6 +99,27 @@ impl Processes {
     pub(crate) fn remover(&self, of: QueryId) -> Option<u32> {
         let is_it = |helper: &Helper| matches!(helper, Helper::Remover { query, .. } if *query == Some(of));
         self.helpers.iter().find(|(_, helper)| is_it(helper)).map(|(pid, _)| *pid)
+    }
+
+    /// Takes a helper that works for a socket unit out of its work; its end is told to nobody.
+    pub(crate) fn give_up_opener(&mut self, unit: &UnitName) -> Option<(u32, Helper)> {
+        let is_it = |helper: &Helper| match helper {
+            Helper::Owner { opening, .. } | Helper::Opener { opening, .. } => opening.unit == *unit,
+            _ => false,
+        };
+        let (pid, helper) = self.helpers.iter_mut().find(|(_, helper)| is_it(helper))?;
+        Some((*pid, std::mem::replace(helper, Helper::Cleaner)))
+    }
+
+    /// Helpers whose work the next program begins anew.
+    pub(crate) fn handed_helpers(&self) -> Vec<u32> {
+        let again = |helper: &Helper| {
+            matches!(
+                helper,
+                Helper::Owner { .. } | Helper::Opener { .. } | Helper::Remover { query: Some(_), .. }
+            )
+        };
+        self.helpers.iter().filter(|(_, helper)| again(helper)).map(|(pid, _)| *pid).collect()
     }
 
     /// A helper that was started elsewhere.
@@ -370,6 +395,7 @@ impl Runtime {
         match helper {
             Helper::Generators => self.rescan(),
             Helper::Owner { opening, answer } => self.owner_found(opening, &answer_in(answer)),
+            Helper::Opener { opening, answer, sockets } => self.opener_ended(opening, answer, &sockets),
             Helper::PidFile { unit, path, answer } => {
                 self.pid_file_answered(unit, &path, &answer_in(answer));
             }
@@ -407,6 +433,14 @@ impl Runtime {
             (Some(_), Some(_)) => Err("more than one process could be the main one".to_owned()),
         }
     }
+}
+
+/// Signals a child of ours. It is not reaped yet, so that the number is its own.
+pub(crate) fn send_signal_to_child(pid: u32, signal: i32) {
+    let sent =
+        muster_sys::pidfd_open(pid).and_then(|held| muster_sys::pidfd_send_signal(held.as_fd(), signal));
+    // Its end is told when it is reaped.
+    drop(sent);
 }
 
 /// What a helper that ended wrote to its pipe.

@@ -324,12 +324,25 @@ impl World {
             }
             Effect::OpenSockets { unit, config, keep, .. } => {
                 let opened = (0_u32..).zip(config.listen()).map(|(listen_index, _)| {
-                    let kept = keep.iter().find(|(at, _)| *at == listen_index);
-                    let fd = kept.map_or_else(|| self.opened(), |(_, fd)| *fd);
-                    OpenedSocket { fd, listen_index, connection_based: true, companion: false }
+                    let known = keep.iter().find(|(at, _)| *at == listen_index);
+                    let fd = known.map_or_else(|| self.opened(), |(_, fd)| *fd);
+                    let kept = known.is_some();
+                    OpenedSocket { fd, listen_index, connection_based: true, companion: false, kept }
                 });
                 let result = Ok(opened.collect());
                 self.waiting.push(Event::SocketsOpened { unit, result });
+            }
+            Effect::StopOpening { unit } => {
+                for event in std::mem::take(&mut self.waiting) {
+                    match event {
+                        Event::SocketsOpened { unit: of, result } if of == unit => {
+                            for port in result.into_iter().flatten().filter(|port| !port.kept) {
+                                self.open.remove(&port.fd);
+                            }
+                        }
+                        other => self.waiting.push(other),
+                    }
+                }
             }
             Effect::WatchSocket { fd, accept } => {
                 self.watched.insert(fd, accept);

@@ -2,7 +2,7 @@
 //!
 //! Options come before bind(2), since some (`FreeBind=`, `ReusePort=`, `Transparent=`) decide whether it is allowed.
 
-use crate::node::{Made, finish_mode, is_foreign, make_parents, with_mode};
+use crate::node::{Made, finish, is_foreign, make_parents, remove_stale, with_mode};
 use crate::{Surroundings, label, options, usb};
 use muster_unit::{
     BindIpv6Only, Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, SocketProtocol, SocketSection,
@@ -15,6 +15,7 @@ use nix::sys::socket::{
     NetlinkAddr, SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr, VsockAddr, bind, sockopt,
 };
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 use std::ffi::CString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -92,6 +93,8 @@ impl Opening<'_> {
         let flags = access | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
         let fd = open_file(path, flags, Mode::empty()).map_err(text)?;
         match file_type(&fd)? {
+            // Waiting for a file of FUSE would ask its server each time, which may never answer.
+            SFlag::S_IFREG if is_fuse(&fd)? => Err("files of FUSE cannot be waited for".to_owned()),
             SFlag::S_IFCHR | SFlag::S_IFREG => Ok(fd),
             _ => Err("expected a character device, or a file of /proc or /sys".to_owned()),
         }
@@ -130,14 +133,13 @@ impl Opening<'_> {
                 return Err("something that is no socket is in the way".to_owned());
             }
             Err(Errno::EADDRINUSE) => {
-                std::fs::remove_file(path).map_err(|error| error.to_string())?;
+                remove_stale(path).map_err(|error| describe(&error))?;
                 bind().map_err(text)?;
             }
             done => done.map_err(text)?,
         }
         self.nodes.path(path);
-        finish_mode(path, mode).map_err(|error| error.to_string())?;
-        self.surroundings.owner.give_path(path).map_err(text)?;
+        finish(path, mode, self.surroundings.owner).map_err(|error| describe(&error))?;
         self.listening(fd, kind)
     }
 
@@ -222,8 +224,7 @@ impl Opening<'_> {
 
     fn listening(&mut self, fd: OwnedFd, kind: ListenKind) -> Outcome<OwnedFd> {
         if matches!(kind, ListenKind::Stream | ListenKind::SequentialPacket) {
-            let backlog = i32::try_from(self.section.backlog()).unwrap_or(i32::MAX);
-            muster_sys::listen(fd.as_fd(), backlog).map_err(|error| describe(&error))?;
+            muster_sys::listen(fd.as_fd(), crate::backlog(self.section)).map_err(|error| describe(&error))?;
         }
         Ok(fd)
     }
@@ -253,6 +254,10 @@ fn kind_of(kind: ListenKind) -> i32 {
 fn file_type(fd: &OwnedFd) -> Outcome<SFlag> {
     let mode = fstat(fd).map_err(text)?.st_mode;
     Ok(SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()))
+}
+
+fn is_fuse(fd: &OwnedFd) -> Outcome<bool> {
+    fstatfs(fd).map(|found| found.filesystem_type() == FUSE_SUPER_MAGIC).map_err(text)
 }
 
 /// Why there is no queue, with what mq_overview(7) allows where a limit may be the reason.

@@ -17,15 +17,16 @@ mod queue;
 mod usb;
 
 pub use connection::{Accept, PeerInfo, accept, flush};
-pub use node::{Owner, remove_nodes};
+pub use node::Owner;
 pub use queue::{Waiting, waiting};
 pub use usb::Function;
 
-use muster_unit::{Listen, ListenErrorAction, ListenKind, SocketSection};
+use muster_unit::{Listen, ListenErrorAction, ListenKind, SocketAddress, SocketSection};
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What a descriptor of a socket unit does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// Connections come in on it.
     Connections,
@@ -56,7 +57,7 @@ pub struct Opened {
 }
 
 /// What opening needs to know beside the unit itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surroundings {
     /// The owner of nodes in the file system.
     pub owner: Owner,
@@ -89,19 +90,44 @@ pub fn options_of(fd: BorrowedFd<'_>) -> Vec<(&'static str, String)> {
     options::read(fd)
 }
 
-/// Opens every address. `keep` are descriptors that serve on, by listen index. One address that cannot be had fails them
-/// all, and what was made for the others goes again; with `ListenErrorAction=continue` it is a warning.
-pub fn open(
-    section: &SocketSection,
-    surroundings: &Surroundings,
-    keep: &[(u32, BorrowedFd<'_>)],
-) -> Result<Opened, String> {
+/// The paths that opening an address walks.
+pub fn paths_of<'a>(listen: &'a Listen, surroundings: &'a Surroundings) -> Vec<&'a str> {
+    match (&listen.address, listen.kind) {
+        (SocketAddress::FilePath(_), ListenKind::MessageQueue) => Vec::new(),
+        (SocketAddress::FilePath(path), ListenKind::UsbFunction) => {
+            let function = surroundings.function.iter();
+            let files =
+                function.flat_map(|function| [function.descriptors.as_str(), function.strings.as_str()]);
+            files.chain([path.as_str()]).collect()
+        }
+        (SocketAddress::FilePath(path) | SocketAddress::Path(path), _) => vec![path.as_str()],
+        _ => Vec::new(),
+    }
+}
+
+/// Sets the options of the unit on a descriptor that serves on; gives what the kernel refused.
+pub fn renew(section: &SocketSection, fd: BorrowedFd<'_>) -> Vec<String> {
+    options::apply_to_listener(section, fd)
+}
+
+/// Listens once more on a socket that a helper made: clients are to see this process at the far end (unix(7),
+/// `SO_PEERCRED`).
+pub fn take_over(section: &SocketSection, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    muster_sys::listen(fd, backlog(section))
+}
+
+pub(crate) fn backlog(section: &SocketSection) -> i32 {
+    i32::try_from(section.backlog()).unwrap_or(i32::MAX)
+}
+
+/// Opens every address but those of which a descriptor serves on (`keep`, by listen index). One address that cannot be had
+/// fails them all, and what was made for the others goes again; with `ListenErrorAction=continue` it is a warning.
+pub fn open(section: &SocketSection, surroundings: &Surroundings, keep: &[u32]) -> Result<Opened, String> {
     let mut opened = Opened::default();
     let mut nodes = node::Made::default();
     for (listen_index, listen) in (0_u32..).zip(section.listen()) {
         let role = role(listen.kind);
-        if let Some((_, fd)) = keep.iter().find(|(at, _)| *at == listen_index) {
-            opened.warnings.extend(options::apply_to_listener(section, *fd));
+        if keep.contains(&listen_index) {
             opened.sockets.push(OpenedSocket { listen_index, fd: None, role });
             continue;
         }
@@ -141,5 +167,5 @@ pub fn serves(listen: &Listen, fd: &OwnedFd) -> bool {
 
 /// Labels a fresh descriptor and its node.
 fn label(section: &SocketSection, listen: &Listen, fd: &OwnedFd, warnings: &mut Vec<String>) {
-    warnings.extend(labels::listening(section, fd.as_fd(), node::of(listen)));
+    warnings.extend(labels::listening(section, fd.as_fd(), listen.node()));
 }

@@ -1,20 +1,21 @@
-//! Sockets' nodes in the file system: made with exactly the mode and owner that the unit says, and removed with it.
+//! Sockets' nodes in the file system: made with exactly the mode and owner that the unit says.
 //!
 //! What must stay true: a node that belongs to an attempt that failed goes again; nothing but a stale socket is ever
-//! removed to make room. The file mode creation mask is changed for the length of one call; PID 1 has one thread.
+//! removed to make room. The file mode creation mask is changed for the length of one call; whoever opens has one thread.
 
-use muster_unit::{Listen, ListenKind, SocketAddress, SocketSection};
+use muster_unit::SocketSection;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, fchown, fchownat};
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, umask};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
+use serde::{Deserialize, Serialize};
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, symlink};
 use std::path::Path;
 
 /// Who owns nodes: `SocketUser=` and `SocketGroup=` as numbers; nothing leaves them to root.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The user.
     pub uid: Option<u32>,
@@ -27,10 +28,9 @@ impl Owner {
         (self != Owner::default()).then(|| (self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw)))
     }
 
-    /// Gives a node over.
-    pub(crate) fn give_path(self, path: &str) -> Result<(), Errno> {
-        self.ids()
-            .map_or(Ok(()), |(uid, gid)| fchownat(AT_FDCWD, path, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW))
+    /// Gives a node over that was opened by [`found`].
+    fn give_node(self, node: &OwnedFd) -> Result<(), Errno> {
+        self.ids().map_or(Ok(()), |(uid, gid)| fchownat(node, "", uid, gid, AtFlags::AT_EMPTY_PATH))
     }
 
     /// Gives an open file over.
@@ -79,12 +79,47 @@ pub(crate) fn with_mode<T>(mode: u32, make: impl FnOnce() -> T) -> T {
     made
 }
 
-/// Permissions that no mask gives: set-user-id and its kin.
-pub(crate) fn finish_mode(path: &str, mode: u32) -> std::io::Result<()> {
-    if mode & !0o777 == 0 {
+/// Gives the node of a fresh socket its owner, and the permissions that no mask gives (set-user-id and its kin).
+pub(crate) fn finish(path: &str, mode: u32, owner: Owner) -> std::io::Result<()> {
+    if owner == Owner::default() && mode & !0o777 == 0 {
         return Ok(());
     }
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+    let node = found(path)?;
+    owner.give_node(&node)?;
+    if mode & !0o777 != 0 {
+        std::fs::set_permissions(
+            format!("/proc/self/fd/{}", node.as_raw_fd()),
+            PermissionsExt::from_mode(mode),
+        )?;
+    }
+    Ok(())
+}
+
+/// The node at a path, to be worked on by descriptor: whoever may write above it could put another file in its place, which
+/// must not change hands.
+fn found(path: &str) -> std::io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let node = open(path, flags, Mode::empty())?;
+    if !is_socket(&fstat(&node)?) {
+        return Err(std::io::Error::other("something else took its place"));
+    }
+    Ok(node)
+}
+
+fn is_socket(stat: &FileStat) -> bool {
+    stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK
+}
+
+/// Takes a stale socket away. The directory is looked up once, so that what goes is a name in the directory that was looked
+/// into.
+pub(crate) fn remove_stale(path: &str) -> std::io::Result<()> {
+    let path = Path::new(path);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let parent = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    if !is_socket(&fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?) {
+        return Err(std::io::Error::other("something that is no socket is in the way"));
+    }
+    Ok(unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?)
 }
 
 /// Makes the directories above a path.
@@ -101,17 +136,9 @@ pub(crate) fn is_foreign(path: &str) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket())
 }
 
-/// The node of an address.
-pub(crate) fn of(listen: &Listen) -> Option<&str> {
-    match (&listen.address, listen.kind) {
-        (SocketAddress::Path(path), _) | (SocketAddress::FilePath(path), ListenKind::Fifo) => Some(path),
-        _ => None,
-    }
-}
-
 /// `Symlinks=`. A link that is there is replaced; anything else stays, which is told and no failure.
 pub(crate) fn make_symlinks(section: &SocketSection, warnings: &mut Vec<String>) {
-    let Some(target) = section.listen().iter().find_map(of) else { return };
+    let Some(target) = section.listen().iter().find_map(|listen| listen.node()) else { return };
     for link in section.symlinks().iter().map(|link| link.0.as_str()) {
         make_parents(link, section.directory_mode().0);
         if Path::new(link).is_symlink() {
@@ -121,23 +148,4 @@ pub(crate) fn make_symlinks(section: &SocketSection, warnings: &mut Vec<String>)
             warnings.push(format!("Symlinks={link}: no link to {target} could be made: {error}"));
         }
     }
-}
-
-/// `RemoveOnStop=`: takes nodes, message queues and links of the addresses in `listen` away.
-pub fn remove_nodes(section: &SocketSection, listen: &[Listen]) {
-    if !section.remove_on_stop() {
-        return;
-    }
-    for listen in listen {
-        if let Some(path) = of(listen) {
-            let _ = std::fs::remove_file(path);
-        }
-        if let (ListenKind::MessageQueue, SocketAddress::FilePath(name)) = (listen.kind, &listen.address) {
-            let _ = CString::new(name.as_str()).map(|name| muster_sys::message_queue_unlink(&name));
-        }
-    }
-    let is_gone = section.listen().iter().find_map(of).is_none_or(|target| !Path::new(target).exists());
-    let links =
-        section.symlinks().iter().map(|link| Path::new(&link.0)).filter(|link| is_gone && link.is_symlink());
-    links.for_each(|link| drop(std::fs::remove_file(link)));
 }

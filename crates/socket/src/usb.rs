@@ -12,7 +12,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 
 /// What the service says of its function: paths of two files in the binary form that the kernel takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Function {
     /// `USBFunctionDescriptors=`.
     pub descriptors: String,

@@ -76,6 +76,18 @@ pub fn next_sender(socket: BorrowedFd<'_>) -> io::Result<Option<(u32, u32)>> {
     Ok(known.then(sender).flatten())
 }
 
+/// The mode of an open file as the kernel has it in memory (statx(2), `AT_STATX_DONT_SYNC`): no server of a file system is
+/// asked, none can keep the caller waiting.
+pub fn known_mode(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: a statx of zeros is a valid one; the kernel fills it in.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the path is an empty C string, and `found` outlives the call.
+    check(unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_TYPE, &raw mut found) }
+        as libc::c_long)?;
+    Ok(found.stx_mode.into())
+}
+
 /// pidfd_send_signal(2).
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: the null pointer asks for the siginfo of kill(2).

@@ -833,7 +833,7 @@ fn check(file: &UnitFile) -> Result<(), String> {
                 );
             }
             if !socket.symlinks().is_empty()
-                && socket.listen().iter().filter(|listen| listen.is_node()).count() != 1
+                && socket.listen().iter().filter(|listen| listen.node().is_some()).count() != 1
             {
                 return Err(
                     "Unit has symlinks set but none or more than one node in the file system.".to_owned()

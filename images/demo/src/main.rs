@@ -23,6 +23,7 @@ const USAGE: &str = "muster-demo MODE
   inetd                 answers on the connection on standard input
   accepted              answers on the connected descriptor 3
   ask ADDRESS           connects to a path, @abstract name or host:port, prints the answer
+  far-end PATH          connects to a unix socket, prints the process at the far end
   connect ADDRESS       connects (vsock:CID:PORT too), and leaves
   mq-send NAME TEXT     sends a message to a queue
   options               prints what the kernel says about each of LISTEN_FDS
@@ -66,6 +67,7 @@ fn main() -> Result<()> {
         ["inetd"] => serve::connection(0),
         ["accepted"] => serve::connection(3),
         ["ask", address] => serve::ask(address),
+        ["far-end", path] => probe::far_end(path),
         ["connect", address] => serve::connect(address).map(drop),
         ["mq-send", name, text] => probe::message(name, text.as_bytes()),
         ["options"] => serve::print(&options::report()?),

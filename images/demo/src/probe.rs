@@ -3,6 +3,7 @@
 use crate::notify::resolve;
 use crate::serve::print;
 use anyhow::{Result, bail};
+use nix::sys::socket::{getsockopt, sockopt};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
@@ -16,6 +17,12 @@ pub fn datagram(path: &str, bytes: &[u8]) -> Result<()> {
     socket.set_write_timeout(Some(ANSWER))?;
     socket.send_to_addr(bytes, &resolve(path)?)?;
     Ok(())
+}
+
+/// Who is at the far end of a unix socket, as the kernel noted it when that began to listen.
+pub fn far_end(path: &str) -> Result<()> {
+    let found = getsockopt(&UnixStream::connect(path)?, sockopt::PeerCredentials)?;
+    print(&format!("process {} user {}\n", found.pid(), found.uid()))
 }
 
 /// One message to a POSIX queue.

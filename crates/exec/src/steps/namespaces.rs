@@ -172,6 +172,14 @@ fn share(pair: Option<&[OwnedFd; 2]>, name: &str, kind: CloneFlags) -> nix::Resu
     joined
 }
 
+/// Joins the network namespace at a path, or that of a pair of sockets, for a process that binds sockets on behalf of a unit.
+pub fn enter_network(path: Option<&str>, pair: Option<&[OwnedFd; 2]>) -> nix::Result<()> {
+    match path {
+        Some(path) => enter(path, CloneFlags::CLONE_NEWNET),
+        None => share(pair, "net", CloneFlags::CLONE_NEWNET),
+    }
+}
+
 /// A new namespace; one of the network with its loopback interface up.
 fn make(kind: CloneFlags) -> nix::Result<()> {
     unshare(kind)?;

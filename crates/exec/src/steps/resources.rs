@@ -49,7 +49,9 @@ pub const MEMORY_POLICY: Step = Step {
 pub const TIMER_SLACK: Step = Step {
     directive: "TimerSlackNSec=",
     exit: Exit::Timerslack,
-    needed: |context| context.exec.timer_slack_nsec().is_some_and(|slack| slack != muster_unit::Nanoseconds::DEFAULT),
+    needed: |context| {
+        context.exec.timer_slack_nsec().is_some_and(|slack| slack != muster_unit::Nanoseconds::DEFAULT)
+    },
     direct: Direct::No,
     run: |context, _| {
         let Some(slack) = context.exec.timer_slack_nsec() else { return Ok(()) };

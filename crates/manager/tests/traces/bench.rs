@@ -150,7 +150,13 @@ impl Bench {
             }
             "opened" => {
                 let fd = FdId(self.number());
-                let port = OpenedSocket { fd, listen_index: 0, connection_based: true, companion: false };
+                let port = OpenedSocket {
+                    fd,
+                    listen_index: 0,
+                    connection_based: true,
+                    companion: false,
+                    kept: false,
+                };
                 Event::SocketsOpened { unit, result: Ok(vec![port]) }
             }
             "unopened" => {

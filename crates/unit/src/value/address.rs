@@ -79,12 +79,12 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// Whether it lies in the file system: a socket with a path, or a FIFO.
-    pub fn is_node(&self) -> bool {
-        matches!(
-            (&self.address, self.kind),
-            (SocketAddress::Path(_), _) | (SocketAddress::FilePath(_), ListenKind::Fifo)
-        )
+    /// Where it lies in the file system: a socket with a path, or a FIFO.
+    pub fn node(&self) -> Option<&str> {
+        match (&self.address, self.kind) {
+            (SocketAddress::Path(path), _) | (SocketAddress::FilePath(path), ListenKind::Fifo) => Some(path),
+            _ => None,
+        }
     }
 
     /// Reads the value of a directive.
