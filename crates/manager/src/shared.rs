@@ -60,7 +60,7 @@ impl Manager {
             return;
         }
         let Some(path) = self.state.units.edit(&id).and_then(|unit| unit.ephemeral.take()) else { return };
-        let things = crate::directories::Things { paths: vec![path], links: Vec::new() };
+        let things = crate::directories::Things { paths: vec![path], ..Default::default() };
         self.effects.push_back(Effect::Remove { query: None, things });
     }
 
