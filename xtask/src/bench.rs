@@ -3,6 +3,7 @@
 //! What must stay true: both sides run the same measurements from outside, with the same programs; a measurement that did
 //! not come off is shown as such, never left out.
 
+mod exec;
 mod first;
 mod units;
 
@@ -22,13 +23,16 @@ const CONNECTIONS: usize = 100;
 const MANY: usize = 500;
 
 /// The rows of the table: key, what it says, unit, and the row of the floor if it has one.
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 21] = [
     ("boot", "time to the default target", "ms"),
     ("boot-cpu", "PID 1's CPU time until then", "ms"),
     ("rss", "PID 1's memory at rest after it, RSS", "MiB"),
     ("private", "PID 1's memory at rest after it, private", "MiB"),
     ("oneshot", "`systemctl start` of a oneshot", "ms"),
     ("oneshot-cpu", "PID 1's CPU time for it", "ms"),
+    ("confined", "`systemctl start` of a oneshot confined as systemd-timesyncd is", "ms"),
+    ("confined-cpu", "PID 1's CPU time for it", "ms"),
+    ("confined-own", "CPU time of its own process, the executor's included", "ms"),
     ("many", "500 oneshots in one transaction", "ms"),
     ("many-cpu", "PID 1's CPU time for them", "ms"),
     ("accept", "Accept=yes: one connection to its answer", "ms"),
@@ -141,6 +145,11 @@ fn measure(root: &Path, init: &str, samples: &mut Samples, floor: &mut Samples) 
     add("oneshot", ask(&["repeat", "20", "systemctl", "start", "bench-one.service"])?[0] / 1e3);
     add("oneshot-cpu", (process.cpu_ms()? - cpu) / 20.0);
     let cpu = process.cpu_ms()?;
+    add("confined", ask(&["repeat", "20", "systemctl", "start", "bench-confined.service"])?[0] / 1e3);
+    add("confined-cpu", (process.cpu_ms()? - cpu) / 20.0);
+    let show = ["systemctl", "show", "-P", "CPUUsageNSec", "bench-confined.service"];
+    add("confined-own", exec::cpu_ms(&container.start(&show)?.wait(LIMIT)?.ok()?)?);
+    let cpu = process.cpu_ms()?;
     add("many", ask(&["repeat", "1", "systemctl", "start", "bench-many.target"])?[0] / 1e3);
     add("many-cpu", process.cpu_ms()? - cpu);
     std::thread::sleep(Duration::from_millis(300));
@@ -229,6 +238,10 @@ fn units() -> Vec<(String, String)> {
     [
         ("bench-end.service", end.to_string()),
         ("bench-one.service", oneshot.to_string() + "[Unit]\nStartLimitIntervalSec=0\n"),
+        (
+            "bench-confined.service",
+            exec::CONFINED.to_string() + "ExecStart=/usr/lib/muster-demo spin-exit 0\n",
+        ),
         ("bench-many@.service", oneshot.to_string()),
         ("bench-many.target", many),
         ("bench-accept.socket", socket(7101, "yes")),

@@ -8,9 +8,10 @@
 mod attributes;
 mod devices;
 mod network;
+mod oom;
 mod program;
 
-use muster_unit::{CGroupSection, DevicePolicy, ManagedOomPreference};
+use muster_unit::{CGroupSection, DevicePolicy, ManagedOomPreference, OomPolicy};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,8 @@ pub struct Tree {
     /// Whose emptiness is not told by the kernel, and is asked for from time to time: no watch could be set, or the answer
     /// could not be read.
     uncertain: BTreeSet<String>,
+    /// Where the kernel's kills for want of memory are followed.
+    oom: oom::Followed,
 }
 
 impl Tree {
@@ -106,6 +109,7 @@ impl Tree {
             giving: BTreeSet::new(),
             condemned: BTreeSet::new(),
             uncertain: BTreeSet::new(),
+            oom: oom::Followed::default(),
         })
     }
 
@@ -131,13 +135,14 @@ impl Tree {
     }
 
     /// Makes a cgroup with all above it, gives controllers on, and sets its attributes. `default_tasks_max` is for units
-    /// that say nothing of `TasksMax=`.
+    /// that say nothing of `TasksMax=`; with `oom` the kernel's kills for want of memory are told.
     pub fn realize(
         &mut self,
         path: &str,
         config: &CGroupSection,
         owner: Option<(u32, u32)>,
         default_tasks_max: Option<u64>,
+        oom: Option<OomPolicy>,
     ) -> Result<(), String> {
         let directory = self.directory(path);
         if self.condemned.remove(path) {
@@ -204,6 +209,9 @@ impl Tree {
             }
         }
         self.mark(path, config, is_new);
+        if let Some(policy) = oom {
+            self.follow_oom(path, policy, is_new);
+        }
         failed.map_or_else(|| self.set_programs(path, config, is_new), Err)
     }
 
@@ -424,6 +432,7 @@ impl Tree {
         self.giving.remove(path);
         let gone = !path.is_empty() && fs::remove_dir(self.directory(path)).is_ok();
         if gone {
+            self.forget_oom(path);
             self.unwatch(path);
         }
         gone
@@ -432,6 +441,7 @@ impl Tree {
     /// Removes a cgroup and the empty ones below it. What holds processes stays, and is false.
     fn try_to_remove(&mut self, path: &str) -> bool {
         self.giving.remove(path);
+        self.forget_oom(path);
         let gone = |done: io::Result<()>| {
             done.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true)
         };
@@ -530,8 +540,9 @@ impl Tree {
             for event in events {
                 if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                     changed.extend(self.by_path.keys().cloned());
-                } else if let Some(path) = self.watched.get(&event.wd) {
-                    changed.insert(path.clone());
+                    self.oom.note_all();
+                } else if !self.oom.note(event.wd) {
+                    changed.extend(self.watched.get(&event.wd).cloned());
                 }
             }
         }

@@ -154,7 +154,7 @@ properties! { MANAGER: Manager(s) {
     DefaultMemoryPressureThresholdUSec "t" Never = 200_000_u64;
     DefaultMemoryPressureWatch "s" Never = "auto";
     TimerSlackNSec "t" Const = 50_000_u64;
-    DefaultOOMPolicy "s" Const = "stop";
+    DefaultOOMPolicy "s" Const = state(s).facts.config.default_oom_policy.as_str();
     DefaultOOMScoreAdjust "i" Const = state(s).facts.config.default_exec.oom_score_adjust().map_or(0, |score| score.0);
     CtrlAltDelBurstAction "s" Const = state(s).facts.config.ctrl_alt_del_burst_action.as_str();
     SoftRebootsCount "u" Const = 0_u32;

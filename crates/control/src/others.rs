@@ -166,6 +166,6 @@ properties! {
         Result "s" Change = u.unit.kind.state().result();
         RuntimeMaxUSec "t" Const = or(&u.scope().runtime_max_sec(), UNSET);
         RuntimeRandomizedExtraUSec "t" Const = or(&u.scope().runtime_randomized_extra_sec(), 0);
-        OOMPolicy "s" Const = u.scope().oom_policy().map_or("stop", |policy| policy.as_str());
+        OOMPolicy "s" Const = u.manager.oom_policy(u.unit.id).map_or("stop", |policy| policy.as_str());
     }
 }

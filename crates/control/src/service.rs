@@ -31,8 +31,8 @@ fn service_type(u: &UnitView<'_>) -> &'static str {
 }
 
 fn oom_policy(u: &UnitView<'_>) -> &'static str {
-    let default = if is_loaded(u) { "stop" } else { "" };
-    u.service().oom_policy().map_or(default, |policy| policy.as_str())
+    let policy = u.manager.oom_policy(u.unit.id).filter(|_| is_loaded(u));
+    policy.map_or("", |policy| policy.as_str())
 }
 
 /// A oneshot service may start for as long as it likes.

@@ -48,6 +48,7 @@ pub(crate) fn compile(request: &Request<'_>) -> Option<Program> {
     }
     let environment = variables(&draft)?;
     Some(Program {
+        own_processes: false,
         steps: draft.steps,
         passed: request.fds.len(),
         non_blocking: Some(request.non_blocking),

@@ -55,6 +55,8 @@ pub enum Exit {
     Credentials = 243,
     Bpf = 245,
     Ksm = 246,
+    /// Nobody sees it: PID 1 takes it for a process that never was, as if PID 1 itself had read what could not be read.
+    NotMade = 255,
 }
 
 impl Exit {

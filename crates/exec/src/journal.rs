@@ -2,8 +2,19 @@
 
 use muster_unit::{ExecCommand, ExecSection};
 
+/// The directory of journald's sockets: that of the unit's `LogNamespace=`, or the system's.
+pub fn directory(exec: &ExecSection) -> String {
+    let namespace = exec.log_namespace().as_deref();
+    namespace.map_or_else(|| SYSTEM.to_owned(), |namespace| format!("{SYSTEM}.{namespace}"))
+}
+
+/// The directory of the system's journald.
+pub const SYSTEM: &str = "/run/systemd/journal";
+
 /// Where journald takes streams.
-pub const STREAM: &str = "/run/systemd/journal/stdout";
+pub fn stream(exec: &ExecSection) -> String {
+    format!("{}/stdout", directory(exec))
+}
 
 /// The seven lines: identifier, unit, priority, level prefix, and no forwarding of its own.
 pub fn header(unit: &str, command: &ExecCommand, exec: &ExecSection) -> String {

@@ -127,6 +127,8 @@ pub enum Report {
     Executed,
     /// A step failed.
     Failed { status: i32, message: String },
+    /// What has to be read before there can be a process could not be.
+    NotMade { message: String },
     /// Who it runs as; more may follow.
     RunsAs { uid: u32, gid: u32 },
     /// Which number a name of `DynamicUser=` has; more may follow.
@@ -186,7 +188,9 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     });
     let procs = procs.transpose()?;
     fds.extend(procs.as_ref().map(AsFd::as_fd));
+    let own_processes = steps::namespaces::begins_processes(&Context::of_request(request));
     let program = muster_sys::Program {
+        own_processes,
         passed: fds.len(),
         paths: vec![CString::new(executor).map_err(|error| fail("executor", &error))?],
         argv: vec![c"muster-executor".to_owned()],
@@ -194,7 +198,10 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     };
     let cgroup = request.cgroup_dir.filter(|_| procs.is_none());
     let made = muster_sys::spawn(program, &fds, cgroup);
-    let made = made.map_err(|error| fail("clone", &error))?;
+    let made = made.map_err(|error| match own_processes {
+        true => SpawnError { status: Exit::Namespace.into(), message: format!("PrivatePIDs=: {error}") },
+        false => fail("clone", &error),
+    })?;
     Ok(Started { pid: made.pid, pidfd: made.pidfd, report: Some(ours), shared: made.shared })
 }
 
@@ -221,7 +228,11 @@ pub fn read_report(report: &OwnedFd) -> Report {
                 return Report::Account { name: name.to_owned(), number };
             }
             let (status, message) = text.split_once(' ').unwrap_or(("203", ""));
-            Report::Failed { status: status.parse().unwrap_or(203), message: message.to_owned() }
+            let (status, message) = (status.parse().unwrap_or(203), message.to_owned());
+            match status == i32::from(Exit::NotMade) {
+                true => Report::NotMade { message },
+                false => Report::Failed { status, message },
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `Limit*=`: one row a directive, and what the kernel is told (getrlimit(2)).
 
+use crate::steps::{About, Done};
 use muster_unit::ExecSection;
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::sync::OnceLock;
 
 const ROWS: [(Resource, &str); 16] = [
@@ -42,6 +43,23 @@ pub fn of(exec: &ExecSection) -> Vec<(i32, u64, u64)> {
         all.push((Resource::RLIMIT_NOFILE as i32, soft, hard));
     }
     all
+}
+
+/// So many files may be open while a view of the file system is made.
+const MANY_FILES: u64 = 16_384;
+
+/// Does what opens many files, however few the service may open: its own limit holds again afterwards, whatever came of it.
+pub fn with_many_files(act: impl FnOnce() -> Done) -> Done {
+    let files = Resource::RLIMIT_NOFILE;
+    let Ok((soft, hard)) = getrlimit(files) else { return act() };
+    if soft >= MANY_FILES {
+        return act();
+    }
+    // Who may not raise it does with what there is.
+    let _ = setrlimit(files, MANY_FILES, hard.max(MANY_FILES))
+        .or_else(|_| setrlimit(files, MANY_FILES.min(hard), hard));
+    let done = act();
+    done.and(setrlimit(files, soft, hard).about("LimitNOFILE="))
 }
 
 /// `DefaultLimitNOFILE=` (systemd-system.conf(5)), soft and hard. PID 1 itself keeps more descriptors, but what is not

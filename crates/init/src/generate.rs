@@ -93,6 +93,9 @@ fn start(path: &str) -> Option<Child> {
         .current_dir("/");
     let container = std::env::var("container").unwrap_or_default();
     let word = crate::stage::virtualization();
+    if Path::new(crate::credentials::DIRECTORY).exists() {
+        command.env("CREDENTIALS_DIRECTORY", crate::credentials::DIRECTORY);
+    }
     if !word.is_empty() {
         command.env(
             "SYSTEMD_VIRTUALIZATION",

@@ -6,6 +6,7 @@
 //! What must stay true: PID 1 never returns from `main` on a running machine; whatever cannot be set up is said and
 //! passed over, for a machine that is half up can be mended and one that is down cannot.
 
+mod credentials;
 mod facts;
 mod finish;
 mod generate;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
         ["--errand"] => muster_runtime::errand::run(),
         [muster_runtime::opening::ARGUMENT] => muster_runtime::opening::run(),
         [hand_over::ARGUMENT, number] if std::process::id() == 1 => go_on(number),
-        [muster_runtime::ipc::ARGUMENT, uid] => muster_runtime::ipc::run(uid),
+        [muster_runtime::ipc::ARGUMENT, uid, gid] => muster_runtime::ipc::run(uid, gid),
+        [muster_runtime::terminals::ARGUMENT, path, what @ ..] => muster_runtime::terminals::run(path, what),
         [muster_runtime::mounting::ARGUMENT, words @ ..] => muster_runtime::mounting::run(words),
         [removing::ARGUMENT, things @ ..] => removing::run(things),
         _ if std::process::id() == 1 => boot(),
@@ -57,6 +59,7 @@ fn boot() -> ExitCode {
     let mut complaints = stage::set();
     let options = options::read();
     complaints.extend(stage::name(&options));
+    complaints.extend(credentials::take(&options));
     let facts = facts::read(&options);
     let in_container = !facts.virtualization.is_empty() && stage::in_container();
     let mut log = Log::open(!in_container);

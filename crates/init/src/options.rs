@@ -1,7 +1,8 @@
 //! What PID 1 was told: kernel command line, the container's environment (systemd(1), kernel-command-line(7)).
 //! What system.conf says besides is the manager's to read, at each reload anew.
 
-use muster_unit::{parse_bool, split_words};
+use muster_unit::{decode_base64, parse_bool, split_words};
+use std::collections::BTreeMap;
 
 /// The words that count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub struct Options {
     pub machine_id: Option<String>,
     /// `systemd.hostname=`.
     pub hostname: Option<String>,
+    /// `systemd.set_credential=` and `systemd.set_credential_binary=`, by name.
+    pub credentials: BTreeMap<String, Vec<u8>>,
+    /// `systemd.import_credentials=`.
+    pub import_credentials: Option<bool>,
     /// `muster.strict=`.
     pub strict: bool,
 }
@@ -48,6 +53,7 @@ impl Options {
                 .split_once('=')
                 .map_or((word.as_str(), None), |(key, value)| (key, Some(value.to_owned())));
             let flag = || value.as_deref().map_or(Some(true), parse_bool);
+            let named = || value.as_deref().and_then(|value| value.split_once(':'));
             match key.replace('-', "_").as_str() {
                 "systemd.unit" => self.unit = value,
                 "systemd.wants" => self.wants.extend(value),
@@ -56,6 +62,13 @@ impl Options {
                 "systemd.show_status" => self.show_status = flag(),
                 "systemd.log_level" => self.log_level = value,
                 "systemd.machine_id" => self.machine_id = value,
+                "systemd.set_credential" => self
+                    .credentials
+                    .extend(named().map(|(name, data)| (name.to_owned(), data.as_bytes().to_vec()))),
+                "systemd.set_credential_binary" => self
+                    .credentials
+                    .extend(named().and_then(|(name, data)| Some((name.to_owned(), decode_base64(data)?)))),
+                "systemd.import_credentials" => self.import_credentials = flag(),
                 "systemd.hostname" => self.hostname = value,
                 "muster.strict" => self.strict = flag().unwrap_or(false),
                 "quiet" => self.show_status = self.show_status.or(Some(false)),
@@ -83,5 +96,11 @@ mod tests {
         assert_eq!(options.unit.as_deref(), Some("multi-user.target"));
         assert_eq!((options.show_status, options.strict), (Some(false), true));
         assert_eq!(options.environment, ["A=b c"]);
+        options.take_words(
+            "systemd.set_credential=a:b:c systemd.set-credential-binary=d:aGVsbG8= systemd.set_credential=e",
+        );
+        let all =
+            [("a", "b:c"), ("d", "hello")].map(|(name, data)| (name.to_owned(), data.as_bytes().to_vec()));
+        assert_eq!(options.credentials, BTreeMap::from(all));
     }
 }

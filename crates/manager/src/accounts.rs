@@ -39,6 +39,29 @@ impl Manager {
         }
     }
 
+    /// The executor found who a process runs as.
+    pub(crate) fn runs_as(&mut self, spawn: SpawnId, uid: u32, gid: u32) {
+        let Some(&id) = self.state.spawns.get(&spawn) else { return };
+        let Some(unit) = self.state.units.edit(&id) else { return };
+        let before = unit.runs_as.replace((uid, gid));
+        if let Some((_, old)) = before.filter(|(_, old)| *old != gid) {
+            self.leave_group(id, old);
+        }
+        self.state.groups.entry(gid).or_default().insert(id);
+        self.touch(id);
+    }
+
+    /// A unit has this group no more; whether it had it, and nobody else has.
+    fn leave_group(&mut self, id: UnitId, gid: u32) -> bool {
+        let Some(users) = self.state.groups.get_mut(&gid) else { return false };
+        let had = users.remove(&id);
+        let last = users.is_empty();
+        if last {
+            self.state.groups.remove(&gid);
+        }
+        had && last
+    }
+
     /// The executor found, or made, the number of a name.
     pub(crate) fn account_found(&mut self, spawn: SpawnId, name: &str, number: u32) {
         if !self.state.spawns.contains_key(&spawn) {
@@ -53,11 +76,13 @@ impl Manager {
     pub(crate) fn leave_accounts(&mut self, id: UnitId) {
         let Some(unit) = self.state.units.edit(&id) else { return };
         let names = std::mem::take(&mut unit.accounts);
-        if names.is_empty() {
+        let removes = unit.file.exec.as_ref().is_some_and(|exec| exec.remove_ipc());
+        let (owner, group) = unit.runs_as.unwrap_or_default();
+        // Whose objects of IPC go; those of root never do.
+        let (mut uid, gid) = (0, if self.leave_group(id, group) { group } else { 0 });
+        if names.is_empty() && gid == 0 {
             return;
         }
-        let removes = unit.file.exec.as_ref().is_some_and(|exec| exec.remove_ipc());
-        let owner = unit.runs_as.map(|(uid, _)| uid).filter(|uid| removes && *uid != 0);
         for (index, name) in names.iter().enumerate() {
             let Some(account) = self.state.accounts.get_mut(name) else { continue };
             account.users.remove(&id);
@@ -66,12 +91,15 @@ impl Manager {
             }
             let dynamic = account.dynamic;
             self.state.accounts.remove(name);
-            if let Some(uid) = owner.filter(|_| index == 0) {
-                self.effects.push_back(Effect::RemoveIpc { uid });
+            if index == 0 {
+                uid = owner;
             }
             if dynamic {
                 self.effects.push_back(Effect::ForgetAccount { name: name.clone() });
             }
+        }
+        if removes && (uid, gid) != (0, 0) {
+            self.effects.push_back(Effect::RemoveIpc { uid, gid });
         }
         if let Some(unit) = self.state.units.edit(&id) {
             if unit.file.exec.as_ref().is_some_and(|exec| exec.dynamic_user()) {

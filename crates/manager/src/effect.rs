@@ -4,7 +4,7 @@
 
 use crate::event::ShutdownVerb;
 use muster_graph::{JobId, JobResult, JobType};
-use muster_unit::{CGroupSection, Condition, ExecSection, OpenFile, SocketSection, UnitName};
+use muster_unit::{CGroupSection, Condition, ExecSection, OomPolicy, OpenFile, SocketSection, UnitName};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -209,6 +209,7 @@ pub enum Effect {
         config: Rc<CGroupSection>,
         invocation_id: String,
         owner: Option<String>,
+        oom: Option<OomPolicy>,
     },
     /// Tell when a cgroup is empty (`CgroupEmptied`): for what lives by its cgroup alone.
     WatchCgroup { path: String },
@@ -290,7 +291,9 @@ pub enum Effect {
     /// Nobody has this name of `DynamicUser=` any more.
     ForgetAccount { name: String },
     /// Remove objects of IPC that belong to a user, by a helper process.
-    RemoveIpc { uid: u32 },
+    RemoveIpc { uid: u32, gid: u32 },
+    /// The run of a unit with a terminal is over: reset it, or give its virtual terminal back, by a helper process.
+    RevertTerminal { path: String, reset: bool, free: bool },
     /// No process will join these namespaces any more.
     EndShare { id: ShareId },
     /// Remove directories, files and links, by a helper process where that may block. Answer, where there is a question:

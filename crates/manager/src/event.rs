@@ -58,6 +58,8 @@ pub enum Exit {
     Killed(i32),
     /// By a signal, with a core dump.
     Dumped(i32),
+    /// It never was one: what has to be read before there is a process could not be.
+    NotMade,
 }
 
 /// Who asks: by kernel credentials.
@@ -160,6 +162,8 @@ pub enum Event {
     ExecSucceeded { spawn: SpawnId },
     /// The executor could not carry out a step; its exit follows as [`Event::ChildExited`].
     ExecFailed { spawn: SpawnId, status: i32, message: String },
+    /// What has to be read before there can be a process could not be: it counts as never made.
+    SpawnRefused { spawn: SpawnId, message: String },
     /// The executor found out who the program is to run as.
     RunsAs { spawn: SpawnId, uid: u32, gid: u32 },
     /// The executor found, or made, the number of a user or group that `DynamicUser=` is about.
@@ -170,6 +174,8 @@ pub enum Event {
     WatchedProcessExited { pid: u32 },
     /// The cgroup of a unit (path below our root, with a leading slash) holds no process any more.
     CgroupEmptied { path: String },
+    /// The kernel killed a process of that cgroup for want of memory. Told before the end of the process is.
+    OomKilled { path: String },
     /// What a run used in all, whose cgroup is gone.
     CgroupUsed { unit: UnitName, usage: crate::state::Usage },
     /// A message arrived on the notify socket. `cgroup` is the sender's, below our root.

@@ -11,7 +11,7 @@ use crate::manager::Manager;
 use crate::state::{ActiveState, CommandList, ExecStatus, Process, Service, Socket, Unit, UnitResult};
 use crate::{automount, device, mount, path, scope, service, slice, socket, swap, target, timer};
 use muster_graph::{JobResult, UnitId};
-use muster_unit::UnitKind;
+use muster_unit::{OomPolicy, UnitKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -96,6 +96,8 @@ pub(crate) struct Verbs {
     pub cgroup_emptied: fn(&mut Manager, UnitId),
     /// What it left on the disk, and waited for, is gone, or is no longer waited for (`timeout`).
     pub removed: fn(&mut Manager, UnitId, UnitResult),
+    /// The kernel killed one of its processes for want of memory.
+    pub oom_killed: fn(&mut Manager, UnitId, OomPolicy),
     /// Its control process ended.
     pub control_exited: fn(&mut Manager, UnitId, Process, Exit),
     /// Whether its units have a cgroup.
@@ -119,6 +121,7 @@ impl Verbs {
         reloaded: |_, _| {},
         cgroup_emptied: |_, _| {},
         removed: |_, _, _| {},
+        oom_killed: |_, _, _| {},
         control_exited: |_, _, _, _| {},
         has_cgroup: false,
         ignores_isolate: false,

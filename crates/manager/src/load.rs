@@ -594,6 +594,19 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
         for target in exec_implies(exec) {
             add(Dependency::After, target);
         }
+        // Who takes the log of its namespace is there before it.
+        let takers = [
+            "systemd-journald@.socket",
+            "systemd-journald-varlink@.socket",
+            "systemd-journald-sync@.service",
+        ];
+        for taker in takers {
+            if let Some(namespace) = exec.log_namespace() {
+                let taker = taker.replace('@', &format!("@{}", namespace.0));
+                add(Dependency::Requires, &taker);
+                add(Dependency::After, &taker);
+            }
+        }
     }
 }
 

@@ -191,21 +191,18 @@ impl Manager {
             Event::ExecFailed { spawn, status, message } => {
                 if let Some(id) = self.state.spawns.get(&spawn).copied() {
                     self.report_exec_failure(id, status, &message);
+                    self.service_exec_failed(id);
                 }
             }
+            Event::SpawnRefused { spawn, message } => self.spawn_refused(spawn, &message),
             Event::RunsAs { spawn, uid, gid } => {
-                let unit = self.state.spawns.get(&spawn).and_then(|id| self.state.units.edit(id));
-                if let Some(id) = unit.map(|unit| {
-                    unit.runs_as = Some((uid, gid));
-                    unit.id
-                }) {
-                    self.touch(id);
-                }
+                self.runs_as(spawn, uid, gid);
             }
             Event::AccountFound { spawn, name, number } => self.account_found(spawn, &name, number),
             Event::ChildExited { pid, exit } => self.child_exited(pid, exit),
             Event::WatchedProcessExited { pid } => self.child_exited(pid, crate::event::Exit::Exited(0)),
             Event::CgroupEmptied { path } => self.cgroup_emptied(&path),
+            Event::OomKilled { path } => self.oom_killed(&path),
             Event::CgroupUsed { unit, usage } => self.cgroup_used(&unit, usage),
             Event::Notified { pid, uid, cgroup, fields, fds, named } => {
                 self.notified(pid, uid, cgroup.as_deref(), &fields, fds, named)

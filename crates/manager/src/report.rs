@@ -299,5 +299,6 @@ fn exit_text(exit: Exit) -> String {
             format!("code={code}, status={status}/{}", muster_unit::exit_status_name(status).unwrap_or("n/a"))
         }
         Exit::Killed(signal) | Exit::Dumped(signal) => format!("code={code}, status={signal}/{word}"),
+        Exit::NotMade => "it was not made".to_owned(),
     }
 }

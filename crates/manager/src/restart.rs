@@ -9,7 +9,7 @@ pub fn wanted(section: &ServiceSection, service: &Service) -> bool {
     let listed = |set: &muster_unit::ExitStatusSet| match service.main_status.how {
         Some(Exit::Exited(code)) => u8::try_from(code).is_ok_and(|code| set.codes.contains(&code)),
         Some(Exit::Killed(signal) | Exit::Dumped(signal)) => set.signals.contains(&Signal(signal)),
-        None => false,
+        Some(Exit::NotMade) | None => false,
     };
     if listed(section.restart_prevent_exit_status()) || service.result == UnitResult::ExecCondition {
         return false;

@@ -12,6 +12,7 @@ use crate::kind::{Kind, TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Unit, UnitResult};
 use muster_graph::UnitId;
+use muster_unit::OomPolicy;
 use serde::{Deserialize, Serialize};
 
 /// A scope.
@@ -22,6 +23,8 @@ pub struct Scope {
     pub active: bool,
     /// Whether it failed.
     pub failed: bool,
+    /// Why, where it is known.
+    pub reason: UnitResult,
     /// A stop was requested and waits for emptiness; until then, monotonic microseconds.
     pub stopping_deadline_usec: Option<u64>,
     /// Who made it: the name of a client on the bus.
@@ -51,11 +54,14 @@ impl TypeState for Scope {
     }
 
     fn result(&self) -> UnitResult {
-        if self.failed { UnitResult::Resources } else { UnitResult::Success }
+        match self.reason {
+            UnitResult::Success if self.failed => UnitResult::Resources,
+            reason => reason,
+        }
     }
 
     fn reset_failed(&mut self, _: bool) {
-        self.failed = false;
+        (self.failed, self.reason) = (false, UnitResult::Success);
     }
 
     fn set_perpetual(&mut self) {
@@ -70,6 +76,7 @@ pub(crate) const VERBS: Verbs = Verbs {
     due: Manager::scope_deadline,
     resumed: Manager::watch_cgroup_again,
     cgroup_emptied: Manager::scope_emptied,
+    oom_killed: Manager::scope_oom_killed,
     has_cgroup: true,
     ignores_isolate: true,
     ..Verbs::NOTHING
@@ -118,6 +125,18 @@ impl Manager {
         self.touch(id);
     }
 
+    fn scope_oom_killed(&mut self, id: UnitId, policy: OomPolicy) {
+        if policy == OomPolicy::Continue || self.active_state(id) != ActiveState::Active {
+            return;
+        }
+        if let Some(scope) = self.scope_mut(id) {
+            scope.reason = UnitResult::OomKill;
+        }
+        if policy == OomPolicy::Stop {
+            self.scope_stop(id);
+        }
+    }
+
     fn scope_emptied(&mut self, id: UnitId) {
         if self.active_state(id) != ActiveState::Inactive {
             self.set_scope(id, false);
@@ -129,7 +148,9 @@ impl Manager {
         self.change_state(id, |kind: &mut Kind| {
             if let Some(scope) = Scope::of_mut(kind) {
                 let controller = std::mem::take(&mut scope.controller);
-                *scope = Scope { active, controller, ..Scope::default() };
+                let reason = if active { UnitResult::Success } else { scope.reason };
+                let failed = reason != UnitResult::Success;
+                *scope = Scope { active, failed, reason, controller, ..Scope::default() };
             }
         });
     }

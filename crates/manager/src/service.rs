@@ -135,6 +135,7 @@ pub(crate) const VERBS: Verbs = Verbs {
     resumed: Manager::service_resumed,
     cgroup_emptied: Manager::service_cgroup_emptied,
     removed: Manager::service_removed,
+    oom_killed: Manager::service_oom_killed,
     control_exited: Manager::service_control_exited,
     has_cgroup: true,
     ..Verbs::NOTHING
@@ -378,32 +379,6 @@ impl Manager {
                 self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
             }
         }
-    }
-
-    pub(crate) fn start_simple(&mut self, id: UnitId) {
-        self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
-        self.enter_start_post(id);
-    }
-
-    /// `Type=idle` waits until nothing else is being started, or five seconds.
-    pub(crate) fn jobs_are_busy(&self, id: UnitId) -> bool {
-        self.state.jobs.values().any(|job| job.unit != id && job.running)
-    }
-
-    pub(crate) fn start_idle_services(&mut self) {
-        let waiting: Vec<UnitId> = self.idle_services().collect();
-        for id in waiting {
-            if !self.jobs_are_busy(id) {
-                self.start_simple(id);
-            }
-        }
-    }
-
-    pub(crate) fn idle_services(&self) -> impl Iterator<Item = UnitId> + '_ {
-        self.state.idle.iter().copied().filter(|id| {
-            self.sub(*id) == ServiceSub::Start
-                && self.service(*id).is_some_and(|service| service.main.is_none())
-        })
     }
 
     pub(crate) fn enter_start_post(&mut self, id: UnitId) {

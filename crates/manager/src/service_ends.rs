@@ -11,20 +11,18 @@ use muster_graph::UnitId;
 use muster_unit::{KillMode, ServiceType, Signal};
 
 impl Manager {
-    /// `execve` worked.
-    pub(crate) fn service_exec_succeeded(&mut self, id: UnitId) {
-        if self.sub(id) == ServiceSub::Start && self.service_type(id) == ServiceType::Exec {
-            self.enter_start_post(id);
-        }
-    }
-
     /// The control process ended.
     pub(crate) fn service_control_exited(&mut self, id: UnitId, process: Process, exit: Exit) {
         let (list, index) = process.place.unwrap_or((CommandList::ExecStart, 0));
-        let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
+        let ignore = forgives(&process, exit);
         let clean = is_clean(exit, self.clean_statuses(id), true);
         self.report_control_exit(id, list, exit, clean || ignore);
-        let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
+        let result = match list {
+            _ if clean || ignore => UnitResult::Success,
+            // A reload that fails is no end of the run.
+            CommandList::ExecReload => result_of(exit),
+            _ => self.result_of_end(id, exit),
+        };
         if list == CommandList::ExecCondition && result != UnitResult::Success {
             return self.condition_command_failed(id, exit, result);
         }
@@ -107,16 +105,18 @@ impl Manager {
 
     /// The main process ended, and nothing takes its place.
     pub(crate) fn service_main_gone(&mut self, id: UnitId, process: Process, exit: Exit) {
-        let ignore = process.command.as_ref().is_some_and(|command| command.ignore_failure);
+        let ignore = forgives(&process, exit);
         let kind = self.service_type(id);
         let clean = is_clean(exit, self.clean_statuses(id), kind == ServiceType::Oneshot);
-        let result = if clean || ignore { UnitResult::Success } else { result_of(exit) };
+        let result = if clean || ignore { UnitResult::Success } else { self.result_of_end(id, exit) };
         let stamp = self.stamp();
-        if let Some(service) = self.service_mut(id) {
-            service.main_status.exit = stamp;
-            service.main_status.how = Some(exit);
+        if exit != Exit::NotMade {
+            if let Some(service) = self.service_mut(id) {
+                service.main_status.exit = stamp;
+                service.main_status.how = Some(exit);
+            }
+            self.report_main_exit(id, exit, result == UnitResult::Success);
         }
-        self.report_main_exit(id, exit, result == UnitResult::Success);
         let heard = self.service(id).is_some_and(|service| service.ready);
         match self.sub(id) {
             sub if (sub.has_run_of_main() && sub != ServiceSub::StartPost)
@@ -233,6 +233,11 @@ impl Manager {
     }
 }
 
+/// Whether a command may fail (`-`). What was not made is no failure of a command.
+fn forgives(process: &Process, exit: Exit) -> bool {
+    exit != Exit::NotMade && process.command.as_ref().is_some_and(|command| command.ignore_failure)
+}
+
 /// Whether an end counts as success: exit 0, what `SuccessExitStatus=` adds, and for daemons the signals of a clean stop.
 pub(crate) fn is_clean(exit: Exit, extra: Option<&muster_unit::ExitStatusSet>, command: bool) -> bool {
     let listed_code =
@@ -245,6 +250,7 @@ pub(crate) fn is_clean(exit: Exit, extra: Option<&muster_unit::ExitStatusSet>, c
             (stop && !command) || listed_signal(signal)
         }
         Exit::Dumped(signal) => listed_signal(signal),
+        Exit::NotMade => false,
     }
 }
 
@@ -254,5 +260,6 @@ pub(crate) fn result_of(exit: Exit) -> UnitResult {
         Exit::Exited(_) => UnitResult::ExitCode,
         Exit::Killed(_) => UnitResult::Signal,
         Exit::Dumped(_) => UnitResult::CoreDump,
+        Exit::NotMade => UnitResult::Resources,
     }
 }

@@ -3,7 +3,7 @@
 //! The environment here is only what PID 1 knows (contract with sd_notify(3), sd_listen_fds(3), systemd.exec(5));
 //! what needs the user database or a file is the executor's.
 
-use crate::effect::{Effect, FdId, Spawn, SpawnId, SpawnRole};
+use crate::effect::{Effect, FdId, Level, Spawn, SpawnId, SpawnRole};
 use crate::event::Exit;
 use crate::manager::Manager;
 use crate::state::{CommandList, ExecStatus, Process, Service, ServiceSub, Socket, Usage};
@@ -51,7 +51,7 @@ impl Manager {
         if let Some(subgroup) = unit.file.cgroup.as_ref().and_then(|config| config.subgroup()) {
             cgroup = format!("{cgroup}/{}", if main { subgroup } else { CONTROL_SUBGROUP });
         }
-        let report_exec = main && self.service_type(id) == ServiceType::Exec;
+        let report_exec = main && (self.service_type(id) == ServiceType::Exec || self.is_read_for(id));
         let mut as_executed = command.clone();
         if let Some((_, service)) = self.service_config(id).filter(|_| !main) {
             limit_to_start(service, &mut as_executed, &mut exec);
@@ -284,6 +284,7 @@ impl Manager {
         let Some(unit) = self.state.units.edit(&id) else { return };
         unit.invocation_id.clone_from(&invocation);
         unit.usage = Usage::default();
+        unit.oom_killed = false;
         let name = unit.name.clone();
         self.realize_cgroup(id);
         let log = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
@@ -305,6 +306,7 @@ impl Manager {
             config,
             invocation_id: unit.invocation_id.clone(),
             owner,
+            oom: self.oom_policy(id),
         };
         self.effects.push_back(effect);
         self.state.cgroups.insert(path, id);
@@ -365,6 +367,11 @@ impl Manager {
         }
         if exec.as_ref().is_some_and(|exec| exec.has_credentials()) {
             self.effects.push_back(Effect::RemoveCredentials { unit: name.clone() });
+        }
+        // A run that follows does so itself, at its beginning.
+        if let Some((exec, path)) = exec.as_ref().filter(|_| !restarts).and_then(|exec| terminal_of(exec)) {
+            let (reset, free) = (exec.tty_reset(), exec.tty_vt_disallocate());
+            self.effects.push_back(Effect::RevertTerminal { path, reset, free });
         }
         self.leave_share(id);
         self.leave_accounts(id);
@@ -439,6 +446,26 @@ impl Manager {
         self.process_ended(id, |process| process.spawn == Some(spawn), Exit::Exited(status));
     }
 
+    /// What has to be read before there can be a process could not be: as if none had been made.
+    pub(crate) fn spawn_refused(&mut self, spawn: SpawnId, message: &str) {
+        let Some(&id) = self.state.spawns.get(&spawn) else { return };
+        let text = format!("{}: {message}", self.unit_name(id));
+        self.note_cause(id, message.to_owned());
+        self.log(Level::Warning, Some(id), text);
+        let Some(unit) = self.state.units.edit(&id) else { return };
+        let state = unit.kind.state_mut();
+        let is_it = |process: &&Process| process.spawn == Some(spawn);
+        let pid =
+            state.main().filter(is_it).or(state.control().filter(is_it)).and_then(|process| process.pid);
+        if let Some(service) = Service::of_mut(&mut unit.kind) {
+            if is_spawn(&service.main, spawn) {
+                service.main_status = ExecStatus::default();
+            }
+        }
+        pid.map(|pid| self.state.processes.remove(&pid));
+        self.process_ended(id, |process| process.spawn == Some(spawn), Exit::NotMade);
+    }
+
     /// A child, or a watched process, ended.
     pub(crate) fn child_exited(&mut self, pid: u32, exit: Exit) {
         let Some(id) = self.state.processes.remove(&pid) else { return };
@@ -460,8 +487,10 @@ impl Manager {
             .place
             .and_then(|(list, index)| state.command_status_mut()?.get_mut(&list)?.get_mut(&index));
         if let Some(status) = status {
-            status.exit = stamp;
-            status.how = Some(exit);
+            match exit {
+                Exit::NotMade => *status = ExecStatus::default(),
+                exit => (status.exit, status.how) = (stamp, Some(exit)),
+            }
         }
         self.touch(id);
         if is_main {
@@ -484,6 +513,13 @@ fn is_spawn(process: &Option<Process>, spawn: SpawnId) -> bool {
     process.as_ref().is_some_and(|process| process.spawn == Some(spawn))
 }
 
+/// The terminal of a unit that wants something done to it when it ends.
+fn terminal_of(exec: &ExecSection) -> Option<(&ExecSection, String)> {
+    let asked = exec.tty_reset() || exec.tty_vt_disallocate();
+    let path = exec.terminal().filter(|_| asked)?;
+    Some((exec, path.to_owned()))
+}
+
 /// `SERVICE_RESULT`, `EXIT_CODE` and `EXIT_STATUS` of systemd.exec(5).
 fn result_environment(service: &crate::state::Service) -> Vec<String> {
     let mut env = vec![format!("SERVICE_RESULT={}", service.result.as_str())];
@@ -502,6 +538,7 @@ pub(crate) fn exit_words(exit: Exit) -> (&'static str, String) {
         Exit::Exited(code) => ("exited", code.to_string()),
         Exit::Killed(signal) => ("killed", name(signal)),
         Exit::Dumped(signal) => ("dumped", name(signal)),
+        Exit::NotMade => ("", String::new()),
     }
 }
 

@@ -164,6 +164,9 @@ pub struct Ran {
     pub freezer: Freezer,
     /// What the last run used, when it is over.
     pub usage: Usage,
+    /// The kernel killed a process of this run for want of memory.
+    #[serde(default)]
+    pub oom_killed: bool,
     /// What its processes share.
     pub share: Option<ShareId>,
     /// The copy of its root that this run has (`RootEphemeral=`).
@@ -262,7 +265,7 @@ impl ExecStatus {
     /// `si_code` and `si_status` as D-Bus shows them: 1 exited, 2 killed, 3 dumped.
     pub fn code_and_status(&self) -> (i32, i32) {
         match self.how {
-            None => (0, 0),
+            None | Some(Exit::NotMade) => (0, 0),
             Some(Exit::Exited(code)) => (1, code),
             Some(Exit::Killed(signal)) => (2, signal),
             Some(Exit::Dumped(signal)) => (3, signal),
@@ -465,6 +468,8 @@ pub struct State {
     /// Users and groups that runs of units have, by name.
     #[serde(default)]
     pub accounts: BTreeMap<String, Account>,
+    /// Units whose runs have a group, by its number.
+    pub groups: BTreeMap<u32, BTreeSet<UnitId>>,
     /// Units whose cgroup may hold processes.
     pub populated: BTreeSet<UnitId>,
     /// Processes that a scope takes over when it starts.

@@ -76,5 +76,6 @@ pub(crate) fn result_of(exit: Exit) -> UnitResult {
         Exit::Exited(_) => UnitResult::ExitCode,
         Exit::Killed(_) => UnitResult::Signal,
         Exit::Dumped(_) => UnitResult::CoreDump,
+        Exit::NotMade => UnitResult::Resources,
     }
 }

@@ -199,6 +199,12 @@ impl Runtime {
         for pid in handed.helpers {
             crate::processes::send_signal_to_child(pid, nix::libc::SIGKILL);
         }
+        let state = self.manager.state();
+        for (path, id) in &state.cgroups {
+            if let Some(policy) = self.manager.oom_policy(*id) {
+                self.cgroups.follow_oom(path, policy, false);
+            }
+        }
         self.next_request = handed.next_request;
         self.clients.references = handed.references;
         self.clients.bus.expect_callers(handed.callers);

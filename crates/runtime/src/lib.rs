@@ -40,6 +40,7 @@ pub mod shares;
 pub mod source;
 mod system_bus;
 mod table;
+pub mod terminals;
 pub mod turn;
 pub mod unit_files;
 pub mod varlink;

@@ -6,7 +6,7 @@ use crate::source::Table;
 use crate::turn::{Outcome, Runtime, SPAWNS_A_TRIM, Source};
 use muster_manager::effect::{BusSignal, Effect, FdId, Level, LogRecord};
 use muster_manager::event::Event;
-use muster_unit::{CGroupSection, UnitName};
+use muster_unit::{CGroupSection, OomPolicy, UnitName};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 impl Runtime {
@@ -24,8 +24,8 @@ impl Runtime {
                 }
             }
             Effect::WatchCgroup { path } => self.watch_cgroup(path),
-            Effect::RealizeCgroup { path, unit, config, owner, .. } => {
-                self.realize_cgroup(&path, &unit, &config, owner.as_deref())
+            Effect::RealizeCgroup { path, unit, config, owner, oom, .. } => {
+                self.realize_cgroup(&path, &unit, &config, owner.as_deref(), oom)
             }
             Effect::RemoveCgroup { path, unit } => {
                 if let Some(unit) = unit {
@@ -112,7 +112,8 @@ impl Runtime {
             Effect::CloseFds { fds } => self.close_fds(&fds),
             Effect::Remove { query, things } => self.remove(query, &things),
             Effect::ForgetAccount { name } => muster_exec::steps::dynamic::forget(&name),
-            Effect::RemoveIpc { uid } => self.remove_ipc(uid),
+            Effect::RemoveIpc { uid, gid } => self.remove_ipc(uid, gid),
+            Effect::RevertTerminal { path, reset, free } => self.revert_terminal(&path, reset, free),
             Effect::EndShare { id } => self.shares.end(id),
             Effect::StopRemoval { query } => self.stop_removal(query),
             Effect::RemoveCredentials { unit } => crate::published::remove_credentials(&unit),
@@ -153,12 +154,19 @@ impl Runtime {
         }
     }
 
-    fn realize_cgroup(&mut self, path: &str, unit: &UnitName, config: &CGroupSection, owner: Option<&str>) {
+    fn realize_cgroup(
+        &mut self,
+        path: &str,
+        unit: &UnitName,
+        config: &CGroupSection,
+        owner: Option<&str>,
+        oom: Option<OomPolicy>,
+    ) {
         let owner = owner.and_then(numeric_owner);
         // A slice holds many units, each with a limit of its own.
         let tasks = Some(self.manager.state().facts.default_tasks_max);
         let tasks = tasks.filter(|_| unit.kind() != muster_unit::UnitKind::Slice);
-        match self.cgroups.realize(path, config, owner, tasks) {
+        match self.cgroups.realize(path, config, owner, tasks, oom) {
             Ok(()) => {}
             Err(error) => {
                 self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}"))

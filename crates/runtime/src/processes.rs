@@ -270,6 +270,7 @@ impl Runtime {
             Report::NotYet => return,
             Report::Executed => started.wants_exec.then_some(Event::ExecSucceeded { spawn }),
             Report::Failed { status, message } => Some(Event::ExecFailed { spawn, status, message }),
+            Report::NotMade { message } => Some(Event::SpawnRefused { spawn, message }),
             Report::Account { name, number } => {
                 self.deliver(Event::AccountFound { spawn, name, number });
                 return self.read_report(token, spawn);
@@ -316,7 +317,20 @@ impl Runtime {
             }
         }
         self.processes.pidfds.remove(&pid);
+        if exit == Exit::Killed(nix::libc::SIGKILL) {
+            self.look_for_oom_kill(pid);
+        }
         self.deliver(Event::ChildExited { pid, exit });
+    }
+
+    /// Whoever killed a process, the kernel's own kills are known before its end is.
+    fn look_for_oom_kill(&mut self, pid: u32) {
+        let state = self.manager.state();
+        let unit = state.processes.get(&pid).and_then(|id| state.units.get(id));
+        let path = unit.and_then(|unit| unit.cgroup.clone());
+        if let Some(path) = path.filter(|path| self.cgroups.was_oom_killed(path)) {
+            self.deliver(Event::OomKilled { path });
+        }
     }
 
     /// Signals one process, by the pidfd that we hold of it. A number that we hold none of is nobody that we know.

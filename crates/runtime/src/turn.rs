@@ -528,6 +528,9 @@ impl Runtime {
             for path in self.cgroups.drain() {
                 self.cgroup_changed(path);
             }
+            for path in self.cgroups.take_oom_kills() {
+                self.deliver(Event::OomKilled { path });
+            }
         }
         if self.uncertain_usec.is_some_and(|at| at <= clock::now().monotonic_usec) {
             self.uncertain_usec = None;

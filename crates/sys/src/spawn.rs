@@ -112,6 +112,9 @@ pub struct Program {
     pub argv: Vec<CString>,
     /// Environment.
     pub environment: Vec<Variable>,
+    /// It is the first process of a PID namespace of its own (pid_namespaces(7)); where the kernel makes none, there is no
+    /// process.
+    pub own_processes: bool,
 }
 
 /// A process that was made.
@@ -259,12 +262,16 @@ pub fn spawn(
         )
     };
     let orders = Box::new(Orders::new(program, fds));
+    let own_processes = orders.program.own_processes;
     if arch::SUPPORTED {
         return match self::share(orders, cgroup) {
             Ok(spawned) => Ok(spawned),
-            Err((error, orders)) if refused(&error) => fork(orders, cgroup),
+            Err((error, orders)) if refused(&error) && !own_processes => fork(orders, cgroup),
             Err((error, _)) => Err(error),
         };
+    }
+    if own_processes {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     fork(orders, cgroup)
 }
@@ -336,6 +343,10 @@ fn share(orders: Box<Orders>, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned,
     args.exit_signal = libc::SIGCHLD as u64;
     args.stack = stack as u64;
     args.stack_size = STACK_SIZE as u64;
+    // SAFETY: as above.
+    if unsafe { (*orders).program.own_processes } {
+        args.flags |= libc::CLONE_NEWPID as u64;
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;

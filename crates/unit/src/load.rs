@@ -778,6 +778,16 @@ fn settle(file: &mut UnitFile) {
 
 /// What systemd refuses to load.
 fn check(file: &UnitFile) -> Result<(), String> {
+    if file.exec.as_ref().is_some_and(|exec| exec.private_pids()) {
+        match &file.body {
+            // The kernel kills a namespace of processes when its first one ends.
+            Body::Service(service) if service.effective_type() == ServiceType::Forking => {
+                return Err("PrivatePIDs= is not supported with Type=forking.".to_owned());
+            }
+            Body::Service(_) => {}
+            _ => return Err("PrivatePIDs= is only supported for service units.".to_owned()),
+        }
+    }
     match &file.body {
         Body::Service(service) => {
             let oneshot = service.effective_type() == ServiceType::Oneshot;

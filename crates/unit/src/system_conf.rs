@@ -6,7 +6,7 @@ use crate::diagnostic::{Code, Diagnostic, Fault};
 use crate::lexer::{Line, Place, lines, short};
 use crate::setting::{Amount, Context, Scalar, Setting, is_variable};
 use crate::table::ExecSection;
-use crate::value::{EmergencyAction, ResourceLimit, Timespan, split_words};
+use crate::value::{EmergencyAction, OomPolicy, ResourceLimit, Timespan, split_words};
 use serde::{Deserialize, Serialize};
 
 /// What system.conf says, with the defaults of systemd-system.conf(5). Times in microseconds, `u64::MAX` for no end.
@@ -28,6 +28,7 @@ pub struct Config {
     /// `DefaultLimit*=` and `DefaultOOMScoreAdjust=`.
     pub default_exec: ExecSection,
     pub default_environment: Vec<String>,
+    pub default_oom_policy: OomPolicy,
     pub show_status: Option<bool>,
     pub log_level: Option<String>,
     pub log_target: Option<String>,
@@ -61,6 +62,7 @@ impl Default for Config {
             default_tasks_max: None,
             default_exec: ExecSection::default(),
             default_environment: Vec::new(),
+            default_oom_policy: OomPolicy::Stop,
             show_status: None,
             log_level: None,
             log_target: None,
@@ -83,6 +85,7 @@ const WITH_EFFECT: &[&str] = &[
     "DefaultTimerAccuracySec",
     "DefaultTasksMax",
     "DefaultEnvironment",
+    "DefaultOOMPolicy",
     "DefaultOOMScoreAdjust",
     "ShowStatus",
     "LogLevel",
@@ -124,7 +127,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "DefaultTasksAccounting",
     "DefaultIOAccounting",
     "DefaultIPAccounting",
-    "DefaultOOMPolicy",
     "DefaultSmackProcessLabel",
     "DefaultMemoryPressureWatch",
     "DefaultMemoryPressureThresholdSec",
@@ -273,6 +275,9 @@ impl Config {
                     "poweroff" => CrashAction::Poweroff,
                     _ => return Err(Fault::new(Code::Word, value, "freeze, reboot, poweroff")),
                 };
+            }
+            "DefaultOOMPolicy" => {
+                self.default_oom_policy = read(value)?.unwrap_or(usual.default_oom_policy);
             }
             "DefaultOOMScoreAdjust" => return self.assign_exec(key, "OOMScoreAdjust", value),
             _ if WITHOUT_EFFECT.contains(&key) => return Err(Fault::new(Code::NoEffect, key, "")),

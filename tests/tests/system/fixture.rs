@@ -4,6 +4,8 @@
 //!     @ machine                    runs in the machine (Debian's kernel in QEMU), where the files are added to what runs
 //!     @ daemons                    over the image of images/daemons.txt
 //!     @ full                       boots to the image's own default target instead of basic.target
+//!     @ env NAME=value             a variable in the init's environment
+//!     @ word text                  a further argument of the init: a word of a container's kernel command line
 //!     @ muster: reason             holds under muster only
 //!     @ newer                      holds under muster only: what it is about is newer than the systemd of the oracle
 //!     @ report                     adds r.service, which writes what the kernel says of its descriptors to /run/report
@@ -44,6 +46,9 @@ struct Text {
     daemons: bool,
     /// Why the oracle cannot be asked.
     ours: Option<String>,
+    /// Variables and arguments of the init.
+    variables: Vec<(String, String)>,
+    words: Vec<String>,
     files: Vec<(String, String)>,
     links: Vec<(String, String)>,
     steps: Vec<Step>,
@@ -148,6 +153,13 @@ impl Text {
                 "daemons" => self.daemons = true,
                 "newer" => self.ours = Some("it is newer than this systemd".to_string()),
                 "report" => self.files.push((REPORT.0.to_string(), REPORT.1.to_string())),
+                _ if rest.starts_with("env ") => {
+                    let pair = rest.trim_start_matches("env ").split_once('=').context("a variable")?;
+                    self.variables.push((pair.0.to_string(), pair.1.to_string()));
+                }
+                _ if rest.starts_with("word ") => {
+                    self.words.push(rest.trim_start_matches("word ").to_string());
+                }
                 _ => self.ours = Some(rest.strip_prefix("muster: ").context("not understood")?.to_string()),
             },
             "+" => {
@@ -231,6 +243,10 @@ impl Text {
         if !self.full {
             builder = basic(builder);
         }
+        for (name, value) in &self.variables {
+            builder = builder.env(name, value);
+        }
+        builder = builder.args(self.words.iter().map(String::as_str));
         for (path, content) in &self.files {
             builder = builder.file(path, content);
         }

@@ -88,7 +88,7 @@ impl Ground {
         let machine = emulator.boot(&Parts {
             initramfs: &initramfs,
             memory: "1536",
-            words: "systemd.unit=machine.target",
+            words: "systemd.unit=machine.target systemd.set_credential=muster.given:by-command-line",
             agent: Some(&agent),
             disk: None,
         })?;

@@ -52,9 +52,9 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
     }
     let mut late = Vec::new();
     for (place, (tree, parts)) in places.iter().zip(trees) {
-        late.extend(put(place, tree, root.as_deref())?);
+        late.extend(put(place, tree, root.as_deref(), attributes(place, exec))?);
         for (below, part) in parts {
-            let set = u64::from(attributes(place).bits());
+            let set = u64::from(attributes(place, exec).bits());
             step(
                 place.directive,
                 &place.path,
@@ -317,9 +317,10 @@ fn of_host(place: &Place, fds: &BTreeMap<String, OwnedFd>) -> Done<Option<OwnedF
     }
 }
 
-/// MOUNT_ATTR_* that a place gets.
-fn attributes(place: &Place) -> MountAttrFlags {
+/// MOUNT_ATTR_* that a place gets. Who gains no privileges by execve(2) needs no file that gives any.
+fn attributes(place: &Place, exec: &ExecSection) -> MountAttrFlags {
     let mut set = MountAttrFlags::empty();
+    set.set(MountAttrFlags::MOUNT_ATTR_NOSUID, exec.no_new_privileges());
     set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, place.access != Access::ReadWrite);
     set.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !place.execute);
     set
@@ -329,7 +330,7 @@ fn attributes(place: &Place) -> MountAttrFlags {
 type Late = (OwnedFd, u64, String);
 
 /// Puts one place where it belongs.
-fn put(place: &Place, tree: Option<OwnedFd>, root: Option<&str>) -> Done<Option<Late>> {
+fn put(place: &Place, tree: Option<OwnedFd>, root: Option<&str>, set: MountAttrFlags) -> Done<Option<Late>> {
     let fail = |error: rustix::io::Errno| Failed {
         exit: None,
         message: format!("{}{}: {error}", place.directive, place.path),
@@ -351,7 +352,6 @@ fn put(place: &Place, tree: Option<OwnedFd>, root: Option<&str>) -> Done<Option<
         }
         done => done.map_err(fail)?,
     };
-    let set = attributes(place);
     let set_now = |tree: BorrowedFd<'_>, recursive: bool, set: MountAttrFlags| {
         let done = muster_sys::set_mount_attributes(tree, recursive, u64::from(set.bits()), 0, 0);
         step(place.directive, &place.path, done)

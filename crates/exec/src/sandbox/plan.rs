@@ -5,6 +5,7 @@
 //! shorter one; nothing below an inaccessible place is looked at; a place that changes nothing of what holds above it is
 //! left out.
 
+use crate::journal;
 use muster_unit::{
     BindPath, ExecSection, ImageOption, MarkedPath, MountFlags, MountImage, PrivateTmp, ProcSubset,
     ProtectControlGroups, ProtectHome, ProtectProc, ProtectSystem, TemporaryMount,
@@ -327,8 +328,12 @@ fn protected(all: &mut Vec<Entry>, exec: &ExecSection) {
         ProtectProc::Ptraceable => Some("ptraceable"),
     };
     let only_processes = exec.proc_subset() == ProcSubset::Pid;
-    if hide.is_some() || only_processes {
-        let name = if hide.is_some() { "ProtectProc=" } else { "ProcSubset=" };
+    if hide.is_some() || only_processes || exec.private_pids() {
+        let name = match (hide, only_processes) {
+            (Some(_), _) => "ProtectProc=",
+            (None, true) => "ProcSubset=",
+            (None, false) => "PrivatePIDs=",
+        };
         mounts(all, name, "/proc", ReadWrite, Mount::Processes { hide, only_processes });
     }
 }
@@ -349,6 +354,10 @@ fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
             mounts(all, "PrivateTmp=", "/tmp", ReadWrite, bind(tmp));
             mounts(all, "PrivateTmp=", "/var/tmp", ReadWrite, bind(var_tmp));
         }
+    }
+    if exec.log_namespace().is_some() {
+        let mount = Mount::Bind { source: journal::directory(exec), recursive: true, optional: false };
+        mounts(all, "LogNamespace=", journal::SYSTEM, Access::ReadOnly, mount);
     }
     if exec.private_devices() {
         mounts(all, "PrivateDevices=", "/dev", ReadWrite, Mount::Devices);
@@ -403,7 +412,7 @@ fn api(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
     use Access::{ReadOnly, ReadWrite};
     let host = |source: &str, optional| Mount::Bind { source: source.to_owned(), recursive: true, optional };
     let name = "MountAPIVFS=";
-    let wanted = exec.mount_api_vfs().unwrap_or(exec.root_directory().is_some());
+    let wanted = exec.mount_api_vfs().unwrap_or(exec.root_directory().is_some()) || exec.private_pids();
     let first = all.len();
     let rooted = exec.root_directory().as_deref().is_some_and(|root| root != "/");
     if wanted && rooted {
@@ -434,8 +443,9 @@ fn api(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
     }
     if rooted && exec.bind_log_sockets().unwrap_or(wanted) {
         for socket in ["dev-log", "socket", "stdout"] {
-            let path = format!("/run/systemd/journal/{socket}");
-            mounts(all, "BindLogSockets=", &path, ReadOnly, host(&path, true));
+            let path = format!("{}/{socket}", journal::SYSTEM);
+            let source = format!("{}/{socket}", journal::directory(exec));
+            mounts(all, "BindLogSockets=", &path, ReadOnly, host(&source, true));
         }
     }
 }

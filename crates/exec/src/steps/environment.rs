@@ -19,6 +19,7 @@ pub const VARIABLES: Step = Step {
         let exec = context.exec;
         let names_own = |word: &String| OWN.iter().any(|name| word.contains(name));
         if !exec.environment_file().is_empty()
+            || exec.log_namespace().is_some()
             || exec.set_login_environment().is_some()
             || !exec.unset_environment().is_empty()
             || context.command.argv.iter().any(names_own)
@@ -102,7 +103,10 @@ fn run(context: &Context<'_>, process: &mut Process) -> Done {
         match std::fs::read_to_string(&file.path) {
             Ok(text) => from_files.extend(environment_file::parse(&text)),
             Err(_) if file.optional => {}
-            Err(error) => return super::failed(format!("EnvironmentFile={}: {error}", file.path)),
+            Err(error) => {
+                let message = format!("EnvironmentFile={}: {error}", file.path);
+                return Err(super::Failed { exit: Some(Exit::NotMade), message });
+            }
         }
     }
     let me = std::process::id().to_string();
@@ -110,6 +114,7 @@ fn run(context: &Context<'_>, process: &mut Process) -> Done {
     if context.set_watchdog_pid {
         own.push(("WATCHDOG_PID", me.as_str()));
     }
+    own.extend(context.exec.log_namespace().as_deref().map(|name| ("LOG_NAMESPACE", name)));
     let (base, made) = (context.base_environment, context.own_environment);
     process.environment = assemble(base, &login, context.exec, &from_files, made, &own);
     Ok(())

@@ -111,20 +111,23 @@ pub const GROUPS: Step = Step {
     exit: Exit::Group,
     needed: |context| {
         let exec = context.exec;
-        context.changes_identity()
-            && (exec.user().is_some() || exec.group().is_some() || !exec.supplementary_groups().is_empty())
+        exec.user().is_some()
+            || (context.changes_identity()
+                && (exec.group().is_some() || !exec.supplementary_groups().is_empty()))
     },
     direct: Direct::No,
     run: |context, process| {
         let mut groups: Vec<Gid> =
             process.user.as_ref().map(|user| groups_of(&user.name)).unwrap_or_default();
-        for name in context.exec.supplementary_groups() {
+        let changes = context.changes_identity();
+        for name in context.exec.supplementary_groups().iter().filter(|_| changes) {
             groups.push(Gid::from_raw(find_group(name)?));
         }
         let gid = process.gid.map(Gid::from_raw);
         groups.extend(gid);
         setgroups(&groups).about("SupplementaryGroups=")?;
-        gid.map_or(Ok(()), |gid| setgid(gid).about("Group="))
+        // A command that stays root has the user's groups beside its own, as under systemd.
+        gid.filter(|_| changes).map_or(Ok(()), |gid| setgid(gid).about("Group="))
     },
 };
 

@@ -128,6 +128,7 @@ pub const ORDER: &[&Step] = &[
     &resources::MEMORY_MERGE,
     &descriptors::OPENED,
     &descriptors::PASSED,
+    &namespaces::PROCESSES,
     &namespaces::NETWORK_PATH,
     &namespaces::NETWORK,
     &namespaces::IPC_PATH,

@@ -3,7 +3,7 @@
 //! The others come before that of mounts, since what is mounted there belongs to them. That of users comes last of all,
 //! when groups are set: in it a process can do no more to the host than its user could.
 
-use super::{About, Direct, Done, Failed, Step};
+use super::{About, Direct, Done, Failed, Step, failed};
 use crate::sandbox::{mount, plan};
 use crate::{Context, Exit};
 use muster_unit::{PrivateTmp, ProtectControlGroups};
@@ -64,6 +64,29 @@ pub const IPC: Step = Step {
     },
 };
 
+/// `PrivatePIDs=`: PID 1 made this process as the first of a namespace of processes; all that is left is to see that it did.
+pub const PROCESSES: Step = Step {
+    directive: "PrivatePIDs=",
+    exit: Exit::Namespace,
+    needed: |context| context.is_confined() && context.exec.private_pids(),
+    direct: Direct::No,
+    run: |context, _| match begins_processes(context) {
+        true if std::process::id() != 1 => {
+            failed("PrivatePIDs=: this process is not the first of its namespace")
+        }
+        // Who is to close the session would end with the namespace.
+        true if super::pam::is_needed(context) => {
+            failed("PrivatePIDs= is not done together with PAMName= yet")
+        }
+        _ => Ok(()),
+    },
+};
+
+/// Whether a process begins a namespace of processes. Without such namespaces in the kernel it is ignored (systemd.exec(5)).
+pub fn begins_processes(context: &Context<'_>) -> bool {
+    context.is_confined() && context.exec.private_pids() && std::path::Path::new("/proc/self/ns/pid").exists()
+}
+
 /// The namespace of `ProtectHostname=`.
 pub const HOSTNAME: Step = Step {
     directive: "ProtectHostname=",
@@ -97,24 +120,26 @@ pub const MOUNTS: Step = Step {
     exit: Exit::Namespace,
     needed: |context| context.is_confined() && plan::is_needed(context.exec),
     direct: Direct::No,
-    run: |context, _| {
-        let old = umask(Mode::from_bits_truncate(0o022));
-        let connected = context.exec.private_tmp() == PrivateTmp::Connected;
-        let private_tmp = context.private_tmp.filter(|_| connected).map(mount::private_tmp).transpose()?;
-        let facts = plan::Facts {
-            private_tmp,
-            credentials: super::credentials::is_needed(context)
-                .then(|| super::credentials::directory(context.unit)),
-            notifies: context.own_environment.iter().any(|line| line.starts_with("NOTIFY_SOCKET=")),
-            own_network: has_own_network(context) || context.exec.network_namespace_path().is_some(),
-            own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
-        };
-        let ephemeral = crate::image::ephemeral::root(context)?;
-        let done = mount::carry_out(ephemeral.as_ref().unwrap_or(context.exec), &facts);
-        umask(old);
-        done
-    },
+    run: |context, _| crate::limits::with_many_files(|| own_view(context)),
 };
+
+fn own_view(context: &Context<'_>) -> Done {
+    let old = umask(Mode::from_bits_truncate(0o022));
+    let connected = context.exec.private_tmp() == PrivateTmp::Connected;
+    let private_tmp = context.private_tmp.filter(|_| connected).map(mount::private_tmp).transpose()?;
+    let facts = plan::Facts {
+        private_tmp,
+        credentials: super::credentials::is_needed(context)
+            .then(|| super::credentials::directory(context.unit)),
+        notifies: context.own_environment.iter().any(|line| line.starts_with("NOTIFY_SOCKET=")),
+        own_network: has_own_network(context) || context.exec.network_namespace_path().is_some(),
+        own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
+    };
+    let ephemeral = crate::image::ephemeral::root(context)?;
+    let done = mount::carry_out(ephemeral.as_ref().unwrap_or(context.exec), &facts);
+    umask(old);
+    done
+}
 
 /// `PrivateUsers=`.
 pub const USERS: Step = Step {

@@ -198,7 +198,7 @@ pub const TERMINAL: Step = Step {
             || exec.tty_vt_disallocate()
             || exec.tty_rows().is_some()
             || exec.tty_columns().is_some();
-        asked && uses_terminal(context)
+        asked && exec.terminal().is_some()
     },
     direct: Direct::No,
     run: |context, _| {
@@ -207,16 +207,6 @@ pub const TERMINAL: Step = Step {
         Ok(())
     },
 };
-
-/// Whether a process has to do with the terminal of its unit.
-fn uses_terminal(context: &Context<'_>) -> bool {
-    let exec = context.exec;
-    let output = |output: &StdOutput| *output == StdOutput::Tty;
-    exec.tty_path().is_some()
-        || matches!(exec.standard_input(), StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail)
-        || output(exec.standard_output())
-        || output(exec.standard_error())
-}
 
 fn prepare_terminal(context: &Context<'_>) -> std::io::Result<()> {
     let (exec, path) = (context.exec, terminal(context));
@@ -238,6 +228,16 @@ fn prepare_terminal(context: &Context<'_>) -> std::io::Result<()> {
         free_terminal(path, fd)?;
     }
     Ok(())
+}
+
+/// When a run is over.
+pub fn revert_terminal(path: &str, reset: bool, free: bool) -> std::io::Result<()> {
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let fd = open(path, flags, Mode::empty())?;
+    if reset {
+        let _ = muster_sys::reset_terminal(fd.as_fd());
+    }
+    if free { free_terminal(path, fd) } else { Ok(()) }
 }
 
 /// A virtual terminal that nobody has open is given back; any other is cleared.
@@ -294,7 +294,7 @@ fn standard_output(context: &Context<'_>, process: &mut Process, target: i32) ->
 
 /// Output to the journal; null when there is no journal yet.
 fn to_journal(context: &Context<'_>, process: &mut Process, target: i32) -> Done {
-    let address = UnixAddr::new(journal::STREAM);
+    let address = UnixAddr::new(journal::stream(context.exec).as_str());
     let connected = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .and_then(|fd| connect(fd.as_raw_fd(), &address?).map(|()| fd));
     let Ok(fd) = connected else { return open_at("/dev/null", OFlag::O_WRONLY, target) };
@@ -354,7 +354,7 @@ fn direct_output(context: &Context<'_>, draft: &mut Draft, target: i32) -> Optio
         StdOutput::Inherit | StdOutput::Journal | StdOutput::JournalConsole => {
             draft.to_journal = true;
             Raw::Stream {
-                socket: CString::new(journal::STREAM).ok()?,
+                socket: CString::new(journal::stream(exec)).ok()?,
                 header: journal::header(context.unit, context.command, exec).into_bytes(),
                 target,
             }

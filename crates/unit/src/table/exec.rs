@@ -52,7 +52,7 @@ section! {
         "TTYPath" => tty_path: Option<AbsolutePath> = None, Applied Expand;
         "TTYReset" => tty_reset: bool = false, Applied Raw;
         "TTYVHangup" => tty_vhangup: bool = false, Applied Raw;
-        "TTYVTDisallocate" => tty_vt_disallocate: bool = false, Stored Raw;
+        "TTYVTDisallocate" => tty_vt_disallocate: bool = false, Applied Raw;
         "TTYRows" => tty_rows: Option<u32> = None, Applied Raw;
         "TTYColumns" => tty_columns: Option<u32> = None, Applied Raw;
         "SyslogIdentifier" => syslog_identifier: Option<String> = None, Applied Expand;
@@ -124,12 +124,12 @@ section! {
         "UserNamespacePath" => user_namespace_path: Option<AbsolutePath> = None, Stored Expand;
         "NetworkNamespacePath" => network_namespace_path: Option<AbsolutePath> = None, Applied Expand;
         "IPCNamespacePath" => ipc_namespace_path: Option<AbsolutePath> = None, Applied Expand;
-        "LogNamespace" => log_namespace: Option<LogNamespace> = None, Stored Expand;
+        "LogNamespace" => log_namespace: Option<LogNamespace> = None, Applied Expand;
         "PrivateNetwork" => private_network: bool = false, Applied Raw;
         "PrivateUsers" => private_users: PrivateUsers = Default::default(), Applied Raw;
         "PrivateMounts" => private_mounts: Option<bool> = None, Applied Raw;
         "PrivateIPC" => private_ipc: bool = false, Applied Raw;
-        "PrivatePIDs" => private_pids: bool = false, Stored Raw;
+        "PrivatePIDs" => private_pids: bool = false, Applied Raw;
         "ProtectSystem" => protect_system: ProtectSystem = Default::default(), Applied Raw;
         "ProtectHome" => protect_home: ProtectHome = Default::default(), Applied Raw;
         "MountFlags" => mount_flags: Option<MountFlags> = None, Applied Raw;

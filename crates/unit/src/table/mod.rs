@@ -26,7 +26,7 @@ use crate::diagnostic::{Code, Fault};
 use crate::setting::Context;
 use crate::value::{
     CapabilitySet, Condition, ConditionKind, FdStorePreserve, JobModeWord, Listen, ListenKind, PrivateTmp,
-    ServiceType, capability_number,
+    ServiceType, StdInput, StdOutput, capability_number,
 };
 
 /// Whether a directive does something in this version.
@@ -403,6 +403,16 @@ impl UnitSection {
 }
 
 impl ExecSection {
+    /// The terminal that the processes of a unit have to do with.
+    pub fn terminal(&self) -> Option<&str> {
+        let output = |output: &StdOutput| *output == StdOutput::Tty;
+        let uses = self.tty_path().is_some()
+            || matches!(self.standard_input(), StdInput::Tty | StdInput::TtyForce | StdInput::TtyFail)
+            || output(self.standard_output())
+            || output(self.standard_error());
+        uses.then(|| self.tty_path().as_deref().unwrap_or("/dev/console"))
+    }
+
     /// `CapabilityBoundingSet=` without what is kept from a service by what protects the kernel from it
     /// (systemd.exec(5)); `None` when nothing is said.
     pub fn bounding_set(&self) -> Option<CapabilitySet> {

@@ -94,6 +94,6 @@ section! {
         "RuntimeMaxSec" => runtime_max_sec: Option<Timespan> = None, Applied Raw;
         "RuntimeRandomizedExtraSec" => runtime_randomized_extra_sec: Option<Timespan> = None, Stored Raw;
         "TimeoutStopSec" => timeout_stop_sec: Option<Timespan> = None, Applied Raw;
-        "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Stored Raw;
+        "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Applied Raw;
     }
 }

@@ -41,7 +41,7 @@ section! {
         "RestartForceExitStatus" => restart_force_exit_status: Box<ExitStatusSet> = Default::default(), Applied Raw;
         "SuccessExitStatus" => success_exit_status: Box<ExitStatusSet> = Default::default(), Applied Raw;
         "NonBlocking" => non_blocking: bool = false, Applied Raw;
-        "BusName" => bus_name: Option<BusName> = None, Stored Expand;
+        "BusName" => bus_name: Option<BusName> = None, Applied Expand;
         "FileDescriptorStoreMax" => file_descriptor_store_max: u32 = 0, Applied Raw;
         "FileDescriptorStorePreserve" => file_descriptor_store_preserve: FdStorePreserve = Default::default(), Applied Raw;
         "LUOSession" => luo_session: Vec<PlainName> = Default::default(), Stored Raw;
@@ -49,7 +49,7 @@ section! {
         "Sockets" => sockets: Vec<UnitName> = Default::default(), Applied Expand;
         "USBFunctionDescriptors" => usb_function_descriptors: Option<AbsolutePath> = None, Applied Expand;
         "USBFunctionStrings" => usb_function_strings: Option<AbsolutePath> = None, Applied Expand;
-        "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Stored Raw;
+        "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Applied Raw;
         "OpenFile" => open_file: Vec<OpenFile> = Default::default(), Applied Raw;
         "ReloadSignal" => reload_signal: Option<Signal> = None, Applied Raw;
         "RefreshOnReload" => refresh_on_reload: Option<Refresh> = None, Stored Raw;
