@@ -592,6 +592,7 @@ mod tests {
             giving: BTreeSet::new(),
             condemned: BTreeSet::new(),
             uncertain: BTreeSet::new(),
+            oom: oom::Followed::default(),
         }
     }
 
