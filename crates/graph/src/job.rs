@@ -79,6 +79,7 @@ impl JobType {
             (Nop, b) => Some(b),
             (a, Nop) => Some(a),
             (Stop, _) | (_, Stop) => None,
+            (VerifyActive, VerifyActive) => Some(VerifyActive),
             (Start | VerifyActive, Start | VerifyActive) => Some(Start),
             (Start, Reload) | (Reload, Start) => Some(ReloadOrStart),
             (VerifyActive, Reload) | (Reload, VerifyActive) => Some(Reload),
@@ -132,6 +133,8 @@ mod tests {
         assert_eq!(Stop.merge(Start), None);
         assert_eq!(Stop.merge(Nop), Some(Stop));
         assert_eq!(Start.merge(Reload), Some(ReloadOrStart));
+        // Two who only look start nothing.
+        assert_eq!(VerifyActive.merge(VerifyActive), Some(VerifyActive));
         assert_eq!(Start.merge(Restart), Some(Restart));
     }
 }

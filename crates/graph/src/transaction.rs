@@ -157,7 +157,7 @@ pub fn build<F: Facts>(
         _ => {}
     }
     builder.drop_refused()?;
-    builder.drop_irrelevant_redundant();
+    builder.drop_redundant(unit);
     if mode == JobMode::Fail {
         builder.spare_others();
     }
@@ -167,7 +167,7 @@ pub fn build<F: Facts>(
         cycle::break_all(&mut builder)?;
     }
     builder.collect();
-    builder.forget_redundant(unit);
+    builder.drop_redundant(unit);
     builder.check_destruction(unit)?;
     Ok(builder.finish(unit))
 }
@@ -395,7 +395,8 @@ impl<F: Facts> Builder<'_, F> {
             let kept = self.has_job(unit)
                 || self.facts.ignores_isolate(unit)
                 || self.graph.of(unit, Dependency::TriggeredBy).any(|by| self.has_job(by));
-            if !kept && (self.facts.is_active(unit) || self.facts.installed(unit).is_some()) {
+            let down = self.facts.is_redundant(unit, JobType::Stop);
+            if !kept && (!down || self.facts.installed(unit).is_some()) {
                 self.pull((unit, JobType::Stop));
             }
         }
@@ -440,16 +441,24 @@ impl<F: Facts> Builder<'_, F> {
         units
     }
 
-    /// Jobs that neither matter nor change anything go first: they must not take part in conflicts.
-    fn drop_irrelevant_redundant(&mut self) {
-        let redundant = |(key, id): (&Key, &NodeId)| {
-            let matters = self.nodes.get(*id).is_some_and(|node| node.matters);
-            let redundant =
-                !matters && self.facts.installed(key.0).is_none() && self.facts.is_redundant(key.0, key.1);
-            redundant.then_some(*id)
-        };
-        let redundant: Vec<NodeId> = self.places.iter().filter_map(redundant).collect();
-        redundant.into_iter().for_each(|id| self.drop_alone(id));
+    /// Units whose jobs change nothing go first: they must take part neither in conflicts nor in cycles. One that is down is
+    /// still to be kept down where another job of the transaction would bring it up.
+    fn drop_redundant(&mut self, anchor: UnitId) {
+        for unit in self.units() {
+            let idle = |kind: JobType| self.facts.is_redundant(unit, kind);
+            let redundant = unit != anchor
+                && self.facts.installed(unit).is_none()
+                && self.of(unit).all(|(kind, _)| idle(kind));
+            if redundant {
+                self.drop_jobs(unit);
+            }
+        }
+    }
+
+    /// Drops the jobs of a unit, and nothing that needs them.
+    fn drop_jobs(&mut self, unit: UnitId) {
+        let all: Vec<NodeId> = self.of(unit).map(|(_, id)| id).collect();
+        all.into_iter().for_each(|id| self.drop_alone(id));
     }
 
     /// Mode fail leaves out what would stop a unit that is up or reverse a queued job, where the request does without.
@@ -536,18 +545,6 @@ impl<F: Facts> Builder<'_, F> {
         let orphans: Vec<NodeId> =
             self.places.values().copied().filter(|id| needed.get(*id) != Some(&true)).collect();
         orphans.into_iter().for_each(|id| self.drop_alone(id));
-    }
-
-    fn forget_redundant(&mut self, anchor: UnitId) {
-        for unit in self.units() {
-            let redundant = unit != anchor
-                && self.facts.installed(unit).is_none()
-                && self.merged(unit).is_some_and(|kind| self.facts.is_redundant(unit, kind));
-            if redundant {
-                let all: Vec<NodeId> = self.of(unit).map(|(_, id)| id).collect();
-                all.into_iter().for_each(|id| self.drop_alone(id));
-            }
-        }
     }
 
     fn check_destruction(&self, anchor: UnitId) -> Result<(), TransactionError> {

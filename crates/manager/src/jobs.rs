@@ -351,7 +351,10 @@ impl Manager {
             JobType::Stop | JobType::Restart => matches!(state, ActiveState::Inactive | ActiveState::Failed),
             _ => false,
         };
-        if there {
+        if there && job.kind == JobType::Restart {
+            // It was down: there was nothing to stop, and there is nothing to say.
+            self.turn_into_start(id);
+        } else if there {
             self.job_by_state(unit);
         } else if job.kind == JobType::Restart && self.is_restarting(unit) {
             self.turn_into_start(id);
@@ -450,6 +453,9 @@ impl Manager {
             _ => None,
         };
         if let (true, JobType::Start, Some(why)) = (propagate, job.kind, handled) {
+            if report {
+                self.report_job_failure(job, result);
+            }
             if self.end_may_trigger(job.unit, why) {
                 self.trigger_on_failure(job.unit, why);
             }

@@ -299,6 +299,10 @@ impl Manager {
             return Started::Ended(JobResult::Dependency);
         }
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
+        // An automatic restart goes on with the answers that its first start had.
+        if self.waits_for_restart(id) {
+            return self.start_by_kind(id);
+        }
         if unit.file.unit.conditions().is_empty() {
             let stamp = self.stamp();
             if let Some(unit) = self.state.units.edit(&id) {
@@ -357,7 +361,7 @@ impl Manager {
         let starts = |job: &&Job| job.running && job.kind == JobType::Start;
         let Some(job) = self.state.jobs.of(id).filter(starts).map(|job| job.id) else { return };
         if let Some(failed) = verdict(false) {
-            self.report_condition(id, failed);
+            self.report_condition(job, failed);
             return self.finish_job(job, JobResult::Done, true);
         }
         if let Some(failed) = verdict(true) {

@@ -207,11 +207,14 @@ impl Manager {
             Event::Notified { pid, uid, cgroup, fields, fds, named } => {
                 self.notified(pid, uid, cgroup.as_deref(), &fields, fds, named)
             }
-            Event::SocketsOpened { unit, result } => {
-                if let Some(id) = self.state.names.get(&unit).copied() {
-                    self.sockets_opened(id, result);
+            Event::SocketsOpened { unit, result } => match self.state.names.get(&unit).copied() {
+                Some(id) => self.sockets_opened(id, result),
+                // Unloaded meanwhile.
+                None => {
+                    let fds = result.into_iter().flatten().map(|port| port.fd).collect();
+                    self.effects.push_back(Effect::CloseFds { fds });
                 }
-            }
+            },
             Event::SocketReadable { fd } => self.socket_readable(fd),
             Event::Accepted { listener, fd, peer } => self.accepted(source, listener, fd, peer),
             Event::AcceptShort { listener, message } => self.accept_short(listener, &message),

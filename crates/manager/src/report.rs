@@ -8,7 +8,7 @@ use crate::manager::Manager;
 use crate::spawn::exit_words;
 use crate::state::{CommandList, Kind, UnitResult};
 use muster_graph::job::Job;
-use muster_graph::{JobResult, JobType, UnitId};
+use muster_graph::{JobId, JobResult, JobType, UnitId};
 use muster_unit::{ServiceType, UnitKind};
 
 mod id {
@@ -114,9 +114,19 @@ impl Manager {
         self.with_id(Level::Info, id, text, id::RELOADED);
     }
 
-    pub(crate) fn report_condition(&mut self, id: UnitId, failed: String) {
-        let text = format!("{} skipped, unmet condition check {failed}", self.title(id));
-        self.with_id(Level::Info, id, text, id::SKIPPED);
+    pub(crate) fn report_condition(&mut self, job: JobId, failed: String) {
+        let Some(job) = self.state.jobs.get(&job).cloned() else { return };
+        let text = format!("{} skipped, unmet condition check {failed}", self.title(job.unit));
+        self.log_with(Level::Info, Some(job.unit), text, job_fields(&job, JobResult::Done, id::SKIPPED));
+    }
+
+    /// A job ended, and nothing of its unit says why.
+    pub(crate) fn report_job_failure(&mut self, job: &Job, result: JobResult) {
+        let (name, kind) = (self.unit_name(job.unit), job.kind.as_str());
+        let text = format!("{name}: Job {name}/{kind} failed with result '{}'.", result.as_str());
+        let mut fields = job_fields(job, result, "");
+        fields.retain(|(_, value)| !value.is_empty());
+        self.log_with(Level::Notice, Some(job.unit), text, fields);
     }
 
     /// Time is up in a phase; `done` is what is done about it.
@@ -188,12 +198,7 @@ impl Manager {
     /// The end of a job, as a log record and a console line.
     pub(crate) fn report_job_end(&mut self, job: &Job, result: JobResult) {
         let Some((mark, level, text, message_id)) = self.job_words(job, result) else { return };
-        let fields = vec![
-            ("JOB_ID".to_owned(), job.id.0.to_string()),
-            ("JOB_TYPE".to_owned(), job.kind.as_str().to_owned()),
-            ("JOB_RESULT".to_owned(), result.as_str().to_owned()),
-            ("MESSAGE_ID".to_owned(), message_id.to_owned()),
-        ];
+        let fields = job_fields(job, result, message_id);
         self.log_with(level, Some(job.unit), text.clone(), fields);
         self.status(mark, text.clone());
         if mark == StatusMark::Failed {
@@ -289,6 +294,16 @@ impl Manager {
         self.startup_values_changed();
         self.effects.push_back(Effect::Signal(crate::effect::BusSignal::ManagerChanged));
     }
+}
+
+/// What the journal is to know of a job.
+fn job_fields(job: &Job, result: JobResult, message_id: &str) -> Vec<(String, String)> {
+    vec![
+        ("JOB_ID".to_owned(), job.id.0.to_string()),
+        ("JOB_TYPE".to_owned(), job.kind.as_str().to_owned()),
+        ("JOB_RESULT".to_owned(), result.as_str().to_owned()),
+        ("MESSAGE_ID".to_owned(), message_id.to_owned()),
+    ]
 }
 
 /// `code=exited, status=1/FAILURE`, as systemd writes it.

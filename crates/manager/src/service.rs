@@ -3,7 +3,7 @@
 //! | state | control ends | control fails | main ends | main fails | READY=1 | time is up | cgroup empty | stop |
 //! |---|---|---|---|---|---|---|---|---|
 //! | dead | – | – | – | – | – | – | – | – |
-//! | condition | start-pre | final-sigterm `exec-condition` | – | – | – | stop-sigterm `timeout` | – | stop-sigterm |
+//! | condition | start-pre | stop-sigterm `exec-condition` | – | – | – | stop-sigterm `timeout` | – | stop-sigterm |
 //! | start-pre | start-post | stop-sigterm `exit-code` | – | – | – | stop-sigterm `timeout` | – | stop-sigterm |
 //! | start (forking) | – | stop-sigterm `exit-code` | – | – | – | stop-sigterm `timeout` | – | stop-sigterm |
 //! | start (notify) | – | – | stop-sigterm `protocol` | stop-sigterm `exit-code` | start-post | stop-sigterm `timeout` | – | stop-sigterm |
@@ -829,10 +829,13 @@ impl Manager {
         self.log(Level::Info, Some(id), text);
         self.set_sub(id, ServiceSub::AutoRestartQueued, None);
         // What depends on the service goes through the restart with it, unless that is not to be seen.
-        let kind = match self.restart_mode(id) {
-            muster_unit::RestartMode::Direct => JobType::Start,
-            _ => JobType::Restart,
-        };
+        let direct = self.restart_mode(id) == muster_unit::RestartMode::Direct;
+        let kind = if direct { JobType::Start } else { JobType::Restart };
+        // The start that was asked for goes on over a restart that nobody is told of.
+        let starting = self.state.jobs.of(id).filter(|job| direct && job.running && job.kind == kind);
+        if let Some(job) = starting.map(|job| job.id) {
+            return self.state.jobs.turn(job, kind);
+        }
         let queued = self.request_quietly(id, kind, JobMode::Replace, "Restart=");
         if !queued {
             self.set_sub(id, ServiceSub::Failed, None);

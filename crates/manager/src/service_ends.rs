@@ -56,7 +56,7 @@ impl Manager {
         let skip = matches!(exit, Exit::Exited(1..=254));
         self.enter_signal(
             id,
-            ServiceSub::FinalSigterm,
+            ServiceSub::StopSigterm,
             if skip { UnitResult::ExecCondition } else { result },
         );
     }

@@ -370,9 +370,10 @@ impl Manager {
             // The machine of a container booted long before.
             Base::Boot if self.state.facts.follows_interfaces => 0,
             Base::Boot | Base::Startup => userspace,
-            Base::UnitActive => other.and_then(|other| set(other.inactive_exit.monotonic_usec)).or(last)?,
+            // What was tried and came to nothing is not tried again at once.
+            Base::UnitActive => other.and_then(|other| set(other.inactive_exit.monotonic_usec)).max(last)?,
             Base::UnitInactive => {
-                other.and_then(|other| set(other.inactive_enter.monotonic_usec)).or(last)?
+                other.and_then(|other| set(other.inactive_enter.monotonic_usec)).max(last)?
             }
         };
         let moment = from.checked_add(span)?;
