@@ -1,105 +1,84 @@
 //! The real manager on a fake kernel, seeded.
 //!
-//! A [`World`] is a manager, unit files held in memory, and a kernel that answers each effect by the events that a real
-//! one would send, at a time and in an order that a seed decides. What must stay true: the same seed gives the same
-//! effects, and nothing in here decides what the manager decides.
+//! A [`World`] is a manager, unit files held in memory, and a kernel ([`kernel`]) that answers each effect by the events
+//! that a real one would send, at a time and in an order that a seed decides. What must stay true: the same seed gives the
+//! same effects, and nothing in here decides what the manager decides.
 //!
-//! Programs are known by their last path component: `true` and `false` end at once, `ready` sends `READY=1` and stays,
-//! all others stay until a signal ends them, `stubborn` until SIGKILL. `nospawn` cannot be made, and of `noexec` the
-//! executor fails.
-//!
-//! After every event the world looks, besides [`Manager::check_invariants`], whether a copy of all units that follows
-//! nothing but [`Manager::take_changes`] is the same as the units, and whether what was closed had been open; what it finds
-//! are lines of the trace that begin with FAULT.
+//! After every event the world asks [`Manager::check_invariants`] and the [`ledger`], and looks whether a copy of all units
+//! that follows nothing but [`Manager::take_changes`] is the same as the units, and whether what was closed had been open.
+//! What it finds is in [`World::faults`]. [`scenario`] draws units and what happens to them, and shrinks what fails.
 #![forbid(unsafe_code)]
 // Runs in tests, with numbers of its own making.
-#![allow(clippy::arithmetic_side_effects)]
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+pub mod dice;
+pub mod files;
+mod kernel;
+pub mod ledger;
+pub mod scenario;
+
+pub use files::Files;
+
+use dice::Dice;
+use kernel::{Later, Process};
+use ledger::Ledger;
 use muster_graph::UnitId;
 use muster_manager::Manager;
-use muster_manager::effect::{Effect, FdId, RequestId, Spawn};
-use muster_manager::event::{Event, Exit, Now, OpenedSocket, Origin, Peer, Request};
+use muster_manager::effect::{FdId, RequestId};
+use muster_manager::event::{Clock, Event, Exit, Found, Now, Origin, Peer, Request};
 use muster_manager::state::{Facts, State, Unit};
-use muster_unit::load::Lookup;
-use muster_unit::{Source, UnitName};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
-/// After this many events or effects a world is taken to loop for ever.
-const EVENTS_MAX: usize = 20_000;
-const EFFECTS_MAX: usize = 200_000;
+/// After this many events or effects on the way to rest a world is taken to loop for ever.
+const EVENTS_MAX: usize = 6_000;
+const EFFECTS_MAX: u64 = 200_000;
 
-/// Unit files by name, and links such as `multi-user.target.wants`.
-#[derive(Clone, Debug, Default)]
-pub struct Files {
-    units: BTreeMap<String, String>,
-    links: BTreeMap<String, Vec<UnitName>>,
-}
-
-impl Files {
-    /// These unit files.
-    pub fn new(units: &[(&str, &str)]) -> Files {
-        let units = units.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        Files { units, links: BTreeMap::new() }
-    }
-
-    /// Adds a link in a directory like `multi-user.target.wants`.
-    #[must_use]
-    pub fn link(mut self, directory: &str, name: &str) -> Files {
-        self.links.entry(directory.to_owned()).or_default().extend(name.parse::<UnitName>());
-        self
-    }
-}
-
-impl Source for Files {
-    fn lookup(&self, name: &UnitName) -> Lookup {
-        let known = self.units.contains_key(name.as_str());
-        if known { Lookup::File(format!("/etc/systemd/system/{name}")) } else { Lookup::NotFound }
-    }
-
-    fn aliases(&self, _: &UnitName) -> Vec<UnitName> {
-        Vec::new()
-    }
-
-    fn read(&self, path: &str) -> Result<Rc<str>, String> {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        self.units.get(name).map(|text| text.as_str().into()).ok_or_else(|| format!("no {name}"))
-    }
-
-    fn drop_ins(&self, _: &str) -> Vec<(String, Option<String>)> {
-        Vec::new()
-    }
-
-    fn linked(&self, directory: &str) -> Vec<UnitName> {
-        self.links.get(directory).cloned().unwrap_or_default()
-    }
-}
-
-/// A process of the fake kernel.
-#[derive(Clone, Debug)]
-struct Process {
-    cgroup: String,
-    /// Whether it minds SIGTERM.
-    stays: bool,
+/// What may come between two events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// PID 1 executes itself anew.
+    Reexec,
+    /// Unit files are read again.
+    Reload,
+    /// PID 1 loses all it knows, and begins anew with what it finds running.
+    Crash,
 }
 
 /// A manager and the world around it.
 pub struct World {
     manager: Manager,
     files: Files,
+    seed: u64,
     now: Now,
-    random: u64,
+    dice: Dice,
     next_number: u64,
     processes: BTreeMap<u32, Process>,
+    /// Processes that ended, whose end was not told yet.
+    zombies: BTreeSet<u32>,
+    /// Numbers of processes that may be used again.
+    free: Vec<u32>,
     waiting: Vec<Event>,
+    /// What happens at a time on the monotonic clock, in microseconds.
+    later: BTreeMap<(u64, u64), Later>,
     /// Descriptors that are open.
     open: BTreeSet<FdId>,
     /// Listening descriptors that are watched, and whether connections are taken from them.
     watched: BTreeMap<FdId, bool>,
+    /// Listening descriptors with something to read.
+    traffic: BTreeSet<FdId>,
     /// All units, as the changes tell.
     copy: BTreeMap<UnitId, Box<Unit>>,
-    /// Every effect so far, as text.
+    ledger: Ledger,
+    interruption: Option<(u64, Interruption)>,
+    effects: u64,
+    /// How many events were delivered.
+    pub events: u64,
+    /// Every effect so far, as text, where `tracing`.
     pub trace: Vec<String>,
+    /// Whether effects are kept as text.
+    pub tracing: bool,
+    /// What must hold and did not.
+    pub faults: Vec<String>,
     /// Whether the manager's state is taken out and in again after every event.
     pub hand_over: bool,
 }
@@ -108,20 +87,29 @@ impl World {
     /// A world before its boot.
     pub fn new(files: Files, seed: u64) -> World {
         let now = Now { monotonic_usec: 1, realtime_usec: 1_000_000, boottime_usec: 1 };
-        let mut manager = Manager::new(Facts::default(), seed, now);
-        manager.follow_changes();
         World {
-            manager,
+            manager: fresh(seed, now),
             files,
+            seed,
             now,
-            random: seed.max(1),
+            dice: Dice::new(seed, 1),
             next_number: 100,
             processes: BTreeMap::new(),
+            zombies: BTreeSet::new(),
+            free: Vec::new(),
             waiting: Vec::new(),
+            later: BTreeMap::new(),
             open: BTreeSet::new(),
             watched: BTreeMap::new(),
+            traffic: BTreeSet::new(),
             copy: BTreeMap::new(),
+            ledger: Ledger::default(),
+            interruption: None,
+            effects: 0,
+            events: 0,
             trace: Vec::new(),
+            tracing: true,
+            faults: Vec::new(),
             hand_over: false,
         }
     }
@@ -136,6 +124,16 @@ impl World {
         &self.manager
     }
 
+    /// Whether the last that a unit was asked for was to stop, and it did.
+    pub fn is_stopped(&self, unit: &str) -> bool {
+        self.ledger.is_stopped(unit)
+    }
+
+    /// What was said along the way.
+    pub fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
     /// Boots and runs until nothing is left to do.
     pub fn boot(&mut self) {
         self.manager.begin(self.now, &self.files);
@@ -145,53 +143,76 @@ impl World {
 
     /// A client asks, and the world comes to rest.
     pub fn ask(&mut self, request: Request) {
+        self.send(request);
+        self.settle();
+    }
+
+    /// A client asks.
+    pub fn send(&mut self, request: Request) {
         self.next_number += 1;
         let id = RequestId(self.next_number);
         let origin = Origin { uid: 0, pid: 7, comm: "sim".to_owned() };
+        self.ledger.asked(id);
         self.waiting.push(Event::Requested { id, origin, request });
-        self.settle();
+    }
+
+    /// Something happens.
+    pub fn happen(&mut self, event: Event) {
+        self.waiting.push(event);
     }
 
     /// A process ends by itself, and the world comes to rest. True when there was one in that unit's cgroup.
     pub fn end_process_of(&mut self, unit: &str, exit: Exit) -> bool {
-        let suffix = format!("/{unit}");
-        let found =
-            self.processes.iter().find(|(_, process)| process.cgroup.ends_with(&suffix)).map(|(pid, _)| *pid);
-        if let Some(pid) = found {
-            self.end(pid, exit);
+        let ended = self.end_one_of(unit, exit);
+        if ended {
             self.settle();
         }
-        found.is_some()
+        ended
     }
 
-    /// A client connects to a socket unit, from one of three addresses, and the world comes to rest. True when the socket
-    /// was being listened to.
+    /// A process ends by itself. True when there was one in that unit's cgroup.
+    pub fn end_one_of(&mut self, unit: &str, exit: Exit) -> bool {
+        let pid = self.process_of(unit);
+        pid.into_iter().for_each(|pid| self.end(pid, exit));
+        pid.is_some()
+    }
+
+    fn process_of(&self, unit: &str) -> Option<u32> {
+        let suffix = format!("/{unit}");
+        self.processes.iter().find(|(_, process)| process.cgroup.ends_with(&suffix)).map(|(pid, _)| *pid)
+    }
+
+    /// A client connects to a socket unit, from one of three addresses. True when the socket was being listened to.
     pub fn connect(&mut self, unit: &str) -> bool {
         let mine = self.manager.descriptors().filter(|(_, owner)| owner.name.as_str() == unit);
         let found = mine.map(|(fd, _)| fd).find_map(|fd| Some((fd, *self.watched.get(&fd)?)));
         let Some((listener, accept)) = found else { return false };
         let event = if accept {
-            let number = self.next_number;
-            let source = format!("192.0.2.{}", self.draw() % 3);
-            let peer = Peer { instance_tail: format!("{number}-0"), source, ..Peer::default() };
-            Event::Accepted { listener, fd: self.opened(), peer }
+            let source = format!("192.0.2.{}", self.dice.below(3));
+            let fd = self.opened();
+            let peer = Peer { instance_tail: format!("{}-0", fd.0), source, ..Peer::default() };
+            Event::Accepted { listener, fd, peer }
         } else {
+            self.traffic.insert(listener);
             Event::SocketReadable { fd: listener }
         };
         self.waiting.push(event);
-        self.settle();
         true
     }
 
-    /// A process of a unit hands a descriptor to PID 1 to keep, and the world comes to rest.
+    /// A process of a unit hands a descriptor to PID 1 to keep.
     pub fn store(&mut self, unit: &str) {
-        let suffix = format!("/{unit}");
-        let found = self.processes.iter().find(|(_, process)| process.cgroup.ends_with(&suffix));
-        let Some((pid, cgroup)) = found.map(|(pid, process)| (*pid, process.cgroup.clone())) else { return };
-        let fields = vec![("FDSTORE".to_owned(), "1".to_owned())];
-        let fds = vec![self.opened()];
-        self.waiting.push(Event::Notified { pid, uid: 0, cgroup: Some(cgroup), fields, fds, named: None });
-        self.settle();
+        if let Some(pid) = self.process_of(unit) {
+            let fds = vec![self.opened()];
+            self.say(pid, &[("FDSTORE", "1")], fds);
+        }
+    }
+
+    /// A process of a unit says something.
+    pub fn say_as(&mut self, unit: &str, fields: &[(&str, &str)]) {
+        if let Some(pid) = self.process_of(unit) {
+            self.say(pid, fields, Vec::new());
+        }
     }
 
     fn opened(&mut self) -> FdId {
@@ -206,47 +227,117 @@ impl World {
         self.open.symmetric_difference(&owned).copied().collect()
     }
 
-    /// Time passes, and the world comes to rest.
-    pub fn wait(&mut self, usec: u64) {
-        self.now.monotonic_usec += usec;
-        self.now.realtime_usec += usec;
-        self.now.boottime_usec += usec;
+    /// Time passes in one leap, as when nothing runs for a while, and the world comes to rest.
+    pub fn leap(&mut self, usec: u64) {
+        self.pass(usec);
         self.waiting.push(Event::Tick);
         self.settle();
     }
 
-    /// Delivers events until nothing is left, in an order that the seed decides.
-    fn settle(&mut self) {
-        let most = self.trace.len() + EFFECTS_MAX;
+    /// Time passes, and whatever is due happens when it is due.
+    pub fn wait(&mut self, usec: u64) {
+        let end = self.now.monotonic_usec + usec;
+        self.settle();
         for _ in 0..EVENTS_MAX {
-            self.perform_all();
-            if self.trace.len() > most {
-                break;
-            }
-            if self.waiting.is_empty() && self.manager.needs_tick(self.now) {
-                self.waiting.push(Event::Tick);
-            }
-            if self.waiting.is_empty() {
-                return;
-            }
-            let at = usize::try_from(self.draw() % self.waiting.len() as u64).unwrap_or(0);
-            let event = self.waiting.remove(self.first_told(at));
-            if matches!(&event, Event::CgroupEmptied { path } if self.of_cgroup(path).next().is_some()) {
-                // Emptiness is read at the moment at which it is told.
-                continue;
-            }
-            self.now.monotonic_usec += 1;
-            self.now.realtime_usec += 1;
-            self.manager.handle(self.now, &self.files, event);
-            self.trace
-                .extend(self.manager.check_invariants().into_iter().map(|fault| format!("FAULT {fault}")));
-            self.follow();
-            if self.hand_over {
-                self.perform_all();
-                self.take_out_and_in();
+            let on_monotonic = |(clock, at)| (clock == Clock::Monotonic).then_some(at);
+            let deadline = self.manager.next_deadlines().filter_map(on_monotonic);
+            let next = self.later.keys().map(|(at, _)| *at).chain(deadline).min();
+            match next.filter(|at| *at <= end) {
+                Some(at) => self.leap(at.saturating_sub(self.now.monotonic_usec)),
+                None => break,
             }
         }
-        self.trace.push("the world does not come to rest".to_owned());
+        self.leap(end.saturating_sub(self.now.monotonic_usec));
+    }
+
+    /// The realtime clock is set, forward or back.
+    pub fn set_clock(&mut self, by_usec: i64) {
+        self.now.realtime_usec = self.now.realtime_usec.saturating_add_signed(by_usec);
+        self.waiting.push(Event::ClockSet);
+    }
+
+    fn pass(&mut self, usec: u64) {
+        self.now.monotonic_usec += usec;
+        self.now.realtime_usec += usec;
+        self.now.boottime_usec += usec;
+        while let Some(first) = self.later.first_entry() {
+            if first.key().0 > self.now.monotonic_usec {
+                return;
+            }
+            let later = first.remove();
+            self.due(later);
+        }
+    }
+
+    /// After so many events more, this comes between.
+    pub fn interrupt_after(&mut self, events: u64, what: Interruption) {
+        self.interruption = Some((events, what));
+    }
+
+    /// Delivers events until nothing is left, in an order that the seed decides.
+    pub fn settle(&mut self) {
+        let most = self.effects + EFFECTS_MAX;
+        for _ in 0..EVENTS_MAX {
+            if !self.step() {
+                let (mut faults, manager) = (Vec::new(), &self.manager);
+                self.ledger.rest(manager, &mut faults);
+                self.faults.extend(faults);
+                return;
+            }
+            if self.effects > most || !self.faults.is_empty() {
+                break;
+            }
+        }
+        if self.faults.is_empty() {
+            self.faults.push("the world does not come to rest".to_owned());
+        }
+    }
+
+    /// Delivers at most so many events.
+    pub fn run(&mut self, events: usize) {
+        for _ in 0..events {
+            if !self.step() || !self.faults.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Delivers an event; false where there is none.
+    fn step(&mut self) -> bool {
+        self.perform_all();
+        self.interrupt();
+        if self.waiting.is_empty() && self.manager.needs_tick(self.now) {
+            self.waiting.push(Event::Tick);
+        }
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let at = self.dice.below(self.waiting.len());
+        let event = self.waiting.remove(self.first_told(at));
+        if !matches!(&event, Event::CgroupEmptied { path } if self.of_cgroup(path).next().is_some()) {
+            // Emptiness is read at the moment at which it is told.
+            self.deliver(event);
+        }
+        true
+    }
+
+    fn deliver(&mut self, event: Event) {
+        self.pass(1);
+        if let Event::ChildExited { pid, .. } = &event {
+            self.zombies.remove(pid);
+            self.free.push(*pid);
+        }
+        let reloaded = matches!(event, Event::SourceReloaded | Event::Recovered { .. });
+        self.events += 1;
+        self.ledger.begin(&self.manager);
+        self.manager.handle(self.now, &self.files, event);
+        self.faults.extend(self.manager.check_invariants());
+        self.ledger.end(&self.manager, reloaded, &mut self.faults);
+        self.follow();
+        self.perform_all();
+        if self.hand_over {
+            self.take_out_and_in();
+        }
     }
 
     /// Brings the copy up to what the changes tell, and compares it.
@@ -261,7 +352,7 @@ impl World {
             let units = self.manager.state().units.iter();
             let differ = units.filter(|(id, unit)| self.copy.get(id) != Some(*unit));
             let names: Vec<&str> = differ.map(|(_, unit)| unit.name.as_str()).collect();
-            self.trace.push(format!("FAULT units changed by another door: {names:?}"));
+            self.faults.push(format!("units changed by another door: {names:?}"));
         }
     }
 
@@ -280,6 +371,8 @@ impl World {
             .any(|process| process.cgroup.ends_with(&end) || process.cgroup.contains(&inside))
     }
 
+    // ---- hand-over ----------------------------------------------------------------------------------------------------
+
     /// The manager that goes on is made from bytes, as after a re-execution.
     fn take_out_and_in(&mut self) {
         self.follow();
@@ -292,171 +385,71 @@ impl World {
                 self.manager = Manager::from_state(state);
                 self.manager.follow_changes();
             }
-            Err(error) => self.trace.push(format!("the state was lost: {error}")),
+            Err(error) => self.faults.push(format!("the state was lost: {error}")),
         }
     }
 
-    fn perform_all(&mut self) {
-        while let Some(effect) = self.manager.poll_effect() {
-            self.trace.push(format!("{effect:?}"));
-            self.perform(effect);
+    fn interrupt(&mut self) {
+        match &mut self.interruption {
+            None => return,
+            Some((0, _)) => {}
+            Some((left, _)) => return *left -= 1,
         }
+        match self.interruption.take() {
+            Some((_, Interruption::Reexec)) => self.reexecute(),
+            Some((_, Interruption::Reload)) => self.send(Request::Reload),
+            Some((_, Interruption::Crash)) => self.crash(),
+            None => {}
+        }
+        self.perform_all();
     }
 
-    fn perform(&mut self, effect: Effect) {
-        match effect {
-            Effect::Spawn(spawn) => self.spawn(&spawn),
-            Effect::KillProcess { pid, signal, .. } => self.signal(&[pid], signal),
-            Effect::WatchCgroup { path } if self.of_cgroup(&path).next().is_none() => {
-                self.waiting.push(Event::CgroupEmptied { path });
-            }
-            Effect::KillCgroup { path, signal, except, .. } => {
-                let doomed: Vec<u32> = self.of_cgroup(&path).filter(|pid| !except.contains(pid)).collect();
-                if doomed.is_empty() && self.of_cgroup(&path).next().is_none() {
-                    self.waiting.push(Event::CgroupEmptied { path });
-                } else {
-                    self.signal(&doomed, signal);
-                }
-            }
-            Effect::CheckConditions { query, conditions } => {
-                let results = conditions.iter().map(|_| true).collect();
-                self.waiting.push(Event::ConditionsChecked { query, results });
-            }
-            Effect::OpenSockets { unit, config, keep, .. } => {
-                let opened = (0_u32..).zip(config.listen()).map(|(listen_index, _)| {
-                    let known = keep.iter().find(|(at, _)| *at == listen_index);
-                    let fd = known.map_or_else(|| self.opened(), |(_, fd)| *fd);
-                    let kept = known.is_some();
-                    OpenedSocket { fd, listen_index, connection_based: true, companion: false, kept }
-                });
-                let result = Ok(opened.collect());
-                self.waiting.push(Event::SocketsOpened { unit, result });
-            }
-            Effect::StopOpening { unit } => {
-                for event in std::mem::take(&mut self.waiting) {
-                    match event {
-                        Event::SocketsOpened { unit: of, result } if of == unit => {
-                            for port in result.into_iter().flatten().filter(|port| !port.kept) {
-                                self.open.remove(&port.fd);
-                            }
-                        }
-                        other => self.waiting.push(other),
-                    }
-                }
-            }
-            Effect::WatchSocket { fd, accept } => {
-                self.watched.insert(fd, accept);
-            }
-            Effect::UnwatchSocket { fd } => {
-                self.watched.remove(&fd);
-            }
-            Effect::CloseFds { fds } => {
-                for fd in fds {
-                    self.watched.remove(&fd);
-                    if !self.open.remove(&fd) {
-                        self.trace.push(format!("FAULT {fd:?} was closed and is not open"));
-                    }
-                }
-            }
-            Effect::ReadMountTable => {
-                self.waiting.push(Event::MountTableRead {
-                    mounts: Vec::new(),
-                    gone: Vec::new(),
-                    whole: true,
-                });
-            }
-            Effect::OpenAutomount { unit, .. } => {
-                let result = Err("there is no autofs".to_owned());
-                self.waiting.push(Event::AutomountOpened { unit, result });
-            }
-            Effect::CloseAutomount { unit, .. } => self.waiting.push(Event::AutomountClosed { unit }),
-            Effect::ExpireAutomount { unit, .. } => self.waiting.push(Event::AutomountLooked { unit }),
-            Effect::ReadSwapTable => self.waiting.push(Event::SwapsRead { swaps: Vec::new() }),
-            Effect::WriteFiles { query, .. } => {
-                self.waiting.push(Event::FilesWritten { query, result: Ok(()) });
-            }
-            Effect::Remove { query: Some(query), .. } => {
-                self.waiting.push(Event::Removed { query, result: Ok(()) });
-            }
-            Effect::ReloadSource => self.waiting.push(Event::SourceReloaded),
-            _ => {}
-        }
+    /// What helpers were asked for, and what clients wait for, is lost with the program; the rest is in descriptors.
+    fn reexecute(&mut self) {
+        let is_lost = |event: &Event| {
+            matches!(
+                event,
+                Event::ConditionsChecked { .. }
+                    | Event::Removed { .. }
+                    | Event::FilesWritten { .. }
+                    | Event::Requested { .. }
+                    | Event::SourceReloaded
+                    | Event::SocketReadable { .. }
+            )
+        };
+        self.waiting.retain(|event| !is_lost(event));
+        self.watched.clear();
+        self.ledger.cut_off();
+        self.take_out_and_in();
+        self.manager.resume(self.now);
+        self.follow();
     }
 
-    fn spawn(&mut self, spawn: &Spawn) {
-        self.next_number += 1;
-        let pid = u32::try_from(self.next_number).unwrap_or(u32::MAX);
-        let id = spawn.id;
-        let program = spawn.command.path.rsplit('/').next().unwrap_or("");
-        let message = || "this program fails".to_owned();
-        if program == "nospawn" {
-            return self.waiting.push(Event::SpawnFailed { spawn: id, status: 219, message: message() });
-        }
-        self.processes.insert(pid, Process { cgroup: spawn.cgroup.clone(), stays: false });
-        // The number of a process is known before anything else of it is.
-        self.manager.handle(self.now, &self.files, Event::Spawned { spawn: id, pid });
-        if program == "noexec" {
-            self.waiting.push(Event::ExecFailed { spawn: id, status: 203, message: message() });
-            return self.end(pid, Exit::Exited(203));
-        }
-        if spawn.report_exec {
-            self.waiting.push(Event::ExecSucceeded { spawn: id });
-        }
-        match program {
-            "true" => self.end(pid, Exit::Exited(0)),
-            "false" => self.end(pid, Exit::Exited(1)),
-            "ready" => {
-                let fields = vec![("READY".to_owned(), "1".to_owned())];
-                let cgroup = Some(spawn.cgroup.clone());
-                self.waiting.push(Event::Notified {
-                    pid,
-                    uid: 0,
-                    cgroup,
-                    fields,
-                    fds: Vec::new(),
-                    named: None,
-                });
-            }
-            "stubborn" => {
-                if let Some(process) = self.processes.get_mut(&pid) {
-                    process.stays = true;
-                }
-            }
-            _ => {}
-        }
+    /// All that PID 1 knew is lost: it finds processes in cgroups, and its children's ends.
+    fn crash(&mut self) {
+        self.waiting.retain(|event| matches!(event, Event::ChildExited { .. }));
+        let held: BTreeSet<FdId> = std::mem::take(&mut self.open);
+        self.traffic.retain(|fd| !held.contains(fd));
+        self.watched.clear();
+        self.copy.clear();
+        self.ledger = Ledger::default();
+        self.ledger.relax();
+        self.manager = fresh(self.seed, self.now);
+        self.manager.begin(self.now, &self.files);
+        self.follow();
+        let found = self.processes.iter().map(|(pid, process)| Found {
+            cgroup: process.cgroup.clone(),
+            pid: *pid,
+            is_child: process.parent.is_none(),
+        });
+        let found = found.collect();
+        self.perform_all();
+        self.deliver(Event::Recovered { found });
     }
+}
 
-    fn of_cgroup<'a>(&'a self, path: &'a str) -> impl Iterator<Item = u32> + 'a {
-        let below = format!("{path}/");
-        let inside = move |process: &Process| process.cgroup == path || process.cgroup.starts_with(&below);
-        self.processes.iter().filter(move |(_, process)| inside(process)).map(|(pid, _)| *pid)
-    }
-
-    fn signal(&mut self, pids: &[u32], signal: i32) {
-        const KILL: i32 = 9;
-        for pid in pids {
-            let obeys = self.processes.get(pid).is_some_and(|process| signal == KILL || !process.stays);
-            if obeys && signal != 18 {
-                self.end(*pid, Exit::Killed(signal));
-            }
-        }
-    }
-
-    /// A process ends; where it was the last of its cgroup, that is told too, in whatever order.
-    fn end(&mut self, pid: u32, exit: Exit) {
-        let Some(process) = self.processes.remove(&pid) else { return };
-        self.waiting.push(Event::ChildExited { pid, exit });
-        let left: BTreeSet<u32> = self.of_cgroup(&process.cgroup).collect();
-        if left.is_empty() {
-            self.waiting.push(Event::CgroupEmptied { path: process.cgroup });
-        }
-    }
-
-    /// xorshift64*.
-    fn draw(&mut self) -> u64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
+fn fresh(seed: u64, now: Now) -> Manager {
+    let mut manager = Manager::new(Facts::default(), seed, now);
+    manager.follow_changes();
+    manager
 }

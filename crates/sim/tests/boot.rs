@@ -51,6 +51,7 @@ fn script(seed: u64, hand_over: bool) -> World {
     world.wait(6_000_000);
     job(&mut world, "poweroff.target", JobType::Start);
     world.wait(100_000_000);
+    assert_eq!(world.faults, Vec::<String>::new(), "seed {seed}");
     world
 }
 
