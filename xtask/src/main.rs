@@ -28,6 +28,10 @@ const USAGE: &str = "cargo xtask COMMAND
   bench [--rounds N] [--rows boot|stock|units] [--write]
                          compares a Debian container under systemd and under muster: as it is, and with up to 50,000
                          units; --write writes docs/benchmarks.md
+  sim [--seeds N] [--hours H] [--first N] [--threads N]
+                         runs the simulator over random scenarios, and shrinks what fails
+  scenarios [--count N] [--first N]
+                         runs generated scenarios under systemd and under muster, and compares
   tidy                   checks the house rules and prints the longest functions and files";
 
 fn main() {
@@ -53,6 +57,8 @@ fn command(args: &[&str]) -> Result<i32> {
         ["install", "--root", dir] => install(dir, false),
         ["install", "--root", dir, "--init"] | ["install", "--init", "--root", dir] => install(dir, true),
         ["bench", options @ ..] => bench(options),
+        ["sim", options @ ..] => test::run(&["run", "--release", "--quiet", "-p", "muster-sim", "--"], options),
+        ["scenarios", options @ ..] => scenarios(options),
         ["tidy"] => tidy::report(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -106,6 +112,25 @@ fn bench(options: &[&str]) -> Result<i32> {
         bail!("--write writes a page of all rows");
     }
     bench::run(rounds, rows, write)
+}
+
+fn scenarios(options: &[&str]) -> Result<i32> {
+    let (mut first, mut count) = ("0", "300");
+    let mut rest = options;
+    while !rest.is_empty() {
+        rest = match rest {
+            ["--count", number, rest @ ..] => {
+                count = number;
+                rest
+            }
+            ["--first", number, rest @ ..] => {
+                first = number;
+                rest
+            }
+            _ => bail!("not understood\n{USAGE}"),
+        };
+    }
+    test::run(&test::SYSTEM, &["--scenarios", first, count])
 }
 
 fn install(root: &str, init: bool) -> Result<i32> {

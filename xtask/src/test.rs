@@ -52,6 +52,17 @@ impl AddAssign for Tally {
     }
 }
 
+/// What runs the tests of whole systems.
+pub const SYSTEM: [&str; 8] =
+    ["test", "--release", "--quiet", "-p", "muster-tests", "--test", "system", "--"];
+
+/// Runs cargo on our own streams; its exit status.
+pub fn run(args: &[&str], more: &[&str]) -> Result<i32> {
+    let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
+    let status = Command::new(program).args(args).args(more).current_dir(paths::workspace()).status()?;
+    Ok(status.code().unwrap_or(1))
+}
+
 /// Runs everything; the exit status says whether something failed.
 pub fn all() -> Result<i32> {
     println!("house rules");
@@ -62,10 +73,9 @@ pub fn all() -> Result<i32> {
     );
     tally += cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
     println!("\nsystem tests");
-    let system = ["test", "--release", "--quiet", "-p", "muster-tests", "--test", "system", "--"];
-    tally += cargo(&system)?;
+    tally += cargo(&SYSTEM)?;
     println!("\nthe same cases under systemd, the oracle");
-    tally += cargo(&[&system[..], &["--init", "systemd"]].concat())?;
+    tally += cargo(&[&SYSTEM[..], &["--init", "systemd"]].concat())?;
     println!("\nvirtual machine tests");
     tally += vm::test();
     tally += vm::test_debian(image::MUSTER);

@@ -5,6 +5,7 @@
 //!
 //! A case runs when its name contains one of the given names. With `--init systemd` the same cases run under systemd, the
 //! oracle: a case that fails there is wrong. Most cases are text, below `tests/cases`; see `fixture.rs` for their language.
+//! With `--scenarios FIRST COUNT` generated scenarios are run under both instead (`scenarios.rs`).
 //! With `--show` the cases of that file are run and what their commands say is printed: for looking at both, one after the
 //! other, before a case is written.
 //! A case that fails under the oracle is run once more; under muster never.
@@ -16,6 +17,7 @@ mod docs;
 mod fixture;
 mod ground;
 mod load;
+mod scenarios;
 mod table;
 mod trace;
 
@@ -53,17 +55,29 @@ struct Options {
     jobs: usize,
     list: bool,
     show: Option<PathBuf>,
+    scenarios: Option<(u64, u64)>,
     names: Vec<String>,
 }
 
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self { init: Init::Muster, jobs: 2, list: false, show: None, names: Vec::new() };
+        let mut options = Self {
+            init: Init::Muster,
+            jobs: 2,
+            list: false,
+            show: None,
+            scenarios: None,
+            names: Vec::new(),
+        };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--init" => options.init = args.next().context("--init needs a name")?.parse()?,
                 "--jobs" => options.jobs = args.next().context("--jobs needs a number")?.parse()?,
                 "--show" => options.show = Some(args.next().context("--show needs a file")?.into()),
+                "--scenarios" => {
+                    let mut number = || args.next().context("--scenarios needs two numbers");
+                    options.scenarios = Some((number()?.parse()?, number()?.parse()?));
+                }
                 "--list" => options.list = true,
                 name => options.names.push(name.to_string()),
             }
@@ -86,9 +100,13 @@ struct Count {
 fn main() -> Result<()> {
     muster_tests::hook();
     let options = Options::from_args(std::env::args().skip(1))?;
+    if let Some((first, count)) = options.scenarios {
+        Ground::build(Init::Muster)?;
+        std::process::exit(scenarios::at_length(first, count)?);
+    }
     let mut cases = match &options.show {
         Some(file) => fixture::shown(file)?,
-        None => all_cases()?,
+        None => all_cases(options.init)?,
     };
     cases.retain(|case| options.selects(case));
     if options.list {
@@ -102,12 +120,13 @@ fn main() -> Result<()> {
     std::process::exit(i32::from(count.failed > 0))
 }
 
-fn all_cases() -> Result<Vec<Case>> {
+fn all_cases(init: Init) -> Result<Vec<Case>> {
     let mut cases = boot::cases();
     cases.extend(bad_input::cases());
     cases.extend(docs::cases());
     cases.extend(table::cases());
     cases.extend(load::cases());
+    cases.extend(scenarios::cases(init));
     cases.push(fixture::every_row());
     cases.extend(fixture::cases()?);
     Ok(cases)
