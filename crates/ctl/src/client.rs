@@ -59,7 +59,7 @@ impl Client {
     }
 
     /// What a job of a unit would bring.
-    pub fn plan(&mut self, path: &str, kind: &str, mode: &str) -> Result<crate::plan::Plan, Failure> {
+    pub fn plan(&mut self, path: &str, kind: &str, mode: &str) -> Result<crate::plan::Told, Failure> {
         let call = Outgoing::method_call(DESTINATION, path, crate::OUR_UNIT, "Plan");
         self.call(&call.body("ss", |body| {
             body.write_str(kind);

@@ -3,66 +3,136 @@
 //! PID 1 says which units wait for each other in a cycle; where that is written, this program reads in their files itself.
 
 use crate::client::{Client, Failure};
-use crate::{OUR_UNIT, UNIT};
-use std::io::Write;
+use crate::{Answer, OUR_UNIT, UNIT};
+use serde::Serialize;
+use std::io::{self, Write};
 
-/// What a request would do: jobs (unit, type, reason, step), notes, cycles, refusal.
-pub type Plan = (Vec<(String, String, String, u32)>, Vec<String>, Vec<Vec<String>>, String);
+/// What PID 1 says that a request would do: jobs (unit, type, reason, step), notes, cycles, refusal.
+pub type Told = (Vec<(String, String, String, u32)>, Vec<String>, Vec<Vec<String>>, String);
 
-/// The transaction of a request, in order; an error where it would be refused.
-pub fn plan(verb: &str, unit: &str, out: &mut impl Write) -> Result<(), Failure> {
+/// The transaction of a request.
+#[derive(Serialize)]
+pub struct Plan {
+    unit: String,
+    /// In order.
+    jobs: Vec<Job>,
+    notes: Vec<String>,
+    /// Each waits for the next one, the last for the first.
+    cycles: Vec<Vec<Wait>>,
+    /// Why it would be refused.
+    pub refused: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Job {
+    /// Jobs of one step run at once; from 1.
+    step: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    unit: String,
+    why: String,
+}
+
+#[derive(Serialize)]
+struct Wait {
+    unit: String,
+    waits_for: String,
+    /// Where that is written, as FILE:LINE: TEXT.
+    places: Vec<String>,
+}
+
+/// What a request would do.
+pub fn plan(verb: &str, unit: &str) -> Result<Plan, Failure> {
     let (kind, mode) = if verb == "isolate" { ("start", "isolate") } else { (verb, "replace") };
     let mut client = Client::connect()?;
     let path = client.load_unit(unit)?;
     let (jobs, notes, cycles, refused) = client.plan(&path, kind, mode)?;
-    for cycle in &cycles {
-        print_cycle(&mut client, cycle, out)?;
+    let cycles = cycles.iter().map(|cycle| waits(&mut client, cycle)).collect::<Result<_, _>>()?;
+    let refused = (!refused.is_empty()).then_some(refused);
+    let jobs = if refused.is_some() { Vec::new() } else { jobs };
+    let job = |(unit, kind, why, step): (String, String, String, u32)| {
+        Job { step: step.saturating_add(1), kind, unit, why }
+    };
+    Ok(Plan { unit: unit.to_owned(), jobs: jobs.into_iter().map(job).collect(), notes, cycles, refused })
+}
+
+impl Answer for Plan {
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        for cycle in &self.cycles {
+            print_cycle(cycle, out)?;
+        }
+        if self.refused.is_some() {
+            return Ok(());
+        }
+        for note in &self.notes {
+            writeln!(out, "note: {note}")?;
+        }
+        match self.jobs.len() {
+            0 => writeln!(out, "{}: nothing to do", self.unit)?,
+            1 => writeln!(out, "one job:")?,
+            count => writeln!(out, "{count} jobs, those of one number at once:")?,
+        }
+        for Job { step, kind, unit, why } in &self.jobs {
+            writeln!(out, "  {step:>3}  {kind:<14} {unit:<44} {why}")?;
+        }
+        Ok(())
     }
-    if !refused.is_empty() {
-        return Err(Failure(format!("this would be refused: {refused}")));
-    }
-    for note in notes {
-        writeln!(out, "note: {note}")?;
-    }
-    match jobs.len() {
-        0 => writeln!(out, "{unit}: nothing to do")?,
-        1 => writeln!(out, "one job:")?,
-        count => writeln!(out, "{count} jobs, those of one number at once:")?,
-    }
-    for (unit, kind, why, step) in jobs {
-        writeln!(out, "  {:>3}  {kind:<14} {unit:<44} {why}", step.saturating_add(1))?;
-    }
-    Ok(())
 }
 
 /// What keeps a unit down.
-pub fn why_not(unit: &str, out: &mut impl Write) -> Result<(), Failure> {
-    let mut client = Client::connect()?;
-    let path = client.load_unit(unit)?;
-    let active: String = client.get(&path, UNIT, "ActiveState")?;
-    let sub: String = client.get(&path, UNIT, "SubState")?;
-    writeln!(out, "{unit}: {active} ({sub})")?;
-    let reasons: Vec<String> = client.get(&path, OUR_UNIT, "WhyNot")?;
-    if reasons.is_empty() {
-        writeln!(out, "  it is up: musterctl why {unit}")?;
-    }
-    for reason in reasons {
-        writeln!(out, "  {reason}")?;
-    }
-    Ok(())
+#[derive(Serialize)]
+pub struct WhyNot {
+    unit: String,
+    active_state: String,
+    sub_state: String,
+    /// None where it is up.
+    reasons: Vec<String>,
 }
 
-/// Each unit of a cycle waits for the next one; below it stands where that is written.
-fn print_cycle(client: &mut Client, cycle: &[String], out: &mut impl Write) -> Result<(), Failure> {
-    writeln!(out, "cycle: each of these waits for the next, and the last for the first")?;
+/// What keeps a unit down.
+pub fn why_not(unit: &str) -> Result<WhyNot, Failure> {
+    let mut client = Client::connect()?;
+    let path = client.load_unit(unit)?;
+    Ok(WhyNot {
+        unit: unit.to_owned(),
+        active_state: client.get(&path, UNIT, "ActiveState")?,
+        sub_state: client.get(&path, UNIT, "SubState")?,
+        reasons: client.get(&path, OUR_UNIT, "WhyNot")?,
+    })
+}
+
+impl Answer for WhyNot {
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}: {} ({})", self.unit, self.active_state, self.sub_state)?;
+        if self.reasons.is_empty() {
+            writeln!(out, "  it is up: musterctl why {}", self.unit)?;
+        }
+        for reason in &self.reasons {
+            writeln!(out, "  {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Who waits for whom in a cycle, and where that is written.
+fn waits(client: &mut Client, cycle: &[String]) -> Result<Vec<Wait>, Failure> {
     let next = cycle.iter().cycle().skip(1);
+    let mut all = Vec::new();
     for (unit, other) in cycle.iter().zip(next) {
         let mut places = places(client, unit, "After", other)?;
         places.extend(self::places(client, other, "Before", unit)?);
+        all.push(Wait { unit: unit.clone(), waits_for: other.clone(), places });
+    }
+    Ok(all)
+}
+
+fn print_cycle(cycle: &[Wait], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "cycle: each of these waits for the next, and the last for the first")?;
+    for Wait { unit, waits_for, places } in cycle {
+        writeln!(out, "  {unit} waits for {waits_for}")?;
         if places.is_empty() {
-            places.push("no file says so: it is implied".to_owned());
+            writeln!(out, "    --> no file says so: it is implied")?;
         }
-        writeln!(out, "  {unit} waits for {other}")?;
         for place in places {
             writeln!(out, "    --> {place}")?;
         }

@@ -4,12 +4,14 @@
 //! with its code, its place, the line and what is wrong in it. A file named system.conf, or one in system.conf.d, is read as
 //! the manager's own configuration.
 
+use crate::Answer;
 use muster_unit::diagnostic::{Code, Diagnostic};
 use muster_unit::lexer::short;
 use muster_unit::load::{Lookup, Source, load};
 use muster_unit::system_conf::{self, Config};
 use muster_unit::table::rows;
 use muster_unit::{Body, Index, SpecifierContext, UnitFile, UnitName};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -52,28 +54,77 @@ impl Source for Beside {
     }
 }
 
-/// Checks the files; whether all of them are free of faults.
-pub fn verify(paths: &[&str], out: &mut impl Write) -> io::Result<bool> {
-    let mut count = 0_usize;
+/// One diagnostic, with the file that it is about.
+#[derive(Serialize)]
+struct Found {
+    /// Such as `M003`.
+    code: &'static str,
+    /// Whether the unit does not load for it.
+    fatal: bool,
+    file: String,
+    /// From 1; 0 where it is about the whole file.
+    line: u32,
+    /// In bytes, from 1.
+    column: u32,
+    message: String,
+    directive: String,
+    expected: String,
+    #[serde(skip)]
+    diagnostic: Diagnostic,
+    #[serde(skip)]
+    text: Rc<str>,
+}
+
+/// All that is wrong.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Verdict(Vec<Found>);
+
+/// Checks the files.
+pub fn verify(paths: &[&str]) -> Verdict {
+    let mut all = Vec::new();
     for path in paths {
         let diagnostics = match read(path) {
             _ if is_system_conf(path) => system_conf(path),
             Ok(file) => file.diagnostics.iter().cloned().chain(commands(&file)).collect(),
             Err(message) => vec![Diagnostic::whole(path, Code::Unreadable, &message)],
         };
-        count = count.saturating_add(diagnostics.len());
         let mut texts = BTreeMap::new();
-        for diagnostic in &diagnostics {
-            let text = texts.entry(diagnostic.file.clone()).or_insert_with_key(|path| {
+        for diagnostic in diagnostics {
+            let text: &Rc<str> = texts.entry(diagnostic.file.clone()).or_insert_with_key(|path| {
                 muster_unit::index::read_unit_file(path).unwrap_or_else(|_| "".into())
             });
-            print(diagnostic, text, out)?;
+            all.push(Found {
+                code: diagnostic.code.id(),
+                fatal: diagnostic.fatal,
+                file: diagnostic.file.to_string(),
+                line: diagnostic.from.line,
+                column: diagnostic.from.column,
+                message: diagnostic.message(),
+                directive: diagnostic.directive.to_string(),
+                expected: diagnostic.expected.to_string(),
+                text: text.clone(),
+                diagnostic,
+            });
         }
     }
-    if count > 0 {
-        writeln!(out, "{count} diagnostic{}", if count == 1 { "" } else { "s" })?;
+    Verdict(all)
+}
+
+impl Answer for Verdict {
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        for found in &self.0 {
+            print(&found.diagnostic, &found.text, out)?;
+        }
+        match self.0.len() {
+            0 => Ok(()),
+            count => writeln!(out, "{count} diagnostic{}", if count == 1 { "" } else { "s" }),
+        }
     }
-    Ok(count == 0)
+
+    fn is_good(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 fn is_system_conf(path: &str) -> bool {
@@ -151,7 +202,7 @@ fn commands(file: &UnitFile) -> Vec<Diagnostic> {
         .collect()
 }
 
-fn print(diagnostic: &Diagnostic, text: &str, out: &mut impl Write) -> io::Result<()> {
+fn print(diagnostic: &Diagnostic, text: &str, out: &mut dyn Write) -> io::Result<()> {
     let severity = if diagnostic.fatal { "error" } else { "warning" };
     writeln!(out, "{severity}[{}]: {}", diagnostic.code.id(), diagnostic.message())?;
     let (from, to) = (diagnostic.from, diagnostic.to);
