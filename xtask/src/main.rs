@@ -57,7 +57,9 @@ fn command(args: &[&str]) -> Result<i32> {
         ["install", "--root", dir] => install(dir, false),
         ["install", "--root", dir, "--init"] | ["install", "--init", "--root", dir] => install(dir, true),
         ["bench", options @ ..] => bench(options),
-        ["sim", options @ ..] => test::run(&["run", "--release", "--quiet", "-p", "muster-sim", "--"], options),
+        ["sim", options @ ..] => {
+            test::run(&["run", "--release", "--quiet", "-p", "muster-sim", "--"], options)
+        }
         ["scenarios", options @ ..] => scenarios(options),
         ["tidy"] => tidy::report(),
         ["help" | "--help" | "-h"] => {

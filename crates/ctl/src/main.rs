@@ -210,8 +210,7 @@ fn sockets() -> Result<Sockets, Failure> {
         let mut count = |name: &str| client.get::<u64>(&path, OUR_SOCKET, name);
         let (failed, pauses) = (count("Failures")?, count("Pauses")?);
         let accept: bool = client.get(&path, SOCKET, "Accept")?;
-        let starts: Vec<String> =
-            if accept { Vec::new() } else { client.get(&path, UNIT, "Triggers")? };
+        let starts: Vec<String> = if accept { Vec::new() } else { client.get(&path, UNIT, "Triggers")? };
         for ((address, waiting), (_, options)) in queues.into_iter().zip(options) {
             all.push(Listening {
                 address,

@@ -50,8 +50,11 @@ pub fn plan(verb: &str, unit: &str) -> Result<Plan, Failure> {
     let cycles = cycles.iter().map(|cycle| waits(&mut client, cycle)).collect::<Result<_, _>>()?;
     let refused = (!refused.is_empty()).then_some(refused);
     let jobs = if refused.is_some() { Vec::new() } else { jobs };
-    let job = |(unit, kind, why, step): (String, String, String, u32)| {
-        Job { step: step.saturating_add(1), kind, unit, why }
+    let job = |(unit, kind, why, step): (String, String, String, u32)| Job {
+        step: step.saturating_add(1),
+        kind,
+        unit,
+        why,
     };
     Ok(Plan { unit: unit.to_owned(), jobs: jobs.into_iter().map(job).collect(), notes, cycles, refused })
 }

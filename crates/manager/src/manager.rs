@@ -211,8 +211,8 @@ impl Manager {
                 Some(id) => self.sockets_opened(id, result),
                 // Unloaded meanwhile.
                 None => {
-                    let fds = result.into_iter().flatten().map(|port| port.fd).collect();
-                    self.effects.push_back(Effect::CloseFds { fds });
+                    let fds = result.map(|ports| ports.iter().map(|port| port.fd).collect());
+                    self.effects.extend(fds.ok().map(|fds| Effect::CloseFds { fds }));
                 }
             },
             Event::SocketReadable { fd } => self.socket_readable(fd),

@@ -54,11 +54,7 @@ impl Manager {
     fn condition_command_failed(&mut self, id: UnitId, exit: Exit, result: UnitResult) {
         // systemd.service(5): 1 to 254 skips the unit, anything else fails it.
         let skip = matches!(exit, Exit::Exited(1..=254));
-        self.enter_signal(
-            id,
-            ServiceSub::StopSigterm,
-            if skip { UnitResult::ExecCondition } else { result },
-        );
+        self.enter_signal(id, ServiceSub::StopSigterm, if skip { UnitResult::ExecCondition } else { result });
     }
 
     pub(crate) fn control_failed_in(&mut self, id: UnitId, sub: ServiceSub, result: UnitResult) {

@@ -100,9 +100,8 @@ impl Ledger {
 
     fn check_order(&self, manager: &Manager, faults: &mut Vec<String>) {
         let state = manager.state();
-        let as_before = |id: JobId, kind: JobType| {
-            self.before.get(&id).is_some_and(|(_, before, _)| *before == kind)
-        };
+        let as_before =
+            |id: JobId, kind: JobType| self.before.get(&id).is_some_and(|(_, before, _)| *before == kind);
         for job in state.jobs.values().filter(|job| job.running && !job.ignore_order) {
             let ran = self.before.get(&job.id).is_some_and(|(_, kind, ran)| *ran && *kind == job.kind);
             if ran {

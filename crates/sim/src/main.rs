@@ -32,7 +32,9 @@ impl Options {
                 "--seeds" => options.seeds = number()?,
                 "--first" => options.first = number()?,
                 "--threads" => options.threads = number()?.clamp(1, THREADS_MAX),
-                "--hours" => options.hours = value.parse().map_err(|_| "--hours needs a number".to_owned())?,
+                "--hours" => {
+                    options.hours = value.parse().map_err(|_| "--hours needs a number".to_owned())?
+                }
                 _ => return Err(format!("not understood: {arg}")),
             }
         }

@@ -85,7 +85,8 @@ const SERVICES: [&str; 30] = [
 ];
 const PLAIN: &str = "[Service]\nExecStart=/bin/stay";
 /// What a step of a start can fail in.
-const FAILING: [&str; 6] = ["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecStop", "ExecStopPost"];
+const FAILING: [&str; 6] =
+    ["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecStop", "ExecStopPost"];
 
 /// What a process says.
 const WORDS: [&str; 5] =
@@ -292,7 +293,11 @@ impl Scenario {
         let unit = dice.below(self.units.len());
         if self.strategy == Strategy::Requires {
             return match dice.below(10) {
-                0..=4 => Act::Ask(unit, dice.of(&[JobType::Start, JobType::Start, JobType::Stop]), JobMode::Replace),
+                0..=4 => Act::Ask(
+                    unit,
+                    dice.of(&[JobType::Start, JobType::Start, JobType::Stop]),
+                    JobMode::Replace,
+                ),
                 5..=8 => Act::End(unit, dice.of(&[0, 1, -9])),
                 _ => Act::Wait(1_500_000),
             };
@@ -306,7 +311,9 @@ impl Scenario {
             16 => Act::Leap(dice.of(&[1_500_000, 100_000_000])),
             17 => Act::Reload,
             18 => dice.of(&[&Act::CancelAll, &Act::CancelOne(unit), &Act::CancelOne(unit)]).clone(),
-            19 => dice.of(&[&Act::ResetFailed(unit), &Act::Hold(unit, true), &Act::Hold(unit, false)]).clone(),
+            19 => {
+                dice.of(&[&Act::ResetFailed(unit), &Act::Hold(unit, true), &Act::Hold(unit, false)]).clone()
+            }
             20 => Act::Interrupt(
                 dice.below(30) as u64,
                 dice.of(&[
@@ -519,7 +526,9 @@ impl Scenario {
         let Act::End(place, _) = act else { return Ok(()) };
         let own = self.units[*place].name.as_str();
         // A start that hangs on the process may go on or fall with it.
-        let waits = |state: &ActiveState| !matches!(state, ActiveState::Active | ActiveState::Inactive | ActiveState::Failed);
+        let waits = |state: &ActiveState| {
+            !matches!(state, ActiveState::Active | ActiveState::Inactive | ActiveState::Failed)
+        };
         if self.strategy != Strategy::Requires || before.values().any(waits) {
             return Ok(());
         }
@@ -622,12 +631,21 @@ fn plain_unit(name: String, body: String) -> Unit {
 fn service(dice: &mut Dice, place: usize, strategy: Strategy) -> Unit {
     let name = format!("u{place}.service");
     if strategy == Strategy::Requires {
-        let body = dice.of(&["ExecStart=/bin/stay", "Type=notify\nExecStart=/bin/ready", "Type=exec\nExecStart=/bin/brood"]);
+        let body = dice.of(&[
+            "ExecStart=/bin/stay",
+            "Type=notify\nExecStart=/bin/ready",
+            "Type=exec\nExecStart=/bin/brood",
+        ]);
         return plain_unit(name, format!("[Service]\n{body}"));
     }
     let mut body = format!("[Service]\n{}", dice.of(&SERVICES));
     if dice.once_in(6) {
-        let _ = write!(body, "\n{}=/bin/{}", dice.of(&FAILING), dice.of(&["noexec", "nospawn", "false", "slowfail"]));
+        let _ = write!(
+            body,
+            "\n{}=/bin/{}",
+            dice.of(&FAILING),
+            dice.of(&["noexec", "nospawn", "false", "slowfail"])
+        );
     }
     let head = match dice.below(12) {
         0 => "ConditionPathExists=/x\n",
@@ -666,9 +684,9 @@ pub fn hold(seed: u64, strategy: Strategy) -> Result<u64, String> {
         if other != ran.trace {
             return Err(format!("seed {seed} {strategy:?}: another run, another trace"));
         }
-        let handed = scenario
-            .run(true, true)
-            .map_err(|fault| format!("seed {seed} {strategy:?}, handed over: {fault}\n{}", scenario.text()))?;
+        let handed = scenario.run(true, true).map_err(|fault| {
+            format!("seed {seed} {strategy:?}, handed over: {fault}\n{}", scenario.text())
+        })?;
         if handed.trace != ran.trace {
             let differs = ran.trace.iter().zip(&handed.trace).find(|(one, other)| one != other);
             return Err(format!("seed {seed} {strategy:?}, handed over: {differs:#?}\n{}", scenario.text()));

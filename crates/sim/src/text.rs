@@ -59,7 +59,8 @@ impl Scenario {
     /// The line that is not understood.
     pub fn parse(text: &str, seed: u64) -> Result<Scenario, String> {
         let strategy = Strategy::Services;
-        let mut scenario = Scenario { seed, strategy, units: Vec::new(), others: Vec::new(), steps: Vec::new() };
+        let mut scenario =
+            Scenario { seed, strategy, units: Vec::new(), others: Vec::new(), steps: Vec::new() };
         let mut files: Vec<(String, String)> = Vec::new();
         let mut acts = Vec::new();
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {

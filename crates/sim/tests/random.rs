@@ -51,12 +51,17 @@ fn what_was_found_stays_mended() {
     for path in files.flatten().map(|file| file.path()) {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         for seed in 1..=10 {
-            let scenario = Scenario::parse(&text, seed).unwrap_or_else(|line| panic!("{}: {line}", path.display()));
+            let scenario =
+                Scenario::parse(&text, seed).unwrap_or_else(|line| panic!("{}: {line}", path.display()));
             let run = |hand_over| match scenario.run(true, hand_over) {
                 Ok(ran) => ran.trace,
                 Err(fault) => panic!("{}, seed {seed}: {fault}", path.display()),
             };
-            assert!(run(false) == run(true), "{}, seed {seed}: the hand-over changed an effect", path.display());
+            assert!(
+                run(false) == run(true),
+                "{}, seed {seed}: the hand-over changed an effect",
+                path.display()
+            );
         }
         count += 1;
     }

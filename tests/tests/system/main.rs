@@ -61,14 +61,8 @@ struct Options {
 
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            init: Init::Muster,
-            jobs: 2,
-            list: false,
-            show: None,
-            scenarios: None,
-            names: Vec::new(),
-        };
+        let mut options =
+            Self { init: Init::Muster, jobs: 2, list: false, show: None, scenarios: None, names: Vec::new() };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--init" => options.init = args.next().context("--init needs a name")?.parse()?,

@@ -306,7 +306,8 @@ impl Stage<'_> {
     }
 
     fn jobs(&self) -> Result<BTreeMap<String, String>> {
-        let mut command = vec!["journalctl", "-q", "-b", "-o", "json", "--output-fields=UNIT,JOB_TYPE,JOB_RESULT"];
+        let mut command =
+            vec!["journalctl", "-q", "-b", "-o", "json", "--output-fields=UNIT,JOB_TYPE,JOB_RESULT"];
         let matches: Vec<String> = self.scenario.names().map(|name| format!("UNIT={name}")).collect();
         command.extend(matches.iter().map(String::as_str));
         self.container.exec(&["journalctl", "--sync"])?.ok()?;
@@ -407,9 +408,11 @@ impl Stage<'_> {
         for words in [&["stop", "--no-block"][..], &["kill", "-s", "KILL"], &["reset-failed"]] {
             self.container.exec(&[&["systemctl"], words, names.as_slice()].concat())?;
         }
-        fs::remove_file(self.path(&self.scenario.number.to_string())).or_else(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
+        fs::remove_file(self.path(&self.scenario.number.to_string())).or_else(|error| {
+            match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }
         })?;
         Ok(())
     }
@@ -428,13 +431,7 @@ fn job_of(unit: &Shown) -> &str {
 fn state_of(unit: &Shown) -> String {
     let get = |key: &str| unit.get(key).map_or("", String::as_str);
     let job = if job_of(unit) == "0" { "" } else { ", with a job" };
-    format!(
-        "{} ({}) {} {}{job}",
-        get("ActiveState"),
-        get("SubState"),
-        get("Result"),
-        get("NRestarts")
-    )
+    format!("{} ({}) {} {}{job}", get("ActiveState"), get("SubState"), get("Result"), get("NRestarts"))
 }
 
 /// What differs between two runs of a scenario, each with what was seen under systemd and under muster.
