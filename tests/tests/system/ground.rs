@@ -17,8 +17,21 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// The same for a machine whose processor is translated.
 const MACHINE_LIMIT: Duration = Duration::from_secs(240);
 
-/// What the machine's kernel gets: a loopback for vsock, a USB controller that is its own device, and functions for it.
-const MODULES: [&str; 6] = ["vsock_loopback", "vsock_diag", "dummy_hcd", "usb_f_fs", "dummy", "brd"];
+/// What the machine's kernel gets: a loopback for vsock, a USB controller that is its own device, and functions for it; what
+/// images need.
+const MODULES: [&str; 11] = [
+    "vsock_loopback",
+    "vsock_diag",
+    "dummy_hcd",
+    "usb_f_fs",
+    "dummy",
+    "brd",
+    "loop",
+    "squashfs",
+    "ext4",
+    "overlay",
+    "dm_verity",
+];
 
 /// Who is process 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -538,8 +538,18 @@ fn change_root(root: &str) -> Done {
     let name = "RootDirectory=";
     let fd = step(name, root, open(CWD, root, ResolveFlags::NO_SYMLINKS))?;
     step(name, root, rustix::process::fchdir(&fd))?;
-    step(name, root, rustix::process::pivot_root(".", "."))?;
-    step(name, root, rustix::mount::unmount(".", UnmountFlags::DETACH))?;
+    match rustix::process::pivot_root(".", ".") {
+        // The first root that a kernel has stays where it is: the new one is put above it.
+        Err(rustix::io::Errno::INVAL) => {
+            let top = step(name, root, open(CWD, "/", ResolveFlags::empty()))?;
+            step(name, root, attach(&fd, top))?;
+            step(name, root, rustix::process::chroot("."))?;
+        }
+        done => {
+            step(name, root, done)?;
+            step(name, root, rustix::mount::unmount(".", UnmountFlags::DETACH))?;
+        }
+    }
     step(name, root, rustix::process::chdir("/"))
 }
 
