@@ -40,8 +40,8 @@ pub struct Context<'a> {
     pub open_files: &'a [OpenFile],
     /// What the directories of `PrivateTmp=` are called on the host.
     pub private_tmp: Option<&'a str>,
-    /// The pairs that hold the network and the IPC namespace of the unit follow after that.
-    pub has_pairs: (bool, bool),
+    /// The pairs that hold the network and the IPC namespace and copies of roots follow after that.
+    pub has_pairs: [bool; 3],
 }
 
 impl<'a> Context<'a> {
@@ -65,7 +65,7 @@ impl<'a> Context<'a> {
             fresh_credentials: request.fresh_credentials,
             open_files: request.open_files,
             private_tmp: request.private_tmp,
-            has_pairs: (request.network.is_some(), request.ipc.is_some()),
+            has_pairs: request.has_pairs(),
         }
     }
 

@@ -206,6 +206,7 @@ fn with(settings: &[(&str, &str)]) -> Option<Program> {
         private_tmp: None,
         network: None,
         ipc: None,
+        copies: None,
         report_exec: false,
         limited_memory: false,
     })

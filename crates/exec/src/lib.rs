@@ -87,11 +87,20 @@ pub struct Request<'a> {
     pub network: Option<[BorrowedFd<'a>; 2]>,
     /// The same for the IPC namespace.
     pub ipc: Option<[BorrowedFd<'a>; 2]>,
+    /// The same for the locks of copies of its root (`RootEphemeral=`).
+    pub copies: Option<[BorrowedFd<'a>; 2]>,
     /// Whether it is to be told when the program is executed.
     pub report_exec: bool,
     /// Whether memory is limited in the cgroup: no process may be in there that still runs on PID 1's memory, for the kernel
     /// kills all that share the memory of its victim.
     pub limited_memory: bool,
+}
+
+impl Request<'_> {
+    /// Which pairs there are: for the network and the IPC namespace, and for copies of roots.
+    pub fn has_pairs(&self) -> [bool; 3] {
+        [self.network, self.ipc, self.copies].map(|pair| pair.is_some())
+    }
 }
 
 /// A process on its way.
@@ -181,7 +190,7 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     fds.extend(request.fds.iter().map(|(fd, _)| *fd));
     fds.extend(request.stdio_socket);
     fds.extend(request.stdio.iter().map(|(_, fd)| *fd));
-    fds.extend(request.network.iter().chain(&request.ipc).flatten());
+    fds.extend(request.network.iter().chain(&request.ipc).chain(&request.copies).flatten());
     let procs = request.cgroup_dir.filter(|_| plan.enters_cgroup).map(|directory| {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         openat(directory, "cgroup.procs", flags, Mode::empty()).map_err(|error| fail("cgroup.procs", &error))

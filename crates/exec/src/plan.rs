@@ -43,8 +43,8 @@ pub struct Plan {
     pub open_files: Vec<OpenFile>,
     /// What the directories of `PrivateTmp=` are called.
     pub private_tmp: Option<String>,
-    /// The pairs that hold the network and the IPC namespace come after all descriptors but the last.
-    pub has_pairs: (bool, bool),
+    /// The pairs that hold the network and the IPC namespace and copies of roots come after all descriptors but the last.
+    pub has_pairs: [bool; 3],
 }
 
 impl Plan {
@@ -69,7 +69,7 @@ impl Plan {
             fresh_credentials: request.fresh_credentials,
             open_files: request.open_files.to_vec(),
             private_tmp: request.private_tmp.map(str::to_owned),
-            has_pairs: (request.network.is_some(), request.ipc.is_some()),
+            has_pairs: request.has_pairs(),
         }
     }
 }

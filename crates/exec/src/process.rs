@@ -22,8 +22,8 @@ pub struct Process {
     pub socket: Option<i32>,
     /// Files of `OpenFile=`, with their names.
     pub opened: Vec<(OwnedFd, String)>,
-    /// The pairs that hold the network and the IPC namespace of the unit.
-    pub pairs: (Option<[OwnedFd; 2]>, Option<[OwnedFd; 2]>),
+    /// The pairs that hold the network and the IPC namespace of the unit, and locks of copies of its root.
+    pub pairs: [Option<[OwnedFd; 2]>; 3],
     /// The program, made ready for execve(2).
     pub program: Option<Program>,
     report: OwnedFd,
@@ -33,14 +33,16 @@ impl Process {
     /// At its beginning. PID 1 hears of it over `report`.
     pub fn new(context: &Context<'_>, report: OwnedFd) -> Process {
         let names = context.fd_names.len();
-        let (network, ipc) = context.has_pairs;
         let before =
             names.saturating_add(usize::from(context.has_socket)).saturating_add(context.stdio.len());
         let before = FIRST_FD.saturating_add(i32::try_from(before).unwrap_or(0));
-        let after_network = before.saturating_add(if network { 2 } else { 0 });
-        let end = after_network.saturating_add(if ipc { 2 } else { 0 });
+        let mut end = before;
+        let pairs = context.has_pairs.map(|is_there| {
+            let first = end;
+            end = end.saturating_add(if is_there { 2 } else { 0 });
+            is_there.then(|| pair(first)).flatten()
+        });
         let fds: Vec<i32> = (FIRST_FD..end).collect();
-        let pairs = (network.then(|| pair(before)).flatten(), ipc.then(|| pair(after_network)).flatten());
         let socket = if context.has_socket { fds.get(names).copied() } else { None };
         Process {
             environment: Environment::new(),

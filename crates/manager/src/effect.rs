@@ -94,6 +94,8 @@ pub struct Shared {
     pub network: bool,
     /// Whether the IPC namespace is in it.
     pub ipc: bool,
+    /// Whether locks of copies of roots are in it (`RootEphemeral=`).
+    pub copies: bool,
     /// What its directories below /tmp and /var/tmp are called.
     pub private_tmp: Option<String>,
 }

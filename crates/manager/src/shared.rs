@@ -21,12 +21,17 @@ pub struct Share {
     pub private_tmp: Option<String>,
 }
 
+fn has_ephemeral_root(exec: &ExecSection) -> bool {
+    exec.root_ephemeral() && (exec.root_directory().is_some() || exec.root_image().is_some())
+}
+
 impl Manager {
     /// What a process of a unit shares with others, if its settings ask for anything that can be shared.
     pub(crate) fn share_of(&mut self, id: UnitId, exec: &ExecSection) -> Option<Shared> {
         let (network, ipc) = (exec.has_own_network(), exec.has_own_ipc());
         let tmp = exec.private_tmp() == PrivateTmp::Connected;
-        if !network && !ipc && !tmp {
+        let copies = has_ephemeral_root(exec);
+        if !network && !ipc && !tmp && !copies {
             return None;
         }
         let share = self.state.units.get(&id)?.share.or_else(|| self.share_to_join(id));
@@ -43,15 +48,16 @@ impl Manager {
             let boot = &self.state.facts.specifiers.boot_id;
             entry.private_tmp = Some(private_tmp_name(boot, unit.name.as_str(), &unit.invocation_id));
         }
-        Some(Shared { id: share, network, ipc, private_tmp: entry.private_tmp.clone().filter(|_| tmp) })
+        let private_tmp = entry.private_tmp.clone().filter(|_| tmp);
+        Some(Shared { id: share, network, ipc, copies, private_tmp })
     }
 
     /// A process of a unit is about to run in a copy of the unit's root (systemd.exec(5), `RootEphemeral=`).
     pub(crate) fn use_ephemeral(&mut self, id: UnitId, exec: &ExecSection) {
-        let has_root = exec.root_directory().is_some() || exec.root_image().is_some();
-        let Some(unit) = self.state.units.edit(&id).filter(|_| exec.root_ephemeral() && has_root) else {
+        if !has_ephemeral_root(exec) {
             return;
-        };
+        }
+        let Some(unit) = self.state.units.edit(&id) else { return };
         unit.ephemeral = Some(muster_unit::ephemeral_tree(unit.name.as_str(), &unit.invocation_id));
     }
 

@@ -147,7 +147,7 @@ impl Runtime {
         input.rewind()?;
         let (sockets, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        if let (Some(pair), _) = self.shares.pairs(shared) {
+        if let [Some(pair), ..] = self.shares.pairs(shared) {
             let pair = pair.map(|fd| fd.as_raw_fd());
             pass(sockets.as_raw_fd(), &pair)?;
         }

@@ -190,7 +190,7 @@ impl Processes {
 impl Runtime {
     pub(crate) fn spawn(&mut self, spawn: &Spawn) {
         self.prepare_share(spawn.shared.as_ref());
-        let (network, ipc) = self.shares.pairs(spawn.shared.as_ref());
+        let [network, ipc, copies] = self.shares.pairs(spawn.shared.as_ref());
         let directory = self.cgroups.open_or_make(&spawn.cgroup).ok();
         let fds =
             spawn.fds.iter().filter_map(|(id, name)| Some((self.fds.get(*id)?, name.clone()))).collect();
@@ -219,6 +219,7 @@ impl Runtime {
             private_tmp: spawn.shared.as_ref().and_then(|shared| shared.private_tmp.as_deref()),
             network,
             ipc,
+            copies,
             report_exec: spawn.report_exec,
             limited_memory: self.has_memory_limit(&spawn.cgroup),
         };

@@ -1,5 +1,6 @@
 //! The namespaces that processes share: for each a pair of sockets, in whose queue the first process leaves its namespace and
-//! the others find it (`exec::steps::namespaces`). PID 1 only keeps the pairs, and hands them over.
+//! the others find it (`exec::steps::namespaces`); in one more a process leaves the lock of the copy that it made of its root.
+//! PID 1 only keeps the pairs, and hands them over.
 
 use crate::hand_over::adopt;
 use crate::turn::Runtime;
@@ -19,6 +20,7 @@ pub struct Shares(BTreeMap<ShareId, Kept>);
 struct Kept {
     network: Option<Pair>,
     ipc: Option<Pair>,
+    copies: Option<Pair>,
 }
 
 /// One of them on its way to the next program.
@@ -27,33 +29,34 @@ pub struct HandedShare {
     id: ShareId,
     network: Option<[RawFd; 2]>,
     ipc: Option<[RawFd; 2]>,
+    #[serde(default)]
+    copies: Option<[RawFd; 2]>,
 }
 
 impl HandedShare {
     /// Its descriptors.
     pub fn fds(&self) -> impl Iterator<Item = RawFd> {
-        self.network.into_iter().chain(self.ipc).flatten()
+        self.network.into_iter().chain(self.ipc).chain(self.copies).flatten()
     }
 }
 
 impl Shares {
-    /// The pairs for the network and the IPC namespace of a share, where it has them.
-    pub(crate) fn pairs(
-        &self,
-        shared: Option<&Shared>,
-    ) -> (Option<[BorrowedFd<'_>; 2]>, Option<[BorrowedFd<'_>; 2]>) {
+    /// The pairs for the network and the IPC namespace of a share, and for the locks of copies of roots, where it has them.
+    pub(crate) fn pairs(&self, shared: Option<&Shared>) -> [Option<[BorrowedFd<'_>; 2]>; 3] {
         fn lent(pair: &Option<Pair>, asked: bool) -> Option<[BorrowedFd<'_>; 2]> {
             pair.as_ref().filter(|_| asked).map(|pair| pair.each_ref().map(AsFd::as_fd))
         }
-        let Some(shared) = shared else { return (None, None) };
-        let Some(kept) = self.0.get(&shared.id) else { return (None, None) };
-        (lent(&kept.network, shared.network), lent(&kept.ipc, shared.ipc))
+        let Some(shared) = shared else { return [None; 3] };
+        let Some(kept) = self.0.get(&shared.id) else { return [None; 3] };
+        let Shared { network, ipc, copies, .. } = *shared;
+        [lent(&kept.network, network), lent(&kept.ipc, ipc), lent(&kept.copies, copies)]
     }
 
     /// What is missing of a share is made.
     pub(crate) fn prepare(&mut self, shared: &Shared) -> nix::Result<()> {
         let kept = self.0.entry(shared.id).or_default();
-        for (pair, asked) in [(&mut kept.network, shared.network), (&mut kept.ipc, shared.ipc)] {
+        let Kept { network, ipc, copies } = kept;
+        for (pair, asked) in [(network, shared.network), (ipc, shared.ipc), (copies, shared.copies)] {
             if asked && pair.is_none() {
                 let flags = SockFlag::SOCK_CLOEXEC;
                 *pair = Some(socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?.into());
@@ -69,6 +72,7 @@ impl Shares {
             id: *id,
             network: numbers(&kept.network),
             ipc: numbers(&kept.ipc),
+            copies: numbers(&kept.copies),
         };
         self.0.iter().map(one).collect()
     }
@@ -76,7 +80,8 @@ impl Shares {
     /// One, in the next program.
     pub(crate) fn take_in(&mut self, handed: HandedShare) {
         let pair = |numbers: Option<[RawFd; 2]>| numbers.map(|numbers| numbers.map(adopt));
-        self.0.insert(handed.id, Kept { network: pair(handed.network), ipc: pair(handed.ipc) });
+        let HandedShare { id, network, ipc, copies } = handed;
+        self.0.insert(id, Kept { network: pair(network), ipc: pair(ipc), copies: pair(copies) });
     }
 
     /// Nobody joins it any more.

@@ -19,7 +19,7 @@ const MACHINE_LIMIT: Duration = Duration::from_secs(240);
 
 /// What the machine's kernel gets: a loopback for vsock, a USB controller that is its own device, and functions for it; what
 /// images need.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "vsock_loopback",
     "vsock_diag",
     "dummy_hcd",
@@ -29,6 +29,7 @@ const MODULES: [&str; 11] = [
     "loop",
     "squashfs",
     "ext4",
+    "crc32c_generic",
     "overlay",
     "dm_verity",
 ];

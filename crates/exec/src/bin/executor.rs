@@ -46,8 +46,8 @@ fn enter_cgroup(plan: &Plan) -> std::io::Result<()> {
     }
     let before =
         plan.fd_names.len().saturating_add(usize::from(plan.has_socket)).saturating_add(plan.stdio.len());
-    let (network, ipc) = plan.has_pairs;
-    let before = before.saturating_add(if network { 2 } else { 0 }).saturating_add(if ipc { 2 } else { 0 });
+    let pairs = plan.has_pairs.iter().filter(|is_there| **is_there).count();
+    let before = before.saturating_add(pairs.saturating_mul(2));
     let number = i32::try_from(before).unwrap_or(i32::MAX).saturating_add(FIRST_FD);
     std::fs::File::from(muster_sys::adopt_fd(number)).write_all(b"0")
 }

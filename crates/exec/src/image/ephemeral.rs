@@ -1,23 +1,27 @@
 //! `RootEphemeral=` (systemd.exec(5)): a copy of the root directory or image, for one run of a unit.
 //!
 //! The first process of a run makes it, aside first, so that what is there is whole; the manager has it removed when the run
-//! is over. Both know its path from the run's id.
+//! is over. Both know its path from the run's id. A lock on it, which PID 1 keeps, tells systemd-tmpfiles(8) that it is in
+//! use.
 
 use super::verity;
 use crate::Context;
+use crate::steps::namespaces::leave;
 use crate::steps::{About, Done, failed};
 use muster_unit::{AbsolutePath, ExecSection, RootHash, RootHashSignature, ephemeral_tree};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Copied at once.
 const PIECE: usize = 1 << 20;
 
-/// The settings with the copy for a root, where they ask for one.
-pub fn root(context: &Context<'_>) -> Done<Option<ExecSection>> {
+/// The settings with the copy for a root, where they ask for one. `locks` is where its lock is left.
+pub fn root(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done<Option<ExecSection>> {
     let exec = context.exec;
     let image = exec.root_image().as_deref();
     let Some(source) = image.or(exec.root_directory().as_deref()).filter(|_| exec.root_ephemeral()) else {
@@ -29,7 +33,7 @@ pub fn root(context: &Context<'_>) -> Done<Option<ExecSection>> {
     };
     let path = ephemeral_tree(context.unit, run);
     if !Path::new(&path).exists() {
-        make(source, &path, image.is_some())?;
+        make(source, &path, image.is_some(), locks)?;
     }
     let mut changed = exec.clone();
     let path = Some(AbsolutePath(path));
@@ -56,7 +60,7 @@ fn keep_hash(exec: &mut ExecSection, source: &str) -> Done {
     Ok(())
 }
 
-fn make(source: &str, path: &str, is_image: bool) -> Done {
+fn make(source: &str, path: &str, is_image: bool, locks: Option<&[OwnedFd; 2]>) -> Done {
     let about = format!("RootEphemeral={source}");
     let (base, _) = path.rsplit_once('/').unwrap_or(("/", ""));
     if !Path::new(base).exists() {
@@ -64,29 +68,44 @@ fn make(source: &str, path: &str, is_image: bool) -> Done {
         rustix::fs::chmod(base, Mode::from_raw_mode(0o700)).about(base)?;
     }
     let aside = format!("{path}.{}", std::process::id());
-    if is_image {
-        copy_file(source, &aside).about(&about)?
+    let lock = if is_image {
+        File::options().write(true).create_new(true).mode(0o600).open(&aside)
     } else {
-        copy_directory(source, &aside)?
+        let made = rustix::fs::mkdir(aside.as_str(), Mode::from_raw_mode(0o755));
+        made.map_err(Into::into).and_then(|()| File::open(&aside))
     };
+    let mut lock = lock.about(&about)?;
     let cwd = rustix::fs::CWD;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared).about(&about)?;
+    let copied = match is_image {
+        true => copy_file(source, &mut lock).about(&about),
+        false => copy_directory(source, &aside),
+    };
+    if copied.is_err() {
+        let _ = crate::tree::remove(&aside);
+        return copied;
+    }
     match rustix::fs::renameat_with(cwd, &aside, cwd, path, rustix::fs::RenameFlags::NOREPLACE) {
         // Another process of the run was faster.
         Err(rustix::io::Errno::EXIST) => crate::tree::remove(&aside).about(&about),
-        done => done.about(&about),
+        Ok(()) => {
+            // A lock that is not kept is no reason not to run.
+            let _ = locks.map(|[_, entry]| leave(entry, &lock.into()));
+            Ok(())
+        }
+        Err(error) => Err(error).about(&about),
     }
 }
 
 /// By sharing what is on the disk where the file system can; else without what is a hole.
-fn copy_file(source: &str, path: &str) -> std::io::Result<()> {
+fn copy_file(source: &str, to: &mut File) -> std::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut from: File = rustix::fs::open(source, flags, Mode::empty())?.into();
     let length = from.metadata()?.len();
     if !from.metadata()?.is_file() {
         return Err(std::io::Error::other("only a file can be copied"));
     }
-    let mut to = File::options().write(true).create_new(true).open(path)?;
-    if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
+    if rustix::fs::ioctl_ficlone(&*to, &from).is_ok() {
         return Ok(());
     }
     to.set_len(length)?;

@@ -33,7 +33,7 @@ pub const NETWORK: Step = Step {
     exit: Exit::Network,
     needed: |context| context.is_confined() && has_own_network(context),
     direct: Direct::No,
-    run: |_, process| match share(process.pairs.0.as_ref(), "net", CloneFlags::CLONE_NEWNET) {
+    run: |_, process| match share(process.pairs[0].as_ref(), "net", CloneFlags::CLONE_NEWNET) {
         // Without such namespaces in the kernel it is ignored (systemd.exec(5)).
         Err(error) if mount::is_unsupported(error) => Ok(()),
         done => done.about("PrivateNetwork="),
@@ -58,7 +58,7 @@ pub const IPC: Step = Step {
     exit: Exit::Namespace,
     needed: |context| context.is_confined() && has_own_ipc(context),
     direct: Direct::No,
-    run: |_, process| match share(process.pairs.1.as_ref(), "ipc", CloneFlags::CLONE_NEWIPC) {
+    run: |_, process| match share(process.pairs[1].as_ref(), "ipc", CloneFlags::CLONE_NEWIPC) {
         Err(error) if !mount::is_unsupported(error) => Err(error).about("PrivateIPC="),
         _ => Ok(()),
     },
@@ -120,10 +120,10 @@ pub const MOUNTS: Step = Step {
     exit: Exit::Namespace,
     needed: |context| context.is_confined() && plan::is_needed(context.exec),
     direct: Direct::No,
-    run: |context, _| crate::limits::with_many_files(|| own_view(context)),
+    run: |context, process| crate::limits::with_many_files(|| own_view(context, process.pairs[2].as_ref())),
 };
 
-fn own_view(context: &Context<'_>) -> Done {
+fn own_view(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done {
     let old = umask(Mode::from_bits_truncate(0o022));
     let connected = context.exec.private_tmp() == PrivateTmp::Connected;
     let private_tmp = context.private_tmp.filter(|_| connected).map(mount::private_tmp).transpose()?;
@@ -135,7 +135,7 @@ fn own_view(context: &Context<'_>) -> Done {
         own_network: has_own_network(context) || context.exec.network_namespace_path().is_some(),
         own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
     };
-    let ephemeral = crate::image::ephemeral::root(context)?;
+    let ephemeral = crate::image::ephemeral::root(context, locks)?;
     let done = mount::carry_out(ephemeral.as_ref().unwrap_or(context.exec), &facts);
     umask(old);
     done
@@ -235,8 +235,12 @@ fn held(queue: &OwnedFd) -> nix::Result<Option<OwnedFd>> {
 /// Leaves this process's namespace in a queue.
 fn hold(entry: &OwnedFd, name: &str) -> nix::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let namespace = nix::fcntl::open(format!("/proc/self/ns/{name}").as_str(), flags, Mode::empty())?;
-    let fds = [namespace.as_raw_fd()];
+    leave(entry, &nix::fcntl::open(format!("/proc/self/ns/{name}").as_str(), flags, Mode::empty())?)
+}
+
+/// Leaves a descriptor in a queue.
+pub fn leave(entry: &OwnedFd, fd: &OwnedFd) -> nix::Result<()> {
+    let fds = [fd.as_raw_fd()];
     let parts = [ControlMessage::ScmRights(&fds)];
     sendmsg::<()>(entry.as_raw_fd(), &[IoSlice::new(b"n")], &parts, MsgFlags::MSG_DONTWAIT, None).map(drop)
 }
