@@ -197,7 +197,7 @@ fn wishes(kind: JobType) -> &'static [(Dependency, JobType, bool)] {
         (RequisiteOf, JobType::Stop, true),
         (BoundBy, JobType::Stop, true),
         (ConsistsOf, JobType::Stop, true),
-        (PropagatesStopTo, JobType::Stop, true),
+        (PropagatesStopTo, JobType::Stop, false),
     ];
     const RESTART: &[(Dependency, JobType, bool)] = &[
         (Requires, JobType::Start, true),
@@ -211,7 +211,7 @@ fn wishes(kind: JobType) -> &'static [(Dependency, JobType, bool)] {
         (RequisiteOf, JobType::TryRestart, true),
         (BoundBy, JobType::TryRestart, true),
         (ConsistsOf, JobType::TryRestart, true),
-        (PropagatesStopTo, JobType::Stop, true),
+        (PropagatesStopTo, JobType::Stop, false),
     ];
     const RELOAD: &[(Dependency, JobType, bool)] = &[(PropagatesReloadTo, JobType::TryReload, false)];
     match kind {

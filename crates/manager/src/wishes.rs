@@ -6,9 +6,12 @@
 //! | active | `StopWhenUnneeded=`, and nobody needs it | stop |
 //! | active | what it is bound to is inactive or failed | stop |
 //!
+//! What is bound goes down whatever is queued for others; the other wishes disturb no job and stop nothing for their sake.
+//!
 //! A unit is looked at when it, its job or something around it changed, after the event is worked off: a state that is only
 //! passed through (failed on the way to a restart) grants no wish. While a unit has a job nothing is done; the end of the
-//! job brings it back. A wish that is granted too often rests until its window is over, and is then looked at again.
+//! job brings it back. A wish that is granted too often rests until its window is over, and is then looked at again; so does the stop
+//! of what is bound, where it is refused.
 
 use crate::manager::Manager;
 use crate::state::{ActiveState, RateWindow};
@@ -51,14 +54,17 @@ impl Manager {
     /// Grants what is wished for. What this brings about is looked at with the next event.
     pub(crate) fn grant_wishes(&mut self) {
         for id in std::mem::take(&mut self.state.wish_queue) {
-            let Some((kind, why)) = self.wish(id) else { continue };
+            let Some((kind, mode, why)) = self.wish(id) else { continue };
             if self.wish_is_allowed(id, kind, &why) {
-                self.request_quietly(id, kind, JobMode::Fail, &why);
+                let refused = !self.request_quietly(id, kind, mode, &why);
+                if refused && mode == JobMode::Replace {
+                    self.rest_wish(id);
+                }
             }
         }
     }
 
-    fn wish(&self, id: UnitId) -> Option<(JobType, String)> {
+    fn wish(&self, id: UnitId) -> Option<(JobType, JobMode, String)> {
         let unit = self.state.units.get(&id)?;
         if self.state.jobs.of(id).is_some() {
             return None;
@@ -66,14 +72,15 @@ impl Manager {
         match unit.active_state() {
             ActiveState::Inactive | ActiveState::Failed => {
                 let by = self.upheld_by(id)?;
-                Some((JobType::Start, format!("UpheldBy {}", self.unit_name(by))))
+                Some((JobType::Start, JobMode::Fail, format!("UpheldBy {}", self.unit_name(by))))
             }
             ActiveState::Active | ActiveState::Reloading if self.is_unneeded(id) => {
-                Some((JobType::Stop, "no unit needs it any more".to_owned()))
+                Some((JobType::Stop, JobMode::Fail, "no unit needs it any more".to_owned()))
             }
             ActiveState::Active | ActiveState::Reloading => {
                 let other = self.bound_to_inactive(id)?;
-                Some((JobType::Stop, format!("BoundTo {}, which is not active", self.unit_name(other))))
+                let why = format!("BoundTo {}, which is not active", self.unit_name(other));
+                Some((JobType::Stop, JobMode::Replace, why))
             }
             ActiveState::Activating | ActiveState::Deactivating | ActiveState::Maintenance => None,
         }
@@ -121,6 +128,13 @@ impl Manager {
         }
         self.touch(id);
         admitted
+    }
+
+    /// It could not be granted, and is looked at again after a while.
+    fn rest_wish(&mut self, id: UnitId) {
+        let retry_usec = Some(self.now.monotonic_usec.saturating_add(WISHES_INTERVAL_USEC));
+        self.state.wishes.entry(id).or_default().retry_usec = retry_usec;
+        self.touch(id);
     }
 
     /// When a wish that rests is due.

@@ -162,13 +162,8 @@ fn check_conflicts(manager: &Manager, faults: &mut Vec<String>) {
 
 /// Whether the stop of one unit asks for that of another.
 fn stops(manager: &Manager, from: UnitId, to: UnitId) -> bool {
-    let kinds = [
-        Dependency::RequiredBy,
-        Dependency::RequisiteOf,
-        Dependency::BoundBy,
-        Dependency::ConsistsOf,
-        Dependency::PropagatesStopTo,
-    ];
+    let kinds =
+        [Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::BoundBy, Dependency::ConsistsOf];
     let (mut seen, mut stack) = (BTreeSet::from([from]), vec![from]);
     while let Some(unit) = stack.pop() {
         let next = kinds.iter().flat_map(|kind| manager.state().graph.of(unit, *kind));
