@@ -208,3 +208,8 @@ fn set<T>(field: &mut Option<T>, value: T) -> Result<(), BusError> {
         Some(_) => Err(BusError::Message("a header field comes twice")),
     }
 }
+
+/// Whether a text is a name on a bus, unique or well-known (D-Bus specification, "Bus names").
+pub fn is_bus_name(text: &str) -> bool {
+    BusName::try_from(text).is_ok()
+}

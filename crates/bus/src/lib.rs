@@ -25,6 +25,7 @@ mod tests;
 mod writer;
 
 pub use error::{BodyError, BusError};
+pub use header::is_bus_name;
 pub use incoming::{Incoming, Kind, ReplyTo, take_unclosed};
 pub use outgoing::Outgoing;
 pub use path::{bus_path_escape, bus_path_unescape};

@@ -20,6 +20,9 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 pub fn reply(message: &Incoming, reply: &Reply) -> Outgoing {
     match reply {
         Reply::Done => wire::reply_to(message, "", |_| {}),
+        Reply::Jobs(jobs) => wire::reply_to(message, "ao", |out| {
+            out.array("o", |out| jobs.iter().for_each(|job| out.path(&path::of_job(*job))));
+        }),
         Reply::Unit(unit) => wire::reply_to(message, "o", |out| out.path(&path::of_unit(unit.as_str()))),
         Reply::Job { id, unit, kind } if matches!(wire::member(message), "EnqueueJob" | "EnqueueUnitJob") => {
             enqueued(message, *id, unit, *kind)
@@ -82,6 +85,10 @@ pub fn signals(view: &Manager, live: &dyn Live, signal: &BusSignal) -> Vec<Outgo
         }
         BusSignal::UnitFilesChanged => {
             vec![wire::signal(path::MANAGER, MANAGER, "UnitFilesChanged", "", |_| {})]
+        }
+        BusSignal::RequestStop { unit, controller } => {
+            let (path, interface) = (path::of_unit(unit.as_str()), "org.freedesktop.systemd1.Scope");
+            vec![wire::signal(&path, interface, "RequestStop", "", |_| {}).destination(controller)]
         }
         BusSignal::ManagerChanged => {
             let object = Object::Manager(ManagerView { manager: view, live });

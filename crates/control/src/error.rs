@@ -142,7 +142,7 @@ impl Refusal {
         match reply {
             Reply::Refused(refused) => Some(refused.into()),
             Reply::Error { name, message } => Some(Refusal { name: name.clone(), message: message.clone() }),
-            Reply::Done | Reply::Unit(_) | Reply::Job { .. } => None,
+            Reply::Done | Reply::Unit(_) | Reply::Job { .. } | Reply::Jobs(_) => None,
         }
     }
 }

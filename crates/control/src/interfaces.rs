@@ -3,14 +3,16 @@
 //! systemd's names keep systemd's meaning; what is muster's own is in `org.muster1.*`.
 
 use crate::table::Interface;
-use crate::{cgroup, exec, manager, manager_methods, muster, others, service, socket, unit, unit_files};
+use crate::{
+    cgroup, descriptors, exec, manager, manager_methods, muster, others, service, socket, unit, unit_files,
+};
 use muster_unit::UnitKind;
 
 /// The interface of the manager.
 pub static MANAGER: Interface = Interface {
     name: "org.freedesktop.systemd1.Manager",
     properties: &[manager::MANAGER, manager::DEFAULT_LIMITS],
-    methods: &[manager_methods::METHODS, unit_files::METHODS],
+    methods: &[manager_methods::METHODS, descriptors::METHODS, unit_files::METHODS],
     signals: manager::SIGNALS,
 };
 
@@ -50,26 +52,34 @@ pub static MUSTER_UNIT: Interface = Interface {
 pub static MUSTER_SOCKET: Interface =
     Interface { name: "org.muster1.Socket", properties: &[muster::SOCKET], methods: &[], signals: &[] };
 
+macro_rules! signals_of {
+    () => {
+        &[]
+    };
+    ($signals:expr) => {
+        $signals
+    };
+}
 macro_rules! kinds {
-    ($($interface:ident $name:literal [$($properties:expr),*] [$($methods:expr),*];)*) => {$(
+    ($($interface:ident $name:literal [$($properties:expr),*] [$($methods:expr),*] $($signals:expr)?;)*) => {$(
         static $interface: Interface = Interface {
             name: concat!("org.freedesktop.systemd1.", $name),
             properties: &[$($properties),*],
             methods: &[$($methods),*],
-            signals: &[],
+            signals: signals_of!($($signals)?),
         };
     )*};
 }
 kinds! {
     SERVICE "Service" [service::SERVICE, cgroup::CGROUP, exec::EXEC, exec::KILL]
-        [manager_methods::CGROUP_METHODS, manager_methods::SERVICE_METHODS];
+        [manager_methods::CGROUP_METHODS, manager_methods::SERVICE_METHODS, descriptors::SERVICE_METHODS];
     SOCKET "Socket" [socket::SOCKET, socket::SOCKET_NEWER, cgroup::CGROUP, exec::EXEC, exec::KILL]
         [manager_methods::CGROUP_METHODS];
     MOUNT "Mount" [others::MOUNT, cgroup::CGROUP, exec::EXEC, exec::KILL] [manager_methods::CGROUP_METHODS];
     SWAP "Swap" [others::SWAP, cgroup::CGROUP, exec::EXEC, exec::KILL] [manager_methods::CGROUP_METHODS];
     SLICE "Slice" [cgroup::CGROUP] [manager_methods::CGROUP_METHODS];
     SCOPE "Scope" [others::SCOPE, cgroup::CGROUP, exec::KILL]
-        [manager_methods::CGROUP_METHODS, manager_methods::SCOPE_METHODS];
+        [manager_methods::CGROUP_METHODS, manager_methods::SCOPE_METHODS] manager_methods::SCOPE_SIGNALS;
     TARGET "Target" [] [];
     DEVICE "Device" [others::DEVICE] [];
     AUTOMOUNT "Automount" [others::AUTOMOUNT] [];

@@ -12,6 +12,7 @@ pub mod announce;
 pub mod authorize;
 mod cgroup;
 mod command;
+pub mod descriptors;
 mod dump;
 pub mod error;
 mod exec;

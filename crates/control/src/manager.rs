@@ -76,8 +76,8 @@ properties! { MANAGER: Manager(s) {
     LoaderTimestampMonotonic "t" Const = NEVER.monotonic_usec;
     KernelTimestamp "t" Const = NEVER.realtime_usec;
     KernelTimestampMonotonic "t" Const = NEVER.monotonic_usec;
-    InitRDTimestamp "t" Const = NEVER.realtime_usec;
-    InitRDTimestampMonotonic "t" Const = NEVER.monotonic_usec;
+    InitRDTimestamp "t" Const = state(s).initrd.realtime_usec;
+    InitRDTimestampMonotonic "t" Const = state(s).initrd.monotonic_usec;
     UserspaceTimestamp "t" Const = state(s).userspace.realtime_usec;
     UserspaceTimestampMonotonic "t" Const = state(s).userspace.monotonic_usec;
     FinishTimestamp "t" Const = state(s).finished.realtime_usec;
@@ -157,7 +157,7 @@ properties! { MANAGER: Manager(s) {
     DefaultOOMPolicy "s" Const = state(s).facts.config.default_oom_policy.as_str();
     DefaultOOMScoreAdjust "i" Const = state(s).facts.config.default_exec.oom_score_adjust().map_or(0, |score| score.0);
     CtrlAltDelBurstAction "s" Const = state(s).facts.config.ctrl_alt_del_burst_action.as_str();
-    SoftRebootsCount "u" Const = 0_u32;
+    SoftRebootsCount "u" Const = state(s).soft_reboots;
 } }
 
 macro_rules! default_limits {

@@ -4,20 +4,22 @@
 //! at the time of the transaction is left to the manager.
 
 use crate::error::Refusal;
-use crate::table::methods;
+use crate::table::{methods, signals};
 use crate::view::has_cgroup;
 use crate::wire::{Args, Out, Value};
 use crate::{Action, Call, dump, manager, mounting, object::Object, path, transient};
 use muster_graph::job::Job;
 use muster_graph::{JobId, JobMode, JobType};
 use muster_manager::Manager;
+use muster_manager::anew::Anew;
 use muster_manager::event::{KillWhom, Request, ShutdownVerb, TransientUnit};
+use muster_manager::marks::MarksChange;
 use muster_manager::state::{ActiveState, Unit};
 use muster_unit::{UnitKind, UnitName};
 
-type Done = Result<Action, Refusal>;
+pub(crate) type Done = Result<Action, Refusal>;
 
-fn request(request: Request) -> Done {
+pub(crate) fn request(request: Request) -> Done {
     Ok(Action::Request(request))
 }
 
@@ -27,7 +29,7 @@ pub fn unit_name(text: &str) -> Result<UnitName, Refusal> {
 }
 
 /// A loaded unit by name; an empty name is the caller's own unit.
-fn loaded<'a>(call: &Call<'a>, text: &str) -> Result<&'a Unit, Refusal> {
+pub(crate) fn loaded<'a>(call: &Call<'a>, text: &str) -> Result<&'a Unit, Refusal> {
     if text.is_empty() {
         return unit_of_pid(call, call.caller.pid);
     }
@@ -47,7 +49,7 @@ fn with_unit(call: &Call<'_>, text: &str, then: impl FnOnce(&Unit) -> Done) -> D
     }
 }
 
-fn unit_of_pid<'a>(call: &Call<'a>, pid: u32) -> Result<&'a Unit, Refusal> {
+pub(crate) fn unit_of_pid<'a>(call: &Call<'a>, pid: u32) -> Result<&'a Unit, Refusal> {
     let pid = if pid == 0 { call.caller.pid } else { pid };
     let cgroup = call.live.pid_cgroup(pid);
     let id = call.manager.unit_of_process(pid, cgroup.as_deref());
@@ -55,7 +57,7 @@ fn unit_of_pid<'a>(call: &Call<'a>, pid: u32) -> Result<&'a Unit, Refusal> {
 }
 
 /// The unit that a method of a unit object is called on.
-fn own_unit<'a>(call: &Call<'a>) -> Result<&'a Unit, Refusal> {
+pub(crate) fn own_unit<'a>(call: &Call<'a>) -> Result<&'a Unit, Refusal> {
     match call.object {
         Object::Unit(view) => Ok(view.unit),
         Object::Branch(_) | Object::Driver | Object::Manager(_) | Object::LogControl(_) | Object::Job(_) => {
@@ -104,7 +106,7 @@ fn verb(word: &str) -> Result<Verb, Refusal> {
     }
 }
 
-fn job_mode(word: &str) -> Result<JobMode, Refusal> {
+pub(crate) fn job_mode(word: &str) -> Result<JobMode, Refusal> {
     // Lenient is for the traffic of sockets alone; 257 does not know it from clients.
     let mode = JobMode::parse(word).filter(|mode| *mode != JobMode::Lenient);
     mode.ok_or_else(|| Refusal::invalid(format!("Job mode {word} invalid")))
@@ -321,8 +323,15 @@ fn freeze(unit: &Unit, freeze: bool) -> Done {
 
 fn set_properties(unit: &Unit, arguments: &mut Args<'_>) -> Done {
     let runtime = arguments.bool()?;
-    let changes = transient::changes(unit.name.kind(), &arguments.properties()?)?;
-    request(Request::SetProperties { unit: unit.name.clone(), runtime, changes })
+    let properties = arguments.properties()?;
+    let changes = transient::changes(unit.name.kind(), &properties)?;
+    let mut marks = MarksChange::default();
+    for (_, words) in properties.iter().filter(|(name, _)| name == "Markers") {
+        let words = words.as_texts().unwrap_or_default();
+        marks = MarksChange::parse(&words)
+            .ok_or_else(|| Refusal::invalid(format!("Unknown marker \"{}\".", words.join(" "))))?;
+    }
+    request(Request::SetProperties { unit: unit.name.clone(), runtime, changes, marks })
 }
 
 fn processes(call: &Call<'_>, unit: &Unit) -> Done {
@@ -348,6 +357,25 @@ fn attach(call: &Call<'_>, unit: &Unit, arguments: &mut Args<'_>) -> Done {
     }
     let pids = pids.into_iter().map(|pid| if pid == 0 { call.caller.pid } else { pid }).collect();
     request(Request::AttachProcesses { unit: unit.name.clone(), subgroup, pids })
+}
+
+/// What is below the cgroup of a unit that was given away belongs to the unit; what is to be done there is asked of us.
+fn subgroup(unit: &Unit, name: String, then: impl FnOnce(UnitName, String) -> Request) -> Done {
+    if !has_cgroup(unit.name.kind()) {
+        return Err(Refusal::not_supported("Unit type does not support control groups."));
+    }
+    request(then(unit.name.clone(), name))
+}
+
+fn kill_subgroup(unit: &Unit, name: String, signal: i32) -> Done {
+    subgroup(unit, name, |unit, subgroup| Request::KillSubgroup { unit, subgroup, signal })
+}
+
+fn remove_subgroup(unit: &Unit, name: String, flags: u64) -> Done {
+    if flags != 0 {
+        return Err(Refusal::invalid("Flags must be zero."));
+    }
+    subgroup(unit, name, |unit, subgroup| Request::RemoveSubgroup { unit, subgroup })
 }
 
 /// Keeps a unit loaded for a client of the bus, until that leaves; a private connection has no name to count by.
@@ -413,8 +441,8 @@ fn transient_unit(
         }
     }
     let built = transient::settings(name.kind(), properties, call.caller.pid)?;
-    let transient::Built { settings, text, pids, stdio, reference } = built;
-    Ok(TransientUnit { name, settings, text, pids, stdio, reference })
+    let transient::Built { settings, text, pids, controller, stdio, reference } = built;
+    Ok(TransientUnit { name, settings, text, pids, controller, stdio, reference })
 }
 
 // ---- the manager itself
@@ -451,6 +479,39 @@ fn show_status(mode: String) -> Done {
 
 fn shutdown(verb: ShutdownVerb) -> Done {
     request(Request::Shutdown { verb })
+}
+
+/// Out of an initrd, below another root directory; that is looked at now: when it begins there is no way back.
+fn switch_root(call: &Call<'_>, root: &str, init: &str) -> Done {
+    let root = if root.is_empty() { "/sysroot" } else { root };
+    let fault = if !root.starts_with('/') {
+        format!("New root path '{root}' is not absolute.")
+    } else if root.trim_end_matches('/').is_empty() {
+        "New root directory cannot be the old root directory.".to_owned()
+    } else if !init.is_empty() && !init.starts_with('/') {
+        format!("Path to init binary '{init}' not absolute.")
+    } else {
+        String::new()
+    };
+    if !fault.is_empty() {
+        return Err(Refusal::invalid(fault));
+    }
+    let fault = if !call.live.is_there("/etc/initrd-release") {
+        "Not in initrd, refusing switch-root operation.".to_owned()
+    } else if !call.live.is_system(root) {
+        format!(
+            "Specified switch root path '{root}' does not seem to be an OS tree. os-release file is missing."
+        )
+    } else if !init.is_empty() && !call.live.is_there(&format!("{root}{init}")) {
+        format!("Specified init binary '{init}' does not exist.")
+    } else {
+        return begin_anew(Anew::SwitchRoot, root, init);
+    };
+    Err(Refusal::failed(fault))
+}
+
+fn begin_anew(why: Anew, root: &str, init: &str) -> Done {
+    request(Request::BeginAnew { why, root: root.to_owned(), init: init.to_owned() })
 }
 
 fn user_number(call: &Call<'_>, name: String) -> Done {
@@ -490,7 +551,13 @@ methods! { METHODS {
     GetUnitByPIDFD("h" pidfd) -> ("o" unit, "s" unit_id, "ay" invocation_id) Read = |call, a| by_pidfd(call, a);
     LoadUnit("s" name) -> ("o" unit) Read = |_, a| request(Request::LoadUnit { unit: unit_name(&a.str()?)? });
     StartUnit("s" name, "s" mode) -> ("o" job) ManageUnits = |call, a| by_name(call, a, START);
-    StartUnitWithFlags("s" name, "s" mode, "t" flags) -> ("o" job) ManageUnits = |call, a| by_name(call, a, START);
+    StartUnitWithFlags("s" name, "s" mode, "t" flags) -> ("o" job) ManageUnits = |call, a| {
+        let (name, mode) = (a.str()?, a.str()?);
+        match a.u64()? {
+            0 => enqueue(call, &name, START, &mode),
+            flags => Err(Refusal::invalid(format!("Invalid 'flags' parameter '{flags}'"))),
+        }
+    };
     StartUnitReplace("s" old_unit, "s" new_unit, "s" mode) -> ("o" job) ManageUnits = |call, a| {
         let old = a.str()?;
         if call.manager.state().jobs.of(loaded(call, &old)?.id).is_none() {
@@ -535,6 +602,15 @@ methods! { METHODS {
     GetUnitProcesses("s" name) -> ("a(sus)" processes) Read = |call, a| processes(call, loaded(call, &a.str()?)?);
     AttachProcessesToUnit("s" unit_name, "s" subcgroup, "au" pids) -> () ManageUnits
         = |call, a| attach(call, loaded(call, &a.str()?)?, a);
+    KillUnitSubgroup("s" name, "s" whom, "s" subgroup, "i" signal) -> () ManageUnits = |call, a| {
+        let unit = loaded(call, &a.str()?)?;
+        match a.str()?.as_str() {
+            "" | "all" | "all-fail" | "cgroup" | "cgroup-fail" => kill_subgroup(unit, a.str()?, a.i32()?),
+            word => Err(Refusal::invalid(format!("Invalid whom argument: {word}"))),
+        }
+    };
+    RemoveSubgroupFromUnit("s" unit_name, "s" subcgroup, "t" flags) -> () ManageUnits
+        = |call, a| { let unit = loaded(call, &a.str()?)?; remove_subgroup(unit, a.str()?, a.u64()?) };
     AbandonScope("s" name) -> () ManageUnits = |call, a| abandon(loaded(call, &a.str()?)?);
     GetJob("u" id) -> ("o" job) Read = |call, a| {
         let job = find_job(call, a.u32()?)?;
@@ -566,8 +642,11 @@ methods! { METHODS {
     Reboot() -> () Privileged = |_, _| shutdown(ShutdownVerb::Reboot);
     SoftReboot("s" new_root) -> () Privileged = |_, a| match a.str()?.as_str() {
         "" => shutdown(ShutdownVerb::SoftReboot),
-        _ => Err(Refusal::not_supported("A new root directory is not supported.")),
+        root if root.starts_with('/') => begin_anew(Anew::SoftReboot, root, ""),
+        root => Err(Refusal::invalid(format!("New root directory path '{root}' is not absolute."))),
     };
+    SwitchRoot("s" new_root, "s" init) -> () Privileged
+        = |call, a| { let (root, init) = (a.str()?, a.str()?); switch_root(call, &root, &init) };
     PowerOff() -> () Privileged = |_, _| shutdown(ShutdownVerb::Poweroff);
     Halt() -> () Privileged = |_, _| shutdown(ShutdownVerb::Halt);
     KExec() -> () Privileged = |_, _| shutdown(ShutdownVerb::Kexec);
@@ -577,7 +656,7 @@ methods! { METHODS {
         = |_, a| request(Request::UpdateEnvironment { unset: names(a.strings()?)?, set: Vec::new() });
     UnsetAndSetEnvironment("as" names, "as" assignments) -> () SetEnvironment
         = |_, a| request(Request::UpdateEnvironment { unset: names(a.strings()?)?, set: assignments(a.strings()?)? });
-    EnqueueMarkedJobs() -> ("ao" jobs) ManageUnits = |call, _| call.reply(|out| out.array("o", |_| {}));
+    EnqueueMarkedJobs() -> ("ao" jobs) ManageUnits = |_, _| request(Request::EnqueueMarked);
     SetExitCode("y" number) -> () Privileged = |_, a| request(Request::SetExitCode { code: a.u8()? });
     LookupDynamicUserByName("s" name) -> ("u" uid) Read = |call, a| user_number(call, a.str()?);
     LookupDynamicUserByUID("u" uid) -> ("s" name) Read = |call, a| user_name(call, a.u32()?);
@@ -597,6 +676,8 @@ methods! { UNIT_METHODS {
         = |call, a| enqueue_any(call, &own_name(call)?, a);
     Kill("s" whom, "i" signal) -> () ManageUnits = |call, a| kill(own_unit(call)?, a, false);
     QueueSignal("s" whom, "i" signal, "i" value) -> () ManageUnits = |call, a| kill(own_unit(call)?, a, true);
+    KillSubgroup("s" subgroup, "i" signal) -> () ManageUnits
+        = |call, a| kill_subgroup(own_unit(call)?, a.str()?, a.i32()?);
     ResetFailed() -> () ManageUnits
         = |call, _| request(Request::ResetFailed { unit: Some(own_unit(call)?.name.clone()) });
     SetProperties("b" runtime, "a(sv)" properties) -> () ManageUnits = |call, a| set_properties(own_unit(call)?, a);
@@ -609,6 +690,8 @@ methods! { UNIT_METHODS {
 
 methods! { CGROUP_METHODS {
     GetProcesses() -> ("a(sus)" processes) Read = |call, _| processes(call, own_unit(call)?);
+    RemoveSubgroup("s" subcgroup, "t" flags) -> () ManageUnits
+        = |call, a| remove_subgroup(own_unit(call)?, a.str()?, a.u64()?);
     AttachProcesses("s" subcgroup, "au" pids) -> () ManageUnits = |call, a| attach(call, own_unit(call)?, a);
 } }
 
@@ -621,6 +704,10 @@ methods! { SERVICE_METHODS {
 
 methods! { SCOPE_METHODS {
     Abandon() -> () ManageUnits = |call, _| abandon(own_unit(call)?);
+} }
+
+signals! { SCOPE_SIGNALS {
+    RequestStop();
 } }
 
 methods! { JOB_METHODS {

@@ -20,6 +20,8 @@ pub struct Built {
     pub text: String,
     /// Processes to take over.
     pub pids: Vec<u32>,
+    /// Who is asked to end them, by a name on the bus.
+    pub controller: String,
     /// Descriptors for standard input, output and error: which of the message's. The runtime puts its own ids there.
     pub stdio: BTreeMap<u32, FdId>,
     /// The caller keeps the unit loaded (`AddRef`).
@@ -68,8 +70,12 @@ pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32)
     for (name, value) in properties {
         match (name.as_str(), value) {
             ("AddRef", Value::Bool(add)) => built.reference = *add,
-            // A scope's controller is told by its name.
-            ("Controller", Value::Text(_)) => {}
+            ("Controller", Value::Text(name)) if kind == UnitKind::Scope => {
+                if !name.is_empty() && !muster_bus::is_bus_name(name) {
+                    return Err(Refusal::invalid(format!("Controller '{name}' is not a valid bus name.")));
+                }
+                built.controller.clone_from(name);
+            }
             ("PIDs", Value::Array(pids)) => {
                 for pid in pids {
                     let pid = pid

@@ -221,7 +221,7 @@ properties! {
         OnFailureJobMode "s" Const = u.unit.file.unit.failure_job_mode().as_str();
         IgnoreOnIsolate "b" Const = ignore_on_isolate(u);
         NeedDaemonReload "b" Never = need_daemon_reload(u);
-        Markers "as" Never = ();
+        Markers "as" Never = u.unit.marks.words();
         JobTimeoutUSec "t" Const = or(&u.unit.file.unit.job_timeout_sec(), UNSET);
         JobRunningTimeoutUSec "t" Const = job_running_timeout(u);
         JobTimeoutAction "s" Const = u.unit.file.unit.job_timeout_action().as_str();

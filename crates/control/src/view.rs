@@ -60,6 +60,26 @@ pub trait Live {
         let _ = fd;
         None
     }
+    /// A text as a file, to be read from its beginning.
+    fn file_of(&self, text: &str) -> Option<std::os::fd::OwnedFd> {
+        let _ = text;
+        None
+    }
+    /// What a descriptor of ours is.
+    fn describe(&self, fd: muster_manager::effect::FdId) -> Option<crate::descriptors::FdFacts> {
+        let _ = fd;
+        None
+    }
+    /// Whether a directory is the root of an operating system (os-release(5)).
+    fn is_system(&self, root: &str) -> bool {
+        let _ = root;
+        false
+    }
+    /// Whether something lies at a path.
+    fn is_there(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
     /// The options of a socket unit's descriptor that are not at zero, as the kernel has them: directive and value.
     fn socket_options(&self, fd: muster_manager::effect::FdId) -> Vec<(String, String)> {
         let _ = fd;

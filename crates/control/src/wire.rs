@@ -6,7 +6,7 @@
 
 use crate::error::Refusal;
 use muster_bus::{BodyWriter, Incoming, Kind, Outgoing};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How deep containers may be nested, variants included (D-Bus specification).
 const DEPTH_MAX: u32 = 64;
@@ -152,6 +152,11 @@ impl<'a> Args<'a> {
     /// `h`: a descriptor, still the message's.
     pub fn fd(&mut self) -> Result<BorrowedFd<'a>, Refusal> {
         let Value::Fd(index) = self.value()? else { return Err(unexpected()) };
+        self.descriptor(index)
+    }
+
+    /// One of the message's descriptors.
+    pub fn descriptor(&self, index: u32) -> Result<BorrowedFd<'a>, Refusal> {
         let index = usize::try_from(index).map_err(|_| unexpected())?;
         self.message.fds().get(index).map(AsFd::as_fd).ok_or_else(unexpected)
     }
@@ -381,6 +386,11 @@ impl Out<'_> {
         u64(u64) = write_u64;
         /// `d`.
         f64(f64) = write_f64;
+    }
+
+    /// `h`.
+    pub fn fd(&mut self, fd: OwnedFd) {
+        self.0.write_fd(fd);
     }
 
     /// `o`: the object of a unit.

@@ -1,16 +1,26 @@
 //! The end: end what is left, write out, unmount, and go (systemd-shutdown(8)).
 
 use muster_manager::event::ShutdownVerb;
+use muster_manager::state::State;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// How long processes have between SIGTERM and SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where nobody is waited for.
+pub const SHORT: Duration = Duration::ZERO;
+/// How long the kernel may take for a process that was killed.
+const LAST: Duration = Duration::from_secs(2);
+/// systemd's own program for the end of a machine (systemd-shutdown(8)).
+const STOCK: &CStr = c"/usr/lib/systemd/systemd-shutdown";
 /// File systems that hold nothing to lose.
 const API: &[&str] = &[
     "proc",
@@ -34,8 +44,11 @@ const API: &[&str] = &[
     "binfmt_misc",
 ];
 
-/// Leaves. On a machine this does not come back.
-pub fn leave(verb: ShutdownVerb, exit_code: u8) -> ExitCode {
+/// Leaves, by the stock program where it is there. On a machine this does not come back.
+pub fn leave(verb: ShutdownVerb, exit_code: u8, state: Option<&State>) -> ExitCode {
+    if let Some(state) = state {
+        execute_stock(verb, exit_code, state);
+    }
     end_processes();
     nix::unistd::sync();
     if verb == ShutdownVerb::Exit {
@@ -64,16 +77,81 @@ pub fn leave(verb: ShutdownVerb, exit_code: u8) -> ExitCode {
     ExitCode::from(exit_code)
 }
 
+/// Becomes the stock program; comes back where that is not there.
+fn execute_stock(verb: ShutdownVerb, exit_code: u8, state: &State) {
+    let word = match verb {
+        ShutdownVerb::Poweroff => "poweroff",
+        ShutdownVerb::Reboot | ShutdownVerb::SoftReboot => "reboot",
+        ShutdownVerb::Halt => "halt",
+        ShutdownVerb::Kexec => "kexec",
+        ShutdownVerb::Exit => "exit",
+    };
+    const LEVELS: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+    let target = match state.log_target.as_str() {
+        "console" | "console-prefixed" | "kmsg" | "null" => state.log_target.as_str(),
+        _ if crate::stage::in_container() => "console",
+        _ => "kmsg",
+    };
+    let arguments = [
+        word.to_owned(),
+        format!("--timeout={}us", state.facts.default_timeout_stop_usec),
+        "--log-level".to_owned(),
+        LEVELS.get(usize::from(state.log_level)).copied().unwrap_or("info").to_owned(),
+        format!("--log-target={target}"),
+        format!("--exit-code={exit_code}"),
+    ];
+    // There is no hardware watchdog in this version.
+    let variables = [("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "0")];
+    let variables = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let arguments: Vec<CString> =
+        std::iter::once(STOCK.to_owned()).chain(arguments.into_iter().filter_map(c_string)).collect();
+    let environment: Vec<CString> = variables
+        .into_iter()
+        .chain(std::env::vars_os())
+        .filter_map(|(name, value)| c_string([name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect();
+    muster_sys::reset_signals(&[]);
+    let _ = SigSet::empty().thread_set_mask();
+    let _ = nix::unistd::execve(STOCK, &arguments, &environment);
+}
+
+fn c_string(text: impl Into<Vec<u8>>) -> Option<CString> {
+    CString::new(text).ok()
+}
+
+/// SIGTERM, after `patience` SIGKILL, for all but those that are spared. Nobody is reaped.
+pub fn end_all_but(patience: Duration, spared: impl Fn(u32) -> bool) {
+    let running = || -> Vec<u32> { processes().filter(|pid| !spared(*pid)).collect() };
+    for (signal, patience) in [(Signal::SIGTERM, patience), (Signal::SIGKILL, LAST)] {
+        let begin = Instant::now();
+        let mut told = BTreeSet::new();
+        loop {
+            let now = running();
+            // Who came meanwhile is told as well.
+            for pid in now.iter().filter(|pid| told.insert(**pid)) {
+                if let Ok(pid) = i32::try_from(*pid).map(Pid::from_raw) {
+                    let _ = kill(pid, signal);
+                    let _ = kill(pid, Signal::SIGCONT);
+                }
+            }
+            if now.is_empty() || begin.elapsed() >= patience {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// SIGTERM for all, SIGKILL for who stays.
 fn end_processes() {
-    for (signal, patience) in [(Signal::SIGTERM, PATIENCE), (Signal::SIGKILL, Duration::from_secs(2))] {
-        if !others() {
+    for (signal, patience) in [(Signal::SIGTERM, PATIENCE), (Signal::SIGKILL, LAST)] {
+        if processes().next().is_none() {
             return;
         }
         let _ = kill(Pid::from_raw(-1), signal);
         let _ = kill(Pid::from_raw(-1), Signal::SIGCONT);
         let begin = Instant::now();
-        while others() && begin.elapsed() < patience {
+        while processes().next().is_some() && begin.elapsed() < patience {
             match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) | Err(_) => pause(),
                 Ok(_) => {}
@@ -93,12 +171,12 @@ fn pause() {
     }
 }
 
-/// Whether any process but us and the kernel's is there.
-fn others() -> bool {
+/// All that run but us and the kernel's.
+fn processes() -> impl Iterator<Item = u32> {
     let listing = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let mut pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.any(|pid| {
-        pid > 1 && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    let pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        *pid > 1 && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
     })
 }
 

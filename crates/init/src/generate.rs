@@ -87,7 +87,7 @@ fn start(path: &str) -> Option<Child> {
         .args(OUTPUT)
         .stdin(Stdio::null())
         .env("SYSTEMD_SCOPE", "system")
-        .env("SYSTEMD_IN_INITRD", "0")
+        .env("SYSTEMD_IN_INITRD", if crate::stage::in_initrd() { "1" } else { "0" })
         .env("SYSTEMD_FIRST_BOOT", if Path::new(FIRST_BOOT).exists() { "1" } else { "0" })
         .env("SYSTEMD_ARCHITECTURE", crate::facts::architecture())
         .current_dir("/");

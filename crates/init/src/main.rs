@@ -1,11 +1,13 @@
 //! The binary `muster`: sets the stage, runs the loop, and leaves.
 //!
 //! Reading order: `main` below, [`stage`] (what a machine or container needs before the first unit), [`options`] (what
-//! it was told), [`facts`] (what it is), [`generate`] (generators), [`finish`] (the end).
+//! it was told), [`facts`] (what it is), [`generate`] (generators), [`anew`] (from
+//! one boot to the next without the kernel), [`finish`] (the end).
 //!
 //! What must stay true: PID 1 never returns from `main` on a running machine; whatever cannot be set up is said and
 //! passed over, for a machine that is half up can be mended and one that is down cannot.
 
+mod anew;
 mod credentials;
 mod facts;
 mod finish;
@@ -13,9 +15,12 @@ mod generate;
 mod options;
 mod stage;
 
+use crate::options::Options;
 use muster_cgroup::Tree;
 use muster_manager::Manager;
+use muster_manager::anew::Anew;
 use muster_manager::event::ShutdownVerb;
+use muster_manager::state::Facts;
 use muster_runtime::hand_over::{self, HandOver};
 use muster_runtime::log::Log;
 use muster_runtime::{Outcome, Runtime, Setup, clock, removing};
@@ -54,39 +59,55 @@ fn main() -> ExitCode {
     }
 }
 
-fn boot() -> ExitCode {
-    muster_runtime::crash::install(stage::in_container());
+/// What a boot begins with, the first as well as one anew.
+struct Beginning {
+    options: Options,
+    facts: Facts,
+    cgroups: Tree,
+    log: Log,
+}
+
+/// Sets the stage.
+fn begin() -> Result<Beginning, String> {
     let mut complaints = stage::set();
     let options = options::read();
     complaints.extend(stage::name(&options));
     complaints.extend(credentials::take(&options));
-    let facts = facts::read(&options);
+    let mut facts = facts::read(&options);
     let in_container = !facts.virtualization.is_empty() && stage::in_container();
     let mut log = Log::open(!in_container);
-    let cgroups = match Tree::discover() {
-        Ok(tree) => tree,
-        Err(error) => return give_up(&format!("No cgroup2 tree: {error}")),
-    };
+    let cgroups = Tree::discover().map_err(|error| format!("No cgroup2 tree: {error}"))?;
     if let Err(error) = cgroups.enter_init_scope() {
         complaints.push(format!("init.scope could not be entered: {error}"));
     }
-    let mut facts = facts;
     facts.cgroup_root = cgroups.root_path().to_owned();
-    let program = program();
-    let mut manager = Manager::new(facts, facts::seed(), clock::now());
+    for message in complaints {
+        let level = muster_manager::effect::Level::Warning;
+        log.write(
+            &muster_manager::effect::LogRecord { level, unit: None, message, fields: Vec::new() },
+            None,
+        );
+    }
+    Ok(Beginning { options, facts, cgroups, log })
+}
+
+/// Reads configuration and runs generators, before unit files are read.
+fn prepare(manager: &mut Manager, program: &str) {
     manager.configure(&muster_runtime::config::read());
     let begun = clock::now();
-    generate::run_and_wait(&program);
+    generate::run_and_wait(program);
     manager.note_generators(begun, clock::now());
-    for complaint in complaints {
-        let record = muster_manager::effect::LogRecord {
-            level: muster_manager::effect::Level::Warning,
-            unit: None,
-            message: complaint,
-            fields: Vec::new(),
-        };
-        log.write(&record, None);
-    }
+}
+
+fn boot() -> ExitCode {
+    muster_runtime::crash::install(stage::in_container());
+    let Beginning { options, facts, cgroups, log } = match begin() {
+        Ok(beginning) => beginning,
+        Err(error) => return give_up(&error),
+    };
+    let program = program();
+    let mut manager = Manager::new(facts, facts::seed(), clock::now());
+    prepare(&mut manager, &program);
     let executor = executor_beside(&program);
     let setup =
         Setup { manager, index: index(), cgroups, log, executor, program, handed: None, found: Vec::new() };
@@ -104,9 +125,20 @@ fn index() -> Index {
 }
 
 fn run(mut runtime: Runtime) -> ExitCode {
-    match runtime.run() {
-        Outcome::Shutdown { verb, exit_code } => finish::leave(verb, exit_code),
-        Outcome::Reexecute => finish::leave(ShutdownVerb::Exit, 1),
+    loop {
+        match runtime.run() {
+            Outcome::Shutdown { verb, exit_code } => {
+                return finish::leave(verb, exit_code, Some(runtime.manager().state()));
+            }
+            Outcome::Reexecute => return finish::leave(ShutdownVerb::Exit, 1, None),
+            Outcome::BeginAnew { why, root, init } => {
+                let error = anew::leave(&mut runtime, why, &root, &init);
+                runtime.complain_of(&error);
+                if why == Anew::SoftReboot {
+                    return finish::leave(ShutdownVerb::Reboot, 0, Some(runtime.manager().state()));
+                }
+            }
+        }
     }
 }
 
@@ -114,11 +146,15 @@ fn run(mut runtime: Runtime) -> ExitCode {
 fn go_on(number: &str) -> ExitCode {
     muster_runtime::crash::install(stage::in_container());
     let handed = HandOver::receive(number);
+    let program = program();
+    let handed = match handed {
+        Ok(handed) if handed.anew.is_some() => return go_on_anew(handed, program),
+        handed => handed,
+    };
     let cgroups = match Tree::discover() {
         Ok(tree) => tree,
         Err(error) => return give_up(&format!("No cgroup2 tree: {error}")),
     };
-    let program = program();
     let (manager, handed, found, lost) = match handed {
         Ok(mut handed) => (handed.manager(), Some(handed), Vec::new(), None),
         Err(error) => {
@@ -151,6 +187,25 @@ fn go_on(number: &str) -> ExitCode {
     }
 }
 
+/// Goes on with what survived, in a boot anew.
+fn go_on_anew(mut handed: HandOver<'static>, program: String) -> ExitCode {
+    let Beginning { options, facts, cgroups, log } = match begin() {
+        Ok(beginning) => beginning,
+        Err(error) => return give_up(&error),
+    };
+    let mut manager = handed.manager();
+    manager.take_facts(facts);
+    prepare(&mut manager, &program);
+    stage::welcome(&options);
+    let executor = executor_beside(&program);
+    let (handed, found) = (Some(handed), Vec::new());
+    let setup = Setup { manager, index: index(), cgroups, log, executor, program, handed, found };
+    match Runtime::new(setup) {
+        Ok(runtime) => run(runtime),
+        Err(error) => give_up(&format!("The event loop could not be set up: {error}")),
+    }
+}
+
 /// Where this program was installed; a newer one may be there by now.
 fn program() -> String {
     let path = std::fs::read_link("/proc/self/exe").ok();
@@ -167,5 +222,5 @@ fn executor_beside(program: &str) -> String {
 /// Nothing can work without this; say so where somebody may see it, and stop.
 fn give_up(message: &str) -> ExitCode {
     eprintln!("muster: {message}");
-    finish::leave(ShutdownVerb::Exit, 1)
+    finish::leave(ShutdownVerb::Exit, 1, None)
 }

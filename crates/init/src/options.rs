@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 /// The words that count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// The words of the initrd count: those that begin with `rd.`, where there is one.
+    pub in_initrd: bool,
     /// `systemd.unit=`, or what a runlevel word stands for.
     pub unit: Option<String>,
     /// `systemd.wants=`.
@@ -33,7 +35,10 @@ pub struct Options {
 
 /// Reads all sources; the command line wins.
 pub fn read() -> Options {
-    let mut options = Options::default();
+    let mut options = Options { in_initrd: crate::stage::in_initrd(), ..Options::default() };
+    if options.in_initrd {
+        options.unit = Some("initrd.target".to_owned());
+    }
     if !crate::stage::in_container() {
         options.take_words(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
     } else {
@@ -43,7 +48,37 @@ pub fn read() -> Options {
     options
 }
 
+/// Words that are said to the initrd and to the system, each for itself (kernel-command-line(7)).
+const EACH: &[&str] = &[
+    "systemd.unit",
+    "systemd.wants",
+    "systemd.mask",
+    "emergency",
+    "rescue",
+    "_b",
+    "single",
+    "s",
+    "S",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+];
+
 impl Options {
+    /// The word as it counts here; "" where it is for the other one.
+    fn word<'a>(&self, key: &'a str) -> &'a str {
+        let (word, is_rd) = key.strip_prefix("rd.").map_or((key, false), |word| (word, true));
+        if EACH.contains(&word) && is_rd == self.in_initrd {
+            word
+        } else if is_rd || EACH.contains(&word) {
+            ""
+        } else {
+            key
+        }
+    }
+
     /// Takes the words of a command line.
     pub fn take_words(&mut self, line: &str) {
         for word in
@@ -54,7 +89,8 @@ impl Options {
                 .map_or((word.as_str(), None), |(key, value)| (key, Some(value.to_owned())));
             let flag = || value.as_deref().map_or(Some(true), parse_bool);
             let named = || value.as_deref().and_then(|value| value.split_once(':'));
-            match key.replace('-', "_").as_str() {
+            let key = key.replace('-', "_");
+            match self.word(&key) {
                 "systemd.unit" => self.unit = value,
                 "systemd.wants" => self.wants.extend(value),
                 "systemd.mask" => self.mask.extend(value),
@@ -102,5 +138,13 @@ mod tests {
         let all =
             [("a", "b:c"), ("d", "hello")].map(|(name, data)| (name.to_owned(), data.as_bytes().to_vec()));
         assert_eq!(options.credentials, BTreeMap::from(all));
+        let line = "emergency rd.systemd.unit=a.target systemd.unit=b.target rd.systemd.wants=c.service";
+        let unit = |in_initrd| {
+            let mut options = Options { in_initrd, ..Options::default() };
+            options.take_words(line);
+            (options.unit, options.wants)
+        };
+        assert_eq!(unit(true), (Some("a.target".to_owned()), vec!["c.service".to_owned()]));
+        assert_eq!(unit(false), (Some("b.target".to_owned()), Vec::new()));
     }
 }

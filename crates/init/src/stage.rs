@@ -64,6 +64,13 @@ pub fn set() -> Vec<String> {
             complaints.push(format!("{kind} could not be mounted on {place}: {error}"));
         }
     }
+    if !in_container() {
+        // Mounts of the machine are seen by services with mounts of their own; in a container that is its manager's to say.
+        let flags = MsFlags::MS_REC | MsFlags::MS_SHARED;
+        if let Err(error) = mount(None::<&str>, "/", None::<&str>, flags, None::<&str>) {
+            complaints.push(format!("Mounts could not be made shared: {error}"));
+        }
+    }
     for directory in DIRECTORIES {
         if let Err(error) = std::fs::create_dir_all(directory)
             .and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)))
@@ -152,6 +159,14 @@ fn is_mount_point(place: &str) -> bool {
     let Ok(here) = std::fs::metadata(place) else { return false };
     let parent = Path::new(place).parent().unwrap_or(Path::new("/"));
     std::fs::metadata(parent).is_ok_and(|parent| parent.dev() != here.dev())
+}
+
+/// What an initrd has (bootup(7)).
+pub const INITRD: &str = "/etc/initrd-release";
+
+/// Whether this is the system that looks for the root file system.
+pub fn in_initrd() -> bool {
+    Path::new(INITRD).exists()
 }
 
 /// Whether a container's manager said so (container interface: `container=` in PID 1's environment).

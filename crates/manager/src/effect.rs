@@ -174,6 +174,8 @@ pub enum BusSignal {
     UnitFilesChanged,
     /// A property of the manager changed.
     ManagerChanged,
+    /// To this name on the bus alone: the processes of the scope are to be ended.
+    RequestStop { unit: UnitName, controller: String },
 }
 
 /// How a request ended.
@@ -184,6 +186,8 @@ pub enum Reply {
     Done,
     /// A job was queued or merged into; it may be done before the answer is written.
     Job { id: JobId, unit: UnitName, kind: JobType },
+    /// Jobs were queued.
+    Jobs(Vec<JobId>),
     /// A unit was loaded.
     Unit(UnitName),
     /// The manager refused.
@@ -322,6 +326,9 @@ pub enum Effect {
     WriteFiles { query: QueryId, files: Vec<(String, String)> },
     /// Replace PID 1 by a fresh copy of itself, handing over everything.
     Reexecute,
+    /// Kill what does not survive, make `root` the root directory ("" for what systemd-soft-reboot.service(8) says), and
+    /// execute `init` there: with everything handed over where it is muster, which it is where it is "".
+    BeginAnew { why: crate::anew::Anew, root: String, init: String },
     /// All is stopped: kill what is left, unmount, sync, and go.
     Shutdown { verb: ShutdownVerb, exit_code: u8 },
 }

@@ -358,7 +358,14 @@ pub enum Request {
     /// Make a unit from properties, already turned into unit-file text, and start it.
     StartTransient { units: Vec<TransientUnit>, mode: JobMode },
     /// Change settings of a loaded unit at run time, in order.
-    SetProperties { unit: UnitName, runtime: bool, changes: Vec<PropertyChange> },
+    SetProperties {
+        unit: UnitName,
+        runtime: bool,
+        changes: Vec<PropertyChange>,
+        marks: crate::marks::MarksChange,
+    },
+    /// Restart and reload what is marked for it.
+    EnqueueMarked,
     /// Send a signal to a unit's processes.
     Kill { unit: UnitName, whom: KillWhom, signal: i32, value: Option<i32> },
     /// Forget the failed state of one unit, or of all.
@@ -375,6 +382,8 @@ pub enum Request {
     Reexecute,
     /// Leave without stopping units (`Exit`, `Reboot`, … of the Manager interface).
     Shutdown { verb: ShutdownVerb },
+    /// Begin a boot anew below a root directory, as `SoftReboot` and `SwitchRoot` of the Manager interface.
+    BeginAnew { why: crate::anew::Anew, root: String, init: String },
     /// The exit code of a container.
     SetExitCode { code: u8 },
     /// Take variables out of, then put assignments into the environment of all later processes.
@@ -393,6 +402,10 @@ pub enum Request {
     Clean { unit: UnitName, mask: Vec<String> },
     /// Move processes into a unit's cgroup.
     AttachProcesses { unit: UnitName, subgroup: String, pids: Vec<u32> },
+    /// Send a signal to the processes of a cgroup below a unit's.
+    KillSubgroup { unit: UnitName, subgroup: String, signal: i32 },
+    /// Remove a cgroup below a unit's, as soon as it is empty.
+    RemoveSubgroup { unit: UnitName, subgroup: String },
     /// Let go of a scope.
     AbandonScope { unit: UnitName },
     /// `daemon-reload`-like rescan after unit files were changed on disk, without reparsing.
@@ -441,6 +454,9 @@ pub struct TransientUnit {
     pub text: String,
     /// Processes to take over (scopes).
     pub pids: Vec<u32>,
+    /// Who on the bus is asked to end a scope's processes, by its name there.
+    #[serde(default)]
+    pub controller: String,
     /// Descriptors given for standard input, output and error.
     pub stdio: BTreeMap<u32, FdId>,
     /// Keep it loaded until the caller lets go of it.

@@ -27,6 +27,7 @@ pub mod manager;
 pub mod state;
 
 mod accounts;
+pub mod anew;
 mod automount;
 mod conditions;
 mod deadlines;
@@ -41,6 +42,7 @@ mod lifecycle;
 mod limit;
 mod load;
 mod main_process;
+pub mod marks;
 mod mount;
 mod notify;
 mod oom;

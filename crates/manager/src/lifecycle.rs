@@ -6,6 +6,7 @@
 use crate::effect::{BusSignal, Effect, Level};
 use crate::jobs::Started;
 use crate::manager::Manager;
+use crate::marks::MarksChange;
 use crate::state::{ActiveState, Cause, Service, Stamp, SystemState};
 use muster_graph::job::Job;
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
@@ -13,6 +14,9 @@ use muster_unit::UnitName;
 
 /// How many causes are kept for each unit.
 const CAUSES_MAX: usize = 16;
+
+/// After a start or a stop.
+const NO_MARKS: MarksChange = MarksChange { restart: Some(false), reload: Some(false) };
 
 impl Manager {
     /// The state of a unit; inactive when it is not loaded.
@@ -381,6 +385,7 @@ impl Manager {
     }
 
     fn start_by_kind(&mut self, id: UnitId) -> Started {
+        self.mark(id, NO_MARKS);
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         (crate::kind::verbs(unit.name.kind()).start)(self, id)
     }
@@ -393,6 +398,7 @@ impl Manager {
         if let Some(query) = unit.pending_conditions.take() {
             self.state.queries.remove(&query);
         }
+        self.mark(id, NO_MARKS);
         (self.verbs(id).stop)(self, id)
     }
 
@@ -402,6 +408,7 @@ impl Manager {
             ActiveState::Reloading | ActiveState::Activating => return Started::Later,
             _ => return Started::Ended(JobResult::Invalid),
         }
+        self.mark(id, MarksChange { reload: Some(false), restart: None });
         (self.verbs(id).reload)(self, id)
     }
 

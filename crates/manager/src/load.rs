@@ -421,6 +421,7 @@ impl Manager {
             self.remove_transient_files(&name, &file);
         }
         self.state.scope_pids.remove(&id);
+        self.state.controllers.retain(|_, scopes| !scopes.remove(&id) || !scopes.is_empty());
         self.state.wishes.remove(&id);
         self.state.wish_queue.remove(&id);
         if self.state.announced.remove(&id) {

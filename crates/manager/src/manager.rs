@@ -3,6 +3,7 @@
 //! Every event is worked off to the end before `handle` returns: the run queue is empty but for jobs that wait, changes
 //! are announced, what nobody needs is unloaded. No module reads a clock: `now` is set here, once an event.
 
+use crate::anew::Anew;
 use crate::deadlines::{Deadlines, Owner};
 use crate::effect::{Effect, Level, Reply, RequestId};
 use crate::event::{Clock, Event, Now, ShutdownVerb};
@@ -62,6 +63,12 @@ impl Manager {
     /// Goes on after a re-execution: asks again for all that was being watched, and reads unit files anew.
     pub fn resume(&mut self, now: Now) {
         self.now = now;
+        self.resume_units();
+        self.effects.push_back(Effect::ReloadSource);
+    }
+
+    /// Asks again for all that was being watched.
+    pub(crate) fn resume_units(&mut self) {
         // Who asked for a reload is no longer connected.
         self.state.reloading.clear();
         self.forget_writes();
@@ -73,7 +80,6 @@ impl Manager {
         }
         let leftovers: Vec<String> = self.state.leftovers.keys().cloned().collect();
         self.effects.extend(leftovers.into_iter().map(|path| Effect::WatchCgroup { path }));
-        self.effects.push_back(Effect::ReloadSource);
     }
 
     /// Emptiness is told to whoever still waits for it.
@@ -417,6 +423,9 @@ impl Manager {
     }
 
     fn bus_name_changed(&mut self, name: &str, owned: bool) {
+        if !owned {
+            self.controller_left(name);
+        }
         let owners: Vec<UnitId> = self
             .state
             .units
@@ -447,6 +456,9 @@ impl Manager {
     pub(crate) fn shut_down(&mut self, verb: ShutdownVerb) {
         if self.state.shutdown.is_none() {
             self.state.shutdown = Some(verb);
+            if verb == ShutdownVerb::SoftReboot {
+                return self.leave_for(Anew::SoftReboot, String::new(), String::new());
+            }
             self.effects.push_back(Effect::Shutdown { verb, exit_code: self.state.exit_code });
         }
     }

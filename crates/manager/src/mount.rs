@@ -353,7 +353,8 @@ fn is_of_the_system(place: &str) -> bool {
 pub(crate) fn is_extrinsic(place: &str) -> bool {
     let below =
         |top: &str| place.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    place == "/" || place == "/usr" || ["/proc", "/sys", "/dev", "/run/initramfs"].into_iter().any(below)
+    let kept = ["/proc", "/sys", "/dev", "/run/initramfs", "/run/nextroot"];
+    place == "/" || place == "/usr" || kept.into_iter().any(below)
 }
 
 /// What the kernel says of a mount, as its section.

@@ -26,7 +26,19 @@ impl Manager {
                 Ok(()) => return,
                 Err(refused) => Err(refused),
             },
-            Request::SetProperties { unit, runtime, changes } => {
+            Request::EnqueueMarked => Ok(self.enqueue_marked()),
+            Request::SetProperties { unit, changes, marks, .. } if changes.is_empty() => {
+                let id = self.load(&unit, source);
+                self.state.gc_queue.insert(id);
+                self.check_load_state(id).map(|()| {
+                    self.mark(id, marks);
+                    Reply::Done
+                })
+            }
+            Request::SetProperties { unit, runtime, changes, marks } => {
+                if let Some(id) = self.state.names.get(&unit).copied() {
+                    self.mark(id, marks);
+                }
                 match self.write_properties(source, id, &unit, runtime, changes) {
                     Ok(()) => return,
                     Err(refused) => Err(refused),
@@ -48,6 +60,10 @@ impl Manager {
             }
             Request::Shutdown { verb } => {
                 self.shut_down(verb);
+                Ok(Reply::Done)
+            }
+            Request::BeginAnew { why, root, init } => {
+                self.leave_for(why, root, init);
                 Ok(Reply::Done)
             }
             Request::SetExitCode { code } => {
@@ -72,6 +88,11 @@ impl Manager {
             }
             Request::Freeze { unit, freeze } => self.freeze(&unit, freeze),
             Request::AttachProcesses { unit, subgroup, pids } => self.attach(&unit, &subgroup, pids),
+            Request::KillSubgroup { unit, subgroup, signal } => self.kill_subgroup(&unit, &subgroup, signal),
+            Request::RemoveSubgroup { unit, subgroup } => self.subgroup(&unit, &subgroup).map(|path| {
+                self.effects.push_back(Effect::RemoveCgroup { path, unit: None });
+                Reply::Done
+            }),
             Request::AbandonScope { unit } => self.known(&unit).map(|_| Reply::Done),
             Request::Clean { unit, mask } => self.request_clean(&unit, &mask).map(|()| Reply::Done),
             Request::UnitFilesChanged => {
@@ -338,16 +359,31 @@ impl Manager {
     fn attach(&mut self, name: &UnitName, subgroup: &str, pids: Vec<u32>) -> Result<Reply, Refused> {
         let id = self.known(name)?;
         let path = self.state.units.get(&id).and_then(|unit| unit.cgroup.clone());
-        let safe = subgroup.split('/').all(|part| part != "..");
-        match path.filter(|_| safe) {
-            Some(path) => {
-                let path =
-                    if subgroup.is_empty() { path } else { format!("{path}/{}", subgroup.trim_matches('/')) };
-                self.effects.push_back(Effect::AttachProcesses { path, pids });
-                Ok(Reply::Done)
-            }
-            None => Err(Refused::BadSubgroup),
+        let path = match path.filter(|_| subgroup.is_empty()) {
+            Some(path) => path,
+            None => self.subgroup(name, subgroup)?,
+        };
+        self.effects.push_back(Effect::AttachProcesses { path, pids });
+        Ok(Reply::Done)
+    }
+
+    /// The path of a cgroup below a unit's own.
+    fn subgroup(&self, name: &UnitName, subgroup: &str) -> Result<String, Refused> {
+        let id = self.known(name)?;
+        let path = self.state.units.get(&id).and_then(|unit| unit.cgroup.as_deref());
+        let below = subgroup.trim_matches('/');
+        let safe = !below.is_empty() && below.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        path.filter(|_| safe).map(|path| format!("{path}/{below}")).ok_or(Refused::BadSubgroup)
+    }
+
+    fn kill_subgroup(&mut self, name: &UnitName, subgroup: &str, signal: i32) -> Result<Reply, Refused> {
+        let (path, except) = (self.subgroup(name, subgroup)?, Vec::new());
+        if !(1..=64).contains(&signal) {
+            return Err(Refused::SignalRange);
         }
+        let (send_cont, send_hup, last) = (false, false, false);
+        self.effects.push_back(Effect::KillCgroup { path, signal, except, send_cont, send_hup, last });
+        Ok(Reply::Done)
     }
 
     // ---- signals and actions ----------------------------------------------------------------------------------------

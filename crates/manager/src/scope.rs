@@ -6,7 +6,7 @@
 //! | running | – | stop-sigterm | dead | – |
 //! | stop-sigterm | – | – | dead | – |
 
-use crate::effect::Effect;
+use crate::effect::{BusSignal, Effect};
 use crate::jobs::Started;
 use crate::kind::{Kind, TypeState, Verbs};
 use crate::manager::Manager;
@@ -101,7 +101,9 @@ impl Manager {
     }
 
     fn scope_stop(&mut self, id: UnitId) -> Started {
-        if self.state.populated.contains(&id) && self.kill_wave(id, crate::kill::Wave::Polite) {
+        if self.state.populated.contains(&id)
+            && (self.ask_controller(id) || self.kill_wave(id, crate::kill::Wave::Polite))
+        {
             let old = self.active_state(id);
             let deadline = self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
             if let Some(scope) = self.scope_mut(id) {
@@ -113,6 +115,35 @@ impl Manager {
         self.set_scope(id, false);
         self.run_is_over(id);
         Started::Working
+    }
+
+    /// Asks who made the scope to end its processes (org.freedesktop.systemd1(5), `RequestStop`); false where nobody is there.
+    fn ask_controller(&mut self, id: UnitId) -> bool {
+        let Some(unit) = self.state.units.get(&id) else { return false };
+        let controller = Scope::of(&unit.kind).map(|scope| scope.controller.clone()).unwrap_or_default();
+        if controller.is_empty() {
+            return false;
+        }
+        let unit = unit.name.clone();
+        self.effects.push_back(Effect::Signal(BusSignal::RequestStop { unit, controller }));
+        true
+    }
+
+    pub(crate) fn set_controller(&mut self, id: UnitId, name: String) {
+        if let Some(scope) = self.scope_mut(id) {
+            scope.controller.clone_from(&name);
+            self.state.controllers.entry(name).or_default().insert(id);
+        }
+    }
+
+    /// Nobody has this name on the bus any more.
+    pub(crate) fn controller_left(&mut self, name: &str) {
+        for id in self.state.controllers.remove(name).unwrap_or_default() {
+            if let Some(scope) = self.scope_mut(id).filter(|scope| scope.controller == name) {
+                scope.controller.clear();
+                self.touch(id);
+            }
+        }
     }
 
     /// It would not go: SIGKILL, and if even that does not help, again.

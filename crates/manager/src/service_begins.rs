@@ -36,7 +36,19 @@ impl Manager {
             return self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
         }
         self.run_command(id, CommandList::ExecStart, 0, SpawnRole::Main);
-        self.enter_start_post(id);
+        if self.commands(id, CommandList::ExecStartPost).is_empty() {
+            return self.enter_start_post(id);
+        }
+        // What comes next is told the number of the main process.
+        self.set_sub(id, ServiceSub::Start, self.start_deadline(id));
+    }
+
+    /// The main process has its number.
+    pub(crate) fn main_spawned(&mut self, id: UnitId) {
+        let simple = matches!(self.service_type(id), ServiceType::Simple | ServiceType::Idle);
+        if simple && self.sub(id) == ServiceSub::Start && !self.is_read_for(id) {
+            self.enter_start_post(id);
+        }
     }
 
     /// `Type=idle` waits until nothing else is being started, or five seconds.

@@ -437,6 +437,9 @@ impl Manager {
             status.pid = pid;
         }
         self.touch(id);
+        if is_main && self.service(id).is_some() {
+            self.main_spawned(id);
+        }
     }
 
     /// No process could be made: as if it had ended with that status.

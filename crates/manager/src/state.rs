@@ -162,6 +162,8 @@ pub struct Ran {
     pub activation_details: Vec<(String, String)>,
     /// Frozen, or being frozen: `running`, `frozen`, `freezing`, `thawing`.
     pub freezer: Freezer,
+    /// What it is marked for.
+    pub marks: crate::marks::Marks,
     /// What the last run used, when it is over.
     pub usage: Usage,
     /// The kernel killed a process of this run for want of memory.
@@ -474,6 +476,9 @@ pub struct State {
     pub populated: BTreeSet<UnitId>,
     /// Processes that a scope takes over when it starts.
     pub scope_pids: BTreeMap<UnitId, Vec<u32>>,
+    /// Scopes by who is asked to end their processes.
+    #[serde(default)]
+    pub controllers: BTreeMap<String, BTreeSet<UnitId>>,
     /// Transient units: their settings by name.
     #[serde(default)]
     pub transient_settings: BTreeMap<UnitName, Vec<muster_unit::Setting>>,
@@ -521,6 +526,12 @@ pub struct State {
     pub said_of_config: Vec<String>,
     /// When PID 1 began, userspace began, generators, units loaded, startup finished.
     pub userspace: Stamp,
+    /// When the manager of the initrd began, if one handed over.
+    #[serde(default)]
+    pub initrd: Stamp,
+    /// How often it was booted anew since the kernel booted.
+    #[serde(default)]
+    pub soft_reboots: u32,
     /// When the first transaction was done.
     pub finished: Stamp,
     /// Generators started.

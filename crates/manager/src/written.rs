@@ -260,6 +260,9 @@ impl Manager {
         if let Some(service) = self.service_mut(id) {
             service.stdio = made.stdio.into_iter().collect();
         }
+        if !made.controller.is_empty() {
+            self.set_controller(id, made.controller);
+        }
         if !made.pids.is_empty() {
             self.state.scope_pids.insert(id, made.pids);
         }

@@ -430,6 +430,15 @@ impl Runtime {
                 }
                 return;
             }
+            BusSignal::RequestStop { .. } => {
+                if let Some(token) = self.clients.bus.token {
+                    let messages = muster_control::signals(&self.manager, &self.live(), signal);
+                    for message in &messages {
+                        self.send(token, message);
+                    }
+                }
+                return;
+            }
             BusSignal::UnitNew { unit } => {
                 self.clients.new_units.insert(unit.clone());
             }

@@ -9,6 +9,7 @@
 use crate::processes::HandedProcess;
 use crate::shares::HandedShare;
 use crate::turn::{Runtime, Source};
+use muster_manager::anew::Anew;
 use muster_manager::effect::{FdId, Level};
 use muster_manager::event::Origin;
 use muster_manager::{Manager, State};
@@ -36,6 +37,8 @@ const VALUE_MAX: u64 = 1 << 30;
 #[serde(default)]
 pub struct HandOver<'a> {
     state: Cow<'a, State>,
+    /// What comes is a boot anew.
+    pub anew: Option<Anew>,
     /// Descriptors that the manager names.
     fds: Vec<(FdId, RawFd)>,
     last_fd_id: u64,
@@ -110,9 +113,9 @@ pub fn hear_signals_again() {
 
 impl Runtime {
     /// Executes the program anew with all that is known. Returns only when that failed, with everything as before.
-    pub(crate) fn reexecute(&mut self) -> io::Error {
+    pub(crate) fn reexecute(&mut self, anew: Option<Anew>) -> io::Error {
         self.log.flush();
-        let failed = match self.try_to_reexecute() {
+        let failed = match self.try_to_reexecute(anew) {
             Ok(never) => match never {},
             Err(error) => error,
         };
@@ -123,11 +126,11 @@ impl Runtime {
         failed
     }
 
-    fn try_to_reexecute(&mut self) -> io::Result<Infallible> {
+    fn try_to_reexecute(&mut self, anew: Option<Anew>) -> io::Result<Infallible> {
         let memfd = memfd_create(c"muster-state", MFdFlags::empty())?;
         let mut file = File::from(memfd);
         let mut bytes = Vec::new();
-        ciborium::into_writer(&self.hand_over(), &mut bytes).map_err(io::Error::other)?;
+        ciborium::into_writer(&self.hand_over(anew), &mut bytes).map_err(io::Error::other)?;
         file.write_all(&bytes)?;
         file.rewind()?;
         for fd in self.handed_fds() {
@@ -145,10 +148,24 @@ impl Runtime {
         Ok(nix::unistd::execve(&program, &arguments, &environment)?)
     }
 
-    fn hand_over(&self) -> HandOver<'_> {
+    /// Executes the program that lies where this one did, for a boot anew. Returns only when that failed.
+    pub fn execute_anew(&mut self, why: Anew) -> io::Error {
+        self.reexecute(Some(why))
+    }
+
+    /// Whether a process outlives the end of a boot (systemd.unit(5), `SurviveFinalKillSignal=`).
+    pub fn survives(&self, pid: u32) -> bool {
+        let Some(cgroup) = self.cgroups.of_process(pid) else { return false };
+        let unit = self.manager.unit_of_process(0, Some(&cgroup));
+        let unit = unit.and_then(|id| self.manager.unit_by_id(id));
+        unit.is_some_and(|unit| unit.file.unit.survive_final_kill_signal())
+    }
+
+    fn hand_over(&self, anew: Option<Anew>) -> HandOver<'_> {
         let bus_names = |(holder, _): &&(String, UnitName)| holder.starts_with(':');
         HandOver {
             state: Cow::Borrowed(self.manager.state()),
+            anew,
             fds: self.fds.iter().map(|(id, fd)| (id, fd.as_raw_fd())).collect(),
             last_fd_id: self.fds.last_id(),
             notify: self.notify.as_raw_fd(),
@@ -209,8 +226,13 @@ impl Runtime {
         self.clients.references = handed.references;
         self.clients.bus.expect_callers(handed.callers);
         let _ = SigSet::empty().thread_set_mask();
-        self.note(Level::Info, "Reexecuted.");
-        self.manager.resume(crate::clock::now());
+        match handed.anew {
+            None => {
+                self.note(Level::Info, "Reexecuted.");
+                self.manager.resume(crate::clock::now());
+            }
+            Some(why) => self.manager.begin_anew(why, crate::clock::now(), &self.index),
+        }
         self.work_off();
         self.rejoin_bus();
         self.read_tables();

@@ -2,10 +2,12 @@
 
 use crate::table::FdTable;
 use muster_cgroup::Tree;
+use muster_control::descriptors::FdFacts;
 use muster_control::{Live, LiveValue};
 use muster_manager::effect::FdId;
 use muster_manager::state::Usage;
 use muster_unit::Index;
+use std::os::fd::OwnedFd;
 
 /// The world, borrowed for one call.
 pub struct LiveView<'a> {
@@ -81,6 +83,47 @@ impl Live for LiveView<'_> {
         use std::os::fd::AsRawFd;
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
         text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+    }
+
+    fn file_of(&self, text: &str) -> Option<OwnedFd> {
+        use std::io::{Seek, Write};
+        let memfd = nix::sys::memfd::memfd_create(c"dump", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).ok()?;
+        let mut file = std::fs::File::from(memfd);
+        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).ok()?;
+        Some(file.into())
+    }
+
+    fn describe(&self, fd: FdId) -> Option<FdFacts> {
+        use nix::fcntl::{FcntlArg, fcntl};
+        use std::os::fd::AsRawFd;
+        let fd = self.fds.get(fd)?;
+        let stat = nix::sys::stat::fstat(fd).ok()?;
+        let numbers = |device: u64| {
+            let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            (number(nix::sys::stat::major(device)), number(nix::sys::stat::minor(device)))
+        };
+        let is_node = matches!(stat.st_mode & nix::libc::S_IFMT, nix::libc::S_IFCHR | nix::libc::S_IFBLK);
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
+        Some(FdFacts {
+            mode: stat.st_mode,
+            device: numbers(stat.st_dev),
+            inode: stat.st_ino,
+            node: if is_node { numbers(stat.st_rdev) } else { (0, 0) },
+            path: path.to_string_lossy().into_owned(),
+            flags: fcntl(fd, FcntlArg::F_GETFL).map_or(0, |flags| {
+                // O_LARGEFILE, which the kernel sets for everybody.
+                u32::try_from(flags & !0o100_000).unwrap_or(0)
+            }),
+        })
+    }
+
+    fn is_system(&self, root: &str) -> bool {
+        ["/etc/os-release", "/usr/lib/os-release"].iter().any(|path| self.is_there(&format!("{root}{path}")))
+    }
+
+    fn is_there(&self, path: &str) -> bool {
+        // A link is taken by its name: where it leads from a root of its own is not seen from here.
+        std::fs::symlink_metadata(path).is_ok()
     }
 
     fn unit_file_preset(&self, name: &str) -> String {

@@ -6,6 +6,7 @@ use crate::source::Table;
 use crate::turn::{Outcome, Runtime, SPAWNS_A_TRIM, Source};
 use muster_manager::effect::{BusSignal, Effect, FdId, Level, LogRecord};
 use muster_manager::event::Event;
+use muster_manager::state::Unit;
 use muster_unit::{CGroupSection, OomPolicy, UnitName};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -142,6 +143,9 @@ impl Runtime {
             Effect::Reexecute => {
                 self.outcome.get_or_insert(Outcome::Reexecute);
             }
+            Effect::BeginAnew { why, root, init } => {
+                self.outcome = Some(Outcome::BeginAnew { why, root, init })
+            }
             Effect::Shutdown { verb, exit_code } => {
                 self.outcome = Some(Outcome::Shutdown { verb, exit_code })
             }
@@ -171,6 +175,11 @@ impl Runtime {
             Err(error) => {
                 self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}"))
             }
+        }
+        let survives = |unit: &Unit| unit.file.unit.survive_final_kill_signal();
+        if self.manager.unit(unit).is_some_and(survives) {
+            // Where the file system holds no attributes there is nobody who reads them.
+            let _ = self.cgroups.set_attribute(path, c"user.survive_final_kill_signal", b"1");
         }
     }
 

@@ -198,6 +198,9 @@ impl Runtime {
             let theirs = |asked: &Asked| matches!(asked, Asked::Polkit(_, call) if call.sender() == Some(name.as_str()));
             self.clients.bus.asked.retain(|_, asked| !theirs(asked));
             self.release_references(|holder| holder == name);
+            if self.manager.state().controllers.contains_key(&name) {
+                self.deliver(Event::BusNameChanged { name, owner });
+            }
         }
     }
 

@@ -21,6 +21,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use muster_cgroup::{Population, Tree};
 use muster_manager::Manager;
+use muster_manager::anew::Anew;
 use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
 use muster_manager::event::{Clock, Event, Found, Origin, ShutdownVerb};
 use muster_unit::Index;
@@ -97,6 +98,8 @@ pub enum Outcome {
     Shutdown { verb: ShutdownVerb, exit_code: u8 },
     /// Start the program anew with this state.
     Reexecute,
+    /// The same below a root directory, once nothing runs that does not survive: [`Runtime::execute_anew`].
+    BeginAnew { why: Anew, root: String, init: String },
 }
 
 /// What the loop is given.
@@ -312,9 +315,9 @@ impl Runtime {
             if let Some(outcome) = self.outcome.take() {
                 self.clients.flush_all(self.poll.registry());
                 match outcome {
-                    Outcome::Shutdown { .. } => return outcome,
+                    Outcome::Shutdown { .. } | Outcome::BeginAnew { .. } => return outcome,
                     Outcome::Reexecute => {
-                        let error = self.reexecute();
+                        let error = self.reexecute(None);
                         self.note(Level::Error, &format!("Re-execution failed, going on as before: {error}"));
                     }
                 }
@@ -711,6 +714,11 @@ impl Runtime {
     pub(crate) fn new_request(&mut self) -> RequestId {
         self.next_request = self.next_request.saturating_add(1);
         RequestId(self.next_request)
+    }
+
+    /// Says what went wrong outside of the loop.
+    pub fn complain_of(&mut self, message: &str) {
+        self.note(Level::Error, message);
     }
 
     /// A record of the runtime's own.

@@ -14,6 +14,7 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("boot/debian", debian),
+        Case::new("boot/bookworm", bookworm),
         Case::new("boot/small", small),
         Case::new("boot/exit-code", exit_code),
         Case::new("boot/poweroff", |ground| end_by(ground, "systemctl poweroff --force", Exit::Signal(2))),
@@ -58,6 +59,17 @@ fn debian(ground: &Ground) -> Result<Outcome> {
     let missing: Vec<_> = there.difference(&here).collect();
     ensure!(missing.is_empty(), "active under systemd and not here: {missing:?}");
     Ok(Outcome::Passed)
+}
+
+/// Another distribution, to its default target: nothing has failed, its daemons run, and it ends.
+fn bookworm(ground: &Ground) -> Result<Outcome> {
+    let mut container = booted(ground.bookworm()?)?;
+    let state = container
+        .sh("systemctl is-system-running --wait; systemctl --failed --no-legend; cat /etc/debian_version")?;
+    ensure!(state.stdout.starts_with("running\n12."), "{}{}", state.stdout, state.stderr);
+    container.until(BOOT_LIMIT, "systemctl is-active nginx cron ssh dbus systemd-journald systemd-logind")?;
+    container.sh("systemctl poweroff")?;
+    expect_end(&mut container, Exit::Signal(2))
 }
 
 fn lines(container: &Container, script: &str) -> Result<BTreeSet<String>> {

@@ -155,6 +155,11 @@ impl Ground {
         Ok(self.over(root, self.init))
     }
 
+    /// A Debian 12 container, made for the case that wants it.
+    pub fn bookworm(&self) -> Result<Builder> {
+        Ok(self.over(&image::debian_of("bookworm")?, self.init))
+    }
+
     /// A Debian container with the init under test and the demo program.
     pub fn debian(&self) -> Builder {
         self.debian_under(self.init)

@@ -18,6 +18,7 @@ mod fixture;
 mod ground;
 mod load;
 mod scenarios;
+mod strangers;
 mod table;
 mod trace;
 
@@ -121,6 +122,7 @@ fn all_cases(init: Init) -> Result<Vec<Case>> {
     cases.extend(table::cases());
     cases.extend(load::cases());
     cases.extend(scenarios::cases(init));
+    cases.extend(strangers::cases());
     cases.push(fixture::every_row());
     cases.extend(fixture::cases()?);
     Ok(cases)

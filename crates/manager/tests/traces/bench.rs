@@ -179,6 +179,7 @@ impl Bench {
                     settings: Vec::new(),
                     text: String::new(),
                     pids: vec![7],
+                    controller: String::new(),
                     stdio: BTreeMap::new(),
                     reference: false,
                 };

@@ -34,7 +34,7 @@ section! {
         "RefuseManualStop" => refuse_manual_stop: bool = false, Applied Raw;
         "AllowIsolate" => allow_isolate: bool = false, Applied Raw;
         "DefaultDependencies" => default_dependencies: bool = true, Applied Raw;
-        "SurviveFinalKillSignal" => survive_final_kill_signal: bool = false, Stored Raw;
+        "SurviveFinalKillSignal" => survive_final_kill_signal: bool = false, Applied Raw;
         "OnSuccessJobMode" => on_success_job_mode: JobModeWord = JobModeWord::Fail, Applied Raw;
         "OnFailureJobMode" => on_failure_job_mode: JobModeWord = Default::default(), Applied Raw;
         "OnFailureIsolate" => on_failure_isolate: bool = false, Applied Raw;
