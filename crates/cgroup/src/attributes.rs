@@ -17,6 +17,7 @@ pub const DEFAULTS: &[(&str, &str)] = &[
     ("memory.max", "max"),
     ("memory.swap.max", "max"),
     ("memory.zswap.max", "max"),
+    ("memory.zswap.writeback", "1"),
     ("pids.max", "max"),
 ];
 
@@ -40,6 +41,7 @@ pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, St
         ("memory.max", config.memory_max().map(|value| amount(value, memory))),
         ("memory.swap.max", config.memory_swap_max().map(|value| amount(value, memory))),
         ("memory.zswap.max", config.memory_zswap_max().map(|value| amount(value, memory))),
+        ("memory.zswap.writeback", config.memory_zswap_writeback().map(|on| u8::from(on).to_string())),
         ("pids.max", config.tasks_max().map(|value| amount(value, tasks))),
         ("cpuset.cpus", listed(config.allowed_cpus())),
         ("cpuset.mems", listed(config.allowed_memory_nodes())),
@@ -75,8 +77,14 @@ mod tests {
             CGroupRow::tasks_max(Some(Amount::Absolute(7))),
             CGroupRow::cpu_quota(Some(CpuQuota(1_500_000))),
             CGroupRow::memory_high(Some(Amount::Infinity)),
+            CGroupRow::memory_zswap_writeback(Some(false)),
         ]);
-        let want = [("cpu.max", "150000 100000"), ("memory.high", "max"), ("pids.max", "7")];
+        let want = [
+            ("cpu.max", "150000 100000"),
+            ("memory.high", "max"),
+            ("memory.zswap.writeback", "0"),
+            ("pids.max", "7"),
+        ];
         let got = wanted(&config, Machine::default());
         assert_eq!(got.iter().map(|(file, value)| (*file, value.as_str())).collect::<Vec<_>>(), want);
     }

@@ -6,12 +6,21 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod block;
+mod controllers;
 mod devices;
+mod foreign;
 mod network;
 mod oom;
 mod program;
+mod sets;
+mod traffic;
 
-use muster_unit::{CGroupSection, DevicePolicy, ManagedOomPreference, OomPolicy};
+pub use controllers::Controllers;
+pub use traffic::Counted;
+
+use muster_sys::bpf::Hook;
+use muster_unit::{CGroupSection, DevicePolicy, ManagedOomPreference, NftSet, NumberSet, OomPolicy};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +66,36 @@ impl Machine {
     }
 }
 
+/// What holds for units that say nothing of it (systemd-system.conf(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// `DefaultTasksMax=`; slices have none.
+    pub tasks_max: Option<u64>,
+    /// `DefaultMemoryAccounting=`.
+    pub memory: bool,
+    /// `DefaultTasksAccounting=`.
+    pub tasks: bool,
+    /// `DefaultIOAccounting=`.
+    pub io: bool,
+    /// `DefaultIPAccounting=`.
+    pub ip: bool,
+}
+
+/// What a cgroup is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// What its unit says.
+    pub config: &'a CGroupSection,
+    /// To whom it belongs, where it is delegated.
+    pub owner: Option<(u32, u32)>,
+    /// What slices above it disable (`DisableControllers=`).
+    pub disabled: Controllers,
+    /// For what its unit does not say.
+    pub defaults: Defaults,
+    /// Where it is said, the kernel's kills for want of memory are told (`OOMPolicy=`).
+    pub oom: Option<OomPolicy>,
+}
+
 /// The tree.
 #[derive(Debug)]
 pub struct Tree {
@@ -70,9 +109,19 @@ pub struct Tree {
     /// What the machine has.
     machine: Machine,
     /// Controllers that our root was given.
-    controllers: Vec<String>,
-    /// Cgroups that gave their controllers on.
-    giving: BTreeSet<String>,
+    controllers: Controllers,
+    /// Of controllers that our root was not given, those that were asked for.
+    said: Controllers,
+    /// What cgroups give on of their controllers.
+    giving: BTreeMap<String, Controllers>,
+    /// Which controllers the unit of a cgroup needs.
+    needs: BTreeMap<String, Controllers>,
+    /// Whether that is so of all cgroups.
+    knows_all: bool,
+    /// Whose programs could not be attached, and why: nothing may run there.
+    refused: BTreeMap<String, String>,
+    /// What cgroups put in sets of nftables.
+    sets: BTreeMap<String, Vec<sets::Element>>,
     /// To be removed as soon as they are empty.
     condemned: BTreeSet<String>,
     /// Whose emptiness is not told by the kernel, and is asked for from time to time: no watch could be set, or the answer
@@ -97,7 +146,6 @@ impl Tree {
         let root = own.strip_suffix("/init.scope").unwrap_or(&own).trim_end_matches('/').to_owned();
         let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let given = fs::read_to_string(format!("{mount}{root}/cgroup.controllers")).unwrap_or_default();
-        let ours = |name: &&str| ["cpu", "cpuset", "io", "memory", "pids"].contains(name);
         Ok(Tree {
             mount,
             root,
@@ -105,8 +153,13 @@ impl Tree {
             watched: BTreeMap::new(),
             by_path: BTreeMap::new(),
             machine: Machine::look(),
-            controllers: given.split_whitespace().filter(ours).map(str::to_owned).collect(),
-            giving: BTreeSet::new(),
+            controllers: Controllers::named(given.split_whitespace()),
+            said: Controllers::default(),
+            needs: BTreeMap::new(),
+            knows_all: true,
+            refused: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            giving: BTreeMap::new(),
             condemned: BTreeSet::new(),
             uncertain: BTreeSet::new(),
             oom: oom::Followed::default(),
@@ -134,55 +187,84 @@ impl Tree {
         fs::write(format!("{directory}/cgroup.procs"), "0").map_err(|error| error.to_string())
     }
 
-    /// Makes a cgroup with all above it, gives controllers on, and sets its attributes. `default_tasks_max` is for units
-    /// that say nothing of `TasksMax=`; with `oom` the kernel's kills for want of memory are told.
-    pub fn realize(
-        &mut self,
-        path: &str,
-        config: &CGroupSection,
-        owner: Option<(u32, u32)>,
-        default_tasks_max: Option<u64>,
-        oom: Option<OomPolicy>,
-    ) -> Result<(), String> {
+    /// Makes a cgroup with all above it, gives controllers on, and sets its attributes.
+    pub fn realize(&mut self, path: &str, wanted: &Wanted<'_>) -> Result<(), String> {
+        let config = wanted.config;
+        let is_new = self.make(path)?;
+        let directory = self.directory(path);
+        let mut values = attributes::wanted(config, self.machine);
+        let mut failed = self.lacking(config, &values);
+        if let Some(tasks) = wanted.defaults.tasks_max.filter(|_| config.tasks_max().is_none()) {
+            values.push(("pids.max", tasks.to_string()));
+        }
+        let needed = controllers::needed(config, &wanted.defaults, &values).without(wanted.disabled);
+        self.enable_controllers(path, needed);
+        self.take_back(path, needed);
+        if !config.is_delegated() {
+            let own = Controllers::named(config.disable_controllers().names());
+            self.disable_controllers(path, wanted.disabled.and(own));
+        }
+        failed = self.write(&directory, values, is_new).or(failed);
+        if self.is_given("io.max") {
+            failed = block::apply(&directory, config, is_new).or(failed);
+        }
+        failed = self.delegate(&directory, wanted).or(failed);
+        self.mark(path, config, is_new);
+        if let Some(policy) = wanted.oom {
+            self.follow_oom(path, policy, is_new);
+        }
+        let counts = config.ip_accounting().unwrap_or(wanted.defaults.ip);
+        let programs = self.set_programs(path, config, counts, is_new);
+        failed.map_or(programs, Err)
+    }
+
+    /// Makes a cgroup; whether it is new.
+    fn make(&mut self, path: &str) -> Result<bool, String> {
         let directory = self.directory(path);
         if self.condemned.remove(path) {
             self.unwatch(path);
         }
-        let mut is_new = true;
         match fs::create_dir(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&directory),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                is_new = false;
-                Ok(())
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&directory).map(|()| true)
             }
-            done => done,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            done => done.map(|()| true),
         }
-        .map_err(|error| format!("{directory}: {error}"))?;
-        let mut wanted = attributes::wanted(config, self.machine);
-        if let Some(tasks) = default_tasks_max.filter(|_| config.tasks_max().is_none()) {
-            wanted.push(("pids.max", tasks.to_string()));
-        }
-        let given = |file: &str| {
-            file.split_once('.').is_some_and(|(name, _)| self.controllers.iter().any(|c| c == name))
-        };
-        // What was set before and is not any more is as if it had never been.
+        .map_err(|error| format!("{directory}: {error}"))
+    }
+
+    /// What a unit asks for by name and our root was not given: said once for each controller.
+    fn lacking(&mut self, config: &CGroupSection, values: &[(&'static str, String)]) -> Option<String> {
+        let devices = Controllers::named((!block::is_silent(config)).then_some("io"));
+        let asked = values.iter().map(|(file, _)| Controllers::of_file(file)).fold(devices, Controllers::and);
+        let lacking = asked.without(self.controllers).without(self.said);
+        self.said = self.said.and(lacking);
+        let names: Vec<&str> = lacking.names().collect();
+        (!names.is_empty()).then(|| {
+            format!("no controller {} is here, so what is said of it holds for no unit", names.join(", "))
+        })
+    }
+
+    /// Whether our root has the controller of a file.
+    fn is_given(&self, file: &str) -> bool {
+        Controllers::of_file(file).without(self.controllers).is_empty()
+    }
+
+    /// Sets attributes, and what was set before and is not any more back to what it is by itself.
+    fn write(&self, directory: &str, values: Vec<(&'static str, String)>, is_new: bool) -> Option<String> {
         let now = |file: &str| fs::read_to_string(format!("{directory}/{file}")).ok();
         let is_set = |file: &str, default: &str| {
-            !is_new && given(file) && now(file).is_some_and(|text| text.trim_end() != default)
+            !is_new && self.is_given(file) && now(file).is_some_and(|text| text.trim_end() != default)
         };
         let unset =
-            attributes::DEFAULTS.iter().filter(|(file, _)| !wanted.iter().any(|(set, _)| set == file));
+            attributes::DEFAULTS.iter().filter(|(file, _)| !values.iter().any(|(set, _)| set == file));
         let unset = unset.filter(|(file, default)| is_set(file, default));
-        let mut unset: Vec<(&str, String)> =
+        let unset: Vec<(&str, String)> =
             unset.map(|(file, default)| (*file, format!("{default}\n"))).collect();
-        wanted.retain(|(file, _)| given(file));
-        unset.append(&mut wanted);
-        let wanted = unset;
-        if !wanted.is_empty() || config.delegate().is_some() {
-            self.enable_controllers(path);
-        }
+        let values = values.into_iter().filter(|(file, _)| self.is_given(file));
         let mut failed = None;
-        for (file, value) in wanted {
+        for (file, value) in unset.into_iter().chain(values) {
             let target = format!("{directory}/{file}");
             if let Err(error) = fs::write(&target, &value) {
                 // A controller that the kernel did not give us is not this unit's fault.
@@ -192,27 +274,26 @@ impl Tree {
                 }
             }
         }
-        let subgroup = config.subgroup().map(|name| format!("{directory}/{name}"));
-        if let Some(subgroup) = &subgroup {
-            match fs::create_dir(subgroup) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    failed = Some(format!("DelegateSubgroup=: {error}"));
-                }
-                _ => {}
-            }
-        }
-        if let (Some((uid, gid)), true) = (owner, config.delegate().is_some()) {
-            for directory in [Some(&directory), subgroup.as_ref()].into_iter().flatten() {
+        failed
+    }
+
+    /// Makes the subgroup, and gives both to whom the cgroup is delegated to.
+    fn delegate(&self, directory: &str, wanted: &Wanted<'_>) -> Option<String> {
+        let subgroup = wanted.config.subgroup().map(|name| format!("{directory}/{name}"));
+        let made = subgroup.as_ref().map(fs::create_dir);
+        if let (Some((uid, gid)), true) = (wanted.owner, wanted.config.delegate().is_some()) {
+            for directory in [Some(directory), subgroup.as_deref()].into_iter().flatten() {
                 for file in ["", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"] {
                     let _ = std::os::unix::fs::chown(format!("{directory}{file}"), Some(uid), Some(gid));
                 }
             }
         }
-        self.mark(path, config, is_new);
-        if let Some(policy) = oom {
-            self.follow_oom(path, policy, is_new);
+        match made {
+            Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Some(format!("DelegateSubgroup=: {error}"))
+            }
+            _ => None,
         }
-        failed.map_or_else(|| self.set_programs(path, config, is_new), Err)
     }
 
     /// What others read of a cgroup: systemd-oomd, and systemd-coredump.
@@ -236,29 +317,98 @@ impl Tree {
         }
     }
 
-    fn set_programs(&self, path: &str, config: &CGroupSection, is_new: bool) -> Result<(), String> {
+    fn set_programs(
+        &mut self,
+        path: &str,
+        config: &CGroupSection,
+        counts: bool,
+        is_new: bool,
+    ) -> Result<(), String> {
         let silent = config.device_policy() == DevicePolicy::Auto
             && config.device_allow().is_empty()
-            && network::is_silent(config);
+            && network::is_silent(config)
+            && foreign::is_silent(config)
+            && !counts;
         // The root is not ours alone.
         if path.is_empty() || (silent && is_new) {
             return Ok(());
         }
         let directory = self.open_dir(path).map_err(|error| format!("{path}: {error}"))?;
         devices::apply(directory.as_fd(), config, is_new)?;
-        network::apply(directory.as_fd(), config, is_new)
+        network::apply(directory.as_fd(), config, is_new)?;
+        let counted = traffic::apply(directory.as_fd(), counts, is_new);
+        self.refused.remove(path);
+        let (done, refusal) = foreign::apply(directory.as_fd(), config, is_new);
+        self.refused.extend(refusal.map(|refusal| (path.to_owned(), refusal)));
+        done.and(counted)
     }
 
-    /// Gives every controller that we have on, from our root down to the parent of `path`, once each.
-    fn enable_controllers(&mut self, path: &str) {
-        let parents: Vec<&str> = path.match_indices('/').filter_map(|(at, _)| path.get(..at)).collect();
+    /// Why nothing may run in a cgroup: a filter that its unit names is not there (`IPIngressFilterPath=`).
+    pub fn refusal<'a>(&'a self, path: &'a str) -> Option<&'a str> {
+        let parent = |path: &&'a str| path.rsplit_once('/').map(|(parent, _)| parent);
+        std::iter::successors(Some(path), parent).find_map(|path| self.refused.get(path)).map(String::as_str)
+    }
+
+    /// Gives controllers on, from our root down to the parent of `path`, once each.
+    fn enable_controllers(&mut self, path: &str, needed: Controllers) {
+        let needed = needed.within(self.controllers);
+        let parents = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
         for parent in parents {
-            if !self.giving.insert(parent.to_owned()) {
+            let given = self.giving.get(parent).copied().unwrap_or_default();
+            let missing = needed.without(given);
+            if missing.is_empty() {
                 continue;
             }
             let file = format!("{}/cgroup.subtree_control", self.directory(parent));
-            for controller in &self.controllers {
+            for controller in missing.names() {
                 let _ = fs::write(&file, format!("+{controller}"));
+            }
+            self.giving.insert(parent.to_owned(), given.and(missing));
+        }
+    }
+
+    /// A unit may need less than before: what nothing below a slice needs any more is not given on.
+    fn take_back(&mut self, path: &str, needed: Controllers) {
+        let old = self.needs.insert(path.to_owned(), needed).unwrap_or_default();
+        let dropped = old.without(needed);
+        if dropped.is_empty() || !self.knows_all {
+            return;
+        }
+        let parents: Vec<&str> = path.match_indices('/').filter_map(|(at, _)| path.get(..at)).collect();
+        for parent in parents.into_iter().rev() {
+            let below = |other: &str| other.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'));
+            let others = self.needs.iter().filter(|(other, _)| below(other));
+            let needed = others.fold(Controllers::default(), |all, (_, more)| all.and(*more));
+            let dropped = dropped.without(needed);
+            if let Some(given) = self.giving.get_mut(parent) {
+                *given = given.without(dropped);
+            }
+            let file = format!("{}/cgroup.subtree_control", self.directory(parent));
+            for controller in dropped.names() {
+                let _ = fs::write(&file, format!("-{controller}"));
+            }
+        }
+    }
+
+    /// Cgroups are there whose needs are not known: nothing is taken back from now on.
+    pub fn go_on(&mut self) {
+        self.knows_all = false;
+    }
+
+    /// Gives controllers on no more, from the lowest slices up to `path`: who has children that use one cannot let go of it.
+    fn disable_controllers(&mut self, path: &str, disabled: Controllers) {
+        if disabled.is_empty() {
+            return;
+        }
+        for at in self.slices(path).into_iter().rev() {
+            if let Some(given) = self.giving.get_mut(&at) {
+                *given = given.without(disabled);
+            }
+            let file = format!("{}/cgroup.subtree_control", self.directory(&at));
+            let now = fs::read_to_string(&file).unwrap_or_default();
+            let now = Controllers::named(now.split_whitespace());
+            for controller in now.within(disabled).names() {
+                let _ = fs::write(&file, format!("-{controller}"));
             }
         }
     }
@@ -266,6 +416,29 @@ impl Tree {
     /// An extended attribute of a cgroup, for others to read.
     pub fn set_attribute(&self, path: &str, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
         muster_sys::set_xattr(self.open_dir(path)?.as_fd(), name, value)
+    }
+
+    /// Puts a cgroup, and whom its processes run as, in these sets of nftables and in no others (`NFTSet=`). What is there
+    /// already is put there anew: the sets may have been made anew.
+    pub fn fill_sets(
+        &mut self,
+        path: &str,
+        sets: &[NftSet],
+        runs_as: Option<(u32, u32)>,
+    ) -> Result<(), String> {
+        let cgroup = self.id(path).unwrap_or(0);
+        let wanted = sets.iter().filter_map(|set| sets::Element::of(set, cgroup, runs_as));
+        let wanted: Vec<sets::Element> = wanted.collect();
+        let old = self.sets.remove(path).unwrap_or_default();
+        old.iter().filter(|element| !wanted.contains(element)).for_each(sets::Element::delete);
+        let mut failed = Ok(());
+        for element in &wanted {
+            failed = element.add().map_err(|error| format!("NFTSet=: {error}")).and(failed);
+        }
+        if !wanted.is_empty() {
+            self.sets.insert(path.to_owned(), wanted);
+        }
+        failed
     }
 
     /// A descriptor of the directory, for starting a process in it.
@@ -390,6 +563,15 @@ impl Tree {
 
     /// A cgroup and all below it, parents first.
     fn walk(&self, path: &str) -> Vec<String> {
+        self.walk_into(path, |_| true)
+    }
+
+    /// A cgroup and the slices below it, parents first. What is delegated is not looked into.
+    fn slices(&self, path: &str) -> Vec<String> {
+        self.walk_into(path, |name| name.ends_with(".slice"))
+    }
+
+    fn walk_into(&self, path: &str, enters: impl Fn(&str) -> bool) -> Vec<String> {
         let mut found = Vec::new();
         let mut stack = vec![path.to_owned()];
         while let Some(at) = stack.pop() {
@@ -398,7 +580,7 @@ impl Tree {
             }
             for entry in fs::read_dir(self.directory(&at)).into_iter().flatten().filter_map(Result::ok) {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    if let Ok(name) = entry.file_name().into_string() {
+                    if let Some(name) = entry.file_name().into_string().ok().filter(|name| enters(name)) {
                         stack.push(format!("{at}/{name}"));
                     }
                 }
@@ -410,6 +592,9 @@ impl Tree {
 
     /// Removes a cgroup and all below it: at once, or when the last process in it ends.
     pub fn remove(&mut self, path: &str) {
+        self.needs.remove(path);
+        self.refused.remove(path);
+        self.sets.remove(path).iter().flatten().for_each(sets::Element::delete);
         if path.is_empty() || self.try_to_remove(path) {
             return self.unwatch(path);
         }
@@ -486,6 +671,27 @@ impl Tree {
         let values =
             pairs.filter(|(name, _)| *name == key).filter_map(|(_, value)| value.parse::<u64>().ok());
         Some(values.fold(0, u64::saturating_add))
+    }
+
+    /// What was received (`Hook::Ingress`) or sent (`Hook::Egress`); nothing where nobody counts.
+    fn traffic(&self, path: &str, hook: Hook) -> Option<Counted> {
+        traffic::counted(self.open_dir(path).ok()?.as_fd(), hook)
+    }
+
+    /// What was received; nothing where nobody counts.
+    pub fn received(&self, path: &str) -> Option<Counted> {
+        self.traffic(path, Hook::Ingress)
+    }
+
+    /// What was sent; nothing where nobody counts.
+    pub fn sent(&self, path: &str) -> Option<Counted> {
+        self.traffic(path, Hook::Egress)
+    }
+
+    /// A file of a cgroup that lists numbers (`cpuset.cpus.effective`).
+    pub fn numbers(&self, path: &str, file: &str) -> Option<NumberSet> {
+        let text = fs::read_to_string(format!("{}/{file}", self.directory(path))).ok()?;
+        NumberSet::parse(text.trim()).ok()
     }
 
     /// Bytes that a cgroup can still take until a limit of its own, or of one above it, holds it back.
@@ -588,8 +794,13 @@ mod tests {
             watched: BTreeMap::new(),
             by_path: BTreeMap::new(),
             machine: Machine::look(),
-            controllers: Vec::new(),
-            giving: BTreeSet::new(),
+            controllers: Controllers::default(),
+            said: Controllers::default(),
+            needs: BTreeMap::new(),
+            knows_all: true,
+            refused: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            giving: BTreeMap::new(),
             condemned: BTreeSet::new(),
             uncertain: BTreeSet::new(),
             oom: oom::Followed::default(),

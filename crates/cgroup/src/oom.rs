@@ -35,7 +35,7 @@ impl Tree {
     /// Tells of kills in a cgroup from now on; with `kill` the kernel takes all of it when it takes one. A cgroup that is new
     /// has seen none yet.
     pub fn follow_oom(&mut self, path: &str, policy: OomPolicy, is_new: bool) {
-        if !self.controllers.iter().any(|controller| controller == "memory") {
+        if !self.is_given("memory.events") {
             return;
         }
         let directory = self.directory(path);

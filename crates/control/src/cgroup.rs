@@ -90,6 +90,10 @@ fn amount(u: &UnitView<'_>, amount: Option<Amount>, default: u64) -> u64 {
     }
 }
 
+fn config<'a>(u: &UnitView<'a>) -> &'a muster_manager::config::Config {
+    &u.manager.state().facts.config
+}
+
 /// What is beyond whole pages.
 const PAGE_REST: u64 = 4095;
 
@@ -168,14 +172,14 @@ properties! {
         EffectiveMemoryMax "t" Never = effective_memory(u, |cgroup| cgroup.memory_max());
         EffectiveMemoryHigh "t" Never = effective_memory(u, |cgroup| cgroup.memory_high());
         CPUUsageNSec "t" Never [live] = or(&u.live_number(LiveValue::CPUUsageNSec), UNSET);
-        EffectiveCPUs "ay" Never = Empty;
-        EffectiveMemoryNodes "ay" Never = Empty;
+        EffectiveCPUs "ay" Never [live] = u.live_set("cpuset.cpus.effective").as_slice();
+        EffectiveMemoryNodes "ay" Never [live] = u.live_set("cpuset.mems.effective").as_slice();
         TasksCurrent "t" Never [live] = or(&u.live_number(LiveValue::TasksCurrent), UNSET);
         EffectiveTasksMax "t" Never = effective_tasks(u);
-        IPIngressBytes "t" Never = UNSET;
-        IPIngressPackets "t" Never = UNSET;
-        IPEgressBytes "t" Never = UNSET;
-        IPEgressPackets "t" Never = UNSET;
+        IPIngressBytes "t" Never [live] = or(&u.live_number(LiveValue::IPIngressBytes), UNSET);
+        IPIngressPackets "t" Never [live] = or(&u.live_number(LiveValue::IPIngressPackets), UNSET);
+        IPEgressBytes "t" Never [live] = or(&u.live_number(LiveValue::IPEgressBytes), UNSET);
+        IPEgressPackets "t" Never [live] = or(&u.live_number(LiveValue::IPEgressPackets), UNSET);
         IOReadBytes "t" Never [live] = or(&u.live_number(LiveValue::IOReadBytes), UNSET);
         IOReadOperations "t" Never [live] = or(&u.live_number(LiveValue::IOReadOperations), UNSET);
         IOWriteBytes "t" Never [live] = or(&u.live_number(LiveValue::IOWriteBytes), UNSET);
@@ -194,7 +198,7 @@ properties! {
         StartupAllowedCPUs "ay" Never = u.cgroup().startup_allowed_cpus().bytes().as_slice();
         AllowedMemoryNodes "ay" Never = u.cgroup().allowed_memory_nodes().bytes().as_slice();
         StartupAllowedMemoryNodes "ay" Never = u.cgroup().startup_allowed_memory_nodes().bytes().as_slice();
-        IOAccounting "b" Never = u.cgroup().io_accounting().unwrap_or(false);
+        IOAccounting "b" Never = u.cgroup().io_accounting().unwrap_or(config(u).default_io_accounting);
         IOWeight "t" Never = weight(u.cgroup().io_weight());
         StartupIOWeight "t" Never = weight(u.cgroup().startup_io_weight());
         IODeviceWeight "a(st)" Never = Each(&u.cgroup().io_device_weight().0, device_number);
@@ -209,7 +213,7 @@ properties! {
         BlockIODeviceWeight "a(st)" Never = Empty;
         BlockIOReadBandwidth "a(st)" Never = Empty;
         BlockIOWriteBandwidth "a(st)" Never = Empty;
-        MemoryAccounting "b" Never = u.cgroup().memory_accounting().unwrap_or(true);
+        MemoryAccounting "b" Never = u.cgroup().memory_accounting().unwrap_or(config(u).default_memory_accounting);
         DefaultMemoryLow "t" Never = 0_u64;
         DefaultStartupMemoryLow "t" Never = 0_u64;
         DefaultMemoryMin "t" Never = 0_u64;
@@ -228,9 +232,9 @@ properties! {
         MemoryLimit "t" Never = UNSET;
         DevicePolicy "s" Never = u.cgroup().device_policy().as_str();
         DeviceAllow "a(ss)" Never = Each(u.cgroup().device_allow().iter().rev(), device_rule);
-        TasksAccounting "b" Never = u.cgroup().tasks_accounting().unwrap_or(true);
+        TasksAccounting "b" Never = u.cgroup().tasks_accounting().unwrap_or(config(u).default_tasks_accounting);
         TasksMax "t" Never = tasks_max(u);
-        IPAccounting "b" Never = u.cgroup().ip_accounting().unwrap_or(false);
+        IPAccounting "b" Never = u.cgroup().ip_accounting().unwrap_or(config(u).default_ip_accounting);
         IPAddressAllow "a(iayu)" Never = Each(u.cgroup().ip_address_allow(), prefix);
         IPAddressDeny "a(iayu)" Never = Each(u.cgroup().ip_address_deny(), prefix);
         IPIngressFilterPath "as" Never = u.cgroup().ip_ingress_filter_path().0;
@@ -245,8 +249,8 @@ properties! {
         SocketBindAllow "a(iiqq)" Never = Each(u.cgroup().socket_bind_allow().iter().rev(), bind_rule);
         SocketBindDeny "a(iiqq)" Never = Each(u.cgroup().socket_bind_deny().iter().rev(), bind_rule);
         RestrictNetworkInterfaces "(bas)" Never = Listed(&u.cgroup().restrict_network_interfaces().0);
-        MemoryPressureWatch "s" Never = u.cgroup().memory_pressure_watch().as_str();
-        MemoryPressureThresholdUSec "t" Never = or(&u.cgroup().memory_pressure_threshold_sec(), 200_000);
+        MemoryPressureWatch "s" Never = u.cgroup().pressure_watch_said().unwrap_or(config(u).default_memory_pressure_watch).as_str();
+        MemoryPressureThresholdUSec "t" Never = or(&u.cgroup().memory_pressure_threshold_sec(), config(u).default_memory_pressure_threshold_usec.into());
         NFTSet "a(iiss)" Never = Each(u.cgroup().nft_set(), nft_set);
         CoredumpReceive "b" Never = u.cgroup().coredump_receive();
     }

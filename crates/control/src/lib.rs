@@ -24,6 +24,7 @@ mod manager_methods;
 mod mounting;
 mod muster;
 pub mod object;
+pub mod oomd;
 mod others;
 pub mod path;
 pub mod polkit;
@@ -37,6 +38,7 @@ pub mod transient;
 mod unit;
 pub mod unit_files;
 pub mod users;
+pub mod varlink;
 pub mod view;
 pub mod wire;
 

@@ -449,6 +449,11 @@ fn plain(kind: UnitKind, name: &str, value: &Value) -> Option<Pairs> {
         Value::Number(value) => one(directive, number(*value)),
         Value::Array(items) if value.as_texts().is_some() => match name {
             "DisableControllers" => one(directive, value.as_texts()?.join(" ")),
+            // A path is all that stands behind the name.
+            "IPIngressFilterPath" | "IPEgressFilterPath" if !items.is_empty() => {
+                let each = value.as_texts()?.into_iter().map(|text| (directive.to_owned(), literal(text)));
+                Some(each.collect())
+            }
             _ if !items.is_empty() && (is_row("Unit", directive) || directive == "ImportCredential") => {
                 let each = value.as_texts()?.into_iter().map(|text| (directive.to_owned(), bare(text)));
                 Some(each.collect())

@@ -1,16 +1,13 @@
-//! io.systemd.UserDatabase: users of `DynamicUser=` for nss-systemd(8), over varlink (NUL-terminated JSON).
-//!
-//! A message in, replies out; who sent it and how it came is the runtime's. What must stay true: whatever comes in gets an
-//! answer or is refused, and nothing is remembered.
+//! io.systemd.UserDatabase: users of `DynamicUser=` for nss-systemd(8), over varlink.
 
+use crate::varlink::{Message, Refusal, invalid, unknown};
 use muster_manager::Manager;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The name that callers give for us.
 const SERVICE: &str = "io.systemd.DynamicUser";
 
-const DESCRIPTION: &str = "interface io.systemd.UserDatabase
+pub(crate) const DESCRIPTION: &str = "interface io.systemd.UserDatabase
 
 method GetUserRecord(uid: ?int, userName: ?string, service: string) -> (record: object, incomplete: ?bool)
 method GetGroupRecord(gid: ?int, groupName: ?string, service: string) -> (record: object, incomplete: ?bool)
@@ -23,54 +20,10 @@ error ConflictingRecordFound()
 error EnumerationNotSupported()
 ";
 
-#[derive(Deserialize)]
-struct Message {
-    method: String,
-    #[serde(default)]
-    parameters: Value,
-    #[serde(default)]
-    more: bool,
-    #[serde(default)]
-    oneway: bool,
-}
-
-enum Refusal {
-    Plain(&'static str),
-    With(&'static str, Value),
-}
-
 const NOT_FOUND: Refusal = Refusal::Plain("io.systemd.UserDatabase.NoRecordFound");
 
-/// Answers one message, without its NUL; the replies come with theirs. `None` for what is no call.
-pub fn answer(manager: &Manager, message: &[u8]) -> Option<Vec<u8>> {
-    let call: Message = serde_json::from_slice(message).ok()?;
-    let mut out = Vec::new();
-    if call.oneway {
-        return Some(out);
-    }
-    let mut put = |value: &Value| {
-        // A value in memory can always be written.
-        if serde_json::to_writer(&mut out, value).is_ok() {
-            out.push(0);
-        }
-    };
-    match dispatch(manager, &call) {
-        Err(Refusal::Plain(name)) => put(&json!({ "error": name, "parameters": {} })),
-        Err(Refusal::With(name, parameters)) => put(&json!({ "error": name, "parameters": parameters })),
-        Ok(replies) => {
-            let last = replies.len().saturating_sub(1);
-            for (index, parameters) in replies.into_iter().enumerate() {
-                match index < last {
-                    true => put(&json!({ "parameters": parameters, "continues": true })),
-                    false => put(&json!({ "parameters": parameters })),
-                }
-            }
-        }
-    }
-    Some(out)
-}
-
-fn dispatch(manager: &Manager, call: &Message) -> Result<Vec<Value>, Refusal> {
+/// Answers a call.
+pub(crate) fn dispatch(manager: &Manager, call: &Message) -> Result<Vec<Value>, Refusal> {
     match call.method.as_str() {
         "io.systemd.UserDatabase.GetUserRecord" => {
             find(manager, call, "userName", "uid").map(|found| found.into_iter().map(user).collect())
@@ -79,23 +32,8 @@ fn dispatch(manager: &Manager, call: &Message) -> Result<Vec<Value>, Refusal> {
             find(manager, call, "groupName", "gid").map(|found| found.into_iter().map(group).collect())
         }
         "io.systemd.UserDatabase.GetMemberships" => check_service(call).and(Err(NOT_FOUND)),
-        "org.varlink.service.GetInfo" => Ok(vec![json!({
-            "vendor": "muster", "product": "muster", "version": manager.state().facts.version, "url": "",
-            "interfaces": ["io.systemd.UserDatabase", "org.varlink.service"],
-        })]),
-        "org.varlink.service.GetInterfaceDescription" => {
-            match call.parameters.get("interface").and_then(Value::as_str) {
-                Some("io.systemd.UserDatabase") => Ok(vec![json!({ "description": DESCRIPTION })]),
-                Some(_) => Err(Refusal::Plain("org.varlink.service.InterfaceNotFound")),
-                None => Err(invalid("interface")),
-            }
-        }
-        method => Err(Refusal::With("org.varlink.service.MethodNotFound", json!({ "method": method }))),
+        _ => Err(unknown(call)),
     }
-}
-
-fn invalid(parameter: &str) -> Refusal {
-    Refusal::With("org.varlink.service.InvalidParameter", json!({ "parameter": parameter }))
 }
 
 fn check_service(call: &Message) -> Result<(), Refusal> {

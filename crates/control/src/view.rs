@@ -17,6 +17,11 @@ use std::cell::OnceCell;
 pub trait Live {
     /// A number that the kernel keeps for a cgroup (path below our root); `None` when it keeps none.
     fn cgroup_number(&self, path: &str, what: LiveValue) -> Option<u64>;
+    /// What a file of a cgroup lists (`cpuset.cpus.effective`).
+    fn cgroup_set(&self, path: &str, file: &str) -> Option<muster_unit::NumberSet> {
+        let _ = (path, file);
+        None
+    }
     /// The processes below a cgroup: cgroup, number, command line.
     fn processes(&self, path: &str) -> Vec<(String, u32, String)>;
     /// The cgroup of a process, below our root.
@@ -109,6 +114,10 @@ pub enum LiveValue {
     IOReadOperations,
     IOWriteBytes,
     IOWriteOperations,
+    IPIngressBytes,
+    IPIngressPackets,
+    IPEgressBytes,
+    IPEgressPackets,
 }
 
 /// The manager's object.
@@ -269,9 +278,21 @@ impl<'a> UnitView<'a> {
             (None, LiveValue::MemoryPeak) => usage.memory_peak,
             (None, LiveValue::MemorySwapPeak) => usage.memory_swap_peak,
             (None, LiveValue::IOReadBytes) => usage.io_read_bytes,
+            (None, LiveValue::IOReadOperations) => usage.io_read_operations,
             (None, LiveValue::IOWriteBytes) => usage.io_write_bytes,
+            (None, LiveValue::IOWriteOperations) => usage.io_write_operations,
+            (None, LiveValue::IPIngressBytes) => usage.ip_ingress_bytes,
+            (None, LiveValue::IPIngressPackets) => usage.ip_ingress_packets,
+            (None, LiveValue::IPEgressBytes) => usage.ip_egress_bytes,
+            (None, LiveValue::IPEgressPackets) => usage.ip_egress_packets,
             (None, _) => None,
         }
+    }
+
+    /// What a file of its cgroup lists, as bytes of a set; empty where there is none.
+    pub fn live_set(&self, file: &str) -> Vec<u8> {
+        let path = self.unit.cgroup.as_deref();
+        path.and_then(|path| self.live.cgroup_set(path, file)).map(|set| set.bytes()).unwrap_or_default()
     }
 
     /// What is started when this unit is triggered (`Unit=`, `Service=`, or the name's other half).

@@ -49,6 +49,7 @@ impl Manager {
         }
         self.state.groups.entry(gid).or_default().insert(id);
         self.touch(id);
+        self.fill_sets(id);
     }
 
     /// A unit has this group no more; whether it had it, and nobody else has.

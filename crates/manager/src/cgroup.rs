@@ -1,9 +1,10 @@
-//! What a unit's cgroup is held to just now: what its file says, with what slices above it say of addresses, and with what
-//! holds only while the system starts or shuts down (systemd.resource-control(5)).
+//! What a unit's cgroup is held to just now: what its file says, with what slices above it say of addresses and of
+//! controllers, and with what holds only while the system starts or shuts down (systemd.resource-control(5)).
 
+use crate::effect::Effect;
 use crate::manager::Manager;
 use muster_graph::{Dependency, UnitId};
-use muster_unit::{AddressPrefix, CGroupSection, UnitKind};
+use muster_unit::{AddressPrefix, CGroupSection, Controllers, UnitKind};
 use std::rc::Rc;
 
 /// More slices do not stand above each other: a name has 255 bytes.
@@ -37,6 +38,13 @@ impl Manager {
         config
     }
 
+    /// What `DisableControllers=` of the slices above a unit takes from it.
+    pub(crate) fn controllers_disabled_above(&self, id: UnitId) -> Controllers {
+        let mut all = Controllers::default();
+        self.slices_above(id).for_each(|slice| all.join(slice.disable_controllers()));
+        all
+    }
+
     /// What the slices above a unit say, from the nearest on.
     fn slices_above(&self, id: UnitId) -> impl Iterator<Item = Rc<CGroupSection>> {
         let slice = |id: &UnitId| self.state.graph.of(*id, Dependency::InSlice).next();
@@ -49,10 +57,18 @@ impl Manager {
     pub(crate) fn cgroup_changed(&mut self, id: UnitId, old: Option<&CGroupSection>) {
         self.realize_cgroup(id);
         let Some(unit) = self.state.units.get(&id) else { return };
+        let sets = |config: Option<&CGroupSection>| config.is_some_and(|config| !config.nft_set().is_empty());
+        if let (true, false, Some(path)) = (sets(old), sets(unit.file.cgroup.as_deref()), &unit.cgroup) {
+            let (path, unit) = (path.clone(), unit.name.clone());
+            self.effects.push_back(Effect::FillSets { path, unit, sets: Vec::new(), runs_as: None });
+        }
+        let Some(unit) = self.state.units.get(&id) else { return };
         let said = |config: Option<&CGroupSection>| {
-            config
-                .map(|config| (config.ip_address_allow().clone(), config.ip_address_deny().clone()))
-                .unwrap_or_default()
+            let config = config?;
+            let addresses = (config.ip_address_allow(), config.ip_address_deny());
+            let controllers = config.disable_controllers();
+            let says = says_addresses(config) || !controllers.is_empty();
+            says.then(|| (addresses.0.clone(), addresses.1.clone(), controllers.clone()))
         };
         if unit.name.kind() != UnitKind::Slice || said(old) == said(unit.file.cgroup.as_deref()) {
             return;
@@ -62,6 +78,22 @@ impl Manager {
         let below = self.state.cgroups.iter().filter(|(path, _)| path.starts_with(&above));
         let below: Vec<UnitId> = below.map(|(_, id)| *id).collect();
         below.into_iter().for_each(|id| self.realize_cgroup(id));
+    }
+
+    /// Has a unit in the sets of nftables that it names (`NFTSet=`).
+    pub(crate) fn fill_sets(&mut self, id: UnitId) {
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let (Some(path), Some(config)) = (&unit.cgroup, &unit.file.cgroup) else { return };
+        if !config.nft_set().is_empty() {
+            let (unit, sets, runs_as) = (unit.name.clone(), config.nft_set().clone(), unit.runs_as);
+            self.effects.push_back(Effect::FillSets { path: path.clone(), unit, sets, runs_as });
+        }
+    }
+
+    /// The same for all: sets may have been made anew, and whoever fills them may be a new program.
+    pub(crate) fn fill_all_sets(&mut self) {
+        let ids: Vec<UnitId> = self.state.cgroups.values().copied().collect();
+        ids.into_iter().for_each(|id| self.fill_sets(id));
     }
 
     /// Whether what is said with `Startup` before it holds.

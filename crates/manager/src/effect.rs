@@ -4,7 +4,9 @@
 
 use crate::event::ShutdownVerb;
 use muster_graph::{JobId, JobResult, JobType};
-use muster_unit::{CGroupSection, Condition, ExecSection, OomPolicy, OpenFile, SocketSection, UnitName};
+use muster_unit::{
+    CGroupSection, Condition, Controllers, ExecSection, NftSet, OomPolicy, OpenFile, SocketSection, UnitName,
+};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -208,19 +210,22 @@ pub enum Effect {
     /// where it is so already; the runtime reads `cgroup.events` at the moment it delivers that event, never earlier. With
     /// `last` nothing will run in it any more, and what is found empty may be removed.
     KillCgroup { path: String, signal: i32, except: Vec<u32>, send_cont: bool, send_hup: bool, last: bool },
-    /// Make the cgroup of a unit and set its attributes.
+    /// Make the cgroup of a unit and set its attributes. `disabled` is what slices above it disable.
     RealizeCgroup {
         path: String,
         unit: UnitName,
         config: Rc<CGroupSection>,
+        disabled: Controllers,
         invocation_id: String,
         owner: Option<String>,
         oom: Option<OomPolicy>,
     },
+    /// Have the cgroup of a unit, and whom its processes run as, in these sets of nftables and in no others.
+    FillSets { path: String, unit: UnitName, sets: Vec<NftSet>, runs_as: Option<(u32, u32)> },
     /// Tell when a cgroup is empty (`CgroupEmptied`): for what lives by its cgroup alone.
     WatchCgroup { path: String },
-    /// Remove a cgroup, as soon as it is empty. Answer, where a unit is named: `CgroupUsed`.
-    RemoveCgroup { path: String, unit: Option<UnitName> },
+    /// Remove a cgroup, as soon as it is empty. Answer, where a unit and its invocation are named: `CgroupUsed`.
+    RemoveCgroup { path: String, unit: Option<(UnitName, String)> },
     /// Freeze or thaw.
     FreezeCgroup { path: String, freeze: bool },
     /// Move processes into a cgroup.

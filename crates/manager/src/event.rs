@@ -177,7 +177,7 @@ pub enum Event {
     /// The kernel killed a process of that cgroup for want of memory. Told before the end of the process is.
     OomKilled { path: String },
     /// What a run used in all, whose cgroup is gone.
-    CgroupUsed { unit: UnitName, usage: crate::state::Usage },
+    CgroupUsed { unit: UnitName, invocation_id: String, usage: crate::state::Usage },
     /// A message arrived on the notify socket. `cgroup` is the sender's, below our root.
     /// `named` is the process that `MAINPID=` or `MAINPIDFD=1` names.
     Notified {

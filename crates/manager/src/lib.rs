@@ -30,6 +30,7 @@ mod accounts;
 pub mod anew;
 mod automount;
 mod conditions;
+mod consumed;
 mod deadlines;
 mod device;
 pub mod directories;

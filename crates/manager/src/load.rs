@@ -7,7 +7,10 @@ use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Kind, Service, Unit};
 use muster_graph::{Dependency, UnitId};
-use muster_unit::{Body, ExecSection, LoadState, Source, StdInput, StdOutput, UnitFile, UnitKind, UnitName};
+use muster_unit::{
+    Body, CGroupSection, ExecSection, LoadState, ManagedOomMode, Source, StdInput, StdOutput, UnitFile,
+    UnitKind, UnitName,
+};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -305,6 +308,7 @@ impl Manager {
         }
         // What the kernel is to hold them to has changed.
         limited.into_iter().for_each(|(id, old)| self.cgroup_changed(id, old.as_deref()));
+        self.fill_all_sets();
     }
 
     /// Reads one unit again in place, with its edges.
@@ -498,6 +502,10 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
         add(Dependency::Requires, &slice);
         add(Dependency::After, &slice);
     }
+    if default && file.cgroup.as_deref().is_some_and(is_for_oomd) {
+        add(Dependency::Wants, "systemd-oomd.service");
+        add(Dependency::After, "systemd-oomd.service");
+    }
     match &file.body {
         Body::Service(section) => {
             for socket in section.sockets() {
@@ -609,6 +617,11 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             }
         }
     }
+}
+
+/// Whether systemd-oomd.service(8) is to look after it.
+fn is_for_oomd(config: &CGroupSection) -> bool {
+    [config.managed_oom_swap(), config.managed_oom_memory_pressure()].contains(&ManagedOomMode::Kill)
 }
 
 /// The mount units of a path and of all above it.

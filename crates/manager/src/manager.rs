@@ -209,7 +209,7 @@ impl Manager {
             Event::WatchedProcessExited { pid } => self.child_exited(pid, crate::event::Exit::Exited(0)),
             Event::CgroupEmptied { path } => self.cgroup_emptied(&path),
             Event::OomKilled { path } => self.oom_killed(&path),
-            Event::CgroupUsed { unit, usage } => self.cgroup_used(&unit, usage),
+            Event::CgroupUsed { unit, invocation_id, usage } => self.cgroup_used(unit, invocation_id, usage),
             Event::Notified { pid, uid, cgroup, fields, fds, named } => {
                 self.notified(pid, uid, cgroup.as_deref(), &fields, fds, named)
             }

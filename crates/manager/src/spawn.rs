@@ -171,8 +171,11 @@ impl Manager {
     pub(crate) fn pressure_environment(&self, id: UnitId) -> Vec<String> {
         let Some(unit) = self.state.units.get(&id) else { return Vec::new() };
         let config = unit.file.cgroup.as_deref();
-        let watch = config.map(|config| config.memory_pressure_watch()).unwrap_or_default();
-        let accounts = config.and_then(|config| config.memory_accounting()).unwrap_or(true);
+        let defaults = &self.state.facts.config;
+        let watch = config.and_then(|config| config.pressure_watch_said());
+        let watch = watch.unwrap_or(defaults.default_memory_pressure_watch);
+        let accounts = config.and_then(|config| config.memory_accounting());
+        let accounts = accounts.unwrap_or(defaults.default_memory_accounting);
         let watches = match watch {
             muster_unit::PressureWatch::No => return vec!["MEMORY_PRESSURE_WATCH=/dev/null".to_owned()],
             muster_unit::PressureWatch::Yes => true,
@@ -184,7 +187,8 @@ impl Manager {
             return Vec::new();
         };
         let threshold = config.and_then(|config| config.memory_pressure_threshold_sec());
-        let threshold = threshold.map_or(DEFAULT_PRESSURE_USEC, |threshold| threshold.0);
+        let threshold =
+            threshold.map_or(defaults.default_memory_pressure_threshold_usec, |threshold| threshold.0);
         let root = &self.state.facts.cgroup_root;
         let trigger =
             muster_unit::encode_base64(format!("some {threshold} {PRESSURE_WINDOW_USEC}\0").as_bytes());
@@ -304,12 +308,14 @@ impl Manager {
             path: path.clone(),
             unit: unit.name.clone(),
             config,
+            disabled: self.controllers_disabled_above(id),
             invocation_id: unit.invocation_id.clone(),
             owner,
             oom: self.oom_policy(id),
         };
         self.effects.push_back(effect);
         self.state.cgroups.insert(path, id);
+        self.fill_sets(id);
     }
 
     /// Where a unit's cgroup is, below our root: its slice's path and its own name.
@@ -389,16 +395,19 @@ impl Manager {
             self.state.cgroups.remove(&path);
             // Nobody asks what one connection of thousands used.
             let alone = Service::of(&unit.kind).is_none_or(|service| service.peer.is_none());
-            let unit = alone.then(|| unit.name.clone());
+            let unit = alone.then(|| (unit.name.clone(), unit.invocation_id.clone()));
             self.effects.push_back(Effect::RemoveCgroup { path, unit });
             self.touch(id);
         }
     }
 
-    /// The numbers of a run stay until the next one.
-    pub(crate) fn cgroup_used(&mut self, unit: &UnitName, usage: Usage) {
-        let Some(&id) = self.state.names.get(unit) else { return };
-        if let Some(unit) = self.state.units.edit(&id).filter(|unit| unit.cgroup.is_none()) {
+    /// The numbers of a run stay until the next one, where the unit does.
+    pub(crate) fn cgroup_used(&mut self, unit: UnitName, invocation_id: String, usage: Usage) {
+        let id = self.state.names.get(&unit).copied();
+        self.report_usage(unit, invocation_id, &usage);
+        let ended = id.and_then(|id| self.state.units.edit(&id)).filter(|unit| unit.cgroup.is_none());
+        if let Some(unit) = ended {
+            let id = unit.id;
             unit.usage = usage;
             self.touch(id);
         }
@@ -507,8 +516,6 @@ impl Manager {
 /// Below a cgroup that the main process has to itself, where what runs beside it goes (`DelegateSubgroup=`).
 const CONTROL_SUBGROUP: &str = ".control";
 
-/// `DefaultMemoryPressureThresholdSec=` (systemd-system.conf(5)).
-const DEFAULT_PRESSURE_USEC: u64 = 200_000;
 /// The window of the pressure threshold, in microseconds.
 const PRESSURE_WINDOW_USEC: u64 = 2_000_000;
 

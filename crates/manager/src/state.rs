@@ -205,7 +205,13 @@ pub struct Usage {
     pub memory_peak: Option<u64>,
     pub memory_swap_peak: Option<u64>,
     pub io_read_bytes: Option<u64>,
+    pub io_read_operations: Option<u64>,
     pub io_write_bytes: Option<u64>,
+    pub io_write_operations: Option<u64>,
+    pub ip_ingress_bytes: Option<u64>,
+    pub ip_ingress_packets: Option<u64>,
+    pub ip_egress_bytes: Option<u64>,
+    pub ip_egress_packets: Option<u64>,
 }
 words! {
     /// `FreezerState`.

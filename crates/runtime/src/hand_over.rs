@@ -44,8 +44,9 @@ pub struct HandOver<'a> {
     last_fd_id: u64,
     pub(crate) notify: RawFd,
     pub(crate) private: RawFd,
-    /// Where those connect who ask for dynamic users.
-    pub(crate) askers: Option<RawFd>,
+    /// Where those connect who speak varlink, by path.
+    #[serde(default)]
+    pub(crate) varlink: Vec<(String, RawFd)>,
     processes: Vec<HandedProcess>,
     shares: Vec<HandedShare>,
     condemned_cgroups: Vec<String>,
@@ -170,7 +171,7 @@ impl Runtime {
             last_fd_id: self.fds.last_id(),
             notify: self.notify.as_raw_fd(),
             private: self.clients.listener_fd(),
-            askers: self.varlink.listener_fd(),
+            varlink: self.varlink.handed(),
             processes: self.processes.handed(),
             shares: self.shares.handed(),
             condemned_cgroups: self.cgroups.condemned(),
@@ -186,7 +187,7 @@ impl Runtime {
         let mut all = vec![self.notify.as_raw_fd(), self.clients.listener_fd()];
         all.extend(self.fds.iter().map(|(_, fd)| fd.as_raw_fd()));
         all.extend(self.processes.handed().iter().flat_map(HandedProcess::fds));
-        all.extend(self.varlink.listener_fd());
+        all.extend(self.varlink.listeners().map(|(_, fd)| fd));
         all.extend(self.shares.handed().iter().flat_map(HandedShare::fds));
         all
     }
@@ -209,6 +210,7 @@ impl Runtime {
         for share in handed.shares {
             self.shares.take_in(share);
         }
+        self.cgroups.go_on();
         for path in handed.condemned_cgroups {
             self.cgroups.remove(&path);
         }

@@ -20,15 +20,23 @@ pub struct LiveView<'a> {
 }
 
 impl LiveView<'_> {
-    /// What was used in a cgroup until now.
-    pub fn usage(&self, path: &str) -> Usage {
+    /// What was used in a cgroup until now; `counts` says whether its packets are counted.
+    pub fn usage(&self, path: &str, counts: bool) -> Usage {
         let number = |what| self.cgroup_number(path, what);
+        let received = counts.then(|| self.cgroups.received(path)).flatten();
+        let sent = counts.then(|| self.cgroups.sent(path)).flatten();
         Usage {
             cpu_nsec: number(LiveValue::CPUUsageNSec).filter(|spent| *spent > 0),
             memory_peak: number(LiveValue::MemoryPeak),
             memory_swap_peak: number(LiveValue::MemorySwapPeak),
             io_read_bytes: number(LiveValue::IOReadBytes),
+            io_read_operations: number(LiveValue::IOReadOperations),
             io_write_bytes: number(LiveValue::IOWriteBytes),
+            io_write_operations: number(LiveValue::IOWriteOperations),
+            ip_ingress_bytes: received.map(|counted| counted.bytes),
+            ip_ingress_packets: received.map(|counted| counted.packets),
+            ip_egress_bytes: sent.map(|counted| counted.bytes),
+            ip_egress_packets: sent.map(|counted| counted.packets),
         }
     }
 }
@@ -54,8 +62,16 @@ impl Live for LiveView<'_> {
             LiveValue::IOReadOperations => return self.cgroups.io_total(path, "rios"),
             LiveValue::IOWriteBytes => return self.cgroups.io_total(path, "wbytes"),
             LiveValue::IOWriteOperations => return self.cgroups.io_total(path, "wios"),
+            LiveValue::IPIngressBytes => return self.cgroups.received(path).map(|counted| counted.bytes),
+            LiveValue::IPIngressPackets => return self.cgroups.received(path).map(|counted| counted.packets),
+            LiveValue::IPEgressBytes => return self.cgroups.sent(path).map(|counted| counted.bytes),
+            LiveValue::IPEgressPackets => return self.cgroups.sent(path).map(|counted| counted.packets),
         };
         self.cgroups.number(path, file)
+    }
+
+    fn cgroup_set(&self, path: &str, file: &str) -> Option<muster_unit::NumberSet> {
+        self.cgroups.numbers(path, file)
     }
 
     fn processes(&self, path: &str) -> Vec<(String, u32, String)> {

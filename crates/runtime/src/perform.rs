@@ -4,10 +4,11 @@ use crate::opening::Opening;
 use crate::processes::Helper;
 use crate::source::Table;
 use crate::turn::{Outcome, Runtime, SPAWNS_A_TRIM, Source};
+use muster_cgroup::{Controllers, Defaults, Wanted};
 use muster_manager::effect::{BusSignal, Effect, FdId, Level, LogRecord};
 use muster_manager::event::Event;
-use muster_manager::state::Unit;
-use muster_unit::{CGroupSection, OomPolicy, UnitName};
+use muster_manager::state::{Service, Unit, Usage};
+use muster_unit::UnitName;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 impl Runtime {
@@ -16,7 +17,7 @@ impl Runtime {
             Effect::Spawn(spawn) => self.spawn(&spawn),
             Effect::KillProcess { pid, signal, value } => self.kill_process(pid, signal, value),
             Effect::KillCgroup { path, signal, except, send_cont, send_hup, last } => {
-                if last && self.cgroups.remove_if_empty(&path) {
+                if last && self.remove_if_empty(&path) {
                     self.follow_up.push_back(Event::CgroupEmptied { path });
                 } else if self.cgroups.kill(&path, signal, &except, send_cont, send_hup) {
                     self.watch_cgroup(path);
@@ -25,15 +26,33 @@ impl Runtime {
                 }
             }
             Effect::WatchCgroup { path } => self.watch_cgroup(path),
-            Effect::RealizeCgroup { path, unit, config, owner, oom, .. } => {
-                self.realize_cgroup(&path, &unit, &config, owner.as_deref(), oom)
+            Effect::RealizeCgroup { path, unit, config, disabled, owner, oom, .. } => {
+                let wanted = Wanted {
+                    config: &config,
+                    owner: owner.as_deref().and_then(numeric_owner),
+                    disabled: Controllers::named(disabled.names()),
+                    defaults: self.cgroup_defaults(&unit),
+                    oom,
+                };
+                if let Err(error) = self.cgroups.realize(&path, &wanted) {
+                    self.note(Level::Warning, &format!("{unit}: its cgroup {path}: {error}"));
+                }
+                self.mark_survivor(&path, &unit);
+                self.tell_oomd(&path, Some(&config));
             }
             Effect::RemoveCgroup { path, unit } => {
-                if let Some(unit) = unit {
-                    let usage = self.live().usage(&path);
-                    self.follow_up.push_back(Event::CgroupUsed { unit, usage });
+                if let Some((unit, invocation_id)) = unit {
+                    let noted = self.usage.take().filter(|(noted, _)| *noted == path);
+                    let usage = noted.map_or_else(|| self.usage_of(&path, &unit), |(_, usage)| usage);
+                    self.follow_up.push_back(Event::CgroupUsed { unit, invocation_id, usage });
                 }
                 self.cgroups.remove(&path);
+                self.tell_oomd(&path, None);
+            }
+            Effect::FillSets { path, unit, sets, runs_as } => {
+                if let Err(error) = self.cgroups.fill_sets(&path, &sets, runs_as) {
+                    self.note(Level::Debug, &format!("{unit}: {error}"));
+                }
             }
             Effect::FreezeCgroup { path, freeze } => {
                 self.complain("freezing", &path, |runtime| runtime.cgroups.freeze(&path, freeze))
@@ -158,24 +177,46 @@ impl Runtime {
         }
     }
 
-    fn realize_cgroup(
-        &mut self,
-        path: &str,
-        unit: &UnitName,
-        config: &CGroupSection,
-        owner: Option<&str>,
-        oom: Option<OomPolicy>,
-    ) {
-        let owner = owner.and_then(numeric_owner);
-        // A slice holds many units, each with a limit of its own.
-        let tasks = Some(self.manager.state().facts.default_tasks_max);
-        let tasks = tasks.filter(|_| unit.kind() != muster_unit::UnitKind::Slice);
-        match self.cgroups.realize(path, config, owner, tasks, oom) {
-            Ok(()) => {}
-            Err(error) => {
-                self.note(Level::Warning, &format!("{unit}: its cgroup {path} could not be made: {error}"))
-            }
+    fn usage_of(&self, path: &str, unit: &UnitName) -> Usage {
+        self.live().usage(path, self.counts_traffic(unit))
+    }
+
+    /// Removes a cgroup that holds nothing, and notes what was used in it, for when the end of the run is worked off. Nobody
+    /// asks what one connection of thousands used.
+    fn remove_if_empty(&mut self, path: &str) -> bool {
+        let state = self.manager.state();
+        let unit = state.cgroups.get(path).and_then(|id| state.units.get(id));
+        let unit = unit.filter(|unit| Service::of(&unit.kind).is_none_or(|service| service.peer.is_none()));
+        let noted = unit.map(|unit| (path.to_owned(), self.usage_of(path, &unit.name)));
+        let removed = self.cgroups.remove_if_empty(path);
+        if removed {
+            self.usage = noted;
         }
+        removed
+    }
+
+    /// Whether the packets of a unit may be counted (`IPAccounting=`); one that is unloaded says nothing.
+    fn counts_traffic(&self, unit: &UnitName) -> bool {
+        let default = self.manager.state().facts.config.default_ip_accounting;
+        let says = |cgroup: &muster_unit::CGroupSection| cgroup.ip_accounting().unwrap_or(default);
+        self.manager.unit(unit).is_none_or(|unit| unit.file.cgroup.as_deref().map_or(default, says))
+    }
+
+    /// What holds for units that say nothing of it. A slice holds many units, each with a limit of tasks of its own.
+    fn cgroup_defaults(&self, unit: &UnitName) -> Defaults {
+        let facts = &self.manager.state().facts;
+        let limited = unit.kind() != muster_unit::UnitKind::Slice;
+        Defaults {
+            tasks_max: limited.then_some(facts.default_tasks_max),
+            memory: facts.config.default_memory_accounting,
+            tasks: facts.config.default_tasks_accounting,
+            io: facts.config.default_io_accounting,
+            ip: facts.config.default_ip_accounting,
+        }
+    }
+
+    /// Writes on a cgroup that the last of all kills passes it by (`SurviveFinalKillSignal=`).
+    fn mark_survivor(&self, path: &str, unit: &UnitName) {
         let survives = |unit: &Unit| unit.file.unit.survive_final_kill_signal();
         if self.manager.unit(unit).is_some_and(survives) {
             // Where the file system holds no attributes there is nobody who reads them.

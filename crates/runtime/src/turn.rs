@@ -68,8 +68,8 @@ pub(crate) enum Source {
     Private,
     /// A connected client.
     Client,
-    /// Where those connect who ask for dynamic users.
-    Askers,
+    /// Where those connect who speak varlink.
+    Askers(muster_control::varlink::Service),
     /// One of them.
     Asker,
     /// A spawn's report.
@@ -147,6 +147,8 @@ pub struct Runtime {
     pub(crate) clients: Clients,
     pub(crate) processes: Processes,
     pub(crate) varlink: crate::varlink::Varlink,
+    /// What was used in the cgroup that was last found empty.
+    pub(crate) usage: Option<(String, muster_manager::state::Usage)>,
     pub(crate) shares: crate::shares::Shares,
     pub(crate) errands: crate::errand::Errands,
     /// When cgroups whose emptiness the kernel does not tell are looked at again.
@@ -210,13 +212,12 @@ impl Runtime {
                 },
             ),
         };
-        let varlink = match setup.handed.as_ref().map(|handed| handed.askers) {
-            Some(Some(listener)) => Varlink::go_on(hand_over::adopt(listener)),
-            _ => match hand_over::take_bound(&mut setup.found, crate::varlink::PATH) {
-                Some(found) => Varlink::go_on(found),
-                None => Varlink::open(),
-            },
-        };
+        let handed: BTreeMap<String, i32> =
+            setup.handed.iter().flat_map(|handed| handed.varlink.iter().cloned()).collect();
+        let varlink = Varlink::open(|path| match handed.get(path) {
+            Some(fd) => Some(hand_over::adopt(*fd)),
+            None => hand_over::take_bound(&mut setup.found, path),
+        });
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         let mut runtime = Runtime {
             manager: setup.manager,
@@ -237,6 +238,7 @@ impl Runtime {
             clients,
             processes: Processes::default(),
             varlink,
+            usage: None,
             shares: Default::default(),
             errands: crate::errand::Errands::default(),
             uncertain_usec: None,
@@ -263,7 +265,8 @@ impl Runtime {
             (runtime.cgroups.events_fd(), Source::Cgroups),
             (runtime.clients.listener_fd(), Source::Private),
         ];
-        let askers = runtime.varlink.listener_fd().map(|fd| (fd, Source::Askers));
+        let askers: Vec<_> =
+            runtime.varlink.listeners().map(|(service, fd)| (fd, Source::Askers(service))).collect();
         for (fd, source) in fixed.into_iter().chain(askers) {
             let token = runtime.register_raw(fd, source)?;
             // What came before it was watched is there already.
@@ -571,7 +574,7 @@ impl Runtime {
                 Source::Private => self.accept_clients(),
                 Source::Client if asked.is_spent() => self.still_ready(token),
                 Source::Client => self.client_ready(token, asked),
-                Source::Askers => self.accept_askers(token),
+                Source::Askers(service) => self.accept_askers(token, service),
                 Source::Asker if asked.is_spent() => self.still_ready(token),
                 Source::Asker => self.asker_ready(token, asked),
                 Source::Nothing

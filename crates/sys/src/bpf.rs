@@ -1,8 +1,8 @@
-//! bpf(2), as far as programs that decide for a cgroup need it.
+//! bpf(2), as far as programs that decide or count for a cgroup need it.
 
 use crate::{adopt_fd, check};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// One instruction (Linux, Documentation/bpf/standardization/instruction-set.rst).
 #[repr(C)]
@@ -18,42 +18,89 @@ pub struct Operation {
     pub immediate: i32,
 }
 
+const NEW_MAP: i64 = 0;
+const LOOK_UP: i64 = 1;
 const LOAD: i64 = 5;
+const OPEN_PINNED: i64 = 7;
 const ATTACH: i64 = 8;
 const DETACH: i64 = 9;
 const BY_ID: i64 = 13;
+const MAP_BY_ID: i64 = 14;
 const INFO: i64 = 15;
 const QUERY: i64 = 16;
 const ALLOW_MULTI: u32 = 2;
+/// BPF_MAP_TYPE_ARRAY.
+const ARRAY: u32 = 2;
 /// At most this many programs of one cgroup are looked at; the kernel takes no more.
 const ATTACHED_MAX: usize = 64;
 
-/// What a program of a cgroup is asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// Whether a device is opened, or a node made for it.
-    Device,
-    /// Whether a packet comes in.
-    Ingress,
-    /// Whether a packet goes out.
-    Egress,
-    /// Whether a socket is bound to an address of IPv4.
-    Bind4,
-    /// The same for IPv6.
-    Bind6,
-}
-
-impl Hook {
-    /// `enum bpf_prog_type` and `enum bpf_attach_type`.
-    fn numbers(self) -> (u32, u32) {
-        match self {
-            Hook::Device => (15, 6),
-            Hook::Ingress => (8, 0),
-            Hook::Egress => (8, 1),
-            Hook::Bind4 => (18, 8),
-            Hook::Bind6 => (18, 9),
+macro_rules! hooks {
+    ($($(#[$meta:meta])* $hook:ident $word:literal $kind:literal $attach:literal;)*) => {
+        /// What a program of a cgroup is asked about.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Hook {
+            $($(#[$meta])* $hook,)*
         }
-    }
+        impl Hook {
+            /// `enum bpf_prog_type` and `enum bpf_attach_type`.
+            fn numbers(self) -> (u32, u32) {
+                match self {
+                    $(Hook::$hook => ($kind, $attach),)*
+                }
+            }
+            /// As bpftool(8) and `BPFProgram=` name it.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Hook::$hook => $word,)*
+                }
+            }
+            /// The one of this name.
+            pub fn named(word: &str) -> Option<Hook> {
+                match word {
+                    $($word => Some(Hook::$hook),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+hooks! {
+    /// Whether a device is opened, or a node made for it.
+    Device "device" 15 6;
+    /// Whether a packet comes in.
+    Ingress "ingress" 8 0;
+    /// Whether a packet goes out.
+    Egress "egress" 8 1;
+    /// Whether a socket is made.
+    SockCreate "sock_create" 9 2;
+    /// What happens to connections of TCP.
+    SockOps "sock_ops" 13 3;
+    /// Whether a socket is bound to an address of IPv4.
+    Bind4 "bind4" 18 8;
+    /// The same for IPv6.
+    Bind6 "bind6" 18 9;
+    /// Whether a socket is connected to an address of IPv4.
+    Connect4 "connect4" 18 10;
+    /// The same for IPv6.
+    Connect6 "connect6" 18 11;
+    /// What a socket was bound to in IPv4.
+    PostBind4 "post_bind4" 9 12;
+    /// The same for IPv6.
+    PostBind6 "post_bind6" 9 13;
+    /// Whether a datagram is sent to an address of IPv4.
+    Sendmsg4 "sendmsg4" 18 14;
+    /// The same for IPv6.
+    Sendmsg6 "sendmsg6" 18 15;
+    /// Whether a file of /proc/sys is read or written.
+    Sysctl "sysctl" 23 18;
+    /// From which address of IPv4 a datagram came.
+    Recvmsg4 "recvmsg4" 18 19;
+    /// The same for IPv6.
+    Recvmsg6 "recvmsg6" 18 20;
+    /// Which option of a socket is read.
+    Getsockopt "getsockopt" 25 21;
+    /// Which is set.
+    Setsockopt "setsockopt" 25 22;
 }
 
 fn call<T>(command: i64, attributes: &mut T) -> io::Result<i64> {
@@ -144,13 +191,7 @@ pub fn programs(cgroup: BorrowedFd<'_>, hook: Hook, name: &str) -> io::Result<Ve
     call(QUERY, &mut query)?;
     let mut found = Vec::new();
     for id in ids.iter().take(query.count as usize) {
-        #[repr(C)]
-        struct Id {
-            id: u32,
-            next: u32,
-            flags: u32,
-        }
-        let fd = call(BY_ID, &mut Id { id: *id, next: 0, flags: 0 }).map(|fd| adopt_fd(fd as i32))?;
+        let fd = by_id(*id)?;
         if name_of(&fd)? == program_name(name) {
             found.push(fd);
         }
@@ -158,22 +199,112 @@ pub fn programs(cgroup: BorrowedFd<'_>, hook: Hook, name: &str) -> io::Result<Ve
     Ok(found)
 }
 
-/// The name of a program: 16 bytes, 64 into `struct bpf_prog_info`.
-fn name_of(program: &OwnedFd) -> io::Result<[u8; 16]> {
+#[repr(C)]
+struct Id {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+/// The program of this id.
+pub fn by_id(id: u32) -> io::Result<OwnedFd> {
+    call(BY_ID, &mut Id { id, next: 0, flags: 0 }).map(|fd| adopt_fd(fd as i32))
+}
+
+/// A program that is pinned. The way there must not be one that can hang.
+pub fn pinned(path: &str) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Question {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    let path = std::ffi::CString::new(path)?;
+    call(OPEN_PINNED, &mut Question { path: path.as_ptr() as u64, fd: 0, flags: 0 })
+        .map(|fd| adopt_fd(fd as i32))
+}
+
+/// As much of `struct bpf_prog_info` as is read here, in words of 64 bits.
+type Info = [u64; 10];
+
+/// What the kernel says of a program. It is asked for one of its maps, whose id is written to `map`.
+fn info(program: BorrowedFd<'_>, map: &mut u32) -> io::Result<Info> {
     #[repr(C)]
     struct Question {
         program: u32,
         length: u32,
         answer: u64,
     }
-    let mut answer = [0_u64; 10];
+    let pointer: *mut u32 = map;
+    // 52 bytes in: room for how many maps; behind it, where their ids go.
+    let mut answer: Info = [0, 0, 0, 0, 0, 0, 1 << 32, pointer as u64, 0, 0];
     let length = size_of_val(&answer) as u32;
     let program = program.as_raw_fd() as u32;
     call(INFO, &mut Question { program, length, answer: answer.as_mut_ptr() as u64 })?;
+    Ok(answer)
+}
+
+/// The number by which the kernel knows a program: 4 bytes in.
+pub fn id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    let [first, ..] = info(program, &mut 0)?;
+    Ok((first >> 32) as u32)
+}
+
+/// The name of a program: 16 bytes, 64 in.
+fn name_of(program: &OwnedFd) -> io::Result<[u8; 16]> {
+    let answer = info(program.as_fd(), &mut 0)?;
     let mut name = [0_u8; 16];
     let bytes = answer.iter().skip(8).flat_map(|word| word.to_ne_bytes());
     name.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
     Ok(name)
+}
+
+/// A map of one value: two numbers, from zero on.
+pub fn new_counters(name: &str) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        count: u32,
+        flags: u32,
+        inner: u32,
+        node: u32,
+        name: [u8; 16],
+    }
+    let name = program_name(name);
+    let numbers = size_of::<[u64; 2]>() as u32;
+    let mut attributes = Attributes {
+        kind: ARRAY,
+        key_size: 4,
+        value_size: numbers,
+        count: 1,
+        flags: 0,
+        inner: 0,
+        node: 0,
+        name,
+    };
+    call(NEW_MAP, &mut attributes).map(|fd| adopt_fd(fd as i32))
+}
+
+/// The numbers in the map of a program.
+pub fn counters(program: BorrowedFd<'_>) -> io::Result<[u64; 2]> {
+    #[repr(C)]
+    struct Question {
+        map: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let mut id = 0;
+    info(program, &mut id)?;
+    let held = call(MAP_BY_ID, &mut Id { id, next: 0, flags: 0 }).map(|fd| adopt_fd(fd as i32))?;
+    let (key, mut value) = (0_u32, [0_u64; 2]);
+    let at: *const u32 = &key;
+    let map = held.as_raw_fd() as u32;
+    call(LOOK_UP, &mut Question { map, pad: 0, key: at as u64, value: value.as_mut_ptr() as u64, flags: 0 })?;
+    Ok(value)
 }
 
 /// Takes a program away from a cgroup.

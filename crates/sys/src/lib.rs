@@ -468,6 +468,17 @@ pub fn set_xattr(fd: BorrowedFd<'_>, name: &std::ffi::CStr, value: &[u8]) -> io:
     .map(drop)
 }
 
+/// getxattr(2) on an open descriptor; at most `max` bytes.
+pub fn get_xattr(fd: BorrowedFd<'_>, name: &std::ffi::CStr, max: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0_u8; max];
+    // SAFETY: the name is a C string; the kernel writes at most `max` bytes into the buffer of that size.
+    let length =
+        check(unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), max) }
+            as libc::c_long)?;
+    value.truncate(usize::try_from(length).unwrap_or(0));
+    Ok(value)
+}
+
 /// fremovexattr(2).
 pub fn remove_xattr(fd: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<()> {
     // SAFETY: the name is a C string.

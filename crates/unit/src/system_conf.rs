@@ -6,7 +6,7 @@ use crate::diagnostic::{Code, Diagnostic, Fault};
 use crate::lexer::{Line, Place, lines, short};
 use crate::setting::{Amount, Context, Scalar, Setting, is_variable};
 use crate::table::ExecSection;
-use crate::value::{EmergencyAction, OomPolicy, ResourceLimit, Timespan, split_words};
+use crate::value::{EmergencyAction, OomPolicy, PressureWatch, ResourceLimit, Timespan, split_words};
 use serde::{Deserialize, Serialize};
 
 /// What system.conf says, with the defaults of systemd-system.conf(5). Times in microseconds, `u64::MAX` for no end.
@@ -25,6 +25,12 @@ pub struct Config {
     pub default_timer_accuracy_usec: u64,
     /// 15% of what there can be, where it is not said.
     pub default_tasks_max: Option<Amount>,
+    pub default_memory_accounting: bool,
+    pub default_tasks_accounting: bool,
+    pub default_io_accounting: bool,
+    pub default_ip_accounting: bool,
+    pub default_memory_pressure_watch: PressureWatch,
+    pub default_memory_pressure_threshold_usec: u64,
     /// `DefaultLimit*=` and `DefaultOOMScoreAdjust=`.
     pub default_exec: ExecSection,
     pub default_environment: Vec<String>,
@@ -60,6 +66,12 @@ impl Default for Config {
             default_start_limit_burst: 5,
             default_timer_accuracy_usec: 60_000_000,
             default_tasks_max: None,
+            default_memory_accounting: true,
+            default_tasks_accounting: true,
+            default_io_accounting: false,
+            default_ip_accounting: false,
+            default_memory_pressure_watch: PressureWatch::Auto,
+            default_memory_pressure_threshold_usec: 200_000,
             default_exec: ExecSection::default(),
             default_environment: Vec::new(),
             default_oom_policy: OomPolicy::Stop,
@@ -84,6 +96,13 @@ const WITH_EFFECT: &[&str] = &[
     "DefaultStartLimitBurst",
     "DefaultTimerAccuracySec",
     "DefaultTasksMax",
+    "DefaultCPUAccounting",
+    "DefaultMemoryAccounting",
+    "DefaultTasksAccounting",
+    "DefaultIOAccounting",
+    "DefaultIPAccounting",
+    "DefaultMemoryPressureWatch",
+    "DefaultMemoryPressureThresholdSec",
     "DefaultEnvironment",
     "DefaultOOMPolicy",
     "DefaultOOMScoreAdjust",
@@ -122,14 +141,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "ManagerEnvironment",
     "DefaultStandardOutput",
     "DefaultStandardError",
-    "DefaultCPUAccounting",
-    "DefaultMemoryAccounting",
-    "DefaultTasksAccounting",
-    "DefaultIOAccounting",
-    "DefaultIPAccounting",
     "DefaultSmackProcessLabel",
-    "DefaultMemoryPressureWatch",
-    "DefaultMemoryPressureThresholdSec",
     "ReloadLimitIntervalSec",
     "ReloadLimitBurst",
 ];
@@ -234,6 +246,21 @@ impl Config {
                     amount.set(value, &plain("TasksMax"))?;
                 }
                 self.default_tasks_max = amount;
+            }
+            // The kernel counts it for every cgroup.
+            "DefaultCPUAccounting" => drop(read::<bool>(value)?),
+            "DefaultMemoryAccounting" => self.default_memory_accounting = read(value)?.unwrap_or(true),
+            "DefaultTasksAccounting" => self.default_tasks_accounting = read(value)?.unwrap_or(true),
+            "DefaultIOAccounting" => self.default_io_accounting = read(value)?.unwrap_or(false),
+            "DefaultIPAccounting" => self.default_ip_accounting = read(value)?.unwrap_or(false),
+            "DefaultMemoryPressureWatch" => {
+                let word = if value.is_empty() { "auto" } else { value };
+                let wrong = || Fault::new(Code::Word, value, "a boolean, auto, skip");
+                self.default_memory_pressure_watch = PressureWatch::from_word(word).ok_or_else(wrong)?;
+            }
+            "DefaultMemoryPressureThresholdSec" => {
+                self.default_memory_pressure_threshold_usec =
+                    span(value, usual.default_memory_pressure_threshold_usec)?;
             }
             "DefaultEnvironment" if value.is_empty() => self.default_environment.clear(),
             "DefaultEnvironment" => {

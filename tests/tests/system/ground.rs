@@ -18,14 +18,15 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const MACHINE_LIMIT: Duration = Duration::from_secs(240);
 
 /// What the machine's kernel gets: a loopback for vsock, a USB controller that is its own device, and functions for it; what
-/// images need.
-const MODULES: [&str; 12] = [
+/// images need; block devices without and with a queue.
+const MODULES: [&str; 13] = [
     "vsock_loopback",
     "vsock_diag",
     "dummy_hcd",
     "usb_f_fs",
     "dummy",
     "brd",
+    "null_blk",
     "loop",
     "squashfs",
     "ext4",

@@ -18,7 +18,7 @@ section! {
         "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Applied Raw;
         "CPUQuota" => cpu_quota: Option<CpuQuota> = None, Applied Raw;
         "CPUQuotaPeriodSec" => cpu_quota_period_sec: Option<Timespan> = None, Applied Raw;
-        "MemoryAccounting" => memory_accounting: Option<bool> = None, Stored Raw;
+        "MemoryAccounting" => memory_accounting: Option<bool> = None, Applied Raw;
         "MemoryMin" => memory_min: Option<Amount> = None, Applied Raw;
         "MemoryLow" => memory_low: Option<Amount> = None, Applied Raw;
         "StartupMemoryLow" => startup_memory_low: Option<Amount> = None, Applied Raw;
@@ -30,35 +30,35 @@ section! {
         "StartupMemorySwapMax" => startup_memory_swap_max: Option<Amount> = None, Applied Raw;
         "MemoryZSwapMax" => memory_zswap_max: Option<Amount> = None, Applied Raw;
         "StartupMemoryZSwapMax" => startup_memory_zswap_max: Option<Amount> = None, Applied Raw;
-        "MemoryZSwapWriteback" => memory_zswap_writeback: Option<bool> = None, Stored Raw;
+        "MemoryZSwapWriteback" => memory_zswap_writeback: Option<bool> = None, Applied Raw;
         "DeviceAllow" => device_allow: Vec<DeviceRule> = Default::default(), Applied Expand;
         "DevicePolicy" => device_policy: DevicePolicy = Default::default(), Applied Raw;
-        "IOAccounting" => io_accounting: Option<bool> = None, Stored Raw;
+        "IOAccounting" => io_accounting: Option<bool> = None, Applied Raw;
         "IOWeight" => io_weight: Option<Weight> = None, Applied Raw;
         "StartupIOWeight" => startup_io_weight: Option<Weight> = None, Applied Raw;
-        "IODeviceWeight" => io_device_weight: IoWeights = Default::default(), Stored Expand;
-        "IOReadBandwidthMax" => io_read_bandwidth_max: IoLimits = Default::default(), Stored Expand;
-        "IOWriteBandwidthMax" => io_write_bandwidth_max: IoLimits = Default::default(), Stored Expand;
-        "IOReadIOPSMax" => io_read_iops_max: IoLimits = Default::default(), Stored Expand;
-        "IOWriteIOPSMax" => io_write_iops_max: IoLimits = Default::default(), Stored Expand;
-        "IODeviceLatencyTargetSec" => io_device_latency_target_sec: IoLatencies = Default::default(), Stored Expand;
-        "TasksAccounting" => tasks_accounting: Option<bool> = None, Stored Raw;
+        "IODeviceWeight" => io_device_weight: IoWeights = Default::default(), Applied Expand;
+        "IOReadBandwidthMax" => io_read_bandwidth_max: IoLimits = Default::default(), Applied Expand;
+        "IOWriteBandwidthMax" => io_write_bandwidth_max: IoLimits = Default::default(), Applied Expand;
+        "IOReadIOPSMax" => io_read_iops_max: IoLimits = Default::default(), Applied Expand;
+        "IOWriteIOPSMax" => io_write_iops_max: IoLimits = Default::default(), Applied Expand;
+        "IODeviceLatencyTargetSec" => io_device_latency_target_sec: IoLatencies = Default::default(), Applied Expand;
+        "TasksAccounting" => tasks_accounting: Option<bool> = None, Applied Raw;
         "TasksMax" => tasks_max: Option<Amount> = None, Applied Raw;
         "Delegate" => delegate: Option<Delegate> = None, Applied Raw;
         "DelegateSubgroup" => delegate_subgroup: Option<CgroupName> = None, Applied Raw;
-        "DisableControllers" => disable_controllers: Controllers = Default::default(), Stored Raw;
-        "IPAccounting" => ip_accounting: Option<bool> = None, Stored Raw;
+        "DisableControllers" => disable_controllers: Controllers = Default::default(), Applied Raw;
+        "IPAccounting" => ip_accounting: Option<bool> = None, Applied Raw;
         "IPAddressAllow" => ip_address_allow: Vec<AddressPrefix> = Default::default(), Applied Raw;
         "IPAddressDeny" => ip_address_deny: Vec<AddressPrefix> = Default::default(), Applied Raw;
-        "IPIngressFilterPath" => ip_ingress_filter_path: PathLines = Default::default(), Stored Expand;
-        "IPEgressFilterPath" => ip_egress_filter_path: PathLines = Default::default(), Stored Expand;
-        "ManagedOOMSwap" => managed_oom_swap: ManagedOomMode = Default::default(), Stored Raw;
-        "ManagedOOMMemoryPressure" => managed_oom_memory_pressure: ManagedOomMode = Default::default(), Stored Raw;
-        "ManagedOOMMemoryPressureLimit" => managed_oom_memory_pressure_limit: Option<PressureLimit> = None, Stored Raw;
-        "ManagedOOMMemoryPressureDurationSec" => managed_oom_memory_pressure_duration_sec: Option<PressureDuration> = None, Stored Raw;
+        "IPIngressFilterPath" => ip_ingress_filter_path: PathLines = Default::default(), Applied Expand;
+        "IPEgressFilterPath" => ip_egress_filter_path: PathLines = Default::default(), Applied Expand;
+        "ManagedOOMSwap" => managed_oom_swap: ManagedOomMode = Default::default(), Applied Raw;
+        "ManagedOOMMemoryPressure" => managed_oom_memory_pressure: ManagedOomMode = Default::default(), Applied Raw;
+        "ManagedOOMMemoryPressureLimit" => managed_oom_memory_pressure_limit: Option<PressureLimit> = None, Applied Raw;
+        "ManagedOOMMemoryPressureDurationSec" => managed_oom_memory_pressure_duration_sec: Option<PressureDuration> = None, Applied Raw;
         "ManagedOOMPreference" => managed_oom_preference: ManagedOomPreference = Default::default(), Applied Raw;
         "OOMRules" => oom_rules: Vec<PlainName> = Default::default(), Stored Raw;
-        "BPFProgram" => bpf_program: Vec<BpfProgram> = Default::default(), Stored Expand;
+        "BPFProgram" => bpf_program: Vec<BpfProgram> = Default::default(), Applied Expand;
         "SocketBindAllow" => socket_bind_allow: Vec<BindRule> = Default::default(), Applied Raw;
         "SocketBindDeny" => socket_bind_deny: Vec<BindRule> = Default::default(), Applied Raw;
         "RestrictNetworkInterfaces" => restrict_network_interfaces: InterfaceList = Default::default(), Applied Raw;
@@ -68,7 +68,7 @@ section! {
         "CPUPressureWatch" => cpu_pressure_watch: PressureWatch = Default::default(), Stored Raw;
         "IOPressureThresholdSec" => io_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
         "IOPressureWatch" => io_pressure_watch: PressureWatch = Default::default(), Stored Raw;
-        "NFTSet" => nft_set: Vec<NftSet> = Default::default(), Stored Raw;
+        "NFTSet" => nft_set: Vec<NftSet> = Default::default(), Applied Raw;
         "CoredumpReceive" => coredump_receive: bool = false, Applied Raw;
         "BindNetworkInterface" => bind_network_interface: Option<InterfaceName> = None, Stored Expand;
     }
@@ -165,6 +165,12 @@ startup! {
 }
 
 impl CGroupSection {
+    /// `MemoryPressureWatch=`, where it is said.
+    pub fn pressure_watch_said(&self) -> Option<PressureWatch> {
+        let said = self.set.iter().any(|row| matches!(row, CGroupRow::memory_pressure_watch(_)));
+        said.then(|| self.memory_pressure_watch())
+    }
+
     /// Whether the cgroup is the unit's own to divide.
     pub fn is_delegated(&self) -> bool {
         self.delegate().as_ref().is_some_and(|delegate| match delegate {

@@ -120,6 +120,16 @@ impl Controllers {
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().filter_map(|at| CONTROLLERS.get(usize::from(*at)).copied())
     }
+
+    /// Adds those of another list.
+    pub fn join(&mut self, other: &Controllers) {
+        self.0.extend(&other.0);
+    }
+
+    /// Whether none is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Setting for Controllers {
