@@ -22,7 +22,9 @@ impl Manager {
         let command = ExecCommand { path, argv, ..ExecCommand::default() };
         let spawn = SpawnId(self.state.next_spawn);
         self.state.next_spawn = self.state.next_spawn.saturating_add(1);
-        self.realize_cgroup(id);
+        if self.state.units.get(&id)?.cgroup.is_none() {
+            self.realize_cgroup(id);
+        }
         let base_environment = self.base_environment();
         let own = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
         let shared = own.as_ref().and_then(|exec| self.share_of(id, exec));
