@@ -600,9 +600,13 @@ impl Scenario {
         };
         let mut smaller = Vec::new();
         let count = self.steps.len();
-        let halves = (count > 5).then(|| [0..count / 2, count / 2..count]).into_iter().flatten();
+        let halves = (count > 5).then_some([0..count / 2, count / 2..count]).into_iter().flatten();
         smaller.extend(halves.map(|range| with(&|less| drop(less.steps.drain(range.clone())))));
-        smaller.extend((0..count).rev().map(|at| with(&|less| drop(less.steps.remove(at)))));
+        smaller.extend((0..count).rev().map(|at| {
+            with(&|less| {
+                less.steps.remove(at);
+            })
+        }));
         for place in 0..self.units.len() {
             let unit = &self.units[place];
             let edges = 0..unit.edges.len();
