@@ -142,6 +142,8 @@ pub enum Report {
     RunsAs { uid: u32, gid: u32 },
     /// Which number a name of `DynamicUser=` has; more may follow.
     Account { name: String, number: u32 },
+    /// Another process goes on, a child of PID 1 as well; more may follow.
+    Moved { pid: u32 },
     /// Nothing was read yet.
     NotYet,
 }
@@ -197,7 +199,9 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     });
     let procs = procs.transpose()?;
     fds.extend(procs.as_ref().map(AsFd::as_fd));
-    let own_processes = steps::namespaces::begins_processes(&Context::of_request(request));
+    let context = Context::of_request(request);
+    // A PAM session begins outside; see `steps::namespaces`.
+    let own_processes = steps::namespaces::begins_processes(&context) && !steps::pam::is_needed(&context);
     let program = muster_sys::Program {
         own_processes,
         passed: fds.len(),
@@ -231,6 +235,10 @@ pub fn read_report(report: &OwnedFd) -> Report {
             if let Some((uid, gid)) = text.strip_prefix(RUNS_AS).and_then(|ids| ids.split_once(' ')) {
                 let number = |text: &str| text.parse().unwrap_or(u32::MAX);
                 return Report::RunsAs { uid: number(uid), gid: number(gid) };
+            }
+            let moved = text.strip_prefix(steps::namespaces::MOVED).and_then(|pid| pid.parse().ok());
+            if let Some(pid) = moved {
+                return Report::Moved { pid };
             }
             let account = text.strip_prefix(steps::dynamic::ACCOUNT).and_then(|rest| rest.split_once(' '));
             if let Some((Ok(number), name)) = account.map(|(number, name)| (number.parse(), name)) {

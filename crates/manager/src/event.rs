@@ -162,6 +162,8 @@ pub enum Event {
     ExecSucceeded { spawn: SpawnId },
     /// The executor could not carry out a step; its exit follows as [`Event::ChildExited`].
     ExecFailed { spawn: SpawnId, status: i32, message: String },
+    /// Another process goes on in the place of that one.
+    Moved { spawn: SpawnId, pid: u32 },
     /// What has to be read before there can be a process could not be: it counts as never made.
     SpawnRefused { spawn: SpawnId, message: String },
     /// The executor found out who the program is to run as.

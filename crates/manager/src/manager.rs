@@ -200,6 +200,7 @@ impl Manager {
                     self.service_exec_failed(id);
                 }
             }
+            Event::Moved { spawn, pid } => self.spawn_moved(spawn, pid),
             Event::SpawnRefused { spawn, message } => self.spawn_refused(spawn, &message),
             Event::RunsAs { spawn, uid, gid } => {
                 self.runs_as(spawn, uid, gid);

@@ -458,23 +458,33 @@ impl Manager {
         self.process_ended(id, |process| process.spawn == Some(spawn), Exit::Exited(status));
     }
 
+    /// A process is not to be found by its number any more.
+    fn forget_number(&mut self, id: UnitId, spawn: SpawnId) {
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let state = unit.kind.state();
+        let is_it = |process: &&Process| process.spawn == Some(spawn);
+        let pid = state.main().filter(is_it).or(state.control().filter(is_it)).and_then(|process| process.pid);
+        pid.map(|pid| self.state.processes.remove(&pid));
+    }
+
+    /// Another process goes on in the place of one.
+    pub(crate) fn spawn_moved(&mut self, spawn: SpawnId, pid: u32) {
+        if let Some(&id) = self.state.spawns.get(&spawn) {
+            self.forget_number(id, spawn);
+            self.spawned(spawn, pid);
+        }
+    }
+
     /// What has to be read before there can be a process could not be: as if none had been made.
     pub(crate) fn spawn_refused(&mut self, spawn: SpawnId, message: &str) {
         let Some(&id) = self.state.spawns.get(&spawn) else { return };
         let text = format!("{}: {message}", self.unit_name(id));
         self.note_cause(id, message.to_owned());
         self.log(Level::Warning, Some(id), text);
-        let Some(unit) = self.state.units.edit(&id) else { return };
-        let state = unit.kind.state_mut();
-        let is_it = |process: &&Process| process.spawn == Some(spawn);
-        let pid =
-            state.main().filter(is_it).or(state.control().filter(is_it)).and_then(|process| process.pid);
-        if let Some(service) = Service::of_mut(&mut unit.kind) {
-            if is_spawn(&service.main, spawn) {
-                service.main_status = ExecStatus::default();
-            }
+        self.forget_number(id, spawn);
+        if let Some(service) = self.service_mut(id).filter(|service| is_spawn(&service.main, spawn)) {
+            service.main_status = ExecStatus::default();
         }
-        pid.map(|pid| self.state.processes.remove(&pid));
         self.process_ended(id, |process| process.spawn == Some(spawn), Exit::NotMade);
     }
 

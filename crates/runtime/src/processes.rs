@@ -279,6 +279,10 @@ impl Runtime {
                 self.deliver(Event::AccountFound { spawn, name, number });
                 return self.read_report(token, spawn);
             }
+            Report::Moved { pid } => {
+                self.process_moved(spawn, pid);
+                return self.read_report(token, spawn);
+            }
             Report::RunsAs { uid, gid } => {
                 self.deliver(Event::RunsAs { spawn, uid, gid });
                 return self.read_report(token, spawn);
@@ -288,6 +292,15 @@ impl Runtime {
         if let Some(event) = event {
             self.deliver(event);
         }
+    }
+
+    /// Another child of ours goes on as the process; what stays of the old one is nobody's.
+    fn process_moved(&mut self, spawn: SpawnId, pid: u32) {
+        let Ok(pidfd) = muster_sys::pidfd_open(pid) else { return };
+        self.processes.by_pid.retain(|_, known| *known != spawn);
+        self.processes.by_pid.insert(pid, spawn);
+        self.processes.pidfds.insert(pid, pidfd);
+        self.deliver(Event::Moved { spawn, pid });
     }
 
     fn close_report(&mut self, spawn: SpawnId) {

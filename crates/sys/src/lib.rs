@@ -22,7 +22,7 @@ pub use kernel::{
     personality, scheduler, set_affinity, set_memory_policy,
 };
 pub use loops::{configure_loop, free_loop};
-pub use pam::{PamSession, in_child};
+pub use pam::{PamSession, begin_processes, in_child};
 pub use spawn::{Failure, Program, Shared, Spawned, Step, Variable, spawn};
 
 use std::io;

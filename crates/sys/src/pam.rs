@@ -4,11 +4,18 @@
 //! freed once. In a static program every call fails with a reason.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// A PAM transaction with an open session.
 pub struct PamSession {
     #[cfg(not(target_feature = "crt-static"))]
     transaction: dynamic::Transaction,
+}
+
+impl std::fmt::Debug for PamSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PamSession")
+    }
 }
 
 impl PamSession {
@@ -272,5 +279,22 @@ pub fn in_child(work: impl FnOnce()) -> std::io::Result<u32> {
             unsafe { libc::_exit(0) }
         }
         child => Ok(u32::try_from(child).unwrap_or_default()),
+    }
+}
+
+/// Forks a process of one thread into a namespace of processes of its own, as a child of this one's parent. The new process gets
+/// nothing; this one gets the other's number and pidfd, and starts no further process: it would be in that namespace.
+pub fn begin_processes() -> std::io::Result<Option<(u32, OwnedFd)>> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain numbers, for which zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (libc::CLONE_NEWPID | libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    // SAFETY: the arguments are valid; as in `in_child`, one thread and a copy of all memory.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, std::mem::size_of::<libc::clone_args>()) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        0 => Ok(None),
+        // SAFETY: the kernel installed this descriptor for us by CLONE_PIDFD.
+        child => Ok(Some((u32::try_from(child).unwrap_or_default(), unsafe { OwnedFd::from_raw_fd(pidfd) }))),
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{About, Direct, Done, Failed, Step, failed};
 use crate::sandbox::{mount, plan};
-use crate::{Context, Exit};
+use crate::{Context, Exit, Process};
 use muster_unit::{PrivateTmp, ProtectControlGroups};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -70,17 +70,34 @@ pub const PROCESSES: Step = Step {
     exit: Exit::Namespace,
     needed: |context| context.is_confined() && context.exec.private_pids(),
     direct: Direct::No,
-    run: |context, _| match begins_processes(context) {
-        true if std::process::id() != 1 => {
-            failed("PrivatePIDs=: this process is not the first of its namespace")
+    run: |context, process| {
+        if let Some(session) = process.session.take() {
+            begin_beside(session, process)?;
         }
-        // Who is to close the session would end with the namespace.
-        true if super::pam::is_needed(context) => {
-            failed("PrivatePIDs= is not done together with PAMName= yet")
+        match begins_processes(context) && std::process::id() != 1 {
+            true => failed("PrivatePIDs=: this process is not the first of its namespace"),
+            false => Ok(()),
         }
-        _ => Ok(()),
     },
 };
+
+/// Who is to close a PAM session stays outside, for it outlives the service: this process does, and another one goes on.
+fn begin_beside(session: super::pam::Session, process: &Process) -> Done {
+    match muster_sys::begin_processes().about("PrivatePIDs=")? {
+        Some((number, leader)) => {
+            process.tell(&format!("{MOVED}{number}"));
+            super::pam::close_after(&leader, session);
+            std::process::exit(0)
+        }
+        None => {
+            std::mem::forget(session);
+            Ok(())
+        }
+    }
+}
+
+/// What begins the report of the number of the process that goes on.
+pub const MOVED: &str = "moved ";
 
 /// Whether a process begins a namespace of processes. Without such namespaces in the kernel it is ignored (systemd.exec(5)).
 pub fn begins_processes(context: &Context<'_>) -> bool {

@@ -35,21 +35,35 @@ fn run(context: &Context<'_>, process: &mut Process) -> Done {
             process.set(name, value);
         }
     }
+    let session = Session { opened: session, of_service: before };
+    // Who closes it has to be outside of a namespace of processes that ends with the service.
+    if super::namespaces::begins_processes(context) {
+        process.session = Some(session);
+        return Ok(());
+    }
     let leader = muster_sys::pidfd_open(std::process::id()).about("PAMName=")?;
-    muster_sys::in_child(|| close_after(&leader, session, &before)).about("PAMName=").map(drop)
+    muster_sys::in_child(|| close_after(&leader, session)).about("PAMName=").map(drop)
 }
 
-/// In the child: waits for the end of the service.
-fn close_after(leader: &std::os::fd::OwnedFd, session: muster_sys::PamSession, of_service: &[i32]) {
+/// An open session.
+#[derive(Debug)]
+pub struct Session {
+    opened: muster_sys::PamSession,
+    /// The descriptors that were there before: the service's.
+    of_service: Vec<i32>,
+}
+
+/// Waits for the end of the service.
+pub(super) fn close_after(leader: &std::os::fd::OwnedFd, session: Session) {
     // Told to end with the rest of the unit, it does so when the service has.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
     let _ = std::fs::write("/proc/self/comm", "(sd-pam)");
-    for fd in of_service.iter().filter(|fd| **fd != leader.as_raw_fd()) {
+    for fd in session.of_service.iter().filter(|fd| **fd != leader.as_raw_fd()) {
         drop(muster_sys::adopt_fd(*fd));
     }
     let mut ended = [PollFd::new(leader.as_fd(), PollFlags::POLLIN)];
     while poll(&mut ended, PollTimeout::NONE).is_err_and(|error| error == nix::errno::Errno::EINTR) {}
-    session.close();
+    session.opened.close();
 }
 
 fn text(text: &str) -> Done<CString> {
