@@ -463,7 +463,8 @@ impl Manager {
         let Some(unit) = self.state.units.get(&id) else { return };
         let state = unit.kind.state();
         let is_it = |process: &&Process| process.spawn == Some(spawn);
-        let pid = state.main().filter(is_it).or(state.control().filter(is_it)).and_then(|process| process.pid);
+        let pid =
+            state.main().filter(is_it).or(state.control().filter(is_it)).and_then(|process| process.pid);
         pid.map(|pid| self.state.processes.remove(&pid));
     }
 
