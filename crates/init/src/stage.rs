@@ -64,13 +64,6 @@ pub fn set() -> Vec<String> {
             complaints.push(format!("{kind} could not be mounted on {place}: {error}"));
         }
     }
-    if !in_container() {
-        // Mounts of the machine are seen by services with mounts of their own; in a container that is its manager's to say.
-        let flags = MsFlags::MS_REC | MsFlags::MS_SHARED;
-        if let Err(error) = mount(None::<&str>, "/", None::<&str>, flags, None::<&str>) {
-            complaints.push(format!("Mounts could not be made shared: {error}"));
-        }
-    }
     for directory in DIRECTORIES {
         if let Err(error) = std::fs::create_dir_all(directory)
             .and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)))
