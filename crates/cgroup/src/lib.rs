@@ -390,9 +390,18 @@ impl Tree {
         }
     }
 
-    /// Cgroups are there whose needs are not known: nothing is taken back from now on.
-    pub fn go_on(&mut self) {
-        self.knows_all = false;
+    /// Which controllers the units of cgroups need, for the program that goes on; nothing where not all of it is known.
+    pub fn needs(&self) -> Option<Vec<(String, Vec<String>)>> {
+        let names = |needed: &Controllers| needed.names().map(str::to_owned).collect();
+        self.knows_all
+            .then(|| self.needs.iter().map(|(path, needed)| (path.clone(), names(needed))).collect())
+    }
+
+    /// Goes on with cgroups that are there. Where it is not known what their units need, nothing is taken back from now on.
+    pub fn go_on(&mut self, needs: Option<Vec<(String, Vec<String>)>>) {
+        self.knows_all = needs.is_some();
+        let needed = |names: Vec<String>| Controllers::named(names.iter().map(String::as_str));
+        self.needs = needs.into_iter().flatten().map(|(path, names)| (path, needed(names))).collect();
     }
 
     /// Gives controllers on no more, from the lowest slices up to `path`: who has children that use one cannot let go of it.

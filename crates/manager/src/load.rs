@@ -277,7 +277,7 @@ impl Manager {
             let name = unit.name.clone();
             // What is on the disk as it was read is not read again.
             let same = !self.state.transient_settings.contains_key(&name)
-                && muster_unit::load::is_unchanged(&unit.file, source);
+                && muster_unit::origin::is_unchanged(&unit.file, source);
             let file = if same { unit.file.clone() } else { Rc::new(self.read(&name, source)) };
             self.report_diagnostics(*id, &file);
             for alias in file.names.iter() {

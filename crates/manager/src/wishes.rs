@@ -74,14 +74,16 @@ impl Manager {
                 let by = self.upheld_by(id)?;
                 Some((JobType::Start, JobMode::Fail, format!("UpheldBy {}", self.unit_name(by))))
             }
-            ActiveState::Active | ActiveState::Reloading if self.is_unneeded(id) => {
-                Some((JobType::Stop, JobMode::Fail, "no unit needs it any more".to_owned()))
-            }
-            ActiveState::Active | ActiveState::Reloading => {
-                let other = self.bound_to_inactive(id)?;
-                let why = format!("BoundTo {}, which is not active", self.unit_name(other));
-                Some((JobType::Stop, JobMode::Replace, why))
-            }
+            // What it is bound to weighs more: that stop gives way to no other job.
+            ActiveState::Active | ActiveState::Reloading => match self.bound_to_inactive(id) {
+                Some(other) => {
+                    let why = format!("BoundTo {}, which is not active", self.unit_name(other));
+                    Some((JobType::Stop, JobMode::Replace, why))
+                }
+                None => self
+                    .is_unneeded(id)
+                    .then(|| (JobType::Stop, JobMode::Fail, "no unit needs it any more".to_owned())),
+            },
             ActiveState::Activating | ActiveState::Deactivating | ActiveState::Maintenance => None,
         }
     }

@@ -50,6 +50,9 @@ pub struct HandOver<'a> {
     processes: Vec<HandedProcess>,
     shares: Vec<HandedShare>,
     condemned_cgroups: Vec<String>,
+    /// Which controllers the units of cgroups need.
+    #[serde(default)]
+    needs: Option<Vec<(String, Vec<String>)>>,
     /// Helpers whose work begins anew.
     helpers: Vec<u32>,
     /// Peers on the system bus that called us, and which units they keep loaded.
@@ -175,6 +178,7 @@ impl Runtime {
             processes: self.processes.handed(),
             shares: self.shares.handed(),
             condemned_cgroups: self.cgroups.condemned(),
+            needs: self.cgroups.needs(),
             helpers: self.processes.handed_helpers(),
             callers: self.clients.bus.known_callers(),
             references: self.clients.references.iter().filter(bus_names).cloned().collect(),
@@ -210,7 +214,7 @@ impl Runtime {
         for share in handed.shares {
             self.shares.take_in(share);
         }
-        self.cgroups.go_on();
+        self.cgroups.go_on(handed.needs);
         for path in handed.condemned_cgroups {
             self.cgroups.remove(&path);
         }

@@ -301,6 +301,7 @@ impl Runtime {
         );
         self.manager.begin(clock::now(), &self.index);
         self.read_tables();
+        self.cgroups.go_on(None);
         let me = std::process::id();
         let found = |(cgroup, pid): (String, u32)| Found {
             is_child: crate::processes::parent_of(pid) == Some(me),

@@ -1,7 +1,9 @@
 //! Scenarios as text, as they are printed when they fail and kept when what they found is mended:
 //!
-//!     + NAME                       a unit; its file follows, indented by four spaces
-//!     $ ACT [WORD]... [+N]         what happens, as [`Act`] names it; with +N only N events are delivered before the next one
+//! ```text
+//! + NAME                       a unit; its file follows, indented by four spaces
+//! $ ACT [WORD]... [+N]         what happens, as `Act` names it; with +N only N events are delivered before the next one
+//! ```
 
 use super::{Act, Scenario, Step, Strategy, Unit, plain_unit};
 use crate::Interruption;

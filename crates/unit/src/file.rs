@@ -156,7 +156,7 @@ pub struct UnitFile {
     /// How the settings depend on the instance's name.
     #[serde(default)]
     pub instance_use: InstanceUse,
-    /// All that it was loaded from, as one number; see [`crate::load::is_unchanged`]. Not handed over: a new program reads
+    /// All that it was loaded from, as one number; see [`crate::origin::is_unchanged`]. Not handed over: a new program reads
     /// everything anew.
     #[serde(skip)]
     pub origin: Option<u64>,

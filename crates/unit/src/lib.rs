@@ -14,6 +14,7 @@ pub mod index;
 pub mod install;
 pub mod lexer;
 pub mod load;
+pub mod origin;
 pub mod preset;
 pub mod setting;
 pub mod specifier;

@@ -7,6 +7,7 @@ use crate::diagnostic::{Code, Diagnostic, Fault};
 use crate::file::{Body, InstanceUse, LoadState, Names, UnitFile};
 use crate::implied;
 use crate::lexer::{Assignment, Line, Place, lines, short};
+use crate::origin::{origin, with_source};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
@@ -14,7 +15,6 @@ use crate::value::{
     AbsolutePath, ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName,
 };
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 /// At most this many aliases are followed.
@@ -121,28 +121,8 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
     file
 }
 
-/// Whether loading this unit again would read the same files with the same contents in the same places, so that what was
-/// loaded can stay as it is.
-pub fn is_unchanged(file: &UnitFile, source: &dyn Source) -> bool {
-    if file.origin.is_none() || file.load_state != LoadState::Loaded {
-        return false;
-    }
-    let (now, found) = named(&file.id, source);
-    let Lookup::File(path) = &found else { return false };
-    let origin = with_source(origin(&now, path, source.identity(path), source), file, source);
-    now.id == file.id && origin == file.origin
-}
-
-/// A generated unit says in itself what it was made from (`SourcePath=`).
-fn with_source(origin: Option<u64>, file: &UnitFile, source: &dyn Source) -> Option<u64> {
-    match file.unit.source_path() {
-        Some(path) => origin.zip(source.identity(path)).map(|(origin, identity)| origin ^ identity),
-        None => origin,
-    }
-}
-
 /// A unit as its names alone make it, and what is known under them.
-fn named(name: &UnitName, source: &dyn Source) -> (UnitFile, Lookup) {
+pub(crate) fn named(name: &UnitName, source: &dyn Source) -> (UnitFile, Lookup) {
     let (id, found) = resolve(name, source);
     let mut file = UnitFile::not_found(id.clone());
     file.names.insert(name.clone());
@@ -152,23 +132,6 @@ fn named(name: &UnitName, source: &dyn Source) -> (UnitFile, Lookup) {
         file.names.extend(others.filter_map(|other| other.with_instance(instance)));
     }
     (file, found)
-}
-
-/// Everything that a unit is loaded from, as one number; nothing where that may change unnoticed. `identity` is that of its
-/// fragment.
-fn origin(file: &UnitFile, path: &str, identity: Option<u64>, source: &dyn Source) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    (path, identity?).hash(&mut hasher);
-    for path in drop_ins(file, |directory| source.drop_ins(directory)) {
-        (&path, source.identity(&path)?).hash(&mut hasher);
-    }
-    for name in file.names.iter().chain(&file.id.template()) {
-        name.hash(&mut hasher);
-        for suffix in LINKS {
-            source.linked(&format!("{name}.{suffix}")).hash(&mut hasher);
-        }
-    }
-    Some(hasher.finish())
 }
 
 /// A further instance of a template, from one that was loaded before: nothing is read and nothing parsed anew. `None` where
@@ -433,7 +396,7 @@ fn add_links(file: &mut UnitFile, source: &dyn Source) {
 }
 
 /// Directories of links that are dependencies.
-const LINKS: [&str; 3] = ["wants", "requires", "upholds"];
+pub(crate) const LINKS: [&str; 3] = ["wants", "requires", "upholds"];
 
 fn complain(file: &mut UnitFile, code: Code, message: &str) {
     let shown = file.fragment_path.clone().unwrap_or_else(|| file.id.to_string());

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test of real files and their times
 
-use muster_unit::load::is_unchanged;
+use muster_unit::origin::is_unchanged;
 use muster_unit::{Index, SpecifierContext, UnitFile};
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,0 +1,44 @@
+//! What a unit was loaded from, as one number, so that a reload can tell whether it is the same.
+//!
+//! What must stay true: two loads that read anything else never have the same number, and what may change unnoticed has none.
+
+use crate::file::{LoadState, UnitFile};
+use crate::load::{LINKS, Lookup, Source, drop_ins, named};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Whether loading this unit again would read the same files with the same contents in the same places, so that what was
+/// loaded can stay as it is.
+pub fn is_unchanged(file: &UnitFile, source: &dyn Source) -> bool {
+    if file.origin.is_none() || file.load_state != LoadState::Loaded {
+        return false;
+    }
+    let (now, found) = named(&file.id, source);
+    let Lookup::File(path) = &found else { return false };
+    let origin = with_source(origin(&now, path, source.identity(path), source), file, source);
+    now.id == file.id && origin == file.origin
+}
+
+/// A generated unit says in itself what it was made from (`SourcePath=`).
+pub(crate) fn with_source(origin: Option<u64>, file: &UnitFile, source: &dyn Source) -> Option<u64> {
+    match file.unit.source_path() {
+        Some(path) => origin.zip(source.identity(path)).map(|(origin, identity)| origin ^ identity),
+        None => origin,
+    }
+}
+
+/// Everything that a unit is loaded from, as one number; nothing where that may change unnoticed. `identity` is that of its
+/// fragment.
+pub(crate) fn origin(file: &UnitFile, path: &str, identity: Option<u64>, source: &dyn Source) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    (path, identity?).hash(&mut hasher);
+    for path in drop_ins(file, |directory| source.drop_ins(directory)) {
+        (&path, source.identity(&path)?).hash(&mut hasher);
+    }
+    for name in file.names.iter().chain(&file.id.template()) {
+        name.hash(&mut hasher);
+        for suffix in LINKS {
+            source.linked(&format!("{name}.{suffix}")).hash(&mut hasher);
+        }
+    }
+    Some(hasher.finish())
+}
