@@ -197,7 +197,7 @@ fn wishes(kind: JobType) -> &'static [(Dependency, JobType, bool)] {
         (RequisiteOf, JobType::Stop, true),
         (BoundBy, JobType::Stop, true),
         (ConsistsOf, JobType::Stop, true),
-        (PropagatesStopTo, JobType::Stop, false),
+        (PropagatesStopTo, JobType::Stop, true),
     ];
     const RESTART: &[(Dependency, JobType, bool)] = &[
         (Requires, JobType::Start, true),
@@ -211,7 +211,7 @@ fn wishes(kind: JobType) -> &'static [(Dependency, JobType, bool)] {
         (RequisiteOf, JobType::TryRestart, true),
         (BoundBy, JobType::TryRestart, true),
         (ConsistsOf, JobType::TryRestart, true),
-        (PropagatesStopTo, JobType::Stop, false),
+        (PropagatesStopTo, JobType::Stop, true),
     ];
     const RELOAD: &[(Dependency, JobType, bool)] = &[(PropagatesReloadTo, JobType::TryReload, false)];
     match kind {
@@ -492,8 +492,10 @@ impl<F: Facts> Builder<'_, F> {
                 // Neither matters: being stopped by a unit that conflicts wins over being wanted.
                 (false, false) => !self.is_conflict_stop(unit),
             };
+            // Here a propagated stop gives way alone: what propagates it still goes down.
+            let needs = |link: &Link| link.matters && link.via != Dependency::PropagatesStopTo;
             for kind in kinds.into_iter().filter(|kind| is_stop(kind) == stop_goes) {
-                self.places.get(&(unit, kind)).copied().map(|id| self.drop_with_needing(id));
+                self.places.get(&(unit, kind)).copied().map(|id| self.drop_with(id, needs));
             }
         }
         Ok(())
@@ -516,10 +518,15 @@ impl<F: Facts> Builder<'_, F> {
 
     /// Drops a job and every job that needs it; their units.
     fn drop_with_needing(&mut self, id: NodeId) -> Vec<UnitId> {
+        self.drop_with(id, |link| link.matters)
+    }
+
+    /// Drops a job and, along these links, every job that pulled it in; their units.
+    fn drop_with(&mut self, id: NodeId, needs: impl Fn(&Link) -> bool) -> Vec<UnitId> {
         let (mut stack, mut units) = (vec![id], Vec::new());
         while let Some(id) = stack.pop() {
             let Some(node) = self.nodes.get(id).filter(|node| !node.dropped) else { continue };
-            stack.extend(self.links(&node.pulled).filter(|link| link.matters).map(|link| link.from));
+            stack.extend(self.links(&node.pulled).filter(|link| needs(link)).map(|link| link.from));
             units.push(node.key.0);
             self.drop_alone(id);
         }

@@ -230,6 +230,9 @@ impl Scenario {
         for (name, file) in &self.units {
             let _ = writeln!(text, "+ {name}\n    {}", file.trim_end().replace('\n', "\n    "));
         }
+        for step in &self.steps {
+            let _ = writeln!(text, "$ {step}");
+        }
         text
     }
 }
