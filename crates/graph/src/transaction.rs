@@ -12,7 +12,7 @@
 use crate::cycle;
 use crate::edge::{Dependency, Graph, UnitId};
 use crate::job::{JobMode, JobType};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a transaction must know of units.
 pub trait Facts {
@@ -162,6 +162,7 @@ pub fn build<F: Facts>(
         builder.spare_others();
     }
     builder.collect();
+    builder.renew();
     builder.settle_conflicts()?;
     if mode != JobMode::IgnoreDependencies {
         cycle::break_all(&mut builder)?;
@@ -271,6 +272,11 @@ impl<F: Facts> Builder<'_, F> {
     fn pull(&mut self, key: Key) {
         let (root, _) = self.node(key);
         self.roots.push(root);
+        self.expand(root);
+    }
+
+    /// Adds all that a job pulls in, breadth first.
+    fn expand(&mut self, root: NodeId) {
         let mut queue = std::collections::VecDeque::from([root]);
         while let Some(from) = queue.pop_front() {
             let Some((unit, kind)) = self.nodes.get(from).map(|node| node.key) else { continue };
@@ -473,6 +479,60 @@ impl<F: Facts> Builder<'_, F> {
         for id in disturbing {
             self.drop_with_needing(id);
         }
+    }
+
+    /// What a restart stops and starts again is restarted: a stop that it propagates (`PropagatesStopTo=`), with what that takes
+    /// along, meets the start of what the same restart requires.
+    fn renew(&mut self) {
+        let mut stops = self.stops_of_restarts();
+        loop {
+            let (met, others): (BTreeSet<_>, _) = stops.into_iter().partition(|id| self.meets_a_start(*id));
+            if met.is_empty() {
+                return;
+            }
+            // What is restarted pulls in starts, which may meet others.
+            met.into_iter().for_each(|id| self.restart_instead(id));
+            stops = others;
+        }
+    }
+
+    /// Makes the stop of a unit that is to start as well a restart.
+    fn restart_instead(&mut self, stop: NodeId) {
+        let Some((unit, _)) = self.nodes.get(stop).map(|node| node.key) else { return };
+        if self.of(unit).any(|(kind, _)| matches!(kind, JobType::Restart | JobType::TryRestart)) {
+            return self.drop_alone(stop);
+        }
+        self.places.remove(&(unit, JobType::Stop));
+        self.places.insert((unit, JobType::Restart), stop);
+        self.nodes.get_mut(stop).into_iter().for_each(|node| node.key.1 = JobType::Restart);
+        self.expand(stop);
+    }
+
+    fn meets_a_start(&self, stop: NodeId) -> bool {
+        let starts = [JobType::Start, JobType::Restart, JobType::TryRestart];
+        let unit = self.nodes.get(stop).map(|node| node.key.0);
+        unit.is_some_and(|unit| self.of(unit).any(|(kind, _)| starts.contains(&kind)))
+    }
+
+    /// The stops that restarts propagate, and those that these take along.
+    fn stops_of_restarts(&self) -> BTreeSet<NodeId> {
+        let is = |id: NodeId, kinds: &[JobType]| {
+            self.nodes.get(id).is_some_and(|node| kinds.contains(&node.key.1))
+        };
+        let begins = |link: &&Link| {
+            link.via == Dependency::PropagatesStopTo
+                && is(link.from, &[JobType::Restart, JobType::TryRestart])
+        };
+        let mut stack: Vec<NodeId> = self.links.iter().filter(begins).map(|link| link.to).collect();
+        let mut stops = BTreeSet::new();
+        while let Some(id) = stack.pop() {
+            let Some(node) = self.nodes.get(id).filter(|node| !node.dropped) else { continue };
+            if stops.insert(id) {
+                let pulls = self.links(&node.pulls).map(|link| link.to);
+                stack.extend(pulls.filter(|to| is(*to, &[JobType::Stop])));
+            }
+        }
+        stops
     }
 
     /// Dropping one job never tears another unit, so that one look at each is enough.
