@@ -45,7 +45,7 @@ pub fn of(exec: &ExecSection) -> Vec<(i32, u64, u64)> {
     all
 }
 
-/// So many files may be open while a view of the file system is made.
+/// How many files may be open while a view of the file system is made.
 const MANY_FILES: u64 = 16_384;
 
 /// Does what opens many files, however few the service may open: its own limit holds again afterwards, whatever came of it.

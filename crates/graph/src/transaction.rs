@@ -80,7 +80,7 @@ pub enum Note {
     Refused(UnitId, Refusal),
     /// The first waits for the second and so on, the last for the first; the job of one is left out.
     Cycle(Vec<UnitId>, UnitId),
-    /// So many more notes are not kept.
+    /// This many further notes were not kept.
     More(usize),
 }
 

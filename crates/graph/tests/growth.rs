@@ -14,7 +14,7 @@ use muster_graph::transaction::{Facts, Refusal, build};
 use muster_graph::{Dependency, Graph, JobMode, JobType, UnitId};
 use std::time::Instant;
 
-/// So many units, all down; whether some are missing.
+/// A number of units, all down; whether some are missing.
 struct Down(u32, bool);
 
 impl Facts for Down {

@@ -513,7 +513,7 @@ fn pressure_below(resource: &str, parameter: &str) -> bool {
     now.is_none_or(|now| now <= limit)
 }
 
-/// Whether this machine is among so many of a hundred: `PERCENT` or `TAG PERCENT`. Its place is fixed by its ID and the tag.
+/// Whether this machine is within a percentage of all machines: `PERCENT` or `TAG PERCENT`. Its place is fixed by its ID and the tag.
 fn is_among(parameter: &str, machine_id: &str) -> bool {
     let (tag, percent) = parameter.rsplit_once(char::is_whitespace).unwrap_or(("", parameter));
     let Some(percent) = percent.strip_suffix('%').and_then(|number| number.parse::<f64>().ok()) else {

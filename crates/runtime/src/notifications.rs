@@ -21,9 +21,9 @@ const STRANGERS_MAX: u64 = 128;
 const CREDIT: u64 = 64;
 /// One more may come each of these microseconds.
 const CREDIT_USEC: u64 = 10_000;
-/// For this long at least, in microseconds.
+/// Strangers are not read again for this long at least, in microseconds.
 const REST_USEC: u64 = 4000;
-/// And so many times as long as it took to read them, which is the share of a core that strangers get.
+/// And for this many times the time that it took to read them, which limits the share of a core that they get.
 const REST_SHARE: u64 = 19;
 
 /// Senders that belong to no unit.
@@ -48,7 +48,7 @@ impl Strangers {
         self.until_usec
     }
 
-    /// Counts so many more. True when that is too many.
+    /// Counts `more` datagrams. True when that is too many.
     fn are_too_many(&mut self, more: u64, now: u64) -> bool {
         let credit = now.saturating_sub(self.counted_usec).checked_div(CREDIT_USEC).unwrap_or(0);
         if credit > 0 {
@@ -133,7 +133,7 @@ impl Runtime {
         }
     }
 
-    /// So many datagrams of strangers were read since a moment.
+    /// Notes that this many datagrams of strangers were read since `since_usec`.
     fn strangers_spoke(&mut self, strangers: u64, since_usec: u64) {
         if strangers == 0 {
             return;

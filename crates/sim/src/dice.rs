@@ -23,7 +23,7 @@ impl Dice {
         usize::try_from((self.draw() >> 16) % below.max(1) as u64).unwrap_or(0)
     }
 
-    /// Once in so many times.
+    /// True once in `times` on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

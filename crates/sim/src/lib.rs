@@ -269,7 +269,7 @@ impl World {
         }
     }
 
-    /// After so many events more, this comes between.
+    /// After `events` further events, this comes between.
     pub fn interrupt_after(&mut self, events: u64, what: Interruption) {
         self.interruption = Some((events, what));
     }
@@ -293,7 +293,7 @@ impl World {
         }
     }
 
-    /// Delivers at most so many events.
+    /// Delivers at most `events` events.
     pub fn run(&mut self, events: usize) {
         for _ in 0..events {
             if !self.step() || !self.faults.is_empty() {
