@@ -142,7 +142,7 @@ enum Act {
     ResetFailed(usize),
     /// A client keeps a unit loaded, or lets go of it.
     Hold(usize, bool),
-    /// So many clients connect to a socket at once.
+    /// This many clients connect to a socket at once.
     Connect(usize, usize),
     /// A service hands over a descriptor to keep.
     Store(usize),
@@ -150,7 +150,7 @@ enum Act {
     EndConnection,
     /// The path of a path unit holds.
     Touch(usize),
-    /// Comes so many events later.
+    /// Comes this many events later.
     Interrupt(u64, Interruption),
 }
 

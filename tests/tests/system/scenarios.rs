@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// How many are part of the tests.
 const FEW: u64 = 20;
-/// The units of so many are in one container.
+/// How many scenarios share one container.
 const BATCH: u64 = 60;
 /// What does not come to rest within this time is restless.
 const REST_LIMIT: Duration = Duration::from_secs(6);
@@ -77,7 +77,7 @@ const BODIES: [&str; 22] = [
     "Type=forking\nExecStart={start:fork}",
     "Type=exec\nExecStart={start:stubborn}\nTimeoutStopSec=200ms",
 ];
-/// The first so many of them stay up by themselves, so that something may uphold them.
+/// The first of them, this many, stay up by themselves, so that something may uphold them.
 const STAYING: usize = 4;
 
 const KINDS: [&str; 19] = [
