@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 use crate::{cpio, paths};
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -124,8 +124,7 @@ pub fn debian() -> Result<PathBuf> {
 }
 
 /// Debian 13 (12 where the name is bookworm) with the packages of `images/NAME.txt`, built if missing or out of date;
-/// `MUSTER_IMAGES` names a directory where
-/// they are ready.
+/// `MUSTER_IMAGES` names a directory where they are ready.
 pub fn debian_of(name: &str) -> Result<PathBuf> {
     if let Some(images) = std::env::var_os("MUSTER_IMAGES") {
         return Ok(PathBuf::from(images).join(name));
@@ -176,6 +175,11 @@ pub fn disk(kernel: &Kernel, init: &str) -> Result<(PathBuf, PathBuf)> {
     symlink(init, root.join("usr/sbin/init"))?;
     fs::write(root.join("etc/fstab"), "/dev/vda / ext4 defaults 0 1\n")?;
     fs::write(root.join("etc/hostname"), "muster\n")?;
+    let hook = root.join("usr/lib/systemd/system-shutdown/says.sh");
+    hook.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(root.join("etc/systemd/system/carried.service"), CARRIED)?;
+    fs::write(&hook, HOOK)?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
     let accounts = format!(
         "useradd -m -s /bin/bash {PERSON} && printf 'root:{PASSWORD}\\n{PERSON}:{PASSWORD}\\n' | chpasswd"
     );
@@ -184,6 +188,47 @@ pub fn disk(kernel: &Kernel, init: &str) -> Result<(PathBuf, PathBuf)> {
     fs::remove_dir_all(&root)?;
     cpio::write(&first_stage(kernel, &dir)?, &initramfs)?;
     Ok((disk, initramfs))
+}
+
+/// A unit of the initramfs and of the disk, whose process lives on when the root changes.
+const CARRIED: &str = "[Unit]\nDefaultDependencies=no\nSurviveFinalKillSignal=yes\nIgnoreOnIsolate=yes\n[Service]\nExecStart=/bin/sleep infinity\n\
+         ExecStartPost=/bin/sh -c 'echo $MAINPID > /run/carried'\n";
+
+/// Runs when a machine ends (systemd-shutdown(8)), and says so on the console.
+const HOOK: &str = "#!/bin/sh\necho \"hook-ran-$1 root $(sed -n 's/.* \\/ ext4 \\(r[ow]\\).*/\\1/p' /proc/mounts)\" > /dev/console\n";
+
+/// An initramfs in which `init` looks for the disk's root file system and switches to it (bootup(7), systemctl(1)
+/// `switch-root`): the Debian image with modules, and units that mount the disk and keep a process over the switch.
+pub fn initrd(kernel: &Kernel, init: &str) -> Result<PathBuf> {
+    let dir = paths::images().join("vm-initrd");
+    let (layer, initramfs) = (dir.join("layer"), dir.join("initramfs"));
+    let _ = fs::remove_dir_all(&dir);
+    let stage = first_stage(kernel, &layer)?;
+    fs::rename(stage.join("modules"), layer.join("modules"))?;
+    fs::remove_dir_all(stage)?;
+    install(&layer, false)?;
+    copy(&paths::release().join("muster-demo"), &layer.join(DEMO.trim_start_matches('/')))?;
+    symlink(init, layer.join("init"))?;
+    let order = fs::read_to_string(layer.join("modules/order"))?;
+    let modules: String = order.lines().map(|name| format!(" /modules/{name}")).collect();
+    let mounts = format!(
+        "[Unit]\nDefaultDependencies=no\nBefore=initrd-root-fs.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+         ExecStart={DEMO} load-modules{modules}\n\
+         ExecStart=/bin/sh -c 'until [ -b /dev/vda ]; do sleep 0.05; done; mkdir -p /sysroot; mount /dev/vda /sysroot'\n"
+    );
+    let wants = "etc/systemd/system/initrd-root-fs.target.wants";
+    fs::create_dir_all(layer.join(wants))?;
+    fs::write(layer.join("etc/initrd-release"), "ID=muster-initrd\nNAME=initrd\n")?;
+    fs::write(layer.join("etc/fstab"), "")?;
+    for (name, text) in [("root-disk.service", mounts.as_str()), ("carried.service", CARRIED)] {
+        fs::write(layer.join("etc/systemd/system").join(name), text)?;
+        symlink(format!("../{name}"), layer.join(wants).join(name))?;
+    }
+    cpio::write(&debian()?, &initramfs)?;
+    let addition = dir.join("layer.cpio");
+    cpio::write(&layer, &addition)?;
+    std::io::copy(&mut fs::File::open(addition)?, &mut fs::File::options().append(true).open(&initramfs)?)?;
+    Ok(initramfs)
 }
 
 /// What the kernel needs before it has the disk: the demo program as /init, and modules.

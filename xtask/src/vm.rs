@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-const DEBIAN_WORDS: &str = "root=/dev/vda rw systemd.show_status=1";
+const DEBIAN_WORDS: &str = "systemd.show_status=1";
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Boots with the console on the terminal, to power-off.
@@ -34,7 +34,7 @@ pub fn debian() -> Result<i32> {
 }
 
 fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
-    Parts { initramfs, memory: "1024", words: DEBIAN_WORDS, agent: None, disk: Some(disk) }
+    Parts { initramfs, memory: "1536", words: DEBIAN_WORDS, agent: None, disk: Some(disk) }
 }
 
 /// What is typed at the shell, and what must be among the answers.
@@ -83,11 +83,42 @@ const QUESTIONS: Questions = &[
     ("date > /root/before; sync; echo written-''now", &["written-now"]),
 ];
 
-/// What is asked after the reboot.
-const AFTER_REBOOT: Questions = &[(
-    "cat /root/before; systemctl --failed; echo it-is-''$(systemctl is-system-running --wait)",
-    &["20", "it-is-running"],
-)];
+/// What is asked after the reboot, which goes through an initrd.
+const AFTER_REBOOT: Questions = &[
+    (
+        "cat /root/before; systemctl --failed; echo it-is-''$(systemctl is-system-running --wait)",
+        &["20", "it-is-running"],
+    ),
+    (
+        "findmnt -no SOURCE,FSTYPE /; ls -d /sysroot /etc/initrd-release /modules",
+        &["/dev/vda ext4", "cannot access '/sysroot'", "cannot access '/etc/initrd-release'"],
+    ),
+    (
+        "systemctl show carried -p MainPID,ActiveState,SubState; echo MainPID=$(cat /run/carried); cat /proc/$(cat /run/carried)/comm",
+        &["ActiveState=active", "sleep\n"],
+    ),
+    (
+        "cd /var/lib/fetched; export DEBIAN_FRONTEND=noninteractive; dpkg -i ./*.deb >/root/out 2>&1; systemctl is-active redis-server memcached atd; echo it-is-''$(systemctl is-system-running)",
+        &["active\nactive\nactive\n", "it-is-running"],
+    ),
+    (
+        "apt-get -y -qq purge redis-server redis-tools memcached at >/root/out 2>&1; systemctl is-active redis-server memcached atd; systemctl --failed --no-legend; echo it-is-''$(systemctl is-system-running)",
+        &["inactive\ninactive\ninactive\n", "it-is-running"],
+    ),
+    (
+        "systemctl start systemd-networkd systemd-resolved systemd-timesyncd; systemctl is-active systemd-networkd systemd-resolved systemd-timesyncd nginx cron",
+        &["active\nactive\nactive\nactive\nactive\n"],
+    ),
+];
+
+/// What a user who is not root is asked on the console.
+const AS_PERSON: Questions = &[
+    ("systemctl --user is-active basic.target; echo $XDG_RUNTIME_DIR", &["active\n/run/user/1000\n"]),
+    (
+        "systemd-run --user -q sh -c 'id -un > $XDG_RUNTIME_DIR/me'; until [ -s $XDG_RUNTIME_DIR/me ]; do sleep 0.1; done; cat $XDG_RUNTIME_DIR/me",
+        &["person\n"],
+    ),
+];
 
 /// A stock Debian from a disk: to the login prompt on its console, a login, a few questions, and power-off with a clean file
 /// system. Counted as passed, failed, or skipped where the machine cannot be had.
@@ -95,17 +126,17 @@ pub fn test_debian(init: &str) -> Tally {
     let prepared = Kernel::get().and_then(|kernel| {
         let emulator = Emulator::prepare(&kernel)?;
         image::build_programs()?;
-        Ok((emulator, image::disk(&kernel, init)?))
+        Ok((emulator, image::disk(&kernel, init)?, image::initrd(&kernel, init)?))
     });
-    let (emulator, (disk, initramfs)) = match prepared {
+    let (emulator, (disk, initramfs), initrd) = match prepared {
         Ok(prepared) => prepared,
         Err(reason) => {
             println!("SKIP   vm/debian: {reason:#}");
             return Tally::skipped();
         }
     };
-    let rebooted = converse(&emulator, &initramfs, &disk, QUESTIONS, "systemctl reboot");
-    match rebooted.and_then(|()| converse(&emulator, &initramfs, &disk, AFTER_REBOOT, "systemctl poweroff")) {
+    let rebooted = converse(&emulator, &initramfs, &disk, QUESTIONS, "reboot");
+    match rebooted.and_then(|()| converse(&emulator, &initrd, &disk, AFTER_REBOOT, "poweroff")) {
         Ok(()) => {
             println!("ok     vm/debian ({})", emulator.acceleration());
             Tally::passed()
@@ -117,7 +148,8 @@ pub fn test_debian(init: &str) -> Tally {
     }
 }
 
-/// Boots, logs in, asks, and ends the machine by `end` (QEMU ends at a reboot, too); the file system is clean after it.
+/// Boots, logs in, asks, and ends the machine by `end` (QEMU ends at a reboot, too); the file system is clean after it, and
+/// what is run at the end was.
 fn converse(
     emulator: &Emulator,
     initramfs: &Path,
@@ -126,16 +158,43 @@ fn converse(
     end: &str,
 ) -> Result<()> {
     let mut machine = emulator.boot(&debian_parts(initramfs, disk))?;
-    expect(&mut machine, "login: ")?;
-    machine.type_line("root")?;
-    expect(&mut machine, "Password: ")?;
+    log_in(&mut machine, 0, "root", "# ")?;
+    ask(&mut machine, questions)?;
+    let before = machine.console().len();
+    machine.type_line("exit")?;
+    log_in(&mut machine, before, image::PERSON, "$ ")?;
+    ask(&mut machine, AS_PERSON)?;
+    let before = machine.console().len();
+    machine.type_line("exit")?;
+    log_in(&mut machine, before, "root", "# ")?;
+    machine.type_line(&format!("systemctl {end}"))?;
+    if !machine.until(LIMIT, false, |_| false) {
+        bail!("it still ran {LIMIT:?} after {end}; console:\n{}", machine.console());
+    }
+    if !machine.console().contains(&format!("hook-ran-{end}")) {
+        bail!("system-shutdown/ was not run at {end}; console:\n{}", machine.console());
+    }
+    image::run(Command::new("e2fsck").arg("-fn").arg(disk))
+        .with_context(|| format!("the file system after {end}"))
+}
+
+/// Logs in at the prompt that comes after the first `from` bytes of the console.
+fn log_in(machine: &mut Machine, from: usize, name: &str, prompt: &str) -> Result<()> {
+    expect(machine, from, "login: ")?;
+    let from = machine.console().len();
+    machine.type_line(name)?;
+    expect(machine, from, "Password: ")?;
     machine.type_line(image::PASSWORD)?;
-    expect(&mut machine, "# ")?;
+    expect(machine, from, prompt)
+}
+
+/// Asks at the shell.
+fn ask(machine: &mut Machine, questions: Questions) -> Result<()> {
     for (number, (question, answers)) in questions.iter().enumerate() {
         let before = machine.console().len();
         // The mark is not in the line as it is typed.
         machine.type_line(&format!("{question}; echo end-of-''{number}"))?;
-        expect(&mut machine, &format!("end-of-{number}"))?;
+        expect(machine, before, &format!("end-of-{number}"))?;
         let said = machine.console()[before..].to_string();
         if let Some(missing) = answers.iter().find(|answer| !said.contains(**answer)) {
             bail!(
@@ -144,17 +203,13 @@ fn converse(
             );
         }
     }
-    machine.type_line(end)?;
-    if !machine.until(LIMIT, false, |_| false) {
-        bail!("it still ran {LIMIT:?} after {end}; console:\n{}", machine.console());
-    }
-    image::run(Command::new("e2fsck").arg("-fn").arg(disk))
-        .with_context(|| format!("the file system after {end}"))
+    Ok(())
 }
 
-/// Waits until the console has shown a text.
-fn expect(machine: &mut Machine, text: &str) -> Result<()> {
-    if !machine.until(LIMIT, false, |console| console.contains(text)) || !machine.console().contains(text) {
+/// Waits until the console has shown a text, after its first `from` bytes.
+fn expect(machine: &mut Machine, from: usize, text: &str) -> Result<()> {
+    let shown = |console: &str| console.get(from..).is_some_and(|console| console.contains(text));
+    if !machine.until(LIMIT, false, shown) || !shown(machine.console()) {
         bail!("the console does not show {text:?}:\n{}", machine.console());
     }
     Ok(())
