@@ -125,18 +125,25 @@ const AS_PERSON: Questions = &[
 pub fn test_debian(init: &str) -> Tally {
     let prepared = Kernel::get().and_then(|kernel| {
         let emulator = Emulator::prepare(&kernel)?;
-        image::build_programs()?;
-        Ok((emulator, image::disk(&kernel, init)?, image::initrd(&kernel, init)?))
+        image::debian()?;
+        image::debian_of("vm")?;
+        Ok((kernel, emulator))
     });
-    let (emulator, (disk, initramfs), initrd) = match prepared {
+    let (kernel, emulator) = match prepared {
         Ok(prepared) => prepared,
         Err(reason) => {
             println!("SKIP   vm/debian: {reason:#}");
             return Tally::skipped();
         }
     };
-    let rebooted = converse(&emulator, &initramfs, &disk, QUESTIONS, "reboot");
-    match rebooted.and_then(|()| converse(&emulator, &initrd, &disk, AFTER_REBOOT, "poweroff")) {
+    // From here on what goes wrong is a fault of ours.
+    let boots = || {
+        image::build_programs()?;
+        let ((disk, initramfs), initrd) = (image::disk(&kernel, init)?, image::initrd(&kernel, init)?);
+        converse(&emulator, &initramfs, &disk, QUESTIONS, "reboot")?;
+        converse(&emulator, &initrd, &disk, AFTER_REBOOT, "poweroff")
+    };
+    match boots() {
         Ok(()) => {
             println!("ok     vm/debian ({})", emulator.acceleration());
             Tally::passed()

@@ -146,14 +146,19 @@ impl Tree {
         let root = own.strip_suffix("/init.scope").unwrap_or(&own).trim_end_matches('/').to_owned();
         let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let given = fs::read_to_string(format!("{mount}{root}/cgroup.controllers")).unwrap_or_default();
-        Ok(Tree {
+        let controllers = Controllers::named(given.split_whitespace());
+        Ok(Tree::new(mount, root, controllers, events))
+    }
+
+    fn new(mount: String, root: String, controllers: Controllers, events: Inotify) -> Tree {
+        Tree {
             mount,
             root,
             events,
             watched: BTreeMap::new(),
             by_path: BTreeMap::new(),
             machine: Machine::look(),
-            controllers: Controllers::named(given.split_whitespace()),
+            controllers,
             said: Controllers::default(),
             needs: BTreeMap::new(),
             knows_all: true,
@@ -163,7 +168,7 @@ impl Tree {
             condemned: BTreeSet::new(),
             uncertain: BTreeSet::new(),
             oom: oom::Followed::default(),
-        })
+        }
     }
 
     /// Our root, as the kernel names it; "" for the top.
@@ -796,24 +801,8 @@ mod tests {
         let mount = std::env::temp_dir().join(format!("muster-cgroup-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&mount);
         fs::create_dir_all(&mount).unwrap();
-        Tree {
-            mount: mount.to_str().unwrap().to_owned(),
-            root: String::new(),
-            events: Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap(),
-            watched: BTreeMap::new(),
-            by_path: BTreeMap::new(),
-            machine: Machine::look(),
-            controllers: Controllers::default(),
-            said: Controllers::default(),
-            needs: BTreeMap::new(),
-            knows_all: true,
-            refused: BTreeMap::new(),
-            sets: BTreeMap::new(),
-            giving: BTreeMap::new(),
-            condemned: BTreeSet::new(),
-            uncertain: BTreeSet::new(),
-            oom: oom::Followed::default(),
-        }
+        let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+        Tree::new(mount.to_str().unwrap().to_owned(), String::new(), Controllers::default(), events)
     }
 
     fn put(tree: &Tree, path: &str, text: &str) {
