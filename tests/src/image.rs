@@ -6,6 +6,7 @@
 use crate::kernel::Kernel;
 use crate::{cpio, paths};
 use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub const PROGRAMS: [(&str, &str, &str); 4] = [
 ];
 
 /// The executor once more, linked dynamically: for units with `PAMName=`, since a static program cannot load PAM's modules.
-const PAM_EXECUTOR: &str = "muster-executor-pam";
+pub const PAM_EXECUTOR: &str = "muster-executor-pam";
 
 /// Where muster's PID 1 is once installed.
 pub const MUSTER: &str = "/usr/lib/muster/muster";
@@ -43,11 +44,15 @@ fn build_pam_executor() -> Result<()> {
     command.args(["build", "--quiet", "--release", "-p", "muster-exec", "--bin", "muster-executor"]);
     command.arg("--target-dir").arg(&dir).env("RUSTFLAGS", "-C target-feature=-crt-static");
     run(command.current_dir(paths::workspace()))?;
-    let triple = paths::release().parent().and_then(Path::file_name).context("a target triple")?.to_owned();
-    let built = dir.join(triple).join("release/muster-executor");
+    let built = dir.join(triple()?).join("release/muster-executor");
     let place = paths::release().join(PAM_EXECUTOR);
     let same = |from: &Path, to: &Path| fs::read(from).ok() == fs::read(to).ok();
     if !same(&built, &place) { copy(&built, &place) } else { Ok(()) }
+}
+
+/// The target triple that all is built for.
+pub fn triple() -> Result<OsString> {
+    Ok(paths::release().parent().and_then(Path::file_name).context("a target triple")?.to_owned())
 }
 
 /// Builds these crates in release mode.
@@ -66,8 +71,12 @@ pub fn installed_files() -> Vec<(PathBuf, String)> {
 
 /// Copies muster's programs below a root directory; with `init`, /sbin/init is muster.
 pub fn install(root: &Path, init: bool) -> Result<()> {
-    for (from, to) in installed_files() {
-        copy(&from, &root.join(to))?;
+    install_of(&installed_files(), root, init)
+}
+
+fn install_of(programs: &[(PathBuf, String)], root: &Path, init: bool) -> Result<()> {
+    for (from, to) in programs {
+        copy(from, &root.join(to))?;
     }
     if init {
         // On a merged-/usr system sbin is a link to usr/sbin: the link is followed, and the target is absolute.
@@ -80,7 +89,7 @@ pub fn install(root: &Path, init: bool) -> Result<()> {
 }
 
 /// Copies by a new inode: the old one may be a program that is running.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to.parent().context("a path below the root")?)?;
     let _ = fs::remove_file(to);
     fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
@@ -89,19 +98,25 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// The small image as a directory, put together afresh.
 pub fn small() -> Result<PathBuf> {
+    small_of(&installed_files())
+}
+
+/// The same with these programs.
+pub fn small_of(programs: &[(PathBuf, String)]) -> Result<PathBuf> {
     let root = paths::images().join("small");
     let _ = fs::remove_dir_all(&root);
     for dir in ["dev", "proc", "sys", "run", "tmp", "var/log", "root", "etc", "usr/lib", "usr/bin"] {
         fs::create_dir_all(root.join(dir))?;
     }
     copy_tree(&paths::workspace().join("images/small"), &root)?;
-    install(&root, true)?;
+    install_of(programs, &root, true)?;
     symlink("sbin/init", root.join("init"))?;
     copy(&paths::release().join("muster-demo"), &root.join(DEMO.trim_start_matches('/')))?;
     Ok(root)
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+/// Copies all that is in a directory into another.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -160,8 +175,24 @@ pub const PERSON: &str = "person";
 /// For the console of a machine that is made here and thrown away.
 pub const PASSWORD: &str = "muster";
 
-/// The Debian of images/vm.txt as the image of a disk, with `init` as its /sbin/init; and the initramfs that goes on to it.
+/// The Debian of images/vm.txt as the image of a disk, with muster's programs, and `init` as its /sbin/init; and the initramfs
+/// that goes on to it.
 pub fn disk(kernel: &Kernel, init: &str) -> Result<(PathBuf, PathBuf)> {
+    disk_with(kernel, |root| {
+        install(root, false)?;
+        copy(&paths::release().join("muster-demo"), &root.join(DEMO.trim_start_matches('/')))?;
+        let hook = root.join("usr/lib/systemd/system-shutdown/says.sh");
+        hook.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::write(root.join("etc/systemd/system/carried.service"), CARRIED)?;
+        fs::write(&hook, HOOK)?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+        let _ = fs::remove_file(root.join("usr/sbin/init"));
+        Ok(symlink(init, root.join("usr/sbin/init"))?)
+    })
+}
+
+/// The same stock Debian with what `add` adds.
+pub fn disk_with(kernel: &Kernel, add: impl FnOnce(&Path) -> Result<()>) -> Result<(PathBuf, PathBuf)> {
     need_program("mke2fs", "e2fsprogs")?;
     let base = debian_of("vm")?;
     let dir = paths::images().join("vm-disk");
@@ -169,17 +200,9 @@ pub fn disk(kernel: &Kernel, init: &str) -> Result<(PathBuf, PathBuf)> {
     fs::create_dir_all(&dir)?;
     let (root, disk, initramfs) = (dir.join("root"), dir.join("disk"), dir.join("initramfs"));
     run(Command::new("cp").arg("-a").arg(&base).arg(&root))?;
-    install(&root, false)?;
-    copy(&paths::release().join("muster-demo"), &root.join(DEMO.trim_start_matches('/')))?;
-    let _ = fs::remove_file(root.join("usr/sbin/init"));
-    symlink(init, root.join("usr/sbin/init"))?;
+    add(&root)?;
     fs::write(root.join("etc/fstab"), "/dev/vda / ext4 defaults 0 1\n")?;
     fs::write(root.join("etc/hostname"), "muster\n")?;
-    let hook = root.join("usr/lib/systemd/system-shutdown/says.sh");
-    hook.parent().map_or(Ok(()), fs::create_dir_all)?;
-    fs::write(root.join("etc/systemd/system/carried.service"), CARRIED)?;
-    fs::write(&hook, HOOK)?;
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
     let accounts = format!(
         "useradd -m -s /bin/bash {PERSON} && printf 'root:{PASSWORD}\\n{PERSON}:{PASSWORD}\\n' | chpasswd"
     );
@@ -259,10 +282,16 @@ fn debian_packages(name: &str) -> Result<String> {
 
 /// Makes sure that a program can be called; installs its Debian package where that is possible.
 pub fn need_program(program: &str, package: &str) -> Result<()> {
-    if has_program(program) {
-        return Ok(());
-    }
-    let advice = format!("{program} is missing: apt-get install {package}");
+    if has_program(program) { Ok(()) } else { need(program, package) }
+}
+
+/// The same for a file that is no program.
+pub fn need_file(path: &str, package: &str) -> Result<()> {
+    if Path::new(path).exists() { Ok(()) } else { need(path, package) }
+}
+
+fn need(what: &str, package: &str) -> Result<()> {
+    let advice = format!("{what} is missing: apt-get install {package}");
     if !nix::unistd::geteuid().is_root() || !has_program("apt-get") {
         bail!(advice);
     }

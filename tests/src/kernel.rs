@@ -1,4 +1,4 @@
-//! Debian's kernel, downloaded once, and its modules with what they need.
+//! Debian's kernel, downloaded once, and its modules with what they need; and other packages that are unpacked, not installed.
 
 use crate::{image, paths};
 use anyhow::{Context, Result, bail};
@@ -19,27 +19,10 @@ pub struct Kernel {
 impl Kernel {
     /// Downloads and unpacks it where it is missing.
     pub fn get() -> Result<Self> {
-        let dir = paths::images().join(PACKAGE);
-        if let Some(image) = find(&dir.join("boot"), "vmlinuz-") {
-            return Ok(Self { dir, image });
-        }
-        if !image::has_program("apt-get") || !image::has_program("dpkg") {
-            bail!("no kernel: on Debian, `apt-get download {PACKAGE}` gets one");
-        }
-        eprintln!("downloading Debian's kernel ({PACKAGE})");
-        // Aside first, so that what is cut short is not taken for whole.
-        let aside = paths::images().join("kernel.part");
-        let _ = fs::remove_dir_all(&aside);
-        fs::create_dir_all(&aside)?;
-        let package = newest()?;
-        with_lists(|| {
-            image::run(Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&aside))
-        })?;
-        let archive = find(&aside, ".deb").context("apt-get downloaded nothing")?;
-        image::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&aside))?;
-        fs::remove_file(archive)?;
-        let _ = fs::remove_dir_all(&dir);
-        fs::rename(&aside, &dir)?;
+        let dir = match cached(PACKAGE) {
+            Some(dir) => dir,
+            None => unpacked(&newest()?, PACKAGE)?,
+        };
         let image =
             find(&dir.join("boot"), "vmlinuz-").context("the kernel package holds no boot/vmlinuz-*")?;
         Ok(Self { dir, image })
@@ -75,8 +58,39 @@ impl Kernel {
     }
 }
 
+fn cached(name: &str) -> Option<PathBuf> {
+    let dir = paths::images().join(name);
+    dir.is_dir().then_some(dir)
+}
+
+/// A package of Debian, downloaded and unpacked where it is missing, in a directory of this name among the images.
+pub fn unpacked(package: &str, name: &str) -> Result<PathBuf> {
+    if let Some(dir) = cached(name) {
+        return Ok(dir);
+    }
+    if !image::has_program("apt-get") || !image::has_program("dpkg") {
+        bail!("{package} is missing: on Debian, `apt-get download {package}` gets it");
+    }
+    eprintln!("downloading {package}");
+    // Aside first, so that what is cut short is not taken for whole.
+    let (dir, aside) = (paths::images().join(name), paths::images().join(format!("{name}.part")));
+    let _ = fs::remove_dir_all(&aside);
+    fs::create_dir_all(&aside)?;
+    with_lists(|| {
+        image::run(Command::new("apt-get").args(["download", "-qq", package]).current_dir(&aside))
+    })?;
+    let archive = find(&aside, ".deb").context("apt-get downloaded nothing")?;
+    image::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&aside))?;
+    fs::remove_file(archive)?;
+    fs::rename(&aside, &dir)?;
+    Ok(dir)
+}
+
 /// The newest kernel's own package.
 fn newest() -> Result<String> {
+    if !image::has_program("apt-cache") {
+        bail!("no kernel: on Debian, `apt-get download {PACKAGE}` gets one");
+    }
     with_lists(|| {
         let output = Command::new("apt-cache").args(["depends", PACKAGE]).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

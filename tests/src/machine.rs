@@ -58,6 +58,13 @@ impl Emulator {
         Machine::start(self.command(parts), Stdio::inherit())
     }
 
+    /// Boots a disk by the firmware of this file, which finds on it all that it needs.
+    pub fn boot_firmware(&self, firmware: &Path, disk: &Path, memory: &str) -> Result<Machine> {
+        let mut command = self.base(memory);
+        command.arg("-bios").arg(firmware);
+        Machine::start(with_disk(command, disk), Stdio::inherit())
+    }
+
     /// The same with the terminal of this process as the console, until the machine ends.
     pub fn on_terminal(&self, parts: &Parts<'_>) -> Result<()> {
         let status = self.command(parts).stdin(Stdio::inherit()).stdout(Stdio::inherit()).status()?;
@@ -67,25 +74,36 @@ impl Emulator {
         Ok(())
     }
 
-    fn command(&self, parts: &Parts<'_>) -> Command {
+    /// A machine without anything to boot.
+    fn base(&self, memory: &str) -> Command {
         let accel: &[&str] = if self.kvm {
             &["-accel", "kvm", "-cpu", "host"]
         } else {
             &["-accel", "tcg,thread=multi", "-cpu", "max"]
         };
         let mut command = Command::new(QEMU);
-        command.args(accel).args(["-m", parts.memory, "-smp", "2", "-display", "none", "-monitor", "none"]);
+        command.args(accel).args(["-m", memory, "-smp", "2", "-display", "none", "-monitor", "none"]);
         command.args(["-no-reboot", "-nic", "none", "-serial", "stdio"]);
+        command
+    }
+
+    fn command(&self, parts: &Parts<'_>) -> Command {
+        let mut command = self.base(parts.memory);
         if let Some(path) = parts.agent {
             command.arg("-serial").arg(format!("unix:{},server=on,wait=off", path.display()));
         }
         if let Some(path) = parts.disk {
-            command.arg("-drive").arg(format!("file={},format=raw,if=virtio", path.display()));
+            command = with_disk(command, path);
         }
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(parts.initramfs);
         command.args(["-append", &format!("console=ttyS0 quiet panic=-1 {}", parts.words)]);
         command
     }
+}
+
+fn with_disk(mut command: Command, path: &Path) -> Command {
+    command.arg("-drive").arg(format!("file={},format=raw,if=virtio", path.display()));
+    command
 }
 
 /// Whether KVM gets this kernel as far as its first words.

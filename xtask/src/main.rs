@@ -2,9 +2,18 @@
 //!
 //! What must stay true: each command says what is missing and how to get it, and leaves nothing behind outside `target/`.
 
+mod artefacts;
 mod bench;
 mod boot;
+mod disk;
+mod dist;
+mod images;
+mod oci;
+mod package;
+mod package_vm;
 mod prompt;
+mod sbom;
+mod supply;
 mod test;
 mod tidy;
 mod vm;
@@ -23,6 +32,9 @@ const USAGE: &str = "cargo xtask COMMAND
   test                   runs all tests; the last line is the count
   test --vm [--init systemd]
                          only the machine that boots from a disk; under systemd it shows what is expected
+  test --artefacts       only packages and images: made, installed, booted, removed
+  test --package         more of that, for half an hour: docs/install.md in a machine, with its restarts; the disk image,
+                         which grows; two builds of one commit in two directories, which are the same
   install --root DIR [--init]
                          installs muster below DIR; with --init, as its /sbin/init
   bench [--rounds N] [--rows boot|stock|units] [--write]
@@ -32,6 +44,10 @@ const USAGE: &str = "cargo xtask COMMAND
                          runs the simulator over random scenarios, and shrinks what fails
   scenarios [--count N] [--first N]
                          runs generated scenarios under systemd and under muster, and compares
+  package [--to DIR]     makes Debian packages of muster and an archive of its programs, with checksums (target/dist)
+  image [oci] [disk] [initramfs]
+                         makes a container image, a disk with Debian and the initramfs of the small image (target/dist)
+  supply                 checks licences, versions and sources of what is linked, as deny.toml says
   tidy                   checks the house rules and prints the longest functions and files";
 
 fn main() {
@@ -52,6 +68,8 @@ fn command(args: &[&str]) -> Result<i32> {
     match args {
         ["boot", options @ ..] => boot(options),
         ["test"] => test::all(),
+        ["test", "--artefacts"] => Ok(test::artefacts()),
+        ["test", "--package"] => Ok(test::packages()),
         ["test", "--vm"] => Ok(test::machines(image::MUSTER)),
         ["test", "--vm", "--init", "systemd"] => Ok(test::machines("/usr/lib/systemd/systemd")),
         ["install", "--root", dir] => install(dir, false),
@@ -61,6 +79,10 @@ fn command(args: &[&str]) -> Result<i32> {
             test::run(&["run", "--release", "--quiet", "-p", "muster-sim", "--"], options)
         }
         ["scenarios", options @ ..] => scenarios(options),
+        ["package"] => package::run(&dist::dir()),
+        ["package", "--to", dir] => package::run(Path::new(dir)),
+        ["image", names @ ..] => images::run(names),
+        ["supply"] => supply::report(),
         ["tidy"] => tidy::report(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test there is, and one count at the end.
 
-use crate::vm;
+use crate::{artefacts, package, package_vm, vm};
 use anyhow::{Context, Result};
 use muster_tests::{image, paths};
 use std::io::{BufRead, BufReader};
@@ -76,11 +76,23 @@ pub fn all() -> Result<i32> {
     tally += cargo(&SYSTEM)?;
     println!("\nthe same cases under systemd, the oracle");
     tally += cargo(&[&SYSTEM[..], &["--init", "systemd"]].concat())?;
+    println!("\npackages and images");
+    tally += artefacts::test(artefacts::programs());
     println!("\nvirtual machine tests");
     tally += vm::test();
     tally += vm::test_debian(image::MUSTER);
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(i32::from(tally.failed > 0))
+}
+
+/// Packages and images alone, of the programs as they are released.
+pub fn artefacts() -> i32 {
+    i32::from(artefacts::test(package::build()).failed > 0)
+}
+
+/// What packages and images need a machine for, and a second build.
+pub fn packages() -> i32 {
+    i32::from(package_vm::test().failed > 0)
 }
 
 /// The machine that boots from a disk, alone.

@@ -33,7 +33,8 @@ pub fn debian() -> Result<i32> {
     Ok(0)
 }
 
-fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
+/// What the machine is made of.
+pub fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
     Parts { initramfs, memory: "1536", words: DEBIAN_WORDS, agent: None, disk: Some(disk) }
 }
 
@@ -174,10 +175,7 @@ fn converse(
     let before = machine.console().len();
     machine.type_line("exit")?;
     log_in(&mut machine, before, "root", "# ")?;
-    machine.type_line(&format!("systemctl {end}"))?;
-    if !machine.until(LIMIT, false, |_| false) {
-        bail!("it still ran {LIMIT:?} after {end}; console:\n{}", machine.console());
-    }
+    end_by(&mut machine, end)?;
     if !machine.console().contains(&format!("hook-ran-{end}")) {
         bail!("system-shutdown/ was not run at {end}; console:\n{}", machine.console());
     }
@@ -185,8 +183,17 @@ fn converse(
         .with_context(|| format!("the file system after {end}"))
 }
 
+/// Ends the machine from its shell; QEMU ends at a reboot, too.
+pub fn end_by(machine: &mut Machine, verb: &str) -> Result<()> {
+    machine.type_line(&format!("systemctl {verb}"))?;
+    if !machine.until(LIMIT, false, |_| false) {
+        bail!("it still ran {LIMIT:?} after {verb}; console:\n{}", machine.console());
+    }
+    Ok(())
+}
+
 /// Logs in at the prompt that comes after the first `from` bytes of the console.
-fn log_in(machine: &mut Machine, from: usize, name: &str, prompt: &str) -> Result<()> {
+pub fn log_in(machine: &mut Machine, from: usize, name: &str, prompt: &str) -> Result<()> {
     expect(machine, from, "login: ")?;
     let from = machine.console().len();
     machine.type_line(name)?;
@@ -196,7 +203,7 @@ fn log_in(machine: &mut Machine, from: usize, name: &str, prompt: &str) -> Resul
 }
 
 /// Asks at the shell.
-fn ask(machine: &mut Machine, questions: Questions) -> Result<()> {
+pub fn ask(machine: &mut Machine, questions: &[(&str, &[&str])]) -> Result<()> {
     for (number, (question, answers)) in questions.iter().enumerate() {
         let before = machine.console().len();
         // The mark is not in the line as it is typed.
@@ -214,7 +221,7 @@ fn ask(machine: &mut Machine, questions: Questions) -> Result<()> {
 }
 
 /// Waits until the console has shown a text, after its first `from` bytes.
-fn expect(machine: &mut Machine, from: usize, text: &str) -> Result<()> {
+pub fn expect(machine: &mut Machine, from: usize, text: &str) -> Result<()> {
     let shown = |console: &str| console.get(from..).is_some_and(|console| console.contains(text));
     if !machine.until(LIMIT, false, shown) || !shown(machine.console()) {
         bail!("the console does not show {text:?}:\n{}", machine.console());
