@@ -6,14 +6,17 @@
 //!
 //! First everything that is in no cycle is peeled off, from both ends: a transaction without cycles costs one pass. In what
 //! is left every job waits for another, so that a walk along waits comes back to itself; after a drop it goes on from where
-//! it was, and what waits in no cycle any more is peeled off again.
+//! it was, and what waits in no cycle any more is peeled off again. Each unit's first wait that is still there is an edge of a
+//! [`Forest`]: a walk goes from root to root, is never made twice, and the one that gives way is found without a look at the
+//! rest of a long cycle. So the cost is that of the waits, times a logarithm, whatever the shape of the cycles.
 //!
 //! Jobs that are queued already take part, but cannot be left out. They are looked at only where one of them waits for a
 //! job of this transaction, since no cycle leads through them otherwise.
 
 use crate::edge::UnitId;
+use crate::forest::Forest;
 use crate::job::JobType;
-use crate::transaction::{Builder, Facts, Note, TransactionError, is_waited_for, waits_for};
+use crate::transaction::{Builder, Facts, TransactionError, is_waited_for, waits_for};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -32,11 +35,13 @@ pub(crate) fn break_all<F: Facts>(builder: &mut Builder<'_, F>) -> Result<(), Tr
 /// The rank, whether another job needs it, and how late its name comes.
 type Yields = (u8, bool, Reverse<usize>);
 
+/// The weights of those that do not give way: their jobs are needed, or were queued before.
+const NEEDED: usize = usize::MAX - 1;
+const QUEUED: usize = usize::MAX;
+
 /// A unit in the knot.
 struct Member {
     unit: UnitId,
-    /// Who gives way first, the lowest; nothing where its job matters.
-    yields: Option<Yields>,
     /// Whom it waits for, and who waits for it, by place.
     waits: Vec<usize>,
     waiters: Vec<usize>,
@@ -44,8 +49,8 @@ struct Member {
     waits_left: usize,
     waiters_left: usize,
     gone: bool,
-    /// Its place on the walk.
-    at: Option<usize>,
+    /// The one waited for that it hangs below in the forest.
+    below: Option<usize>,
 }
 
 /// The units that wait in circles, and those between such circles.
@@ -53,6 +58,9 @@ struct Knot {
     members: Vec<Member>,
     /// The places of those in the knot, by name.
     order: Vec<usize>,
+    /// The places of those that may give way, the first to do so first; a weight in the forest is a place in this list.
+    yielding: Vec<usize>,
+    forest: Forest,
 }
 
 impl Knot {
@@ -88,13 +96,12 @@ impl Knot {
             waits.dedup();
             members.push(Member {
                 unit,
-                yields: None,
                 waits_left: waits.len(),
                 waits,
                 waiters: Vec::new(),
                 waiters_left: 0,
                 gone: false,
-                at: None,
+                below: None,
             });
         }
         for place in 0..members.len() {
@@ -105,29 +112,42 @@ impl Knot {
                 }
             }
         }
-        let mut knot = Knot { members, order: Vec::new() };
+        let mut knot =
+            Knot { members, order: Vec::new(), yielding: Vec::new(), forest: Forest::new(Vec::new()) };
         let ends: Vec<usize> = (0..knot.members.len()).filter(|place| knot.is_end(*place)).collect();
         knot.peel(ends);
         knot.sort(builder);
         knot
     }
 
-    /// Sorts what is left by name.
+    /// Sorts what is left by name, and by who gives way first.
     fn sort<F: Facts>(&mut self, builder: &Builder<'_, F>) {
-        let left = self.members.iter_mut().enumerate().filter(|(_, member)| !member.gone);
+        let left = self.members.iter().enumerate().filter(|(_, member)| !member.gone);
         let mut order: Vec<(String, usize)> =
             left.map(|(place, member)| (builder.facts.name(member.unit), place)).collect();
         order.sort_unstable();
+        self.order = order.into_iter().map(|(_, place)| place).collect();
         let mut rank = vec![usize::MAX; self.members.len()];
-        for (at, (_, place)) in order.into_iter().enumerate() {
-            if let (Some(member), Some(rank)) = (self.members.get_mut(place), rank.get_mut(place)) {
-                *rank = at;
-                let unit = member.unit;
-                member.yields = (builder.has_job(unit) && !builder.unit_matters(unit))
-                    .then(|| (builder.facts.rank(unit), builder.is_needed(unit), Reverse(at)));
+        let mut weights = vec![QUEUED; self.members.len()];
+        let mut yielding: Vec<(Yields, usize)> = Vec::new();
+        for (at, place) in self.order.iter().copied().enumerate() {
+            let Some(unit) = self.members.get(place).map(|member| member.unit) else { continue };
+            rank.get_mut(place).into_iter().for_each(|rank| *rank = at);
+            if !builder.has_job(unit) {
+                continue;
             }
-            self.order.push(place);
+            weights.get_mut(place).into_iter().for_each(|weight| *weight = NEEDED);
+            if !builder.unit_matters(unit) {
+                let yields = (builder.facts.rank(unit), builder.is_needed(unit), Reverse(at));
+                yielding.push((yields, place));
+            }
         }
+        yielding.sort_unstable();
+        self.yielding = yielding.into_iter().map(|(_, place)| place).collect();
+        for (weight, place) in self.yielding.iter().enumerate() {
+            weights.get_mut(*place).into_iter().for_each(|known| *known = weight);
+        }
+        self.forest = Forest::new(weights);
         let of = |place: usize| rank.get(place).copied().unwrap_or(usize::MAX);
         for place in &self.order {
             if let Some(member) = self.members.get_mut(*place) {
@@ -143,13 +163,14 @@ impl Knot {
             .is_some_and(|member| !member.gone && (member.waits_left == 0 || member.waiters_left == 0))
     }
 
-    /// Takes these out, and what is in no circle then. The first place on the walk that is lost.
-    fn peel(&mut self, mut ends: Vec<usize>) -> Option<usize> {
-        let mut lost = None;
+    /// Takes these out, and what is in no circle then.
+    fn peel(&mut self, mut ends: Vec<usize>) {
         while let Some(place) = ends.pop() {
             let Some(member) = self.members.get_mut(place).filter(|member| !member.gone) else { continue };
             member.gone = true;
-            lost = lost.into_iter().chain(member.at).min();
+            if member.below.take().is_some() {
+                self.forest.part(place);
+            }
             let (waits, waiters) = (std::mem::take(&mut member.waits), std::mem::take(&mut member.waiters));
             for other in waits {
                 if let Some(other) = self.members.get_mut(other) {
@@ -158,13 +179,16 @@ impl Knot {
                 ends.extend(Some(other).filter(|other| self.is_end(*other)));
             }
             for other in waiters {
-                if let Some(other) = self.members.get_mut(other) {
-                    other.waits_left = other.waits_left.saturating_sub(1);
+                if let Some(waiter) = self.members.get_mut(other) {
+                    waiter.waits_left = waiter.waits_left.saturating_sub(1);
+                    if waiter.below == Some(place) {
+                        waiter.below = None;
+                        self.forest.part(other);
+                    }
                 }
                 ends.extend(Some(other).filter(|other| self.is_end(*other)));
             }
         }
-        lost
     }
 
     /// The next on the walk: the first by name of those waited for that are still there.
@@ -180,73 +204,50 @@ impl Knot {
 
     /// Whether anything was left out.
     fn untie<F: Facts>(&mut self, builder: &mut Builder<'_, F>) -> Result<bool, TransactionError> {
-        let (mut path, mut dropped): (Vec<usize>, bool) = (Vec::new(), false);
-        let mut begins = self.order.clone().into_iter();
-        loop {
-            let here = match path.last() {
-                Some(here) => *here,
-                None => {
-                    let gone = |place: &usize| self.members.get(*place).is_none_or(|member| member.gone);
-                    let Some(begin) = begins.find(|place| !gone(place)) else { return Ok(dropped) };
-                    self.step(&mut path, begin);
-                    begin
+        let mut dropped = false;
+        for begin in self.order.clone() {
+            while self.members.get(begin).is_some_and(|member| !member.gone) {
+                let here = self.forest.root(begin);
+                let Some(next) = self.next(here) else {
+                    // Never seen: what waits for nobody was peeled off.
+                    self.peel(vec![here]);
+                    continue;
+                };
+                if self.forest.root(next) == here {
+                    dropped |= self.open(next, builder)?;
+                    continue;
                 }
-            };
-            let lost = match self.next(here) {
-                // Never seen: what waits for nobody was peeled off.
-                None => self.peel(vec![here]),
-                Some(next) => match self.members.get(next).and_then(|member| member.at) {
-                    None => {
-                        self.step(&mut path, next);
-                        None
-                    }
-                    Some(begin) => {
-                        let circle = path.get(begin..).unwrap_or_default();
-                        let queued = |place: &usize| {
-                            self.members.get(*place).is_none_or(|member| !builder.has_job(member.unit))
-                        };
-                        if circle.iter().all(queued) {
-                            // Not of this request, which has nothing to do with it.
-                            self.peel(circle.to_vec())
-                        } else {
-                            dropped = true;
-                            self.drop_one(circle, builder)?
-                        }
-                    }
-                },
-            };
-            for place in path.drain(lost.unwrap_or(path.len()).min(path.len())..) {
-                if let Some(member) = self.members.get_mut(place) {
-                    member.at = None;
-                }
+                self.forest.join(here, next);
+                self.members.get_mut(here).into_iter().for_each(|member| member.below = Some(next));
             }
         }
+        Ok(dropped)
     }
 
-    fn step(&mut self, path: &mut Vec<usize>, place: usize) {
-        if let Some(member) = self.members.get_mut(place) {
-            member.at = Some(path.len());
-        }
-        path.push(place);
-    }
-
-    /// Leaves out one job of a circle, with what needs it. The first place on the walk that is lost.
-    fn drop_one<F: Facts>(
+    /// Opens the circle from this one to the root of its tree, which waits for it: leaves out a job, with what needs it.
+    fn open<F: Facts>(
         &mut self,
-        circle: &[usize],
+        first: usize,
         builder: &mut Builder<'_, F>,
-    ) -> Result<Option<usize>, TransactionError> {
-        let members = || circle.iter().filter_map(|place| self.members.get(*place));
-        let units: Vec<UnitId> = members().map(|member| member.unit).collect();
-        let yielding = members().filter_map(|member| Some((member.yields?, member.unit)));
-        let Some((_, victim)) = yielding.min() else {
-            return Err(TransactionError::Cyclic(units));
+    ) -> Result<bool, TransactionError> {
+        let circle = std::iter::successors(Some(first), |place| self.members.get(*place)?.below);
+        let unit = |place: usize| self.members.get(place).map(|member| member.unit);
+        let least = self.forest.least(first);
+        if least == QUEUED {
+            // Not of this request, which has nothing to do with it.
+            let circle = circle.collect();
+            self.peel(circle);
+            return Ok(false);
+        }
+        let Some(victim) = self.yielding.get(least).copied().and_then(unit) else {
+            return Err(TransactionError::Cyclic(circle.filter_map(unit).collect()));
         };
-        builder.note(Note::Cycle(units, victim));
+        builder.note_cycle(circle.filter_map(unit), victim);
         let dropped = builder.drop_unit(victim);
         let place = |unit: UnitId| self.members.binary_search_by_key(&unit, |member| member.unit).ok();
         let places: Vec<usize> =
             dropped.into_iter().filter(|unit| !builder.has_job(*unit)).filter_map(place).collect();
-        Ok(self.peel(places))
+        self.peel(places);
+        Ok(true)
     }
 }

@@ -84,8 +84,9 @@ pub enum Note {
     More(usize),
 }
 
-/// At most this many notes are kept.
+/// At most this many notes are kept, and in them this many units of cycles named.
 const NOTES_MAX: usize = 1000;
+const NAMED_MAX: usize = 100_000;
 
 type Key = (UnitId, JobType);
 
@@ -126,6 +127,8 @@ pub(crate) struct Builder<'a, F: Facts> {
     /// Nodes that their units refuse, until they are dropped.
     refused: Vec<(NodeId, Refusal)>,
     notes: Vec<Note>,
+    /// How many units notes of cycles may still name.
+    names_left: usize,
 }
 
 /// Resolves a request.
@@ -147,6 +150,7 @@ pub fn build<F: Facts>(
         places: BTreeMap::new(),
         refused: Vec::new(),
         notes: Vec::new(),
+        names_left: NAMED_MAX,
     };
     builder.pull((unit, kind));
     builder.find_what_matters();
@@ -386,11 +390,36 @@ impl<F: Facts> Builder<'_, F> {
         Ok(())
     }
 
-    pub(crate) fn note(&mut self, note: Note) {
+    fn note(&mut self, note: Note) {
+        if self.has_room() {
+            self.notes.push(note);
+        } else {
+            self.count_unsaid();
+        }
+    }
+
+    /// Notes a cycle whole, while there is room for it.
+    pub(crate) fn note_cycle(&mut self, cycle: impl Iterator<Item = UnitId>, victim: UnitId) {
+        if !self.has_room() {
+            return self.count_unsaid();
+        }
+        let units: Vec<UnitId> = cycle.take(self.names_left.saturating_add(1)).collect();
+        match self.names_left.checked_sub(units.len()) {
+            Some(left) => {
+                self.names_left = left;
+                self.notes.push(Note::Cycle(units, victim));
+            }
+            None => self.count_unsaid(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.notes.len() < NOTES_MAX && !matches!(self.notes.last(), Some(Note::More(_)))
+    }
+
+    fn count_unsaid(&mut self) {
         if let Some(Note::More(count)) = self.notes.last_mut() {
             *count = count.saturating_add(1);
-        } else if self.notes.len() < NOTES_MAX {
-            self.notes.push(note);
         } else {
             self.notes.push(Note::More(1));
         }

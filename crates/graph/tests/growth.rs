@@ -14,7 +14,7 @@ use muster_graph::transaction::{Facts, Refusal, build};
 use muster_graph::{Dependency, Graph, JobMode, JobType, UnitId};
 use std::time::Instant;
 
-/// A number of units, all down; whether some are missing.
+/// A number of units, all down; whether some are missing, or else each second one yields later in cycles.
 struct Down(u32, bool);
 
 impl Facts for Down {
@@ -39,8 +39,8 @@ impl Facts for Down {
     fn name(&self, unit: UnitId) -> String {
         format!("{:06}.service", unit.0)
     }
-    fn rank(&self, _: UnitId) -> u8 {
-        0
+    fn rank(&self, unit: UnitId) -> u8 {
+        u8::from(!self.1 && unit.0 % 2 == 1)
     }
 }
 
@@ -70,7 +70,14 @@ fn made(shape: &str, count: u32) -> Graph {
             "random" => {
                 (0..3).for_each(|_| pull(&mut graph, any(unit), unit));
             }
-            // The same, but half of them order the other way round.
+            // A ring of pairs, each waiting for both of the pair before it: half of all give way, one after the other, and each
+            // opens a cycle as long as half the list.
+            "ladder" => {
+                graph.add(UnitId(0), Dependency::Wants, UnitId(unit));
+                let before = (unit / 2 + count / 2 - 1) % (count / 2) * 2;
+                (before..before + 2).for_each(|other| graph.add(UnitId(unit), Dependency::After, UnitId(other)));
+            }
+            // As random, but half of them order the other way round.
             _ => {
                 pull(&mut graph, any(unit), unit);
                 (0..2).for_each(|_| graph.add(UnitId(any(count)), Dependency::After, UnitId(unit)));
@@ -83,13 +90,13 @@ fn made(shape: &str, count: u32) -> Graph {
 #[test]
 fn cost_grows_with_units_and_edges() {
     println!("{:<10}{:>9}{:>9}{:>9}{:>12}{:>10}", "shape", "units", "jobs", "dropped", "ms", "us/unit");
-    for shape in ["chain", "star", "random", "cyclic"] {
+    for shape in ["chain", "star", "random", "cyclic", "ladder"] {
         let mut each = Vec::new();
         for count in [1_000_u32, 10_000, 100_000] {
             let graph = made(shape, count);
             let begun = Instant::now();
             let made =
-                build(&graph, &Down(count, shape != "chain"), UnitId(0), JobType::Start, JobMode::Replace)
+                build(&graph, &Down(count, !matches!(shape, "chain" | "ladder")), UnitId(0), JobType::Start, JobMode::Replace)
                     .unwrap();
             let ms = begun.elapsed().as_secs_f64() * 1000.0;
             each.push(ms * 1000.0 / f64::from(count));
