@@ -40,8 +40,8 @@ const USAGE: &str = "cargo xtask COMMAND
   bench [--rounds N] [--rows boot|stock|units] [--write]
                          compares a Debian container under systemd and under muster: as it is, and with up to 50,000
                          units; --write writes docs/benchmarks.md
-  sim [--seeds N] [--hours H] [--first N] [--threads N]
-                         runs the simulator over random scenarios, and shrinks what fails
+  sim [--seeds N] [--hours H] [--first N] [--threads N] [--twice N]
+                         runs the simulator over random scenarios, and shrinks what fails; of N seeds (8) one is run again
   scenarios [--count N] [--first N]
                          runs generated scenarios under systemd and under muster, and compares
   package [--to DIR]     makes Debian packages of muster and an archive of its programs, with checksums (target/dist)

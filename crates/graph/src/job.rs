@@ -103,8 +103,11 @@ pub struct Job {
     pub running: bool,
     /// Refuses to be replaced by a conflicting job.
     pub irreversible: bool,
-    /// Starts though ordering would make it wait.
+    /// Waits for nobody, and nobody waits for it: asked for without dependencies.
     pub ignore_order: bool,
+    /// Goes on though order would make it wait, since who it waits for waits for it.
+    #[serde(default)]
+    pub untied: bool,
     /// `CLOCK_MONOTONIC`, microseconds, when it was queued.
     pub queued_usec: u64,
     /// `CLOCK_MONOTONIC`, microseconds, when it began; 0 while waiting.

@@ -109,14 +109,18 @@ impl Queue {
             let Some(both) = old.kind.merge(order.kind).map(|kind| kind.collapse(active)) else {
                 return Installed::Against(old.id);
             };
-            let id = old.id;
+            let (id, freed) = (old.id, order.ignore_order && !old.ignore_order);
             old.irreversible |= order.irreversible;
             old.ignore_order |= order.ignore_order;
-            if both != old.kind || (both == JobType::Reload && old.running) {
+            let (was, running) = (old.kind, old.running);
+            if freed {
+                self.wake_waiters(order.unit);
+            }
+            if both != was || (both == JobType::Reload && running) {
                 // One that runs and grew begins anew as the merged one; and so does a reload, since what it is asked for
                 // may have changed after it began.
                 self.turn(id, both);
-            } else if !old.running {
+            } else if !running {
                 self.ready.insert(id);
             }
             return Installed::Merged(id);
@@ -135,6 +139,7 @@ impl Queue {
             running: false,
             irreversible: order.irreversible,
             ignore_order: order.ignore_order,
+            untied: false,
             queued_usec: order.now_usec,
             begun_usec: 0,
             deadline_usec: order.deadline_usec,
@@ -154,14 +159,14 @@ impl Queue {
     pub fn may_run(&mut self, graph: &Graph, id: JobId) -> bool {
         let Some(job) = self.jobs.get(&id).filter(|job| !job.running) else { return false };
         // The last: jobs mostly end in the order in which they were queued.
-        let mut other = match job.ignore_order {
+        let mut other = match job.ignore_order || job.untied {
             true => None,
             false => self.waits_for(graph, job).pop(),
         };
         if self.tangled && other.is_some_and(|other| self.leads_to(other, id)) {
             other = None;
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.ignore_order = true;
+                job.untied = true;
             }
         }
         self.set_wait(id, other);
@@ -189,9 +194,10 @@ impl Queue {
         }
     }
 
-    /// The units whose jobs a job waits for.
+    /// The units whose jobs a job waits for; none of those that ignore order.
     pub fn waits_for(&self, graph: &Graph, job: &Job) -> Vec<UnitId> {
-        waits_for(graph, job.unit, job.kind, |unit| self.of(unit).map(|job| job.kind))
+        let ordered = |unit: UnitId| self.of(unit).filter(|job| !job.ignore_order).map(|job| job.kind);
+        waits_for(graph, job.unit, job.kind, ordered)
     }
 
     /// The jobs that wait for a job.

@@ -144,7 +144,7 @@ fn the_queue_does_what_its_model_does() {
                         }
                     }
                     // The queue also breaks circles, of which the model knows nothing.
-                    let breaks = |id: &u32| queue.get(&JobId(*id)).is_some_and(|job| job.ignore_order);
+                    let breaks = |id: &u32| queue.get(&JobId(*id)).is_some_and(|job| job.untied);
                     let regular: Vec<u32> = began.iter().copied().filter(|id| !breaks(id)).collect();
                     let expected: Vec<u32> = expected.into_iter().filter(|id| !breaks(id)).collect();
                     assert_eq!(regular, expected, "{place}");

@@ -134,6 +134,12 @@ impl Manager {
         };
         for note in &made.notes {
             let text = self.note_text(note);
+            // Whose job it was is asked, too, why it is not up.
+            if let Note::Cycle(_, victim) = note
+                && *victim != unit
+            {
+                self.log(Level::Warning, Some(*victim), text.clone());
+            }
             self.log(Level::Warning, Some(unit), text);
         }
         if mode == JobMode::Flush {
@@ -301,9 +307,9 @@ impl Manager {
 
     /// Works the run queue off, as far as one turn may go; what cannot run yet is put back by the event that frees it.
     pub(crate) fn run_jobs(&mut self) {
-        while self.jobs_left > 0 {
+        while self.state.jobs_left > 0 {
             let Some(id) = self.state.jobs.pop() else { return };
-            self.jobs_left = self.jobs_left.saturating_sub(1);
+            self.state.jobs_left = self.state.jobs_left.saturating_sub(1);
             self.run_job(id);
         }
     }

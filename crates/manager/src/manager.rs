@@ -26,8 +26,6 @@ pub struct Manager {
     /// A loaded instance of each template whose instances come with connections: what the next is made from. Kept until
     /// the next reload; losing it costs a reading.
     pub(crate) templates: BTreeMap<UnitName, Rc<UnitFile>>,
-    /// How many jobs may still be looked at in this turn.
-    pub(crate) jobs_left: usize,
     /// When what is due; follows from the state.
     pub(crate) deadlines: Deadlines,
     /// The same on the other clocks.
@@ -46,15 +44,15 @@ impl Manager {
             userspace,
             show_status: true,
             log_level: Level::Info as u8,
+            jobs_left: crate::jobs::JOBS_A_TURN,
             ..State::default()
         };
-        Manager { state, now, jobs_left: crate::jobs::JOBS_A_TURN, ..Manager::default() }
+        Manager { state, now, ..Manager::default() }
     }
 
     /// A manager that goes on where another stopped.
     pub fn from_state(state: State) -> Manager {
-        let jobs_left = crate::jobs::JOBS_A_TURN;
-        let mut manager = Manager { state, booting: true, jobs_left, ..Manager::default() };
+        let mut manager = Manager { state, booting: true, ..Manager::default() };
         manager.deadlines = manager.all_deadlines();
         manager.deadlines_on = manager.all_deadlines_on();
         manager
@@ -184,7 +182,7 @@ impl Manager {
         match event {
             // Looked at once a turn of the loop, which ends with this.
             Event::Tick => {
-                self.jobs_left = crate::jobs::JOBS_A_TURN;
+                self.state.jobs_left = crate::jobs::JOBS_A_TURN;
                 self.expire();
             }
             Event::Spawned { spawn, pid } => self.spawned(spawn, pid),

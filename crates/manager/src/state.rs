@@ -438,6 +438,8 @@ pub struct State {
     /// Jobs.
     #[serde(rename = "queue")]
     pub jobs: Queue,
+    /// How many of them may still be looked at in this turn: a hand-over in the middle of one does not begin another.
+    pub jobs_left: usize,
     /// Next unit number.
     pub next_unit: u32,
     /// Next spawn number.

@@ -313,7 +313,11 @@ impl World {
             return false;
         }
         let at = self.dice.below(self.waiting.len());
-        let event = self.waiting.remove(self.first_told(at));
+        let mut event = self.waiting.remove(self.first_told(at));
+        if let Event::PidFileRead { unit, result } = &mut event {
+            // Whom a PID file or a guess names is looked up at the moment at which it is told, before its end can be.
+            *result = self.daemon_of(&format!("/{unit}")).ok_or_else(|| "no such process".to_owned());
+        }
         if !matches!(&event, Event::CgroupEmptied { path } if self.of_cgroup(path).next().is_some()) {
             // Emptiness is read at the moment at which it is told.
             self.deliver(event);
@@ -329,7 +333,7 @@ impl World {
         }
         let reloaded = matches!(event, Event::SourceReloaded | Event::Recovered { .. });
         self.events += 1;
-        self.ledger.begin(&self.manager);
+        self.ledger.begin(&self.manager, &mut self.faults);
         self.manager.handle(self.now, &self.files, event);
         self.faults.extend(self.manager.check_invariants());
         self.ledger.end(&self.manager, reloaded, &mut self.faults);

@@ -1,10 +1,11 @@
-//! The simulator at length: `muster-sim --seeds N [--first N] [--hours H] [--threads N]`, by `cargo xtask sim`.
+//! The simulator at length: `muster-sim --seeds N [--first N] [--hours H] [--threads N] [--twice N]`, by `cargo xtask sim`.
+//! With `--show FILE` the scenario of a file is run with the seed `--first`, and every effect of it printed.
 //!
 //! Seeds are taken in order until they are used up or the time is; each is run with every strategy. What breaks is printed
 //! with its seed and a shrunk scenario, and the run goes on; the exit status says whether anything did.
 #![allow(clippy::arithmetic_side_effects, clippy::disallowed_methods)]
 
-use muster_sim::scenario::{Strategy, hold};
+use muster_sim::scenario::{Scenario, Strategy, TWICE, hold};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -19,11 +20,16 @@ struct Options {
     first: u64,
     hours: f64,
     threads: u64,
+    /// Of how many seeds one is run again, and once more with hand-overs.
+    twice: u64,
+    show: Option<String>,
 }
 
 impl Options {
     fn from_args() -> Result<Options, String> {
-        let mut options = Options { seeds: u64::MAX, first: 1, hours: f64::INFINITY, threads: THREADS_MAX };
+        let (hours, threads) = (f64::INFINITY, THREADS_MAX);
+        let (seeds, first, twice) = (u64::MAX, 1, TWICE);
+        let mut options = Options { seeds, first, hours, threads, twice, show: None };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let value = args.next().unwrap_or_default();
@@ -31,6 +37,8 @@ impl Options {
             match arg.as_str() {
                 "--seeds" => options.seeds = number()?,
                 "--first" => options.first = number()?,
+                "--show" => options.show = Some(value.clone()),
+                "--twice" => options.twice = number()?.max(1),
                 "--threads" => options.threads = number()?.clamp(1, THREADS_MAX),
                 "--hours" => {
                     options.hours = value.parse().map_err(|_| "--hours needs a number".to_owned())?
@@ -61,6 +69,9 @@ fn main() {
         eprintln!("error: {error}");
         std::process::exit(2)
     });
+    if let Some(file) = &options.show {
+        show_file(file, options.first);
+    }
     // A fault of the manager may be a panic: it is caught, and told as one.
     std::panic::set_hook(Box::new(|_| {}));
     let (progress, begun) = (Progress::default(), Instant::now());
@@ -76,6 +87,15 @@ fn main() {
     std::process::exit(i32::from(progress.faults.load(Relaxed) > 0))
 }
 
+fn show_file(file: &str, seed: u64) -> ! {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let scenario = text.and_then(|text| Scenario::parse(&text, seed));
+    let (trace, broken) = scenario.map_or_else(|error| (Vec::new(), Some(error)), |read| read.shown());
+    trace.iter().for_each(|line| println!("{line}"));
+    broken.iter().for_each(|fault| println!("broken: {fault}"));
+    std::process::exit(i32::from(broken.is_some()))
+}
+
 fn work(options: &Options, progress: &Progress, begun: Instant) {
     loop {
         let number = progress.next.fetch_add(1, Relaxed);
@@ -84,7 +104,7 @@ fn work(options: &Options, progress: &Progress, begun: Instant) {
         }
         for strategy in Strategy::ALL {
             let seed = options.first + number;
-            let ran = std::panic::catch_unwind(|| hold(seed, strategy))
+            let ran = std::panic::catch_unwind(|| hold(seed, strategy, options.twice))
                 .unwrap_or_else(|_| Err(format!("seed {seed} {strategy:?}: panic")));
             match ran {
                 Ok(events) => drop(progress.events.fetch_add(events, Relaxed)),

@@ -408,23 +408,42 @@ impl Scenario {
     ///
     /// The first invariant that did not hold.
     pub fn run(&self, tracing: bool, hand_over: bool) -> Result<Ran, String> {
+        let mut world = self.world();
+        (world.tracing, world.hand_over) = (tracing, hand_over);
+        self.run_in(&mut world)?;
+        Ok(Ran { events: world.events, trace: world.trace })
+    }
+
+    /// Every effect of a run, to look at, and what is broken.
+    pub fn shown(&self) -> (Vec<String>, Option<String>) {
+        let mut world = self.world();
+        world.tracing = true;
+        let broken = self.run_in(&mut world).err();
+        (world.trace, broken)
+    }
+
+    fn world(&self) -> World {
         let files = self.files();
         let files: Vec<(&str, &str)> =
             files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         let mut world = World::new(Files::new(&files), self.seed);
-        (world.tracing, world.hand_over) = (tracing, hand_over);
+        world.tracing = false;
+        world
+    }
+
+    fn run_in(&self, world: &mut World) -> Result<(), String> {
         world.boot();
         let mut crashed = false;
         for Step { act, pace } in &self.steps {
-            let before = self.states(&world);
-            self.perform(&mut world, act);
+            let before = self.states(world);
+            self.perform(world, act);
             crashed |= matches!(act, Act::Interrupt(_, Interruption::Crash));
             match pace {
                 Some(events) => world.run(*events),
                 None => {
                     world.settle();
-                    self.check(&world, crashed)?;
-                    self.check_bystanders(&world, act, &before)?;
+                    self.check(world, crashed)?;
+                    self.check_bystanders(world, act, &before)?;
                 }
             }
             first(&world.faults)?;
@@ -432,7 +451,7 @@ impl Scenario {
         for _ in 0..8 {
             world.leap(100_000_000);
         }
-        self.check(&world, crashed)?;
+        self.check(world, crashed)?;
         first(&world.faults)?;
         let jobs = &world.manager().state().jobs;
         let old = |job: &Job| {
@@ -444,8 +463,7 @@ impl Scenario {
             chain.take(jobs.len()).all(old)
         };
         let left: Vec<String> = jobs.values().filter(stays).map(|job| format!("{job:?}")).collect();
-        first(&left).map_err(|job| format!("an old job is left: {job}"))?;
-        Ok(Ran { events: world.events, trace: world.trace })
+        first(&left).map_err(|job| format!("an old job is left: {job}"))
     }
 
     fn unit_name(&self, place: usize) -> UnitName {
@@ -669,15 +687,18 @@ fn first(faults: &[String]) -> Result<(), String> {
     faults.first().map_or(Ok(()), |fault| Err(fault.clone()))
 }
 
-/// Runs the scenario of a seed; of every eighth also that another run, and one with the state taken out and in after every
-/// event, have the same effects. The number of events.
+/// Of each this many seeds one is run three times by [`hold`], unless more is wanted.
+pub const TWICE: u64 = 8;
+
+/// Runs the scenario of a seed; of one in `twice` also that another run, and one with the state taken out and in after every
+/// event (which takes twenty times as long), have the same effects. The number of events.
 ///
 /// # Errors
 ///
 /// What is broken, with the seed and the shrunk scenario.
-pub fn hold(seed: u64, strategy: Strategy) -> Result<u64, String> {
+pub fn hold(seed: u64, strategy: Strategy, twice: u64) -> Result<u64, String> {
     let scenario = Scenario::new(seed, strategy);
-    let again = seed.is_multiple_of(8);
+    let again = seed.is_multiple_of(twice);
     let ran = scenario.run(again, false).map_err(|fault| {
         let less = scenario.clone().shrunk();
         let now = less.run(false, false).err().unwrap_or_default();
@@ -692,8 +713,17 @@ pub fn hold(seed: u64, strategy: Strategy) -> Result<u64, String> {
             format!("seed {seed} {strategy:?}, handed over: {fault}\n{}", scenario.text())
         })?;
         if handed.trace != ran.trace {
-            let differs = ran.trace.iter().zip(&handed.trace).find(|(one, other)| one != other);
-            return Err(format!("seed {seed} {strategy:?}, handed over: {differs:#?}\n{}", scenario.text()));
+            let at = ran.trace.iter().zip(&handed.trace).take_while(|(one, other)| one == other).count();
+            let around = |trace: &[String]| {
+                let lines = trace.iter().skip(at.saturating_sub(6)).take(8);
+                lines.map(|line| format!("    {line}\n")).collect::<String>()
+            };
+            return Err(format!(
+                "seed {seed} {strategy:?}, handed over: from effect {at} on another trace: without it\n{}with it\n{}{}",
+                around(&ran.trace),
+                around(&handed.trace),
+                scenario.text()
+            ));
         }
     }
     Ok(ran.events)

@@ -4,7 +4,7 @@
 //! scenario; what is checked stands in `muster_sim::scenario` and `muster_sim::ledger`.
 #![allow(clippy::panic, clippy::arithmetic_side_effects, clippy::disallowed_methods)]
 
-use muster_sim::scenario::{Scenario, Strategy, hold};
+use muster_sim::scenario::{Scenario, Strategy, TWICE, hold};
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -18,7 +18,7 @@ fn random(strategy: Strategy) {
 }
 
 fn check(seed: u64, strategy: Strategy) {
-    if let Err(fault) = hold(seed, strategy) {
+    if let Err(fault) = hold(seed, strategy, TWICE) {
         panic!("{fault}");
     }
 }
