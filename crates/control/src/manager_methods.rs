@@ -171,10 +171,10 @@ fn write_jobs<'j>(manager: &Manager, jobs: impl Iterator<Item = &'j Job>, out: &
     out.array("(usssoo)", |out| jobs.for_each(|job| write_job(manager, job, out)));
 }
 
-/// The jobs that one waits for (`after`), or that wait for it.
+/// The jobs that come after one, since they wait for it, or those that come before it.
 fn related_jobs(call: &Call<'_>, job: &Job, after: bool) -> Done {
     let state = call.manager.state();
-    let list: Vec<&Job> = if after {
+    let list: Vec<&Job> = if !after {
         let units = state.jobs.waits_for(&state.graph, job).into_iter();
         units.filter_map(|unit| state.jobs.of(unit)).collect()
     } else {

@@ -8,7 +8,7 @@ use crate::manager::Manager;
 use crate::state::{ActiveState, Kind, Service, Unit};
 use muster_graph::{Dependency, UnitId};
 use muster_unit::{
-    Body, CGroupSection, ExecSection, LoadState, ManagedOomMode, Source, StdInput, StdOutput, UnitFile,
+    Body, CGroupSection, ExecSection, LoadState, ManagedOomMode, MountSection, Source, StdInput, StdOutput, UnitFile,
     UnitKind, UnitName,
 };
 use std::collections::btree_map::Entry;
@@ -544,12 +544,9 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
         Body::Slice(_) => {}
         Body::Scope(_) if default => before_shutdown(&mut add),
         Body::Scope(_) => {}
-        Body::Mount(_) => {
+        Body::Mount(section) => {
             if default && file.id.as_str() != "-.mount" {
-                add(Dependency::Conflicts, "umount.target");
-                add(Dependency::Before, "umount.target");
-                add(Dependency::After, "local-fs-pre.target");
-                add(Dependency::Before, "local-fs.target");
+                mount_implies(section, &mut add);
             }
         }
         Body::Timer(section) => {
@@ -563,6 +560,11 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
                 after_sysinit(&mut add);
                 add(Dependency::Before, "timers.target");
                 before_shutdown(&mut add);
+                for target in ["time-set.target", "time-sync.target"] {
+                    if !section.on_calendar().is_empty() {
+                        add(Dependency::After, target);
+                    }
+                }
             }
         }
         Body::Path(section) => {
@@ -622,6 +624,53 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
 /// Whether systemd-oomd.service(8) is to look after it.
 fn is_for_oomd(config: &CGroupSection) -> bool {
     [config.managed_oom_swap(), config.managed_oom_memory_pressure()].contains(&ManagedOomMode::Kill)
+}
+
+/// File systems that are reached over a network; as FUSE has them, too.
+const OVER_NETWORK: [&str; 18] = [
+    "afs",
+    "ceph",
+    "cifs",
+    "davfs",
+    "gfs",
+    "gfs2",
+    "glusterfs",
+    "lustre",
+    "ncp",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "ocfs2",
+    "orangefs",
+    "pvfs2",
+    "smb3",
+    "smbfs",
+    "sshfs",
+];
+
+/// What a mount is ordered with by default (systemd.mount(5)).
+fn mount_implies(section: &MountSection, add: &mut dyn FnMut(Dependency, &str)) {
+    let fs_type = section.type_().as_deref().unwrap_or_default();
+    let options = section.options().as_deref().unwrap_or_default();
+    let has = |option: &str| options.split(',').any(|word| word == option);
+    let network =
+        OVER_NETWORK.contains(&fs_type.strip_prefix("fuse.").unwrap_or(fs_type)) || has("_netdev");
+    add(Dependency::Conflicts, "umount.target");
+    add(Dependency::Before, "umount.target");
+    if network {
+        add(Dependency::Wants, "network-online.target");
+        for target in ["network-online.target", "network.target", "remote-fs-pre.target"] {
+            add(Dependency::After, target);
+        }
+    } else {
+        add(Dependency::After, "local-fs-pre.target");
+    }
+    if fs_type == "tmpfs" {
+        add(Dependency::After, "swap.target");
+    }
+    if !has("nofail") {
+        add(Dependency::Before, if network { "remote-fs.target" } else { "local-fs.target" });
+    }
 }
 
 /// The mount units of a path and of all above it.
