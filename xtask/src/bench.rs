@@ -21,9 +21,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 const CONNECTIONS: usize = 100;
 /// Oneshots in the one transaction.
 const MANY: usize = 500;
+/// Oneshots of which each waits for the one before it.
+const CHAIN: usize = 1000;
+const ONESHOT: &str = "[Service]\nType=oneshot\nExecStart=/usr/lib/muster-demo spin-exit 0\n";
 
 /// The rows of the table: key, what it says, unit, and the row of the floor if it has one.
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 23] = [
     ("boot", "time to the default target", "ms"),
     ("boot-cpu", "PID 1's CPU time until then", "ms"),
     ("rss", "PID 1's memory at rest after it, RSS", "MiB"),
@@ -35,6 +38,8 @@ const ROWS: [Row; 21] = [
     ("confined-own", "CPU time of its own process, the executor's included", "ms"),
     ("many", "500 oneshots in one transaction", "ms"),
     ("many-cpu", "PID 1's CPU time for them", "ms"),
+    ("chain", "a chain of 1,000 oneshots", "ms"),
+    ("chain-cpu", "PID 1's CPU time for it", "ms"),
     ("accept", "Accept=yes: one connection to its answer", "ms"),
     ("accept-cpu", "PID 1's CPU time for it", "ms"),
     ("accept-rate", "Accept=yes: connections a second, 8-way", "1/s"),
@@ -152,6 +157,10 @@ fn measure(root: &Path, init: &str, samples: &mut Samples, floor: &mut Samples) 
     let cpu = process.cpu_ms()?;
     add("many", ask(&["repeat", "1", "systemctl", "start", "bench-many.target"])?[0] / 1e3);
     add("many-cpu", process.cpu_ms()? - cpu);
+    let last = make_chain(&container)?;
+    let cpu = process.cpu_ms()?;
+    add("chain", ask(&["repeat", "1", "systemctl", "start", &last])?[0] / 1e3);
+    add("chain-cpu", process.cpu_ms()? - cpu);
     std::thread::sleep(Duration::from_millis(300));
     let cpu = process.cpu_ms()?;
     add("accept", latency(&ask(&["accept-bench", "127.0.0.1:7101", &CONNECTIONS.to_string(), "1"])?)?);
@@ -192,6 +201,20 @@ fn bus_answer(container: &Container) -> Result<f64> {
     Ok(longest.parse::<f64>()? / 1e3)
 }
 
+/// Makes the chain while the system runs, so that the boot does not read it; its last.
+fn make_chain(container: &Container) -> Result<String> {
+    let dir = container.root().join("run/systemd/system");
+    fs::create_dir_all(&dir)?;
+    let name = |place: usize| format!("bench-chain-{place}.service");
+    for place in 0..CHAIN {
+        let before = place.checked_sub(1).map(name);
+        let order = before.map_or(String::new(), |name| format!("[Unit]\nRequires={name}\nAfter={name}\n"));
+        fs::write(dir.join(name(place)), order + ONESHOT)?;
+    }
+    container.sh("systemctl daemon-reload")?.ok()?;
+    Ok(name(CHAIN - 1))
+}
+
 /// What no manager could do better: accept, fork, exec.
 fn measure_floor(container: &Container, floor: &mut Samples) -> Result<()> {
     let server = container.start(&[image::DEMO, "fork-floor", "127.0.0.1:7103"])?;
@@ -223,7 +246,6 @@ fn describe(root: &Path, init: &str) -> Result<Builder> {
 }
 
 fn units() -> Vec<(String, String)> {
-    let oneshot = "[Service]\nType=oneshot\nExecStart=/usr/lib/muster-demo spin-exit 0\n";
     let end = "[Unit]\nDefaultDependencies=no\nAfter=default.target graphical.target multi-user.target\n\
         [Service]\nType=oneshot\nExecStart=/bin/sh -c 'date +%%s.%%N >/run/bench-end.new; mv /run/bench-end.new /run/bench-end'\n";
     let names: Vec<String> = (0..MANY).map(|i| format!("bench-many@{i}.service")).collect();
@@ -237,12 +259,12 @@ fn units() -> Vec<(String, String)> {
     let serve = "[Service]\nExecStart=/usr/lib/muster-demo serve\n";
     [
         ("bench-end.service", end.to_string()),
-        ("bench-one.service", oneshot.to_string() + "[Unit]\nStartLimitIntervalSec=0\n"),
+        ("bench-one.service", ONESHOT.to_string() + "[Unit]\nStartLimitIntervalSec=0\n"),
         (
             "bench-confined.service",
             exec::CONFINED.to_string() + "ExecStart=/usr/lib/muster-demo spin-exit 0\n",
         ),
-        ("bench-many@.service", oneshot.to_string()),
+        ("bench-many@.service", ONESHOT.to_string()),
         ("bench-many.target", many),
         ("bench-accept.socket", socket(7101, "yes")),
         ("bench-accept@.service", connection.to_string()),
