@@ -75,7 +75,8 @@ fn made(shape: &str, count: u32) -> Graph {
             "ladder" => {
                 graph.add(UnitId(0), Dependency::Wants, UnitId(unit));
                 let before = (unit / 2 + count / 2 - 1) % (count / 2) * 2;
-                (before..before + 2).for_each(|other| graph.add(UnitId(unit), Dependency::After, UnitId(other)));
+                (before..before + 2)
+                    .for_each(|other| graph.add(UnitId(unit), Dependency::After, UnitId(other)));
             }
             // As random, but half of them order the other way round.
             _ => {
@@ -95,9 +96,14 @@ fn cost_grows_with_units_and_edges() {
         for count in [1_000_u32, 10_000, 100_000] {
             let graph = made(shape, count);
             let begun = Instant::now();
-            let made =
-                build(&graph, &Down(count, !matches!(shape, "chain" | "ladder")), UnitId(0), JobType::Start, JobMode::Replace)
-                    .unwrap();
+            let made = build(
+                &graph,
+                &Down(count, !matches!(shape, "chain" | "ladder")),
+                UnitId(0),
+                JobType::Start,
+                JobMode::Replace,
+            )
+            .unwrap();
             let ms = begun.elapsed().as_secs_f64() * 1000.0;
             each.push(ms * 1000.0 / f64::from(count));
             println!(

@@ -8,8 +8,8 @@ use crate::manager::Manager;
 use crate::state::{ActiveState, Kind, Service, Unit};
 use muster_graph::{Dependency, UnitId};
 use muster_unit::{
-    Body, CGroupSection, ExecSection, LoadState, ManagedOomMode, MountSection, Source, StdInput, StdOutput, UnitFile,
-    UnitKind, UnitName,
+    Body, CGroupSection, ExecSection, LoadState, ManagedOomMode, MountSection, Source, StdInput, StdOutput,
+    UnitFile, UnitKind, UnitName,
 };
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -653,8 +653,7 @@ fn mount_implies(section: &MountSection, add: &mut dyn FnMut(Dependency, &str)) 
     let fs_type = section.type_().as_deref().unwrap_or_default();
     let options = section.options().as_deref().unwrap_or_default();
     let has = |option: &str| options.split(',').any(|word| word == option);
-    let network =
-        OVER_NETWORK.contains(&fs_type.strip_prefix("fuse.").unwrap_or(fs_type)) || has("_netdev");
+    let network = OVER_NETWORK.contains(&fs_type.strip_prefix("fuse.").unwrap_or(fs_type)) || has("_netdev");
     add(Dependency::Conflicts, "umount.target");
     add(Dependency::Before, "umount.target");
     if network {
