@@ -99,21 +99,27 @@ impl Builder {
         self
     }
 
-    /// Boots the container.
-    pub fn spawn(self) -> Result<Container> {
-        if let Some(error) = self.failure {
+    /// Overlay's `lowerdir=`, and the scratch space that the added layer lies in.
+    pub(crate) fn layers(&mut self) -> Result<(String, Scratch)> {
+        let scratch = Scratch(self.layer.parent().map(Path::to_path_buf).unwrap_or_default());
+        if let Some(error) = self.failure.take() {
             return Err(error);
         }
-        let scratch = Scratch(self.layer.parent().map(Path::to_path_buf).unwrap_or_default());
+        let mut lower = utf8(&self.layer)?.to_string();
+        if self.root.is_dir() {
+            lower = format!("{lower}:{}", utf8(&self.root)?);
+        }
+        Ok((lower, scratch))
+    }
+
+    /// Boots the container.
+    pub fn spawn(mut self) -> Result<Container> {
+        let (lower, scratch) = self.layers()?;
         let console = Console::open(self.echo)?;
         let cgroup = Cgroup::new()?;
         let stage = scratch.0.join("mount");
         fs::create_dir(&stage)?;
         let terminal = console.path()?;
-        let mut lower = utf8(&self.layer)?.to_string();
-        if self.root.is_dir() {
-            lower = format!("{lower}:{}", utf8(&self.root)?);
-        }
         let plan = Plan {
             lower: &lower,
             scratch: utf8(&stage)?,
@@ -152,7 +158,13 @@ fn read_report(report: &mut BufReader<ChildStdout>, word: &str) -> Option<i32> {
 }
 
 /// A directory of the host that is removed on drop.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {

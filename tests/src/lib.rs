@@ -16,6 +16,7 @@ pub mod image;
 pub mod kernel;
 pub mod launch;
 pub mod machine;
+pub mod oci;
 pub mod paths;
 
 pub use container::{Builder, Container, Exit};

@@ -10,6 +10,7 @@ mod block;
 mod controllers;
 mod devices;
 mod foreign;
+mod kin;
 mod network;
 mod oom;
 mod program;
@@ -17,6 +18,7 @@ mod sets;
 mod traffic;
 
 pub use controllers::Controllers;
+pub use kin::Known;
 pub use traffic::Counted;
 
 use muster_sys::bpf::Hook;
@@ -129,6 +131,8 @@ pub struct Tree {
     uncertain: BTreeSet<String>,
     /// Where the kernel's kills for want of memory are followed.
     oom: oom::Followed,
+    /// Who belongs where, instead of cgroups.
+    kin: Option<kin::Kin>,
 }
 
 impl Tree {
@@ -168,6 +172,42 @@ impl Tree {
             condemned: BTreeSet::new(),
             uncertain: BTreeSet::new(),
             oom: oom::Followed::default(),
+            kin: None,
+        }
+    }
+
+    /// Without cgroups: who belongs to a unit is known by descent.
+    pub fn of_kin(known: Known) -> io::Result<Tree> {
+        let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        // Nothing can lie below it: what is asked of a cgroup has no answer.
+        let mount = "/dev/null".to_owned();
+        let tree = Tree::new(mount, String::new(), Controllers::default(), events);
+        Ok(Tree { kin: Some(kin::Kin::new(known)?), ..tree })
+    }
+
+    /// What the next program is to know, where there are no cgroups.
+    pub fn kin(&self) -> Option<Known> {
+        self.kin.as_ref().map(kin::Kin::known)
+    }
+
+    /// A process was started, or goes on, in a cgroup, for a run of its unit. Where there are cgroups they say so.
+    pub fn note_start(&mut self, path: &str, pid: u32, invocation: &str) {
+        if let Some(kin) = &mut self.kin {
+            kin.add(path, pid, Some(invocation));
+        }
+    }
+
+    /// Another process goes on as one that was started.
+    pub fn note_move(&mut self, path: &str, pid: u32) {
+        if let Some(kin) = &mut self.kin {
+            kin.add(path, pid, None);
+        }
+    }
+
+    /// A child is about to be reaped: its number is free from then on.
+    pub fn note_end(&mut self, pid: u32) {
+        if let Some(kin) = &mut self.kin {
+            kin.forget(pid);
         }
     }
 
@@ -178,6 +218,9 @@ impl Tree {
 
     /// What tells of changes.
     pub fn events_fd(&self) -> i32 {
+        if let Some(kin) = &self.kin {
+            return kin.events_fd();
+        }
         self.events.as_fd().as_raw_fd()
     }
 
@@ -195,10 +238,13 @@ impl Tree {
     /// Makes a cgroup with all above it, gives controllers on, and sets its attributes.
     pub fn realize(&mut self, path: &str, wanted: &Wanted<'_>) -> Result<(), String> {
         let config = wanted.config;
-        let is_new = self.make(path)?;
-        let directory = self.directory(path);
         let mut values = attributes::wanted(config, self.machine);
         let mut failed = self.lacking(config, &values);
+        if self.kin.is_some() {
+            return failed.map_or_else(|| self.refuse_programs(path, config), Err);
+        }
+        let is_new = self.make(path)?;
+        let directory = self.directory(path);
         if let Some(tasks) = wanted.defaults.tasks_max.filter(|_| config.tasks_max().is_none()) {
             values.push(("pids.max", tasks.to_string()));
         }
@@ -348,6 +394,18 @@ impl Tree {
         done.and(counted)
     }
 
+    /// Without cgroups no program can be attached: where filters of somebody else have to be, nothing may run.
+    fn refuse_programs(&mut self, path: &str, config: &CGroupSection) -> Result<(), String> {
+        if !foreign::is_silent(config) {
+            self.refused.insert(path.to_owned(), "there are no cgroups to attach filters to".to_owned());
+        }
+        let devices = config.device_policy() != DevicePolicy::Auto || !config.device_allow().is_empty();
+        match devices || !network::is_silent(config) {
+            true => Err("there are none, so what is said of devices and addresses does not hold".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     /// Why nothing may run in a cgroup: a filter that its unit names is not there (`IPIngressFilterPath=`).
     pub fn refusal<'a>(&'a self, path: &'a str) -> Option<&'a str> {
         let parent = |path: &&'a str| path.rsplit_once('/').map(|(parent, _)| parent);
@@ -472,7 +530,11 @@ impl Tree {
     }
 
     /// Moves a process.
-    pub fn attach(&self, path: &str, pid: u32) -> Result<(), String> {
+    pub fn attach(&mut self, path: &str, pid: u32) -> Result<(), String> {
+        if let Some(kin) = &mut self.kin {
+            kin.add(path, pid, None);
+            return Ok(());
+        }
         fs::write(format!("{}/cgroup.procs", self.directory(path)), pid.to_string())
             .map_err(|error| error.to_string())
     }
@@ -499,6 +561,9 @@ impl Tree {
             if new.is_empty() {
                 break;
             }
+            if let Some(kin) = &mut self.kin {
+                kin.remember(&new);
+            }
             for (_, pid) in new {
                 self.signal(path, pid, &signals);
             }
@@ -515,7 +580,8 @@ impl Tree {
         let inside = |cgroup: String| {
             cgroup.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if self.of_process(pid).is_some_and(inside) {
+        let of = self.kin.as_ref().map_or_else(|| self.of_process(pid), |kin| kin.claimed_by(pid));
+        if of.is_some_and(inside) {
             for signal in signals {
                 let _ = muster_sys::pidfd_send_signal(pidfd.as_fd(), *signal);
             }
@@ -524,6 +590,9 @@ impl Tree {
 
     /// Whether any process is at or below a cgroup.
     pub fn population(&mut self, path: &str) -> Population {
+        if let Some(kin) = &self.kin {
+            return kin.population(path);
+        }
         // Two short lines; one read gives them whole.
         let mut text = [0_u8; 256];
         let read = fs::File::open(format!("{}/cgroup.events", self.directory(path)))
@@ -560,6 +629,9 @@ impl Tree {
 
     /// (cgroup below our root, process) for all at and below a cgroup.
     pub fn processes(&self, path: &str) -> Vec<(String, u32)> {
+        if let Some(kin) = &self.kin {
+            return kin.processes(path);
+        }
         let mut found = Vec::new();
         for cgroup in self.walk(path) {
             let text =
@@ -609,6 +681,9 @@ impl Tree {
         self.needs.remove(path);
         self.refused.remove(path);
         self.sets.remove(path).iter().flatten().for_each(sets::Element::delete);
+        if let Some(kin) = &mut self.kin {
+            return kin.remove(path);
+        }
         if path.is_empty() || self.try_to_remove(path) {
             return self.unwatch(path);
         }
@@ -628,6 +703,9 @@ impl Tree {
 
     /// Removes a cgroup that holds nothing, by one call that also tells whether it does.
     pub fn remove_if_empty(&mut self, path: &str) -> bool {
+        if let Some(kin) = &mut self.kin {
+            return kin.remove_if_empty(path);
+        }
         self.giving.remove(path);
         let gone = !path.is_empty() && fs::remove_dir(self.directory(path)).is_ok();
         if gone {
@@ -662,6 +740,9 @@ impl Tree {
 
     /// The cgroup of a process, below our root.
     pub fn of_process(&self, pid: u32) -> Option<String> {
+        if let Some(kin) = &self.kin {
+            return kin.of(pid);
+        }
         let own = own_cgroup(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
         own.strip_prefix(self.root.as_str()).map(str::to_owned)
     }
@@ -726,6 +807,9 @@ impl Tree {
 
     /// Tells of emptiness from now on.
     pub fn watch(&mut self, path: &str) {
+        if let Some(kin) = &mut self.kin {
+            return kin.watch(path);
+        }
         if self.by_path.contains_key(path) {
             return;
         }
@@ -745,6 +829,9 @@ impl Tree {
 
     /// Stops telling.
     pub fn unwatch(&mut self, path: &str) {
+        if let Some(kin) = &mut self.kin {
+            kin.unwatch(path);
+        }
         self.uncertain.remove(path);
         if let Some(descriptor) = self.by_path.remove(path) {
             self.watched.remove(&descriptor);
@@ -755,6 +842,9 @@ impl Tree {
     /// Cgroups whose events changed since the last call; whether they are empty is to be looked at then. When the kernel
     /// dropped events, these are all that are watched.
     pub fn drain(&mut self) -> Vec<String> {
+        if let Some(kin) = &mut self.kin {
+            return kin.drain();
+        }
         let mut changed = BTreeSet::new();
         while let Ok(events) = self.events.read_events() {
             for event in events {
@@ -793,80 +883,4 @@ fn own_cgroup(text: &str) -> Option<String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    /// A tree of plain files.
-    fn tree(name: &str) -> Tree {
-        let mount = std::env::temp_dir().join(format!("muster-cgroup-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&mount);
-        fs::create_dir_all(&mount).unwrap();
-        let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
-        Tree::new(mount.to_str().unwrap().to_owned(), String::new(), Controllers::default(), events)
-    }
-
-    fn put(tree: &Tree, path: &str, text: &str) {
-        fs::create_dir_all(tree.directory(path)).unwrap();
-        fs::write(format!("{}/cgroup.events", tree.directory(path)), text).unwrap();
-    }
-
-    impl Drop for Tree {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.mount);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_not_empty() {
-        let mut tree = tree("population");
-        put(&tree, "/full", "populated 1\nfrozen 0\n");
-        put(&tree, "/empty", "populated 0\nfrozen 0\n");
-        put(&tree, "/odd", "populated maybe\n");
-        // A read of it fails, as one may for want of memory.
-        fs::create_dir_all(format!("{}/cgroup.events", tree.directory("/broken"))).unwrap();
-        assert_eq!(tree.population("/full"), Population::Populated);
-        assert_eq!(tree.population("/empty"), Population::Empty);
-        assert_eq!(tree.population("/never-was"), Population::Empty);
-        assert!(!tree.is_uncertain());
-        assert_eq!(tree.population("/odd"), Population::Unknown);
-        assert_eq!(tree.population("/broken"), Population::Unknown);
-        // They are asked for again, and told of.
-        assert_eq!(tree.take_uncertain(), ["/broken", "/odd"]);
-        put(&tree, "/odd", "populated 0\n");
-        assert_eq!(tree.drain(), ["/odd"]);
-    }
-
-    #[test]
-    fn a_watch_that_fails_is_asked_for_instead() {
-        let mut tree = tree("watch");
-        fs::write(tree.directory("/a"), "no directory").unwrap();
-        tree.watch("/a");
-        assert_eq!(tree.take_uncertain(), ["/a"]);
-        assert!(tree.is_uncertain());
-        fs::remove_file(tree.directory("/a")).unwrap();
-        put(&tree, "/a", "populated 1\n");
-        assert_eq!(tree.take_uncertain(), ["/a"]);
-        assert!(!tree.is_uncertain());
-        put(&tree, "/a", "populated 0\n");
-        assert_eq!(tree.drain(), ["/a"]);
-    }
-
-    #[test]
-    fn lost_events_are_those_of_all() {
-        let mut tree = tree("overflow");
-        for path in ["/a", "/b", "/quiet"] {
-            put(&tree, path, "populated 1\n");
-            tree.watch(path);
-        }
-        let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
-        let open = |path| fs::File::create(format!("{}/cgroup.events", tree.directory(path))).unwrap();
-        let (mut a, mut b) = (open("/a"), open("/b"));
-        // Two by turns, since equal events become one.
-        for _ in 0..limit.trim().parse::<usize>().unwrap() {
-            io::Write::write_all(&mut a, b"x").unwrap();
-            io::Write::write_all(&mut b, b"x").unwrap();
-        }
-        assert_eq!(tree.drain(), ["/a", "/b", "/quiet"]);
-        assert!(tree.drain().is_empty());
-    }
-}
+mod tests;

@@ -144,6 +144,8 @@ pub enum Report {
     Account { name: String, number: u32 },
     /// Another process goes on, a child of PID 1 as well; more may follow.
     Moved { pid: u32 },
+    /// It goes on without a confinement for which there is no right here; more may follow.
+    Without { what: String },
     /// Nothing was read yet.
     NotYet,
 }
@@ -239,6 +241,9 @@ pub fn read_report(report: &OwnedFd) -> Report {
             let moved = text.strip_prefix(steps::namespaces::MOVED).and_then(|pid| pid.parse().ok());
             if let Some(pid) = moved {
                 return Report::Moved { pid };
+            }
+            if let Some(what) = text.strip_prefix(steps::namespaces::WITHOUT) {
+                return Report::Without { what: what.to_owned() };
             }
             let account = text.strip_prefix(steps::dynamic::ACCOUNT).and_then(|rest| rest.split_once(' '));
             if let Some((Ok(number), name)) = account.map(|(number, name)| (number.parse(), name)) {

@@ -46,6 +46,11 @@ const API: &[&str] = &[
 
 /// Leaves, by the stock program where it is there. On a machine this does not come back.
 pub fn leave(verb: ShutdownVerb, exit_code: u8, state: Option<&State>) -> ExitCode {
+    // Only a container has somebody to leave for (systemctl(1), `exit`).
+    let verb = match verb {
+        ShutdownVerb::Exit if state.is_some() && !crate::stage::in_container() => ShutdownVerb::Poweroff,
+        verb => verb,
+    };
     if let Some(state) = state {
         execute_stock(verb, exit_code, state);
     }

@@ -2,12 +2,13 @@
 //!
 //! Reading order: `main` below, [`stage`] (what a machine or container needs before the first unit), [`options`] (what
 //! it was told), [`facts`] (what it is), [`generate`] (generators), [`anew`] (from
-//! one boot to the next without the kernel), [`finish`] (the end).
+//! one boot to the next without the kernel), [`finish`] (the end); [`command`] is a container that runs one command.
 //!
 //! What must stay true: PID 1 never returns from `main` on a running machine; whatever cannot be set up is said and
 //! passed over, for a machine that is half up can be mended and one that is down cannot.
 
 mod anew;
+mod command;
 mod credentials;
 mod facts;
 mod finish;
@@ -16,13 +17,14 @@ mod options;
 mod stage;
 
 use crate::options::Options;
-use muster_cgroup::Tree;
+use muster_cgroup::{Known, Tree};
 use muster_manager::Manager;
 use muster_manager::anew::Anew;
 use muster_manager::event::ShutdownVerb;
 use muster_manager::state::Facts;
 use muster_runtime::hand_over::{self, HandOver};
 use muster_runtime::log::Log;
+use muster_runtime::printer::{self, HandedPrinter, Printer};
 use muster_runtime::{Outcome, Runtime, Setup, clock, removing};
 use muster_unit::Index;
 use std::process::ExitCode;
@@ -37,10 +39,12 @@ fn main() -> ExitCode {
             println!("muster {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
+        ["--", command, arguments @ ..] => command::run(command, arguments),
         ["--generators"] => generate::run(),
         ["--pid-file", path] => muster_runtime::pid_files::run(path),
         [muster_runtime::automounts::ARGUMENT, arguments @ ..] => muster_runtime::automounts::run(arguments),
         ["--paths"] => muster_runtime::paths::run(),
+        [printer::ARGUMENT, numbers @ ..] => printer::run(numbers),
         ["--questions"] => muster_runtime::questions::run(),
         ["--errand"] => muster_runtime::errand::run(),
         [muster_runtime::opening::ARGUMENT] => muster_runtime::opening::run(),
@@ -52,7 +56,8 @@ fn main() -> ExitCode {
         _ if std::process::id() == 1 => boot(),
         _ => {
             eprintln!(
-                "muster is a system's PID 1. Boot it as init, in a container or a machine; `musterctl` and `systemctl` talk to it."
+                "muster is a system's PID 1. Boot it as init, in a container or a machine; `musterctl` and `systemctl` talk to it.\n\
+                 `muster -- COMMAND` runs one command, in a container that holds nothing else."
             );
             ExitCode::FAILURE
         }
@@ -65,21 +70,62 @@ struct Beginning {
     facts: Facts,
     cgroups: Tree,
     log: Log,
+    printer: Option<Printer>,
 }
 
-/// Sets the stage.
-fn begin() -> Result<Beginning, String> {
+/// The cgroup tree; where it is not ours to change, what takes its place, with a word to say of that.
+fn tree(known: Option<Known>) -> Result<(Tree, Option<String>), String> {
+    let kin = |known| Tree::of_kin(known).map_err(|error| format!("Processes cannot be followed: {error}"));
+    if let Some(known) = known {
+        return Ok((kin(known)?, None));
+    }
+    let found = Tree::discover().map_err(|error| error.to_string());
+    match found.and_then(|tree| tree.enter_init_scope().map(|()| tree)) {
+        Ok(tree) => Ok((tree, None)),
+        Err(error) => {
+            let text = format!(
+                "There is no cgroup for each unit ({error}): processes are known by who started them, and limits of resources have no effect."
+            );
+            Ok((kin(Known::default())?, Some(text)))
+        }
+    }
+}
+
+/// Who prints logs: one who does already, or a new one in a container without a journal.
+fn printer(handed: Option<Printer>, program: &str) -> Result<Option<Printer>, String> {
+    match handed {
+        None if stage::in_container() => printer::start(program, &search_path()),
+        handed => Ok(handed),
+    }
+}
+
+/// A log, by the printer where there is one.
+fn log(printer: Option<&Printer>) -> Log {
+    let mut log = Log::open(!stage::in_container());
+    if let Some(Ok(end)) = printer.map(Printer::end) {
+        log.print_by(end);
+    }
+    log
+}
+
+/// Sets the stage. What is known of processes, and who prints logs, comes from the boot before.
+fn begin(known: Option<Known>, handed: Option<Printer>, program: &str) -> Result<Beginning, String> {
     let mut complaints = stage::set();
+    if !std::path::Path::new("/run/systemd").is_dir() {
+        let why = complaints.pop().unwrap_or_default();
+        return Err(format!("{why}. Nothing works without /run: give the container a tmpfs there."));
+    }
     let options = options::read();
     complaints.extend(stage::name(&options));
     complaints.extend(credentials::take(&options));
     let mut facts = facts::read(&options);
-    let in_container = !facts.virtualization.is_empty() && stage::in_container();
-    let mut log = Log::open(!in_container);
-    let cgroups = Tree::discover().map_err(|error| format!("No cgroup2 tree: {error}"))?;
-    if let Err(error) = cgroups.enter_init_scope() {
-        complaints.push(format!("init.scope could not be entered: {error}"));
-    }
+    let printer = printer(handed, program).unwrap_or_else(|error| {
+        complaints.push(error);
+        None
+    });
+    let mut log = log(printer.as_ref());
+    let (cgroups, lacks) = tree(known)?;
+    complaints.extend(lacks);
     facts.cgroup_root = cgroups.root_path().to_owned();
     for message in complaints {
         let level = muster_manager::effect::Level::Warning;
@@ -88,7 +134,7 @@ fn begin() -> Result<Beginning, String> {
             None,
         );
     }
-    Ok(Beginning { options, facts, cgroups, log })
+    Ok(Beginning { options, facts, cgroups, log, printer })
 }
 
 /// Reads configuration and runs generators, before unit files are read.
@@ -101,16 +147,18 @@ fn prepare(manager: &mut Manager, program: &str) {
 
 fn boot() -> ExitCode {
     muster_runtime::crash::install(stage::in_container());
-    let Beginning { options, facts, cgroups, log } = match begin() {
+    stage::clear_run();
+    let program = program();
+    let Beginning { options, facts, cgroups, log, printer } = match begin(None, None, &program) {
         Ok(beginning) => beginning,
         Err(error) => return give_up(&error),
     };
-    let program = program();
     let mut manager = Manager::new(facts, facts::seed(), clock::now());
     prepare(&mut manager, &program);
     let executor = executor_beside(&program);
+    let (handed, found) = (None, Vec::new());
     let setup =
-        Setup { manager, index: index(), cgroups, log, executor, program, handed: None, found: Vec::new() };
+        Setup { manager, index: index(), cgroups, log, executor, program, handed, found, printer };
     let mut runtime = match Runtime::new(setup) {
         Ok(runtime) => runtime,
         Err(error) => return give_up(&format!("The event loop could not be set up: {error}")),
@@ -121,7 +169,11 @@ fn boot() -> ExitCode {
 }
 
 fn index() -> Index {
-    Index::scan(Index::search_path(std::env::var("SYSTEMD_UNIT_PATH").ok().as_deref()))
+    Index::scan(search_path())
+}
+
+fn search_path() -> Vec<String> {
+    Index::search_path(std::env::var("SYSTEMD_UNIT_PATH").ok().as_deref())
 }
 
 fn run(mut runtime: Runtime) -> ExitCode {
@@ -151,9 +203,12 @@ fn go_on(number: &str) -> ExitCode {
         Ok(handed) if handed.anew.is_some() => return go_on_anew(handed, program),
         handed => handed,
     };
-    let cgroups = match Tree::discover() {
-        Ok(tree) => tree,
-        Err(error) => return give_up(&format!("No cgroup2 tree: {error}")),
+    let mut handed = handed;
+    let known = handed.as_mut().ok().and_then(|handed| handed.kin.take());
+    let printer = handed.as_mut().ok().and_then(|handed| handed.printer.take()).map(HandedPrinter::take_in);
+    let cgroups = match tree(known) {
+        Ok((tree, _)) => tree,
+        Err(error) => return give_up(&error),
     };
     let (manager, handed, found, lost) = match handed {
         Ok(mut handed) => (handed.manager(), Some(handed), Vec::new(), None),
@@ -169,7 +224,8 @@ fn go_on(number: &str) -> ExitCode {
         manager,
         index: index(),
         cgroups,
-        log: Log::open(!stage::in_container()),
+        log: log(printer.as_ref()),
+        printer,
         executor: executor_beside(&program),
         program,
         handed,
@@ -189,7 +245,9 @@ fn go_on(number: &str) -> ExitCode {
 
 /// Goes on with what survived, in a boot anew.
 fn go_on_anew(mut handed: HandOver<'static>, program: String) -> ExitCode {
-    let Beginning { options, facts, cgroups, log } = match begin() {
+    let printer = handed.printer.take().map(HandedPrinter::take_in);
+    let beginning = begin(handed.kin.take(), printer, &program);
+    let Beginning { options, facts, cgroups, log, printer } = match beginning {
         Ok(beginning) => beginning,
         Err(error) => return give_up(&error),
     };
@@ -199,7 +257,7 @@ fn go_on_anew(mut handed: HandOver<'static>, program: String) -> ExitCode {
     stage::welcome(&options);
     let executor = executor_beside(&program);
     let (handed, found) = (Some(handed), Vec::new());
-    let setup = Setup { manager, index: index(), cgroups, log, executor, program, handed, found };
+    let setup = Setup { manager, index: index(), cgroups, log, executor, program, handed, found, printer };
     match Runtime::new(setup) {
         Ok(runtime) => run(runtime),
         Err(error) => give_up(&format!("The event loop could not be set up: {error}")),

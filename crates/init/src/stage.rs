@@ -3,6 +3,7 @@
 //! Every step looks first whether it is done already (a container's manager did much of it), and none is fatal.
 
 use crate::options::Options;
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -60,17 +61,20 @@ pub fn set() -> Vec<String> {
         complaints.push(format!("Descriptors from before may be passed on: {error}"));
     }
     for (source, place, kind, flags, data) in MOUNTS {
-        if let Err(error) = mount_once(source, place, kind, *flags, data) {
-            complaints.push(format!("{kind} could not be mounted on {place}: {error}"));
+        match mount_once(source, place, kind, *flags, data) {
+            // What its manager did not mount, a container without the right to do so has not.
+            Err(Errno::EPERM | Errno::EACCES) if in_container() => {}
+            Err(error) => complaints.push(format!("{kind} could not be mounted on {place}: {error}")),
+            Ok(()) => {}
         }
     }
-    for directory in DIRECTORIES {
-        if let Err(error) = std::fs::create_dir_all(directory)
-            .and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)))
-        {
-            complaints.push(format!("{directory} could not be made: {error}"));
-        }
-    }
+    let make = |directory: &&str| {
+        let made = std::fs::create_dir_all(directory)
+            .and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)));
+        made.err().map(|error| format!("{directory} could not be made: {error}"))
+    };
+    // Where one cannot be made, none can.
+    complaints.extend(DIRECTORIES.iter().find_map(make));
     for (target, link) in [
         ("/proc/self/fd", "/dev/fd"),
         ("/proc/self/fd/0", "/dev/stdin"),
@@ -80,7 +84,7 @@ pub fn set() -> Vec<String> {
         let _ = symlink(target, link);
     }
     if in_container() {
-        let _ = std::fs::write("/run/systemd/container", std::env::var("container").unwrap_or_default());
+        let _ = std::fs::write("/run/systemd/container", virtualization());
     }
     if let Err(error) = muster_sys::loopback_up() {
         complaints.push(format!("The loopback interface could not be brought up: {error}"));
@@ -162,9 +166,27 @@ pub fn in_initrd() -> bool {
     Path::new(INITRD).exists()
 }
 
-/// Whether a container's manager said so (container interface: `container=` in PID 1's environment).
+/// Whether a container's manager said so (container interface: `container=` in PID 1's environment), or this is PID 1 of
+/// another PID namespace than the first.
 pub fn in_container() -> bool {
+    let first = |link: std::path::PathBuf| link == Path::new(FIRST_PIDS);
     std::env::var_os("container").is_some_and(|value| !value.is_empty())
+        || std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| !first(link))
+}
+
+/// The first PID namespace, whose number is fixed (linux/nsfs.h, `PID_NS_INIT_INO`).
+const FIRST_PIDS: &str = "pid:[4026531836]";
+
+/// Files by which container managers that set no variable are known, and their words.
+const MARKS: [(&str, &str); 2] = [("/run/.containerenv", "podman"), ("/.dockerenv", "docker")];
+
+/// What the run before left in a container that is started again with its /run: only what PID 1 alone writes.
+pub fn clear_run() {
+    if in_container() {
+        for directory in ["/run/systemd/units", "/run/systemd/transient"] {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
 }
 
 /// A word for what we run in, as `systemd-detect-virt` says it; empty for the bare machine.
@@ -172,6 +194,10 @@ pub fn virtualization() -> String {
     if let Some(word) = std::env::var("container").ok().filter(|word| !word.is_empty()) {
         let known = muster_runtime::conditions::CONTAINERS;
         return if known.contains(&word.as_str()) { word } else { "container-other".to_owned() };
+    }
+    if in_container() {
+        let found = MARKS.iter().find(|(mark, _)| Path::new(mark).exists());
+        return found.map_or("container-other", |(_, word)| word).to_owned();
     }
     let dmi = |file: &str| std::fs::read_to_string(format!("/sys/class/dmi/id/{file}")).unwrap_or_default();
     let vendor = format!("{} {} {}", dmi("sys_vendor"), dmi("product_name"), dmi("bios_vendor"));
@@ -206,6 +232,9 @@ fn name_host(options: &Options) -> Option<String> {
         None if current.is_empty() || current == "(none)" => "localhost".to_owned(),
         None => return None,
     };
+    if name == current {
+        return None;
+    }
     nix::unistd::sethostname(&name)
         .err()
         .map(|error| format!("The host name {name} could not be set: {error}"))

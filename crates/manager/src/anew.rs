@@ -47,6 +47,7 @@ impl Manager {
         self.state.basic_reached = false;
         self.state.shutdown = None;
         self.state.exit_code = 0;
+        self.state.essential_ended = false;
         self.state.client_environment.clear();
         let jobs: Vec<_> = self.state.jobs.values().map(|job| job.id).collect();
         for job in jobs {

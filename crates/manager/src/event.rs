@@ -250,8 +250,8 @@ pub enum Event {
     DevicesChanged { changes: Vec<DeviceChange>, whole: bool },
     /// Somebody asks for something; the answer is [`Effect::Reply`] with the same id.
     Requested { id: RequestId, origin: Origin, request: Request },
-    /// A signal was sent to PID 1.
-    Signalled { signal: i32, origin: Origin },
+    /// A signal was sent to PID 1; `outside` says by a process that is not of its PID namespace: the container's manager.
+    Signalled { signal: i32, origin: Origin, outside: bool },
     /// A bus name changed hands (`BusName=`): empty owner for none.
     BusNameChanged { name: String, owner: String },
 }

@@ -4,19 +4,31 @@
 //! keeps the cause. Unit modules change their own sub-state and call it; they never touch another unit's state.
 
 use crate::effect::{BusSignal, Effect, Level};
+use crate::event::Exit;
 use crate::jobs::Started;
 use crate::manager::Manager;
 use crate::marks::MarksChange;
 use crate::state::{ActiveState, Cause, Service, Stamp, SystemState};
 use muster_graph::job::Job;
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
-use muster_unit::UnitName;
+use muster_unit::{EmergencyAction, UnitName};
 
 /// How many causes are kept for each unit.
 const CAUSES_MAX: usize = 16;
 
 /// After a start or a stop.
 const NO_MARKS: MarksChange = MarksChange { restart: Some(false), reload: Some(false) };
+
+/// What a container ends with, as a shell says it: 128 and the number of a signal; 1 where a start failed without a process.
+fn exit_code(how: Option<Exit>, failed: bool) -> u8 {
+    const BY_SIGNAL: i32 = 128;
+    let code = match how {
+        Some(Exit::Exited(code)) => code,
+        Some(Exit::Killed(signal) | Exit::Dumped(signal)) => signal.saturating_add(BY_SIGNAL),
+        Some(Exit::NotMade) | None => 0,
+    };
+    u8::try_from(if code == 0 { i32::from(failed) } else { code }).unwrap_or(u8::MAX)
+}
 
 impl Manager {
     /// The state of a unit; inactive when it is not loaded.
@@ -236,8 +248,11 @@ impl Manager {
         } else {
             (unit.file.unit.success_action(), unit.file.unit.success_action_exit_status())
         };
+        if action == EmergencyAction::None {
+            return self.essential_ended(id, new);
+        }
         let status = match Service::of(&unit.kind).and_then(|service| service.main_status.how) {
-            Some(crate::event::Exit::Exited(code)) => u8::try_from(code).ok(),
+            Some(Exit::Exited(code)) => u8::try_from(code).ok(),
             _ => None,
         };
         let (name, argument) = (unit.name.to_string(), unit.file.unit.reboot_argument().clone());
@@ -247,6 +262,25 @@ impl Manager {
             argument,
             &format!("unit {name} became {}", new.as_str()),
         );
+    }
+
+    /// `Essential=` of `[X-Muster]`: the first such service that is down, and does not come up again, ends the container with
+    /// its status.
+    fn essential_ended(&mut self, id: UnitId, new: ActiveState) {
+        let Some((unit, service)) =
+            self.state.units.get(&id).and_then(|unit| Some((unit, Service::of(&unit.kind)?)))
+        else {
+            return;
+        };
+        let essential = matches!(&unit.file.body, muster_unit::Body::Service(section) if section.essential());
+        let comes_back = matches!(self.job_kind(id), Some(JobType::Restart | JobType::Start));
+        if !essential || comes_back || self.state.essential_ended {
+            return;
+        }
+        let code = exit_code(service.main_status.how, new == ActiveState::Failed);
+        let why = format!("the essential unit {} became {}", unit.name, new.as_str());
+        self.state.essential_ended = true;
+        self.emergency_action(EmergencyAction::Exit, Some(code), None, &why);
     }
 
     /// `StartLimitAction=`.

@@ -252,7 +252,7 @@ impl Manager {
             Event::InterfacesRead { names } => self.interfaces(source, &names),
             Event::DevicesChanged { changes, whole } => self.devices(source, changes, whole),
             Event::Requested { id, origin, request } => self.request(source, id, &origin, request),
-            Event::Signalled { signal, origin } => self.signalled(source, signal, &origin),
+            Event::Signalled { signal, origin, outside } => self.signalled(source, signal, &origin, outside),
             Event::BusNameChanged { name, owner } => self.bus_name_changed(&name, !owner.is_empty()),
         }
         self.settle();

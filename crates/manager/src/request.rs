@@ -388,8 +388,8 @@ impl Manager {
 
     // ---- signals and actions ----------------------------------------------------------------------------------------
 
-    /// Signals to PID 1 (systemd(1), "SIGNALS").
-    pub(crate) fn signalled(&mut self, source: &dyn Source, signal: i32, origin: &Origin) {
+    /// Signals to PID 1 (systemd(1), "SIGNALS"). SIGTERM from outside is how a container is asked to end.
+    pub(crate) fn signalled(&mut self, source: &dyn Source, signal: i32, origin: &Origin, outside: bool) {
         const HUP: i32 = 1;
         const INT: i32 = 2;
         const TERM: i32 = 15;
@@ -401,7 +401,7 @@ impl Manager {
             None,
             format!(
                 "Received signal {signal} from {} (pid {}, uid {}).",
-                client(origin),
+                if outside { "outside of the container" } else { client(origin) },
                 origin.pid,
                 origin.uid
             ),
@@ -420,6 +420,7 @@ impl Manager {
             .copied()
         };
         match signal {
+            TERM if outside => self.signal_target(source, "exit.target", JobMode::ReplaceIrreversibly),
             TERM => self.effects.push_back(Effect::Reexecute),
             HUP => self.begin_reload(),
             INT => self.ctrl_alt_del(source),

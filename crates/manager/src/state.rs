@@ -511,6 +511,8 @@ pub struct State {
     pub client_environment: BTreeMap<String, String>,
     /// `SetExitCode`.
     pub exit_code: u8,
+    /// An essential service has ended, and said how the container ends.
+    pub essential_ended: bool,
     /// Set once shutdown is on its way.
     pub shutdown: Option<ShutdownVerb>,
     /// Console status wanted.

@@ -3,7 +3,7 @@
 
 use muster_manager::effect::StatusMark;
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// The console, opened at the first line.
@@ -16,15 +16,33 @@ impl Console {
     /// Writes one line.
     pub fn show(&mut self, mark: StatusMark, message: &str) {
         let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
+        let open = |path: &&str| std::fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
         if self.file.is_none() {
-            self.file = std::fs::OpenOptions::new().write(true).custom_flags(flags).open("/dev/console").ok();
+            self.file = PLACES.iter().find_map(open);
         }
         if let Some(file) = &mut self.file {
-            if file.write_all(line(mark, message).as_bytes()).is_err() {
+            let text = match file.is_terminal() {
+                true => line(mark, message),
+                false => format!("{}\n", plain(mark, message)),
+            };
+            if file.write_all(text.as_bytes()).is_err() {
                 self.file = None;
             }
         }
     }
+}
+
+/// Where lines go: a container without a terminal has no console. Opened anew, so that only we do not wait there.
+const PLACES: [&str; 2] = ["/dev/console", "/proc/self/fd/1"];
+
+/// The line without colour, and without an end.
+pub fn plain(mark: StatusMark, message: &str) -> String {
+    let line = line(mark, message);
+    let mut text = String::with_capacity(line.len());
+    for (at, part) in line.trim_end().split('\x1b').enumerate() {
+        text.push_str(if at == 0 { part } else { part.split_once('m').map_or("", |(_, rest)| rest) });
+    }
+    text
 }
 
 /// The line with its mark in colour.

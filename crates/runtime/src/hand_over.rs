@@ -53,6 +53,10 @@ pub struct HandOver<'a> {
     /// Which controllers the units of cgroups need.
     #[serde(default)]
     needs: Option<Vec<(String, Vec<String>)>>,
+    /// Who belongs where, where there are no cgroups.
+    pub kin: Option<muster_cgroup::Known>,
+    /// Who prints logs.
+    pub printer: Option<crate::printer::HandedPrinter>,
     /// Helpers whose work begins anew.
     helpers: Vec<u32>,
     /// Peers on the system bus that called us, and which units they keep loaded.
@@ -179,6 +183,8 @@ impl Runtime {
             shares: self.shares.handed(),
             condemned_cgroups: self.cgroups.condemned(),
             needs: self.cgroups.needs(),
+            kin: self.cgroups.kin(),
+            printer: self.printer.as_ref().map(crate::printer::Printer::handed),
             helpers: self.processes.handed_helpers(),
             callers: self.clients.bus.known_callers(),
             references: self.clients.references.iter().filter(bus_names).cloned().collect(),
@@ -193,6 +199,7 @@ impl Runtime {
         all.extend(self.processes.handed().iter().flat_map(HandedProcess::fds));
         all.extend(self.varlink.listeners().map(|(_, fd)| fd));
         all.extend(self.shares.handed().iter().flat_map(HandedShare::fds));
+        all.extend(self.printer.iter().flat_map(|printer| printer.handed().fds()));
         all
     }
 

@@ -31,6 +31,7 @@ pub mod opening;
 pub mod paths;
 pub mod perform;
 pub mod pid_files;
+pub mod printer;
 pub mod processes;
 pub mod published;
 pub mod questions;

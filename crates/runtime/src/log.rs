@@ -1,11 +1,11 @@
-//! PID 1's own log: to the journal by its native protocol; until there is one, to the kernel log, or in a container,
+//! PID 1's own log: to the journal by its native protocol, or to the printer that takes its place; until there is one, to the kernel log, or in a container,
 //! whose kernel log is not its own, warnings and worse to the console.
 //!
 //! Never waits: a record that the journal cannot take now is queued (at most `BACKLOG_MAX`) and sent before the next one.
 //! Records beyond that are counted as lost, and the journal is told how many.
 
 use muster_manager::effect::{Level, LogRecord, StatusMark};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, send, sendto, socket};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -22,6 +22,8 @@ pub struct Log {
     /// Records that found no room there.
     lost: u64,
     kmsg: Option<std::fs::File>,
+    /// Who prints logs, where there is no journal.
+    printer: Option<OwnedFd>,
     /// The console, for status lines too.
     pub console: crate::console::Console,
 }
@@ -43,15 +45,47 @@ impl Log {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let kmsg = kmsg.then(|| std::fs::OpenOptions::new().write(true).open("/dev/kmsg").ok()).flatten();
         let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None).ok();
-        Log { socket, backlog: VecDeque::new(), lost: 0, kmsg, console: crate::console::Console::default() }
+        let console = crate::console::Console::default();
+        Log { socket, backlog: VecDeque::new(), lost: 0, kmsg, printer: None, console }
+    }
+
+    /// From now on records and status lines are printed.
+    pub fn print_by(&mut self, printer: OwnedFd) {
+        self.printer = Some(printer);
+    }
+
+    /// Nobody prints them any more.
+    pub fn print_no_more(&mut self) {
+        self.printer = None;
+    }
+
+    /// Shows a status line.
+    pub fn show(&mut self, mark: StatusMark, message: &str) {
+        if self.printer.is_none() {
+            return self.console.show(mark, message);
+        }
+        let mut line = Vec::new();
+        field(&mut line, crate::printer::STATUS, &crate::console::plain(mark, message));
+        self.push(line);
     }
 
     /// Writes one record.
     pub fn write(&mut self, record: &LogRecord, invocation: Option<&str>) {
+        if self.printer.is_some() {
+            // The end of a job is a status line as well.
+            if record.level <= Level::Info && !is_status(record) {
+                self.push(encode(record, None));
+            }
+            return;
+        }
         if self.send() == Journal::Absent {
             self.write_early(record);
         }
-        self.backlog.push_back(encode(record, invocation));
+        self.push(encode(record, invocation));
+    }
+
+    fn push(&mut self, record: Vec<u8>) {
+        self.backlog.push_back(record);
         if self.backlog.len() > BACKLOG_MAX {
             self.backlog.pop_front();
             self.lost = self.lost.saturating_add(1);
@@ -98,13 +132,13 @@ impl Log {
         let (Some(socket), Ok(address)) = (&self.socket, UnixAddr::new(JOURNAL)) else {
             return Journal::Absent;
         };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         while let Some(record) = self.backlog.front() {
-            match sendto(
-                socket.as_raw_fd(),
-                record,
-                &address,
-                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            ) {
+            let sent = match &self.printer {
+                Some(printer) => send(printer.as_raw_fd(), record, flags),
+                None => sendto(socket.as_raw_fd(), record, &address, flags),
+            };
+            match sent {
                 Ok(_) | Err(nix::errno::Errno::EMSGSIZE) => {
                     self.backlog.pop_front();
                 }

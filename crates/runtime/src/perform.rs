@@ -141,7 +141,7 @@ impl Runtime {
                 self.publish(&unit, invocation_id.as_deref(), log.as_deref())
             }
             Effect::Log(record) => self.write_log(&record),
-            Effect::ShowStatus { mark, message } => self.log.console.show(mark, &message),
+            Effect::ShowStatus { mark, message } => self.log.show(mark, &message),
             Effect::Reply { id, reply } => self.reply(id, &reply),
             Effect::Signal(signal) => {
                 if matches!(signal, BusSignal::StartupFinished { .. }) {

@@ -7,7 +7,7 @@ use muster_manager::effect::{Level, QueryId, Spawn, SpawnId};
 use muster_manager::event::{Event, Exit, PidFileFound};
 use muster_unit::UnitName;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process::{Command, Stdio};
 
@@ -63,6 +63,8 @@ pub enum Helper {
     Automount(crate::automounts::AutomountHelp),
     /// It closes descriptors.
     Closer,
+    /// It prints logs.
+    Printer,
     /// It removes what a user left, and nobody waits for it.
     Cleaner,
 }
@@ -82,6 +84,8 @@ pub struct Processes {
     held: Option<(u32, OwnedFd)>,
     /// Spawns that may still run on our memory.
     sharing: Vec<SpawnId>,
+    /// What confinement could not be made here: said once each.
+    lacking: BTreeSet<String>,
 }
 
 impl Processes {
@@ -229,6 +233,7 @@ impl Runtime {
         match muster_exec::start(&request, &self.executor) {
             Ok(started) => {
                 self.spawns = self.spawns.saturating_add(1);
+                self.cgroups.note_start(&spawn.cgroup, started.pid, &spawn.invocation_id);
                 let report = started.report.and_then(|report| {
                     let token = self.register_raw(report.as_raw_fd(), Source::Report(spawn.id)).ok()?;
                     Some((token, report))
@@ -283,6 +288,10 @@ impl Runtime {
                 self.process_moved(spawn, pid);
                 return self.read_report(token, spawn);
             }
+            Report::Without { what } => {
+                self.note_without(spawn, what);
+                return self.read_report(token, spawn);
+            }
             Report::RunsAs { uid, gid } => {
                 self.deliver(Event::RunsAs { spawn, uid, gid });
                 return self.read_report(token, spawn);
@@ -294,9 +303,23 @@ impl Runtime {
         }
     }
 
+    /// A confinement could not be made, by a lack of rights that all units share.
+    fn note_without(&mut self, spawn: SpawnId, what: String) {
+        let unit = self.manager.state().spawns.get(&spawn).and_then(|id| self.manager.unit_by_id(*id));
+        let unit = unit.map(|unit| unit.name.to_string()).unwrap_or_default();
+        if self.processes.lacking.insert(what.clone()) {
+            let text = format!("{unit} runs without {what}, for which this container has no right; so do others, without a word.");
+            self.note(Level::Warning, &text);
+        }
+    }
+
     /// Another child of ours goes on as the process; what stays of the old one is nobody's.
     fn process_moved(&mut self, spawn: SpawnId, pid: u32) {
         let Ok(pidfd) = muster_sys::pidfd_open(pid) else { return };
+        let old = self.processes.by_pid.iter().find(|(_, known)| **known == spawn).map(|(pid, _)| *pid);
+        if let Some(path) = old.and_then(|old| self.cgroups.of_process(old)) {
+            self.cgroups.note_move(&path, pid);
+        }
         self.processes.by_pid.retain(|_, known| *known != spawn);
         self.processes.by_pid.insert(pid, spawn);
         self.processes.pidfds.insert(pid, pidfd);
@@ -436,6 +459,7 @@ impl Runtime {
             Helper::Paths(pid) => self.watcher_ended(pid),
             Helper::Automount(help) => self.automount_helper_ended(help, exit),
             Helper::Closer => self.closer_ended(),
+            Helper::Printer => self.printer_ended(),
             Helper::Cleaner => {}
             Helper::Clerk { errand, answer } => self.clerk_ended(&errand, answer),
         }

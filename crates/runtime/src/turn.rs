@@ -12,6 +12,7 @@ use crate::hand_over::{self, HandOver};
 use crate::listeners::Listeners;
 use crate::log::Log;
 use crate::notify;
+use crate::printer::Printer;
 use crate::processes::Processes;
 use crate::reap;
 use crate::source::{KernelSource, Table};
@@ -121,6 +122,8 @@ pub struct Setup {
     pub handed: Option<HandOver<'static>>,
     /// Sockets that it left open, where what it handed over could not be read.
     pub found: Vec<OwnedFd>,
+    /// What takes the journal's place, where there is none.
+    pub printer: Option<Printer>,
 }
 
 /// The loop's state.
@@ -161,6 +164,7 @@ pub struct Runtime {
     pub(crate) strangers: crate::notifications::Strangers,
     pub(crate) listeners: Listeners,
     pub(crate) log: Log,
+    pub(crate) printer: Option<Printer>,
     pub(crate) executor: String,
     pub(crate) program: String,
     pub(crate) follow_up: VecDeque<Event>,
@@ -195,6 +199,7 @@ impl Runtime {
     /// Opens the sources. What fails here makes PID 1 useless, so it is an error.
     pub fn new(mut setup: Setup) -> io::Result<Runtime> {
         let poll = Poll::new()?;
+        muster_sys::follow_stop_requests()?;
         let mut signals = Signals::new(heard_signals())?;
         let (notify, clients) = match &setup.handed {
             Some(handed) => {
@@ -250,6 +255,7 @@ impl Runtime {
             strangers: crate::notifications::Strangers::default(),
             listeners: Listeners::default(),
             log: setup.log,
+            printer: None,
             executor: setup.executor,
             program: setup.program,
             follow_up: VecDeque::new(),
@@ -271,6 +277,9 @@ impl Runtime {
             let token = runtime.register_raw(fd, source)?;
             // What came before it was watched is there already.
             runtime.still_ready(token);
+        }
+        if let Some(printer) = setup.printer {
+            runtime.take_printer(printer);
         }
         runtime.open_tables()?;
         runtime.manager.set_autofs(std::path::Path::new("/dev/autofs").exists());
@@ -683,7 +692,8 @@ impl Runtime {
             if signal == nix::libc::SIGCHLD {
                 self.children_wait = true;
             } else {
-                self.deliver(Event::Signalled { signal, origin: Origin::default() });
+                let outside = signal == nix::libc::SIGTERM && muster_sys::take_stop_request();
+                self.deliver(Event::Signalled { signal, origin: Origin::default(), outside });
             }
         }
     }
@@ -696,6 +706,7 @@ impl Runtime {
                 return;
             };
             self.child_ended(pid, exit);
+            self.cgroups.note_end(pid);
             reap::reap(pid);
         }
     }

@@ -532,11 +532,38 @@ pub fn loopback_up() -> io::Result<()> {
     }
     // SAFETY: SIOCGIFFLAGS fills the flags of this ifreq.
     check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) }))?;
+    let up = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the kernel has just set this arm of the union.
-    unsafe { request.ifr_ifru.ifru_flags |= (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short };
+    let flags = unsafe { &mut request.ifr_ifru.ifru_flags };
+    if *flags & up == up {
+        return Ok(());
+    }
+    *flags |= up;
     // SAFETY: SIOCSIFFLAGS reads this ifreq.
     check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) }))
         .map(drop)
+}
+
+/// A SIGTERM came from outside of our PID namespace since it was last asked for.
+static ASKED_TO_STOP: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Follows SIGTERM that comes from outside of our PID namespace: how a container's manager asks for the end. To be called
+/// before anybody else handles the signal, so that the answer is there when that one hears of it.
+pub fn follow_stop_requests() -> io::Result<()> {
+    let note = |info: &libc::siginfo_t| {
+        // The sender's number is 0 where it has none among us (pid_namespaces(7)).
+        // SAFETY: the kernel fills it in for what kill(2) sent.
+        if info.si_code == libc::SI_USER && unsafe { info.si_pid() } == 0 {
+            ASKED_TO_STOP.store(true, std::sync::atomic::Ordering::Release);
+        }
+    };
+    // SAFETY: the action does nothing but store a value.
+    unsafe { signal_hook_registry::register_sigaction(libc::SIGTERM, note) }.map(drop)
+}
+
+/// Whether that happened since the last call.
+pub fn take_stop_request() -> bool {
+    ASKED_TO_STOP.swap(false, std::sync::atomic::Ordering::AcqRel)
 }
 
 /// Restores the default action of every signal but those in `ignored`, and blocks none (sigaction(2), sigprocmask(2)).

@@ -10,7 +10,7 @@ use crate::lexer::{Assignment, Line, Place, lines, short};
 use crate::origin::{origin, with_source};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
-use crate::table::{Assigned, Effect, IGNORED, REDIRECTED};
+use crate::table::{Assigned, Effect, IGNORED, MUSTER_ROWS, REDIRECTED};
 use crate::value::{
     AbsolutePath, ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName,
 };
@@ -531,9 +531,6 @@ const FATAL_KEYS: &[&str] = &[
     "ExtensionImagePolicy",
 ];
 
-/// What muster adds to a socket.
-const MUSTER_KEYS: &[&str] = &["TriggerLimitAction", "ListenErrorAction"];
-
 /// Assigns one directive in whichever table of the section knows it.
 fn assign_one(
     file: &mut UnitFile,
@@ -550,7 +547,7 @@ fn assign_one(
         "Install" => return Rc::make_mut(&mut file.install).assign(key, value, &context),
         _ => {}
     }
-    let mine = MUSTER_KEYS.contains(&key);
+    let mine = MUSTER_ROWS.iter().any(|row| row.name == key);
     if mine != (section == "X-Muster") {
         return None;
     }

@@ -17,6 +17,7 @@ mod docs;
 mod fixture;
 mod ground;
 mod load;
+mod oci;
 mod scenarios;
 mod strangers;
 mod table;
@@ -121,6 +122,7 @@ fn all_cases(init: Init) -> Result<Vec<Case>> {
     cases.extend(docs::cases());
     cases.extend(table::cases());
     cases.extend(load::cases());
+    cases.extend(oci::cases());
     cases.extend(scenarios::cases(init));
     cases.extend(strangers::cases());
     cases.push(fixture::every_row());

@@ -153,6 +153,19 @@ pub fn is_needed(exec: &ExecSection) -> bool {
         || !entries(exec, &Facts::default()).is_empty()
 }
 
+/// Whether a service does the same without the namespace: it only confines, and shows no other files.
+pub fn can_be_left_out(exec: &ExecSection) -> bool {
+    !exec.dynamic_user()
+        && exec.root_directory().is_none()
+        && exec.root_image().is_none()
+        && exec.extension_images().is_empty()
+        && exec.extension_directories().is_empty()
+        && exec.mount_images().is_empty()
+        && exec.bind_paths().is_empty()
+        && exec.bind_read_only_paths().is_empty()
+        && exec.temporary_file_system().is_empty()
+}
+
 fn marks(
     list: &mut Vec<Entry>,
     directive: &'static str,

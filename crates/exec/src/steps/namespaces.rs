@@ -7,6 +7,7 @@ use super::{About, Direct, Done, Failed, Step, failed};
 use crate::sandbox::{mount, plan};
 use crate::{Context, Exit, Process};
 use muster_unit::{PrivateTmp, ProtectControlGroups};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -36,6 +37,7 @@ pub const NETWORK: Step = Step {
     run: |_, process| match share(process.pairs[0].as_ref(), "net", CloneFlags::CLONE_NEWNET) {
         // Without such namespaces in the kernel it is ignored (systemd.exec(5)).
         Err(error) if mount::is_unsupported(error) => Ok(()),
+        Err(Errno::EPERM) => go_without(process, "PrivateNetwork="),
         done => done.about("PrivateNetwork="),
     },
 };
@@ -59,6 +61,7 @@ pub const IPC: Step = Step {
     needed: |context| context.is_confined() && has_own_ipc(context),
     direct: Direct::No,
     run: |_, process| match share(process.pairs[1].as_ref(), "ipc", CloneFlags::CLONE_NEWIPC) {
+        Err(Errno::EPERM) => go_without(process, "PrivateIPC="),
         Err(error) if !mount::is_unsupported(error) => Err(error).about("PrivateIPC="),
         _ => Ok(()),
     },
@@ -110,8 +113,11 @@ pub const HOSTNAME: Step = Step {
     exit: Exit::Namespace,
     needed: |context| context.is_confined() && hostname(context).is_some(),
     direct: Direct::No,
-    run: |context, _| {
-        unshare(CloneFlags::CLONE_NEWUTS).about("ProtectHostname=")?;
+    run: |context, process| {
+        match unshare(CloneFlags::CLONE_NEWUTS) {
+            Err(Errno::EPERM) => return go_without(process, "ProtectHostname="),
+            done => done.about("ProtectHostname=")?,
+        }
         match hostname(context) {
             Some(name) if !name.is_empty() => nix::unistd::sethostname(name).about("ProtectHostname="),
             _ => Ok(()),
@@ -128,7 +134,10 @@ pub const CONTROL_GROUPS: Step = Step {
         context.is_confined() && matches!(asked, ProtectControlGroups::Private | ProtectControlGroups::Strict)
     },
     direct: Direct::No,
-    run: |_, _| unshare(CloneFlags::CLONE_NEWCGROUP).about("ProtectControlGroups="),
+    run: |_, process| match unshare(CloneFlags::CLONE_NEWCGROUP) {
+        Err(Errno::EPERM) => go_without(process, "ProtectControlGroups="),
+        done => done.about("ProtectControlGroups="),
+    },
 };
 
 /// The mount namespace and all that is arranged in it, the root directory included.
@@ -137,8 +146,26 @@ pub const MOUNTS: Step = Step {
     exit: Exit::Namespace,
     needed: |context| context.is_confined() && plan::is_needed(context.exec),
     direct: Direct::No,
-    run: |context, process| crate::limits::with_many_files(|| own_view(context, process.pairs[2].as_ref())),
+    run: |context, process| match may_mount() || !plan::can_be_left_out(context.exec) {
+        true => crate::limits::with_many_files(|| own_view(context, process.pairs[2].as_ref())),
+        false => go_without(process, "a view of the file system of its own (ProtectSystem=, PrivateTmp= and their kin)"),
+    },
 };
+
+/// What begins the report of a confinement that is left out.
+pub const WITHOUT: &str = "without ";
+
+/// A container's manager that gives no right to make namespaces confines all services by itself: as far as a directive only
+/// confines, they run without it (systemd.exec(5), "Sandboxing").
+fn go_without(process: &Process, what: &str) -> Done {
+    process.tell(&format!("{WITHOUT}{what}"));
+    Ok(())
+}
+
+/// Whether mounts may be made.
+fn may_mount() -> bool {
+    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(true)
+}
 
 fn own_view(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done {
     let old = umask(Mode::from_bits_truncate(0o022));

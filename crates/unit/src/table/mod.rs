@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod exec;
+mod muster;
 mod others;
 mod service;
 mod socket;
@@ -14,6 +15,7 @@ mod unit;
 
 pub use cgroup::{CGroupRow, CGroupSection, listed};
 pub use exec::{ExecRow, ExecSection, KillRow, KillSection};
+pub use muster::{MUSTER_ROWS, MusterRow};
 pub use others::{
     AutomountRow, AutomountSection, MountRow, MountSection, PathRow, PathSection, ScopeRow, ScopeSection,
     SliceRow, SliceSection, SwapRow, SwapSection, TimerRow, TimerSection,

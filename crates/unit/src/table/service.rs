@@ -52,6 +52,7 @@ section! {
         "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Applied Raw;
         "OpenFile" => open_file: Vec<OpenFile> = Default::default(), Applied Raw;
         "ReloadSignal" => reload_signal: Option<Signal> = None, Applied Raw;
+        "Essential" => essential: bool = false, Applied Raw;
         "RefreshOnReload" => refresh_on_reload: Option<Refresh> = None, Stored Raw;
     }
 }
