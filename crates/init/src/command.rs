@@ -11,6 +11,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 /// What a fault of our own raises: never held back.
@@ -42,6 +43,18 @@ pub fn run(program: &str, arguments: &[&str]) -> ExitCode {
     }
 }
 
+/// The argument of the child that becomes the command.
+pub const BECOME: &str = "--become";
+
+/// What the child does.
+pub fn become_it(program: &str, arguments: &[&str]) -> ExitCode {
+    let _ = SigSet::empty().thread_set_mask();
+    let error = Command::new(program).args(arguments).exec();
+    eprintln!("muster: {program}: {error}");
+    let found = error.kind() != std::io::ErrorKind::NotFound;
+    ExitCode::from(if found { NOT_EXECUTED } else { NOT_FOUND })
+}
+
 type Failed = (u8, String);
 
 fn carry_out(program: &str, arguments: &[&str]) -> Result<u8, Failed> {
@@ -54,11 +67,10 @@ fn carry_out(program: &str, arguments: &[&str]) -> Result<u8, Failed> {
         // Orphans come to us all the same.
         let _ = nix::sys::prctl::set_child_subreaper(true);
     }
-    // Its signals are as at the start of a program: none is held back.
-    let child = Command::new(program).args(arguments).spawn().map_err(|error| {
-        let status = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTED };
-        (status, error.to_string())
-    })?;
+    // A child begins with the signals held back that we hold back: it lets go of them, and becomes the command.
+    let mut child = Command::new("/proc/self/exe");
+    child.args([BECOME, program]).args(arguments);
+    let child = child.spawn().map_err(|error| (NOT_EXECUTED, error.to_string()))?;
     let held = muster_sys::pidfd_open(child.id()).map_err(|error| (NOT_EXECUTED, error.to_string()))?;
     loop {
         let Ok(Some(heard)) = signals.read_signal() else { continue };

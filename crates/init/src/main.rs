@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["--", command, arguments @ ..] => command::run(command, arguments),
+        [command::BECOME, command, arguments @ ..] => command::become_it(command, arguments),
         ["--generators"] => generate::run(),
         ["--pid-file", path] => muster_runtime::pid_files::run(path),
         [muster_runtime::automounts::ARGUMENT, arguments @ ..] => muster_runtime::automounts::run(arguments),
@@ -111,7 +112,7 @@ fn log(printer: Option<&Printer>) -> Log {
 /// Sets the stage. What is known of processes, and who prints logs, comes from the boot before.
 fn begin(known: Option<Known>, handed: Option<Printer>, program: &str) -> Result<Beginning, String> {
     let mut complaints = stage::set();
-    if !std::path::Path::new("/run/systemd").is_dir() {
+    if nix::unistd::access("/run/systemd", nix::unistd::AccessFlags::W_OK).is_err() {
         let why = complaints.pop().unwrap_or_default();
         return Err(format!("{why}. Nothing works without /run: give the container a tmpfs there."));
     }
@@ -156,14 +157,16 @@ fn boot() -> ExitCode {
     let mut manager = Manager::new(facts, facts::seed(), clock::now());
     prepare(&mut manager, &program);
     let executor = executor_beside(&program);
-    let (handed, found) = (None, Vec::new());
+    let (handed, found, is_printed) = (None, Vec::new(), printer.is_some());
     let setup =
         Setup { manager, index: index(), cgroups, log, executor, program, handed, found, printer };
     let mut runtime = match Runtime::new(setup) {
         Ok(runtime) => runtime,
         Err(error) => return give_up(&format!("The event loop could not be set up: {error}")),
     };
-    stage::welcome(&options);
+    if !is_printed {
+        stage::welcome(&options);
+    }
     runtime.start_default();
     run(runtime)
 }

@@ -280,6 +280,11 @@ impl Manager {
         let code = exit_code(service.main_status.how, new == ActiveState::Failed);
         let why = format!("the essential unit {} became {}", unit.name, new.as_str());
         self.state.essential_ended = true;
+        if self.shutdown_is_queued() {
+            // It ends already: with this status.
+            self.state.exit_code = code;
+            return;
+        }
         self.emergency_action(EmergencyAction::Exit, Some(code), None, &why);
     }
 

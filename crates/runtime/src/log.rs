@@ -49,7 +49,7 @@ impl Log {
         Log { socket, backlog: VecDeque::new(), lost: 0, kmsg, printer: None, console }
     }
 
-    /// From now on records and status lines are printed.
+    /// From now on records are printed, and status lines are not shown.
     pub fn print_by(&mut self, printer: OwnedFd) {
         self.printer = Some(printer);
     }
@@ -61,22 +61,16 @@ impl Log {
 
     /// Shows a status line.
     pub fn show(&mut self, mark: StatusMark, message: &str) {
+        // What is printed has the records themselves.
         if self.printer.is_none() {
-            return self.console.show(mark, message);
+            self.console.show(mark, message);
         }
-        let mut line = Vec::new();
-        field(&mut line, crate::printer::STATUS, &crate::console::plain(mark, message));
-        self.push(line);
     }
 
     /// Writes one record.
     pub fn write(&mut self, record: &LogRecord, invocation: Option<&str>) {
         if self.printer.is_some() {
-            // The end of a job is a status line as well.
-            if record.level <= Level::Info && !is_status(record) {
-                self.push(encode(record, None));
-            }
-            return;
+            return self.push(encode(record, None));
         }
         if self.send() == Journal::Absent {
             self.write_early(record);

@@ -24,8 +24,6 @@ use std::process::{Command, ExitCode, Stdio};
 
 /// The argument of the helper, before the numbers of its descriptors.
 pub const ARGUMENT: &str = "--print-logs";
-/// The field of a record that is a status line.
-pub const STATUS: &str = "MUSTER_STATUS";
 /// Where services write what goes to the journal, where they log by its native protocol, and where by syslog(3).
 const PLACES: [(&str, SockType); 3] = [
     ("/run/systemd/journal/stdout", SockType::Stream),
@@ -36,6 +34,8 @@ const PLACES: [(&str, SockType); 3] = [
 const DEV_LOG: &str = "/dev/log";
 /// The unit whose absence is the absence of a journal.
 const JOURNAL: &str = "systemd-journald.service";
+/// The longest record that is printed whole.
+const RECORD_MAX: usize = 256 * 1024;
 /// A longer line is printed in parts.
 const LINE_MAX: usize = 48 * 1024;
 /// At most this many streams; who comes later waits.
@@ -100,7 +100,9 @@ fn open(path: &str, kind: SockType) -> Result<OwnedFd, Errno> {
 fn launch(program: &str, theirs: &[OwnedFd]) -> std::io::Result<u32> {
     let inherited = |on: bool| {
         let flags = if on { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
-        theirs.iter().for_each(|fd| drop(fcntl(fd, FcntlArg::F_SETFD(flags))));
+        for fd in theirs {
+            let _ = fcntl(fd, FcntlArg::F_SETFD(flags));
+        }
     };
     let numbers = theirs.iter().map(|fd| fd.as_raw_fd().to_string());
     let mut command = Command::new(program);
@@ -187,15 +189,14 @@ struct Stream {
 }
 
 impl Stream {
-    /// Takes what came; true when there may be more.
-    fn read(&mut self, out: &mut Vec<u8>) -> bool {
+    /// Takes what came.
+    fn read(&mut self, out: &mut Vec<u8>) {
         let mut bytes = [0_u8; 16 * 1024];
         match recv(self.fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
             Ok(0) => self.open = false,
             Ok(length) => {
                 self.text.extend_from_slice(bytes.get(..length).unwrap_or(&[]));
                 self.lines(out);
-                return true;
             }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => self.open = false,
@@ -204,7 +205,6 @@ impl Stream {
             let rest = std::mem::take(&mut self.text);
             self.line(&rest, out);
         }
-        false
     }
 
     fn lines(&mut self, out: &mut Vec<u8>) {
@@ -279,7 +279,6 @@ fn native(record: &[u8], out: &mut Vec<u8>) {
         match field {
             b"MESSAGE" => message = Some(value),
             b"SYSLOG_IDENTIFIER" => name = String::from_utf8_lossy(value).into_owned(),
-            field if field == STATUS.as_bytes() => return put_line(out, "", value),
             _ => {}
         }
     }
@@ -308,17 +307,17 @@ pub fn run(numbers: &[&str]) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let mut open: Vec<Stream> = Vec::new();
-    let mut leaving = false;
+    let (mut leaving, mut alone) = (false, false);
+    let mut bytes = vec![0_u8; RECORD_MAX];
     loop {
-        let leaves = leaving && open.is_empty();
-        let ready = wait(&[streams, journal, dev_log, own], signals.as_fd(), &open, leaves);
-        if leaves && !ready.iter().any(|ready| *ready) {
-            return ExitCode::SUCCESS;
-        }
+        let own_now = (!alone).then_some(own);
+        let listened = [streams, journal, dev_log].into_iter().chain(own_now);
+        wait(listened, signals.as_fd(), &open, leaving && open.is_empty());
         let mut out = Vec::new();
         leaving |= matches!(signals.read_signal(), Ok(Some(_)));
-        // PID 1's own word comes first: it says that a service was started before that says anything.
-        each(own, |record| native(record, &mut out));
+        // PID 1's own word comes first: it says that a service was started before that says anything. When PID 1 is another
+        // program there is no more of it.
+        alone |= own_now.is_some_and(|own| !each(own, &mut bytes, |record| native(record, &mut out)));
         while open.len() < STREAMS_MAX {
             let Ok(fd) = accept4(streams.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else { break };
             let (unit, text) = (String::new(), Vec::new());
@@ -328,32 +327,41 @@ pub fn run(numbers: &[&str]) -> ExitCode {
         for stream in &mut open {
             stream.read(&mut out);
         }
+        let had = open.len();
         open.retain(|stream| stream.open);
-        each(journal, |record| native(record, &mut out));
-        each(dev_log, |record| syslog(record, &mut out));
+        each(journal, &mut bytes, |record| native(record, &mut out));
+        each(dev_log, &mut bytes, |record| syslog(record, &mut out));
         put(&out);
+        if (leaving || alone) && had == 0 && out.is_empty() {
+            return ExitCode::SUCCESS;
+        }
     }
 }
 
-/// Waits until something can be read; which of them can, in order.
-fn wait(sockets: &[&OwnedFd], signals: BorrowedFd<'_>, streams: &[Stream], only_look: bool) -> Vec<bool> {
-    let fixed = sockets.iter().map(|fd| fd.as_fd()).chain([signals]);
+/// Waits until something can be read.
+fn wait<'a>(
+    sockets: impl Iterator<Item = &'a OwnedFd>,
+    signals: BorrowedFd<'_>,
+    streams: &[Stream],
+    only_look: bool,
+) {
+    let fixed = sockets.map(|fd| fd.as_fd()).chain([signals]);
     let all = fixed.chain(streams.iter().map(|stream| stream.fd.as_fd()));
     let mut polled: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     let _ = poll(&mut polled, if only_look { PollTimeout::ZERO } else { PollTimeout::NONE });
-    polled.iter().map(|polled| polled.revents().is_some_and(|events| events.intersects(PollFlags::POLLIN))).collect()
 }
 
-/// All datagrams that wait.
-fn each(socket: &OwnedFd, mut take: impl FnMut(&[u8])) {
+/// All datagrams that wait. False at the end of what has one.
+fn each(socket: &OwnedFd, bytes: &mut [u8], mut take: impl FnMut(&[u8])) -> bool {
     const RECORDS_A_ROUND: usize = 256;
-    let mut bytes = vec![0_u8; 256 * 1024];
     for _ in 0..RECORDS_A_ROUND {
-        match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-            Ok(length @ 1..) => take(bytes.get(..length).unwrap_or(&[])),
-            _ => return,
+        match recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => return false,
+            Ok(length) => take(bytes.get(..length).unwrap_or(&[])),
+            Err(_) => return true,
         }
     }
+    true
 }
 
 /// Writes to standard output, for however long that takes. What nobody takes any more is nobody's.
@@ -388,7 +396,6 @@ mod tests {
         assert_eq!(text(|out| native(record, out)), "muster: hello\n");
         let record = b"MESSAGE\n\x03\0\0\0\0\0\0\0a\nb\nSYSLOG_IDENTIFIER=x\n";
         assert_eq!(text(|out| native(record, out)), "x: a\nx: b\n");
-        assert_eq!(text(|out| native(b"MUSTER_STATUS=[  OK  ] Started a.\n", out)), "[  OK  ] Started a.\n");
         for bad in [&b""[..], b"MESSAGE", b"MESSAGE\n\xff\xff\xff\xff\xff\xff\xff\xff", b"MESSAGE\n\x01"] {
             assert_eq!(text(|out| native(bad, out)), "");
         }
