@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// Who brings the bundle up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,8 @@ pub struct Bundle {
 impl Bundle {
     /// The root directory and files of a container; its init and environment do not count.
     pub fn of(layers: Builder) -> Self {
-        let environment = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_string()];
+        let environment =
+            vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_string()];
         Self {
             layers,
             args: vec![image::MUSTER.to_string()],
@@ -140,7 +142,11 @@ impl Bundle {
 
     /// Brings it up.
     pub fn start(mut self, runtime: Runtime) -> Result<Box<Running>> {
-        image::need_program(runtime.name(), runtime.name())?;
+        {
+            // Two installations at a time hinder each other.
+            let _one = INSTALLING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            image::need_program(runtime.name(), runtime.name())?;
+        }
         let spec = self.spec();
         let (lower, scratch) = self.layers.layers()?;
         let cgroup = Cgroup::new()?;
@@ -159,7 +165,17 @@ impl Bundle {
         let text = Arc::new(Mutex::new(Vec::new()));
         let (out, err) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
         let readers = vec![gather(out, &text), gather(err, &text)];
-        Ok(Box::new(Running { child, runtime, name, pid_file, text, readers, started, cgroup, _scratch: scratch }))
+        Ok(Box::new(Running {
+            child,
+            runtime,
+            name,
+            pid_file,
+            text,
+            readers,
+            started,
+            cgroup,
+            _scratch: scratch,
+        }))
     }
 
     fn spec(&self) -> Value {
@@ -177,7 +193,8 @@ impl Bundle {
             Tree::Absent => None,
         };
         mounts.extend(how.map(|how| mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", how])));
-        mounts.extend(self.volatile.iter().map(|path| mount(path, "tmpfs", &["nosuid", "nodev", "mode=755"])));
+        mounts
+            .extend(self.volatile.iter().map(|path| mount(path, "tmpfs", &["nosuid", "nodev", "mode=755"])));
         let mut kinds = vec!["pid", "network", "ipc", "uts", "mount", "cgroup"];
         kinds.extend(self.user_namespace.then_some("user"));
         let namespaces: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind})).collect();
@@ -325,9 +342,15 @@ impl Running {
             let _ = reader.join();
         }
         let read = |text: Arc<Mutex<Vec<u8>>>| {
-            String::from_utf8_lossy(&text.lock().unwrap_or_else(|poisoned| poisoned.into_inner())).into_owned()
+            String::from_utf8_lossy(&text.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+                .into_owned()
         };
-        Ok(Output { code: status.code().unwrap_or(255), stdout: read(out), stderr: read(err), elapsed: begin.elapsed() })
+        Ok(Output {
+            code: status.code().unwrap_or(255),
+            stdout: read(out),
+            stderr: read(err),
+            elapsed: begin.elapsed(),
+        })
     }
 
     /// Runs a shell script inside.
@@ -344,7 +367,12 @@ impl Running {
                 return Ok(output.stdout);
             }
             if Instant::now() > deadline {
-                bail!("never came true: {script}\n{}{}\nsaid:\n{}", output.stdout, output.stderr, self.text());
+                bail!(
+                    "never came true: {script}\n{}{}\nsaid:\n{}",
+                    output.stdout,
+                    output.stderr,
+                    self.text()
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -94,7 +94,8 @@ impl Kin {
             self.invocations.insert(path.to_owned(), invocation.to_owned());
         }
         self.know(pid, stat.began, path);
-        let waiting = self.watched.iter().filter(|(watched, witness)| witness.is_none() && is_below(path, watched));
+        let waiting =
+            self.watched.iter().filter(|(watched, witness)| witness.is_none() && is_below(path, watched));
         let waiting: Vec<String> = waiting.map(|(watched, _)| watched.clone()).collect();
         waiting.iter().for_each(|watched| self.watch(watched));
     }
@@ -205,7 +206,9 @@ impl Kin {
         let known = known.flat_map(|(at, pids)| pids.iter().map(move |pid| (at.clone(), *pid)));
         let mut all: Vec<(String, u32)> = known.filter(|(_, pid)| is_same(*pid)).collect();
         let orphans = children(std::process::id()).into_iter().filter(|pid| !self.known.contains_key(pid));
-        all.extend(orphans.filter_map(|pid| Some((self.claimed_by(pid)?, pid))).filter(|(at, _)| is_below(at, path)));
+        all.extend(
+            orphans.filter_map(|pid| Some((self.claimed_by(pid)?, pid))).filter(|(at, _)| is_below(at, path)),
+        );
         all
     }
 
@@ -309,7 +312,9 @@ fn parse(text: &str) -> Option<Stat> {
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .collect()
 }
 
 /// `INVOCATION_ID` in the environment that a process began with.

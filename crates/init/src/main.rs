@@ -158,8 +158,7 @@ fn boot() -> ExitCode {
     prepare(&mut manager, &program);
     let executor = executor_beside(&program);
     let (handed, found, is_printed) = (None, Vec::new(), printer.is_some());
-    let setup =
-        Setup { manager, index: index(), cgroups, log, executor, program, handed, found, printer };
+    let setup = Setup { manager, index: index(), cgroups, log, executor, program, handed, found, printer };
     let mut runtime = match Runtime::new(setup) {
         Ok(runtime) => runtime,
         Err(error) => return give_up(&format!("The event loop could not be set up: {error}")),

@@ -15,7 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, listen, recv, socket, socketpair,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, listen, recv, socket,
+    socketpair,
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -253,7 +254,8 @@ fn without_priority(line: &[u8]) -> &[u8] {
     let inner = line.strip_prefix(b"<").and_then(|rest| {
         let end = rest.iter().take(4).position(|byte| *byte == b'>')?;
         let digits = rest.get(..end)?;
-        (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then(|| rest.get(end.saturating_add(1)..))?
+        (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+            .then(|| rest.get(end.saturating_add(1)..))?
     });
     inner.unwrap_or(line)
 }

@@ -308,7 +308,9 @@ impl Runtime {
         let unit = self.manager.state().spawns.get(&spawn).and_then(|id| self.manager.unit_by_id(*id));
         let unit = unit.map(|unit| unit.name.to_string()).unwrap_or_default();
         if self.processes.lacking.insert(what.clone()) {
-            let text = format!("{unit} runs without {what}, for which this container has no right; so do others, without a word.");
+            let text = format!(
+                "{unit} runs without {what}, for which this container has no right; so do others, without a word."
+            );
             self.note(Level::Warning, &text);
         }
     }

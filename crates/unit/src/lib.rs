@@ -30,8 +30,8 @@ pub use load::{Setting, Source, assign, check_settings, further_instance, load, 
 pub use specifier::SpecifierContext;
 pub use table::{
     AutomountRow, AutomountSection, CGroupRow, CGroupSection, ExecRow, ExecSection, InstallRow,
-    InstallSection, KillRow, KillSection, MUSTER_ROWS, MountRow, MountSection, MusterRow, PathRow, PathSection, ScopeRow,
-    ScopeSection, ServiceRow, ServiceSection, SliceRow, SliceSection, SocketRow, SocketSection, SwapRow,
-    SwapSection, TimerRow, TimerSection, UnitRow, UnitSection,
+    InstallSection, KillRow, KillSection, MUSTER_ROWS, MountRow, MountSection, MusterRow, PathRow,
+    PathSection, ScopeRow, ScopeSection, ServiceRow, ServiceSection, SliceRow, SliceSection, SocketRow,
+    SocketSection, SwapRow, SwapSection, TimerRow, TimerSection, UnitRow, UnitSection,
 };
 pub use value::*;

@@ -13,7 +13,10 @@ const TERM: i32 = 15;
 
 /// A service that matters, and a daemon that leaves its session and its parents.
 const UNITS: [(&str, &str); 3] = [
-    ("default.target", "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=web.service daemon.service\n"),
+    (
+        "default.target",
+        "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=web.service daemon.service\n",
+    ),
     (
         "web.service",
         "[Service]\nExecStart=/bin/sh -c 'trap \"echo stopping; exit 7\" TERM; echo ready; while :; do sleep 1000 & wait; done'\n\
@@ -119,7 +122,10 @@ fn essential(ground: &Ground) -> Result<()> {
         ("ExecStart=/bin/sh -c 'kill -9 $$$$'", 137),
         ("ExecStart=/bin/not-there", 203),
         ("ExecStartPre=/bin/false\nExecStart=/bin/true", 1),
-        ("Restart=on-failure\nRestartSec=1ms\nStartLimitIntervalSec=1h\nStartLimitBurst=3\nExecStart=/bin/sh -c 'exit 4'", 4),
+        (
+            "Restart=on-failure\nRestartSec=1ms\nStartLimitIntervalSec=1h\nStartLimitBurst=3\nExecStart=/bin/sh -c 'exit 4'",
+            4,
+        ),
     ] {
         let mut running = unit(service).start(Runtime::Crun)?;
         let code = running.wait(END).with_context(|| service.to_string())?;
@@ -138,7 +144,12 @@ fn essential(ground: &Ground) -> Result<()> {
 fn command(ground: &Ground) -> Result<()> {
     let start = |runtime: Runtime, command: &[&str]| {
         let args = [image::MUSTER, "--"].into_iter().chain(command.iter().copied());
-        Bundle::of(ground.debian()).args(args).read_only().no_new_privileges().tree(Tree::Absent).start(runtime)
+        Bundle::of(ground.debian())
+            .args(args)
+            .read_only()
+            .no_new_privileges()
+            .tree(Tree::Absent)
+            .start(runtime)
     };
     for (command, wanted, says) in [
         (&["/bin/sh", "-c", "echo said; exit 5"][..], 5, "said"),
@@ -147,7 +158,11 @@ fn command(ground: &Ground) -> Result<()> {
         (&["/bin/not-there"], 127, "not-there: No such file"),
         (&["/etc/passwd"], 126, "Permission denied"),
         // An orphan is reaped: nobody is left a zombie.
-        (&["/bin/sh", "-c", "sh -c 'sleep 0.1 &'; sleep 0.3; grep -h State /proc/[0-9]*/status"], 0, "(sleeping)"),
+        (
+            &["/bin/sh", "-c", "sh -c 'sleep 0.1 &'; sleep 0.3; grep -h State /proc/[0-9]*/status"],
+            0,
+            "(sleeping)",
+        ),
     ] {
         let mut running = start(Runtime::Crun, command)?;
         let code = running.wait(END)?;
@@ -190,7 +205,10 @@ fn reexec(ground: &Ground) -> Result<()> {
 /// would be another does not run.
 fn confined(ground: &Ground) -> Result<()> {
     let units = [
-        ("default.target", "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=soft.service hard.service\n"),
+        (
+            "default.target",
+            "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=soft.service hard.service\n",
+        ),
         (
             "soft.service",
             "[Service]\nProtectSystem=strict\nPrivateTmp=yes\nPrivateNetwork=yes\nProtectHostname=yes\nExecStart=/bin/sleep 1000\n",

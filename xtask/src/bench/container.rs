@@ -30,8 +30,9 @@ const INITS: [(&str, &[&str]); 6] = [
 pub fn run(root: &Path, rounds: usize) -> Result<i32> {
     image::need_program("tini", "tini")?;
     image::need_program("s6-svscan", "s6")?;
-    let mut table =
-        String::from("| process 1 | to the service's first word, ms | memory beside the service, MiB |\n|---|---:|---:|\n");
+    let mut table = String::from(
+        "| process 1 | to the service's first word, ms | memory beside the service, MiB |\n|---|---:|---:|\n",
+    );
     for (name, args) in INITS {
         let mut samples = [Vec::new(), Vec::new()];
         for _ in 0..rounds {
@@ -47,7 +48,8 @@ pub fn run(root: &Path, rounds: usize) -> Result<i32> {
 }
 
 fn measure(root: &Path, name: &str, args: &[&str]) -> Result<(f64, f64)> {
-    let mut bundle = Bundle::of(layers(root)?).args(args.iter().copied()).volatile("/run").tree(Tree::Writable);
+    let mut bundle =
+        Bundle::of(layers(root)?).args(args.iter().copied()).volatile("/run").tree(Tree::Writable);
     bundle = match name {
         // s6 wants to write where its services are described.
         "s6" => bundle.args(["/bin/sh", "-c", "cp -r /etc/s6 /run/s6; exec /usr/bin/s6-svscan /run/s6"]),
@@ -94,8 +96,10 @@ fn layers(root: &Path) -> Result<Builder> {
 fn with_libraries(builder: Builder, root: &Path, program: PathBuf) -> Result<Builder> {
     let listed = Command::new("ldd").arg(&program).output()?;
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let libraries = text.lines().filter_map(|line| line.split_once("=> ")?.1.split(' ').next().map(PathBuf::from));
-    let missing = libraries.filter(|path| path.is_file() && !root.join(path.strip_prefix("/").unwrap_or(path)).exists());
+    let libraries =
+        text.lines().filter_map(|line| line.split_once("=> ")?.1.split(' ').next().map(PathBuf::from));
+    let missing = libraries
+        .filter(|path| path.is_file() && !root.join(path.strip_prefix("/").unwrap_or(path)).exists());
     let all = missing.chain([program]);
     Ok(all.fold(builder, |builder, path| builder.copy(&path, &path.to_string_lossy())))
 }
@@ -108,7 +112,9 @@ fn processes(running: &Running) -> Result<Vec<u32>> {
         let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
         all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
         let below = fs::read_dir(&directory)?.flatten();
-        left.extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        left.extend(
+            below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+        );
     }
     Ok(all)
 }

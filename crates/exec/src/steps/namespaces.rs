@@ -148,7 +148,10 @@ pub const MOUNTS: Step = Step {
     direct: Direct::No,
     run: |context, process| match may_mount() || !plan::can_be_left_out(context.exec) {
         true => crate::limits::with_many_files(|| own_view(context, process.pairs[2].as_ref())),
-        false => go_without(process, "a view of the file system of its own (ProtectSystem=, PrivateTmp= and their kin)"),
+        false => go_without(
+            process,
+            "a view of the file system of its own (ProtectSystem=, PrivateTmp= and their kin)",
+        ),
     },
 };
 
