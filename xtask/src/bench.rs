@@ -3,7 +3,6 @@
 //! What must stay true: both sides run the same measurements from outside, with the same programs; a measurement that did
 //! not come off is shown as such, never left out.
 
-mod container;
 mod exec;
 mod first;
 mod units;
@@ -70,8 +69,6 @@ pub enum Rows {
     Units,
     /// The boot alone.
     Boot,
-    /// One service in a container of an OCI runtime, under several inits.
-    Container,
 }
 
 /// Runs the rounds and prints the tables; with `write`, docs/benchmarks.md as well.
@@ -85,9 +82,6 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     let root = image::debian()?;
     if rows == Rows::Boot {
         return run_boots(&root, rounds);
-    }
-    if rows == Rows::Container {
-        return container::run(&root, rounds);
     }
     let mut samples = [Samples::new(), Samples::new()];
     let mut sizes = [units::Sizes::new(), units::Sizes::new()];

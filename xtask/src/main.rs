@@ -37,7 +37,7 @@ const USAGE: &str = "cargo xtask COMMAND
                          which grows; two builds of one commit in two directories, which are the same
   install --root DIR [--init]
                          installs muster below DIR; with --init, as its /sbin/init
-  bench [--rounds N] [--rows boot|stock|units|container] [--write]
+  bench [--rounds N] [--rows boot|stock|units] [--write]
                          compares a Debian container under systemd and under muster: as it is, and with up to 50,000
                          units; --write writes docs/benchmarks.md
   sim [--seeds N] [--hours H] [--first N] [--threads N] [--twice N]
@@ -123,10 +123,6 @@ fn bench(options: &[&str]) -> Result<i32> {
             }
             ["--rows", "boot", rest @ ..] => {
                 rows = bench::Rows::Boot;
-                rest
-            }
-            ["--rows", "container", rest @ ..] => {
-                rows = bench::Rows::Container;
                 rest
             }
             ["--rows", "units", rest @ ..] => {
