@@ -32,6 +32,8 @@ pub struct Parts<'a> {
     pub agent: Option<&'a Path>,
     /// The image of its disk.
     pub disk: Option<&'a Path>,
+    /// Further arguments for QEMU.
+    pub more: &'a [&'a str],
 }
 
 /// QEMU, and how it runs here.
@@ -95,6 +97,7 @@ impl Emulator {
         if let Some(path) = parts.disk {
             command = with_disk(command, path);
         }
+        command.args(parts.more);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(parts.initramfs);
         command.args(["-append", &format!("console=ttyS0 quiet panic=-1 {}", parts.words)]);
         command

@@ -35,7 +35,7 @@ pub fn debian() -> Result<i32> {
 
 /// What the machine is made of.
 pub fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
-    Parts { initramfs, memory: "1536", words: DEBIAN_WORDS, agent: None, disk: Some(disk) }
+    Parts { initramfs, memory: "1536", words: DEBIAN_WORDS, agent: None, disk: Some(disk), more: &[] }
 }
 
 /// What is typed at the shell, and what must be among the answers.
@@ -261,7 +261,7 @@ fn prepare() -> Result<(Emulator, PathBuf)> {
 /// To power-off, with all on the console that a good run shows.
 fn run(emulator: &Emulator, initramfs: &Path, echo: bool) -> Result<()> {
     let words = "systemd.show_status=1 systemd.unit=demo-vm.target";
-    let parts = Parts { initramfs, memory: "512", words, agent: None, disk: None };
+    let parts = Parts { initramfs, memory: "512", words, agent: None, disk: None, more: &[] };
     let mut machine = emulator.boot(&parts)?;
     if !machine.until(LIMIT, echo, |_| false) {
         bail!("QEMU still ran after {LIMIT:?}; console:\n{}", machine.console());

@@ -12,6 +12,7 @@ mod command;
 mod credentials;
 mod facts;
 mod finish;
+mod firmware;
 mod generate;
 mod options;
 mod stage;

@@ -5,7 +5,7 @@ use muster_tests::kernel::Kernel;
 use muster_tests::machine::{AGENT, Emulator, Hands, Parts};
 use muster_tests::{Builder, Container, cpio, image, paths};
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -19,7 +19,7 @@ const MACHINE_LIMIT: Duration = Duration::from_secs(240);
 
 /// What the machine's kernel gets: a loopback for vsock, a USB controller that is its own device, and functions for it; what
 /// images need; block devices without and with a queue.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "vsock_loopback",
     "vsock_diag",
     "dummy_hcd",
@@ -33,6 +33,18 @@ const MODULES: [&str; 13] = [
     "crc32c_generic",
     "overlay",
     "dm_verity",
+    "quota_v2",
+];
+
+/// What shows the machine's firmware to its kernel: loaded before the init looks there, if this kernel has them as modules.
+const EARLY_MODULES: [&str; 2] = ["dmi_sysfs", "qemu_fw_cfg"];
+
+/// System credentials that the machine's maker passes.
+const GIVEN: [&str; 4] = [
+    "-smbios",
+    "type=11,value=io.systemd.credential:muster.smbios=by-a-string,value=io.systemd.credential.binary:muster.binary=aGkA",
+    "-fw_cfg",
+    "name=opt/io.systemd.credentials/muster.file,string=by-a-file",
 ];
 
 /// Who is process 1.
@@ -54,6 +66,19 @@ impl FromStr for Init {
             _ => bail!("no such init: {name}"),
         }
     }
+}
+
+/// A file system with quotas for projects, which the machine has no program to make.
+fn quota_image(path: &Path) -> Result<()> {
+    const MKFS: &str = "mkfs.ext4";
+    image::need_program(MKFS, "e2fsprogs")?;
+    File::create(path)?.set_len(8 << 20)?;
+    let options = ["-q", "-O", "quota,project", "-E", "quotatype=prjquota"];
+    let status = std::process::Command::new(MKFS).args(options).arg(path).status()?;
+    if !status.success() {
+        bail!("{MKFS} ended with {status}");
+    }
+    Ok(())
 }
 
 /// Everything built, ready for containers.
@@ -103,9 +128,10 @@ impl Ground {
         let machine = emulator.boot(&Parts {
             initramfs: &initramfs,
             memory: "1536",
-            words: "systemd.unit=machine.target systemd.set_credential=muster.given:by-command-line",
+            words: "systemd.unit=machine.target systemd.set_credential=muster.given:by-command-line lsm=lockdown,yama,apparmor,bpf",
             agent: Some(&agent),
             disk: None,
+            more: &GIVEN,
         })?;
         let hands = Hands::reach(machine, &agent, MACHINE_LIMIT);
         // QEMU has read the one and listens on the other by now.
@@ -128,20 +154,30 @@ impl Ground {
                 image::MUSTER
             }
         };
-        symlink(init, layer.join("init"))?;
-        let mut modules = String::new();
-        for file in kernel.modules(&MODULES)? {
-            let path = format!("/usr/lib/modules/{}", file.file_name().unwrap_or_default().to_string_lossy());
-            put(&file, &path)?;
-            modules += &format!(" {path}");
-        }
+        let demo = image::DEMO;
+        let place = |files: Vec<PathBuf>| -> Result<String> {
+            let mut paths = String::new();
+            for file in files {
+                let path =
+                    format!("/usr/lib/modules/{}", file.file_name().unwrap_or_default().to_string_lossy());
+                put(&file, &path)?;
+                paths += &format!(" {path}");
+            }
+            Ok(paths)
+        };
+        let early = EARLY_MODULES.iter().filter_map(|name| kernel.modules(&[name]).ok()).flatten();
+        let early = place(early.collect())?;
+        let script = format!("#!/bin/sh\n{demo} load-modules{early}\nexec {init} \"$@\"\n");
+        fs::write(layer.join("init"), script)?;
+        fs::set_permissions(layer.join("init"), PermissionsExt::from_mode(0o755))?;
+        let modules = place(kernel.modules(&MODULES)?)?;
+        quota_image(&layer.join("usr/lib/quota.ext4"))?;
         let units = layer.join("etc/systemd/system");
         fs::create_dir_all(&units)?;
         fs::write(
             units.join("machine.target"),
             "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=agent.service\n",
         )?;
-        let demo = image::DEMO;
         fs::write(
             units.join("agent.service"),
             format!("[Service]\nExecStartPre={demo} load-modules{modules}\nExecStart={demo} agent {AGENT}\n"),
