@@ -3,16 +3,16 @@
 //! | state | made | stop | cgroup empty | time is up |
 //! |---|---|---|---|---|
 //! | dead | running | – | – | – |
-//! | running | – | stop-sigterm | dead | – |
+//! | running | – | stop-sigterm | dead | stop-sigterm `timeout` |
 //! | stop-sigterm | – | – | dead | – |
 
-use crate::effect::{BusSignal, Effect};
+use crate::effect::{BusSignal, Effect, Level};
 use crate::jobs::Started;
 use crate::kind::{Kind, TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Unit, UnitResult};
 use muster_graph::UnitId;
-use muster_unit::OomPolicy;
+use muster_unit::{Body, OomPolicy, ScopeSection};
 use serde::{Deserialize, Serialize};
 
 /// A scope.
@@ -27,6 +27,8 @@ pub struct Scope {
     pub reason: UnitResult,
     /// A stop was requested and waits for emptiness; until then, monotonic microseconds.
     pub stopping_deadline_usec: Option<u64>,
+    /// It is stopped then (`RuntimeMaxSec=`), monotonic microseconds.
+    pub run_ends_usec: Option<u64>,
     /// Who made it: the name of a client on the bus.
     pub controller: String,
 }
@@ -72,7 +74,10 @@ impl TypeState for Scope {
 pub(crate) const VERBS: Verbs = Verbs {
     start: Manager::scope_start,
     stop: Manager::scope_stop,
-    deadline: |_, unit| Scope::of(&unit.kind)?.stopping_deadline_usec,
+    deadline: |_, unit| {
+        let scope = Scope::of(&unit.kind)?;
+        scope.stopping_deadline_usec.or(scope.run_ends_usec)
+    },
     due: Manager::scope_deadline,
     resumed: Manager::watch_cgroup_again,
     cgroup_emptied: Manager::scope_emptied,
@@ -97,7 +102,33 @@ impl Manager {
             }
         }
         self.set_scope(id, true);
+        self.limit_run(id);
         Started::Working
+    }
+
+    /// `RuntimeMaxSec=` and `RuntimeRandomizedExtraSec=`.
+    fn limit_run(&mut self, id: UnitId) {
+        let Some(section) = self.scope_section(id) else { return };
+        let (span, extra) = (section.runtime_max_sec(), section.runtime_randomized_extra_sec());
+        let Some(at) = self.after(span.map_or(u64::MAX, |span| span.0)) else { return };
+        let at = at.saturating_add(self.random_within(extra));
+        if let Some(scope) = self.scope_mut(id) {
+            scope.run_ends_usec = Some(at);
+        }
+        self.touch(id);
+    }
+
+    fn scope_section(&self, id: UnitId) -> Option<&ScopeSection> {
+        match &self.state.units.get(&id)?.file.body {
+            Body::Scope(section) => Some(section),
+            _ => None,
+        }
+    }
+
+    /// `TimeoutStopSec=` from now on.
+    fn scope_stop_deadline(&self, id: UnitId) -> u64 {
+        let said = self.scope_section(id).and_then(|section| section.timeout_stop_sec()).map(|span| span.0);
+        self.after(said.unwrap_or(self.state.facts.default_timeout_stop_usec)).unwrap_or(u64::MAX)
     }
 
     fn scope_stop(&mut self, id: UnitId) -> Started {
@@ -105,7 +136,7 @@ impl Manager {
             && (self.ask_controller(id) || self.kill_wave(id, crate::kill::Wave::Polite))
         {
             let old = self.active_state(id);
-            let deadline = self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
+            let deadline = self.scope_stop_deadline(id);
             if let Some(scope) = self.scope_mut(id) {
                 scope.stopping_deadline_usec = Some(deadline);
             }
@@ -146,12 +177,24 @@ impl Manager {
         }
     }
 
-    /// It would not go: SIGKILL, and if even that does not help, again.
+    /// Its time is up, or it would not go: SIGKILL, and if even that does not help, again.
     fn scope_deadline(&mut self, id: UnitId) {
-        let again = self.now.monotonic_usec.saturating_add(self.state.facts.default_timeout_stop_usec);
+        if self.active_state(id) == ActiveState::Active {
+            let text = format!("{}: Scope reached runtime time limit. Stopping.", self.unit_name(id));
+            self.log(Level::Warning, Some(id), text);
+            if let Some(scope) = self.scope_mut(id) {
+                (scope.reason, scope.run_ends_usec) = (UnitResult::Timeout, None);
+            }
+            self.scope_stop(id);
+            return;
+        }
+        let again = self.scope_stop_deadline(id);
         self.kill_wave(id, crate::kill::Wave::Final);
         if let Some(scope) = self.scope_mut(id) {
             scope.stopping_deadline_usec = Some(again);
+            if scope.reason == UnitResult::Success {
+                scope.reason = UnitResult::Timeout;
+            }
         }
         self.touch(id);
     }
