@@ -94,7 +94,16 @@ fn auxiliary_scope(call: &Call<'_>, arguments: &mut Args<'_>) -> Done {
     }
     let mode = job_mode("fail")?;
     let stdio = BTreeMap::new();
-    let units = vec![TransientUnit { name, settings, text, pids, controller, stdio, reference }];
+    let units = vec![TransientUnit {
+        name,
+        settings,
+        text,
+        pids,
+        controller,
+        stdio,
+        extra_names: Vec::new(),
+        reference,
+    }];
     request(Request::StartTransient { units, mode })
 }
 

@@ -441,8 +441,8 @@ fn transient_unit(
         }
     }
     let built = transient::settings(name.kind(), properties, call.caller.pid)?;
-    let transient::Built { settings, text, pids, controller, stdio, reference } = built;
-    Ok(TransientUnit { name, settings, text, pids, controller, stdio, reference })
+    let transient::Built { settings, text, pids, controller, stdio, extra_names, reference } = built;
+    Ok(TransientUnit { name, settings, text, pids, controller, stdio, extra_names, reference })
 }
 
 // ---- the manager itself

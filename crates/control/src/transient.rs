@@ -22,8 +22,11 @@ pub struct Built {
     pub pids: Vec<u32>,
     /// Who is asked to end them, by a name on the bus.
     pub controller: String,
-    /// Descriptors for standard input, output and error: which of the message's. The runtime puts its own ids there.
+    /// Descriptors for standard input, output and error, and from 3 on those of `ExtraFileDescriptors`: which of the message's.
+    /// The runtime puts its own ids there.
     pub stdio: BTreeMap<u32, FdId>,
+    /// The names of those from 3 on.
+    pub extra_names: Vec<String>,
     /// The caller keeps the unit loaded (`AddRef`).
     pub reference: bool,
 }
@@ -31,6 +34,21 @@ pub struct Built {
 impl Built {
     fn give(&mut self, number: u32, index: u32) {
         self.stdio.insert(number, FdId(u64::from(index)));
+    }
+
+    /// `(hs)`: a descriptor, and its name in `LISTEN_FDNAMES`.
+    fn give_extra(&mut self, one: &Value) -> Result<(), Refusal> {
+        let Value::Struct(fields) = one else { return Err(unexpected("ExtraFileDescriptors")) };
+        let [Value::Fd(fd), Value::Text(name)] = &fields[..] else {
+            return Err(unexpected("ExtraFileDescriptors"));
+        };
+        if !muster_unit::is_descriptor_name(name) {
+            return Err(Refusal::invalid(format!("Invalid file descriptor name: {name}")));
+        }
+        let number = u32::try_from(self.extra_names.len()).unwrap_or(u32::MAX).saturating_add(FIRST_EXTRA);
+        self.give(number, *fd);
+        self.extra_names.push(name.clone());
+        Ok(())
     }
 
     /// Adds what one property says, to the settings and to the text.
@@ -60,6 +78,9 @@ impl Built {
     }
 }
 
+/// Descriptors below are the standard streams.
+const FIRST_EXTRA: u32 = 3;
+
 const TRANSIENT_HEADER: &str =
     "# This is a transient unit file, created programmatically via the systemd API. Do not edit.\n";
 
@@ -88,6 +109,9 @@ pub fn settings(kind: UnitKind, properties: &[(String, Value)], caller_pid: u32)
             ("StandardInputFileDescriptor", Value::Fd(fd)) => built.give(0, *fd),
             ("StandardOutputFileDescriptor", Value::Fd(fd)) => built.give(1, *fd),
             ("StandardErrorFileDescriptor", Value::Fd(fd)) => built.give(2, *fd),
+            ("ExtraFileDescriptors", Value::Array(all)) if kind == UnitKind::Service => {
+                all.iter().try_for_each(|one| built.give_extra(one))?;
+            }
             _ => built.say(translate(kind, name, value, properties)?, &mut section),
         }
     }

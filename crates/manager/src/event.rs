@@ -459,8 +459,11 @@ pub struct TransientUnit {
     /// Who on the bus is asked to end a scope's processes, by its name there.
     #[serde(default)]
     pub controller: String,
-    /// Descriptors given for standard input, output and error.
+    /// Descriptors given for standard input, output and error, and from 3 on others that the service gets.
     pub stdio: BTreeMap<u32, FdId>,
+    /// The names of those from 3 on.
+    #[serde(default)]
+    pub extra_names: Vec<String>,
     /// Keep it loaded until the caller lets go of it.
     pub reference: bool,
 }

@@ -276,8 +276,9 @@ impl Manager {
         });
         let services = self.services().flat_map(|(unit, service)| {
             let stored = service.fd_store.iter().map(|stored| stored.fd);
-            let stdio = service.stdio.iter().map(|(_, fd)| *fd);
-            service.connection.into_iter().chain(stored).chain(stdio).map(move |fd| (fd, unit))
+            let given =
+                service.stdio.iter().map(|(_, fd)| *fd).chain(service.extra_fds.iter().map(|(fd, _)| *fd));
+            service.connection.into_iter().chain(stored).chain(given).map(move |fd| (fd, unit))
         });
         sockets.chain(services)
     }

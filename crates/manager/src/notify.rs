@@ -65,7 +65,10 @@ impl Manager {
             self.remove_stored(id, get("FDNAME").unwrap_or_default());
         }
         if get("FDSTORE") == Some("1") {
-            let name = get("FDNAME").filter(|name| is_fd_name(name)).unwrap_or("stored").to_owned();
+            let name = get("FDNAME")
+                .filter(|name| muster_unit::is_descriptor_name(name))
+                .unwrap_or("stored")
+                .to_owned();
             self.store_fds(id, fds, &name, get("FDPOLL") != Some("0"));
         } else {
             self.drop_fds(fds);
@@ -202,11 +205,4 @@ impl Manager {
             self.touch(id);
         }
     }
-}
-
-/// sd_listen_fds(3): up to 255 printable ASCII characters without a colon.
-fn is_fd_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 255
-        && name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':')
 }

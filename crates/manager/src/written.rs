@@ -258,7 +258,10 @@ impl Manager {
             unit.references = unit.references.saturating_add(u32::from(made.reference));
         }
         if let Some(service) = self.service_mut(id) {
-            service.stdio = made.stdio.into_iter().collect();
+            let (stdio, extra) = made.stdio.into_iter().partition(|(number, _)| *number < 3);
+            let extra: Vec<(u32, FdId)> = extra;
+            service.stdio = stdio;
+            service.extra_fds = extra.into_iter().map(|(_, fd)| fd).zip(made.extra_names).collect();
         }
         if !made.controller.is_empty() {
             self.set_controller(id, made.controller);
@@ -273,7 +276,7 @@ impl Manager {
         self.effects.push_back(Effect::RemoveFile { path: format!("/run/systemd/transient/{name}") });
         let Some(id) = self.state.names.get(name).copied() else { return };
         if let Some(service) = self.service_mut(id) {
-            let fds: Vec<FdId> = std::mem::take(&mut service.stdio).into_iter().map(|(_, fd)| fd).collect();
+            let fds: Vec<FdId> = service.take_given();
             self.effects.push_back(Effect::CloseFds { fds });
         }
         if let Some(unit) = self.state.units.edit(&id) {

@@ -4,7 +4,9 @@
 
 use crate::serve::print;
 use anyhow::{Context, Result, bail};
-use std::io::{Read, Write};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -55,8 +57,25 @@ impl Manager {
 
     /// Calls a method; gives the body of the answer. A refusal is an error.
     pub fn call(&mut self, method: &str, signature: &str, body: Body) -> Result<Vec<u8>> {
+        self.call_with(method, signature, body, &[])
+    }
+
+    /// The same with descriptors, which the body names by their places.
+    pub fn call_with(
+        &mut self,
+        method: &str,
+        signature: &str,
+        body: Body,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Vec<u8>> {
         self.serial += 1;
-        self.stream.write_all(&message(self.serial, method, signature, &body.0))?;
+        let bytes = message(self.serial, method, signature, &body.0, fds.len() as u32);
+        let raw: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let parts = [ControlMessage::ScmRights(&raw)];
+        let parts: &[_] = if raw.is_empty() { &[] } else { &parts };
+        let slices = [IoSlice::new(&bytes)];
+        let sent = sendmsg::<()>(self.stream.as_raw_fd(), &slices, parts, MsgFlags::empty(), None)?;
+        self.stream.write_all(&bytes[sent..])?;
         await_answer(&mut self.stream, self.serial)
     }
 }
@@ -110,20 +129,22 @@ impl Body {
 }
 
 fn authenticate(stream: &mut UnixStream) -> Result<()> {
-    stream.write_all(b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n")?;
-    let mut line = Vec::new();
-    while !line.ends_with(b"\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        line.extend(byte);
-    }
-    if !line.starts_with(b"OK ") {
-        bail!("not let in: {}", String::from_utf8_lossy(&line).trim());
+    stream.write_all(b"\0AUTH EXTERNAL 30\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")?;
+    for wanted in ["OK ", "AGREE_UNIX_FD"] {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            line.extend(byte);
+        }
+        if !line.starts_with(wanted.as_bytes()) {
+            bail!("not let in: {}", String::from_utf8_lossy(&line).trim());
+        }
     }
     Ok(())
 }
 
-fn message(serial: u32, method: &str, signature: &str, body: &[u8]) -> Vec<u8> {
+fn message(serial: u32, method: &str, signature: &str, body: &[u8], fds: u32) -> Vec<u8> {
     let mut fields = Vec::new();
     for (code, kind, text) in [(1, "o", PATH), (2, "s", INTERFACE), (3, "s", method), (6, "s", NAME)] {
         pad(&mut fields, 8);
@@ -134,6 +155,11 @@ fn message(serial: u32, method: &str, signature: &str, body: &[u8]) -> Vec<u8> {
         pad(&mut fields, 8);
         fields.extend([8, 1, b'g', 0, signature.len() as u8]);
         fields.extend(signature.bytes().chain([0]));
+    }
+    if fds > 0 {
+        pad(&mut fields, 8);
+        fields.extend([9, 1, b'u', 0]);
+        fields.extend(fds.to_le_bytes());
     }
     let mut out = vec![b'l', 1, 0, 1];
     out.extend((body.len() as u32).to_le_bytes());

@@ -56,7 +56,7 @@ pub fn run(prefix: &str, count: usize) -> Result<()> {
 
 const COLLECT: (&str, &str) = ("CollectMode", "inactive-or-failed");
 
-fn exec(body: &mut Body, command: &[&str]) {
+pub(crate) fn exec(body: &mut Body, command: &[&str]) {
     body.property("ExecStart", "a(sasb)", |body| {
         body.array(8, |body| {
             body.pad(8);

@@ -8,6 +8,7 @@ mod ask_bus;
 mod bench;
 mod churn;
 mod facts;
+mod give;
 mod hang;
 mod notify;
 mod options;
@@ -46,6 +47,8 @@ const USAGE: &str = "muster-demo MODE
   bus-time COUNT METHOD [TEXT...]
                         calls the manager over its private socket, prints microseconds (median, longest)
   churn PREFIX COUNT    makes transient units of seven kinds, COUNT of each, that end, fail, are refused or stopped
+  give UNIT NAME=PATH... -- COMMAND...
+                        starts a transient service with these files as descriptors
   spawn-floor COUNT COMMAND
                         forks and executes, prints the CPU time that took here, in microseconds
   fork-floor ADDRESS    an accept, fork and exec server: the floor under every activation
@@ -89,6 +92,7 @@ fn main() -> Result<()> {
         ["load", address, count, parallel] => bench::load(address, count.parse()?, parallel.parse()?),
         ["flaky"] => bench::flaky(),
         ["repeat", count, command @ ..] => bench::repeat(count.parse()?, command),
+        ["give", unit, rest @ ..] => give::start(unit, rest),
         ["bus-time", count, method, arguments @ ..] => ask_bus::time(count.parse()?, method, arguments),
         ["churn", prefix, count] => churn::run(prefix, count.parse()?),
         ["spawn-floor", count, command @ ..] => bench::spawn_floor(count.parse()?, command),

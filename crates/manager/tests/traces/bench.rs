@@ -181,6 +181,7 @@ impl Bench {
                     pids: vec![7],
                     controller: String::new(),
                     stdio: BTreeMap::new(),
+                    extra_names: Vec::new(),
                     reference: false,
                 };
                 self.requested(Request::StartTransient { units: vec![scope], mode: JobMode::Fail })

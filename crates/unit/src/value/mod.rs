@@ -56,7 +56,7 @@ pub(crate) use number::number;
 pub use number::{
     Amount, CpuPriority, CpuQuota, IoPriority, NiceLevel, OomScore, PressureDuration, Size, Weight, Within,
 };
-pub use open_file::{LogPattern, OpenFile, is_log_field};
+pub use open_file::{LogPattern, OpenFile, is_descriptor_name, is_log_field};
 pub use path::{
     AbsolutePath, BindPath, MarkedPath, PathLines, PidFilePath, SearchPath, TemporaryMount, WorkingDirectory,
 };

@@ -3,6 +3,13 @@
 use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
 
+/// The name of a descriptor that is passed (sd_listen_fds(3)): up to 255 printable ASCII characters without a colon.
+pub fn is_descriptor_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 255
+        && name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':')
+}
+
 /// A file that is opened for a service, or a socket that it is connected with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenFile {
