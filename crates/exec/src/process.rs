@@ -24,6 +24,8 @@ pub struct Process {
     pub opened: Vec<(OwnedFd, String)>,
     /// The pairs that hold the network and the IPC namespace of the unit, and locks of copies of its root.
     pub pairs: [Option<[OwnedFd; 2]>; 3],
+    /// The user namespace that it is to enter.
+    pub users: Option<OwnedFd>,
     /// A PAM session that nobody is to close yet.
     pub session: Option<crate::steps::pam::Session>,
     /// The program, made ready for execve(2).
@@ -54,6 +56,7 @@ impl Process {
             socket,
             opened: Vec::new(),
             pairs,
+            users: None,
             session: None,
             program: None,
             report,

@@ -175,6 +175,49 @@ fn give_contents(top: &OwnedFd, stat: &FileStat, (uid, gid): (u32, u32)) -> nix:
     Ok(())
 }
 
+/// A directory by its absolute path.
+pub fn open(path: &str) -> nix::Result<OwnedFd> {
+    let (parent, name) = open_parent(path, Missing::Fails)?;
+    open_directory(parent, &name)
+}
+
+/// Has `each` look at a directory, and at all directories and plain files in it and on its file system.
+pub fn visit(
+    top: &OwnedFd,
+    mut each: impl FnMut(&OwnedFd, bool) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let device = fstat(top)?.st_dev;
+    let mut levels = vec![(open_directory(top, OsStr::new("."))?, names(top)?)];
+    each(top, true)?;
+    while let Some((directory, left)) = levels.last_mut() {
+        let Some(name) = left.pop() else {
+            levels.pop();
+            continue;
+        };
+        let flags =
+            OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let stat = fstatat(&*directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let is_directory = kind(&stat) == nix::libc::S_IFDIR;
+        if stat.st_dev != device || !(is_directory || kind(&stat) == nix::libc::S_IFREG) {
+            continue;
+        }
+        let entry = match openat(&*directory, name.as_os_str(), flags, Mode::empty()) {
+            // It went, or became a link.
+            Err(Errno::ENOENT | Errno::ELOOP) => continue,
+            opened => opened?,
+        };
+        each(&entry, is_directory)?;
+        if is_directory {
+            if levels.len() >= DEPTH_MAX {
+                return Err(Errno::ENAMETOOLONG.into());
+            }
+            let names = names(&entry)?;
+            levels.push((entry, names));
+        }
+    }
+    Ok(())
+}
+
 /// Gives a file of an absolute path to somebody.
 pub fn give(path: &str, (uid, gid): (u32, u32)) -> nix::Result<()> {
     let (parent, name) = open_parent(path, Missing::Fails)?;

@@ -99,7 +99,8 @@ mod tests {
         let strings = b"io.systemd.credential:a=b=c\0other\0io.systemd.credential.binary:d=aGk=\0\0";
         let table = [&[11, 5, 0, 0, 3][..], strings].concat();
         let all = from_table(&table);
-        let want = [("a", &b"b=c"[..]), ("d", b"hi")].map(|(name, data)| (name.to_owned(), data.to_vec()));
+        let want =
+            [("a", &b"b=c"[..]), ("d", &b"hi"[..])].map(|(name, data)| (name.to_owned(), data.to_vec()));
         assert_eq!(all, Credentials::from(want));
         for odd in [&[][..], &[11], &[11, 200], &[1, 0, b'x'], &[11, 0]] {
             assert!(from_table(odd).is_empty());

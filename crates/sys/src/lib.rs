@@ -11,6 +11,7 @@ mod dm;
 mod kernel;
 mod loops;
 mod pam;
+pub mod quota;
 mod spawn;
 
 pub use ask::{Answers, ask_elsewhere};
@@ -19,7 +20,7 @@ pub use autofs::{autofs_answer, autofs_expire, autofs_open, autofs_set_timeout};
 pub use dm::{add_thread_key, map_device, unmap_device};
 pub use kernel::{
     Instruction, affinity, install_filter, io_priority, keep_invocation, memory_policy, own_keyring,
-    personality, scheduler, set_affinity, set_memory_policy,
+    personality, scheduler, security_modules, set_affinity, set_memory_policy,
 };
 pub use loops::{configure_loop, free_loop};
 pub use pam::{PamSession, begin_processes, in_child};

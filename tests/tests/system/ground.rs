@@ -72,7 +72,7 @@ impl FromStr for Init {
 fn quota_image(path: &Path) -> Result<()> {
     const MKFS: &str = "mkfs.ext4";
     image::need_program(MKFS, "e2fsprogs")?;
-    File::create(path)?.set_len(8 << 20)?;
+    File::create(path)?.set_len(16 << 20)?;
     let options = ["-q", "-O", "quota,project", "-E", "quotatype=prjquota"];
     let status = std::process::Command::new(MKFS).args(options).arg(path).status()?;
     if !status.success() {

@@ -65,6 +65,8 @@ pub enum Mount {
     System,
     /// Message queues of the process's IPC namespace.
     Queues,
+    /// A place of its own to pin BPF programs and maps at.
+    Pinned,
     /// The cgroup tree of the process's cgroup namespace.
     ControlGroups,
     /// The file systems of an image.
@@ -383,6 +385,9 @@ fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
     }
     if facts.own_network {
         mounts(all, "PrivateNetwork=", "/sys", ReadWrite, Mount::System);
+    }
+    if exec.private_bpf() {
+        mounts(all, "PrivateBPF=", "/sys/fs/bpf", ReadWrite, Mount::Pinned);
     }
     if facts.own_ipc {
         mounts(all, "PrivateIPC=", "/dev/mqueue", ReadWrite, Mount::Queues);

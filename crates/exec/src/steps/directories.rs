@@ -1,18 +1,21 @@
 //! `RuntimeDirectory=` and its kin.
 
-use super::{About, Direct, Done, Step};
+use super::{About, Direct, Done, Step, quota};
 use crate::{Context, Exit, Process, tree};
-use muster_unit::ExecDirectory;
+use muster_unit::{ExecDirectory, Quota};
 
 struct Kind {
     variable: &'static str,
     base: &'static str,
     list: for<'a> fn(&'a Context<'_>) -> &'a [ExecDirectory],
     mode: fn(&Context<'_>) -> u32,
+    /// Whether what is in it is counted, and what it may take.
+    quota: fn(&Context<'_>) -> Option<(bool, Option<Quota>)>,
 }
 
 macro_rules! kind {
-    ($(#[$doc:meta])* $name:ident, $directive:literal, $exit:ident, $variable:literal, $base:literal, $list:ident, $mode:ident) => {
+    ($(#[$doc:meta])* $name:ident, $directive:literal, $exit:ident, $variable:literal, $base:literal, $list:ident, $mode:ident
+        $(, $accounting:ident, $quota:ident)?) => {
         $(#[$doc])*
         pub const $name: Step = Step {
             directive: $directive,
@@ -25,21 +28,29 @@ macro_rules! kind {
                     base: $base,
                     list: |context| context.exec.$list(),
                     mode: |context| context.exec.$mode().0,
+                    quota: kind!(@quota $($accounting $quota)?),
                 };
                 make(&kind, context, process)
             },
         };
+    };
+    (@quota) => { |_| None };
+    (@quota $accounting:ident $quota:ident) => {
+        |context| Some((context.exec.$accounting(), context.exec.$quota()))
     };
 }
 
 kind!(/// `RuntimeDirectory=`.
     RUNTIME, "RuntimeDirectory=", RuntimeDirectory, "RUNTIME_DIRECTORY", "/run", runtime_directory, runtime_directory_mode);
 kind!(/// `StateDirectory=`.
-    STATE, "StateDirectory=", StateDirectory, "STATE_DIRECTORY", "/var/lib", state_directory, state_directory_mode);
+    STATE, "StateDirectory=", StateDirectory, "STATE_DIRECTORY", "/var/lib", state_directory, state_directory_mode,
+    state_directory_accounting, state_directory_quota);
 kind!(/// `CacheDirectory=`.
-    CACHE, "CacheDirectory=", CacheDirectory, "CACHE_DIRECTORY", "/var/cache", cache_directory, cache_directory_mode);
+    CACHE, "CacheDirectory=", CacheDirectory, "CACHE_DIRECTORY", "/var/cache", cache_directory, cache_directory_mode,
+    cache_directory_accounting, cache_directory_quota);
 kind!(/// `LogsDirectory=`.
-    LOGS, "LogsDirectory=", LogsDirectory, "LOGS_DIRECTORY", "/var/log", logs_directory, logs_directory_mode);
+    LOGS, "LogsDirectory=", LogsDirectory, "LOGS_DIRECTORY", "/var/log", logs_directory, logs_directory_mode,
+    logs_directory_accounting, logs_directory_quota);
 kind!(/// `ConfigurationDirectory=`.
     CONFIGURATION, "ConfigurationDirectory=", ConfigurationDirectory, "CONFIGURATION_DIRECTORY", "/etc",
     configuration_directory, configuration_directory_mode);
@@ -114,6 +125,11 @@ fn make(kind: &Kind, context: &Context<'_>, process: &mut Process) -> Done {
             tree::link(&path, &format!("{up}{PRIVATE}/{}", directory.path)).about(&path)?;
         } else {
             tree::make(&path, mode, owner, ours).about(&path)?;
+        }
+        if let Some((accounting, limit)) = (kind.quota)(context) {
+            let place =
+                if dynamic { format!("{}/{PRIVATE}/{}", kind.base, directory.path) } else { path.clone() };
+            quota::apply(&place, accounting, limit).about(&format!("quota of {path}"))?;
         }
         for link in &directory.symlinks {
             let place = format!("{}/{link}", kind.base);

@@ -37,29 +37,31 @@ pub const VARIABLES: Step = Step {
     run,
 };
 
-const PRESSURE: &str = "MEMORY_PRESSURE_WATCH=";
-
-fn pressure_file<'a>(context: &Context<'a>) -> Option<&'a str> {
-    let path = context.own_environment.iter().find_map(|variable| variable.strip_prefix(PRESSURE));
-    path.filter(|path| path.starts_with("/sys/fs/cgroup/"))
+/// The files of the unit's cgroup by which pressure is watched.
+fn pressure_files<'a>(context: &Context<'a>) -> impl Iterator<Item = &'a str> {
+    let value = |line: &'a String| line.split_once('=').filter(|(name, _)| name.ends_with("_PRESSURE_WATCH"));
+    let paths = context.own_environment.iter().filter_map(value).map(|(_, path)| path);
+    paths.filter(|path| path.starts_with("/sys/fs/cgroup/"))
 }
 
-/// The file of memory pressure becomes the user's, who is to write a threshold into it.
-pub const MEMORY_PRESSURE: Step = Step {
+/// The files of pressure become the user's, who is to write a threshold into them.
+pub const PRESSURE: Step = Step {
     directive: "MemoryPressureWatch=",
     exit: Exit::Memory,
     needed: |context| {
         let exec = context.exec;
-        (exec.user().is_some() || exec.group().is_some()) && pressure_file(context).is_some()
+        (exec.user().is_some() || exec.group().is_some()) && pressure_files(context).next().is_some()
     },
     direct: Direct::No,
     run: |context, process| {
-        let Some(path) = pressure_file(context) else { return Ok(()) };
-        match tree::give(path, process.owner()) {
-            // A cgroup without it, or a tree that is not ours to change: the service cannot watch then.
-            Err(Errno::ENOENT | Errno::EROFS | Errno::EPERM) => Ok(()),
-            done => done.about(path),
+        for path in pressure_files(context) {
+            match tree::give(path, process.owner()) {
+                // A cgroup without it, or a tree that is not ours to change: the service cannot watch then.
+                Err(Errno::ENOENT | Errno::EROFS | Errno::EPERM) => {}
+                done => done.about(path)?,
+            }
         }
+        Ok(())
     },
 };
 

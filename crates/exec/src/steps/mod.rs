@@ -15,7 +15,8 @@
 //!    its modules limit is not overridden by the unit's `Limit*=`;
 //! 5. the passed descriptors move to 3 and up, now that nothing opens a file at those numbers any more;
 //! 6. namespaces, mounts, root and working directory: they need privileges, and the paths of what came before;
-//! 7. identity: groups (which cannot be set in a user namespace), user namespace (which gives a full bounding set),
+//! 7. identity: groups (which cannot be set in a user namespace), user namespace (which gives a full bounding set) and the
+//!    namespaces that are to belong to it,
 //!    bounding set, user, ambient capabilities, no-new-privileges, each leaving the right to do the next;
 //! 8. security context and seccomp last, so that no filter has to allow what the steps do; then the program,
 //!    which was looked for and made ready before.
@@ -28,11 +29,13 @@ pub mod dynamic;
 pub mod environment;
 pub mod identity;
 pub mod keyring;
+pub mod labels;
 pub mod limits;
 pub mod namespaces;
 pub mod pam;
 pub mod paths;
 pub mod program;
+pub mod quota;
 pub mod resources;
 pub mod scheduling;
 pub mod session;
@@ -102,7 +105,7 @@ pub const ORDER: &[&Step] = &[
     &identity::GROUP_NAME,
     &environment::VARIABLES,
     &environment::TERMINAL,
-    &environment::MEMORY_PRESSURE,
+    &environment::PRESSURE,
     &directories::PLACE,
     &directories::RUNTIME,
     &directories::STATE,
@@ -126,8 +129,10 @@ pub const ORDER: &[&Step] = &[
     &resources::MEMORY_POLICY,
     &resources::TIMER_SLACK,
     &resources::MEMORY_MERGE,
+    &resources::HUGE_PAGES,
     &descriptors::OPENED,
     &descriptors::PASSED,
+    &namespaces::USERS_PATH,
     &namespaces::PROCESSES,
     &namespaces::NETWORK_PATH,
     &namespaces::NETWORK,
@@ -139,11 +144,20 @@ pub const ORDER: &[&Step] = &[
     &paths::WORKING_DIRECTORY,
     &identity::GROUPS,
     &namespaces::USERS,
+    &namespaces::OWN_NETWORK,
+    &namespaces::OWN_IPC,
+    &namespaces::OWN_HOSTNAME,
+    &namespaces::OWN_CONTROL_GROUPS,
+    &namespaces::OWN_MOUNTS,
+    &paths::OWN_WORKING_DIRECTORY,
+    &labels::SMACK,
     &identity::BOUNDING_SET,
     &identity::KEEP_CAPABILITIES,
     &identity::USER,
     &identity::AMBIENT,
     &identity::SECURE_BITS,
+    &labels::SELINUX,
+    &labels::APPARMOR,
     &identity::NO_NEW_PRIVILEGES,
     &session::CONTEXT_FROM_PEER,
     &program::PREPARED,

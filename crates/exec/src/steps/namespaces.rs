@@ -1,7 +1,8 @@
 //! Namespaces, and the view of the file system that is made in them.
 //!
 //! The others come before that of mounts, since what is mounted there belongs to them. That of users comes last of all,
-//! when groups are set: in it a process can do no more to the host than its user could.
+//! when groups are set: in it a process can do no more to the host than its user could. What `DelegateNamespaces=` names comes
+//! behind it, once more in that order, and so belongs to the unit's own user namespace.
 
 use super::{About, Direct, Done, Failed, Step, failed};
 use crate::sandbox::{mount, plan};
@@ -30,11 +31,17 @@ pub const NETWORK_PATH: Step = Step {
 
 /// `PrivateNetwork=`, with its loopback interface up.
 pub const NETWORK: Step = Step {
+    needed: |context| has_network(context) && !is_delegated(context, CloneFlags::CLONE_NEWNET),
+    ..OWN_NETWORK
+};
+
+/// The same, delegated.
+pub const OWN_NETWORK: Step = Step {
     directive: "PrivateNetwork=",
     exit: Exit::Network,
-    needed: |context| context.is_confined() && has_own_network(context),
+    needed: |context| has_network(context) && is_delegated(context, CloneFlags::CLONE_NEWNET),
     direct: Direct::No,
-    run: |_, process| match share(process.pairs[0].as_ref(), "net", CloneFlags::CLONE_NEWNET) {
+    run: |context, process| match share(pair(context, process, 0), "net", CloneFlags::CLONE_NEWNET) {
         // Without such namespaces in the kernel it is ignored (systemd.exec(5)).
         Err(error) if mount::is_unsupported(error) => Ok(()),
         Err(Errno::EPERM) => go_without(process, "PrivateNetwork="),
@@ -56,11 +63,17 @@ pub const IPC_PATH: Step = Step {
 
 /// `PrivateIPC=`.
 pub const IPC: Step = Step {
+    needed: |context| has_ipc(context) && !is_delegated(context, CloneFlags::CLONE_NEWIPC),
+    ..OWN_IPC
+};
+
+/// The same, delegated.
+pub const OWN_IPC: Step = Step {
     directive: "PrivateIPC=",
     exit: Exit::Namespace,
-    needed: |context| context.is_confined() && has_own_ipc(context),
+    needed: |context| has_ipc(context) && is_delegated(context, CloneFlags::CLONE_NEWIPC),
     direct: Direct::No,
-    run: |_, process| match share(process.pairs[1].as_ref(), "ipc", CloneFlags::CLONE_NEWIPC) {
+    run: |context, process| match share(pair(context, process, 1), "ipc", CloneFlags::CLONE_NEWIPC) {
         Err(Errno::EPERM) => go_without(process, "PrivateIPC="),
         Err(error) if !mount::is_unsupported(error) => Err(error).about("PrivateIPC="),
         _ => Ok(()),
@@ -109,9 +122,15 @@ pub fn begins_processes(context: &Context<'_>) -> bool {
 
 /// The namespace of `ProtectHostname=`.
 pub const HOSTNAME: Step = Step {
+    needed: |context| has_hostname(context) && !is_delegated(context, CloneFlags::CLONE_NEWUTS),
+    ..OWN_HOSTNAME
+};
+
+/// The same, delegated.
+pub const OWN_HOSTNAME: Step = Step {
     directive: "ProtectHostname=",
     exit: Exit::Namespace,
-    needed: |context| context.is_confined() && hostname(context).is_some(),
+    needed: |context| has_hostname(context) && is_delegated(context, CloneFlags::CLONE_NEWUTS),
     direct: Direct::No,
     run: |context, process| {
         match unshare(CloneFlags::CLONE_NEWUTS) {
@@ -127,12 +146,15 @@ pub const HOSTNAME: Step = Step {
 
 /// The namespace of `ProtectControlGroups=private` and `strict`.
 pub const CONTROL_GROUPS: Step = Step {
+    needed: |context| has_groups(context) && !is_delegated(context, CloneFlags::CLONE_NEWCGROUP),
+    ..OWN_CONTROL_GROUPS
+};
+
+/// The same, delegated.
+pub const OWN_CONTROL_GROUPS: Step = Step {
     directive: "ProtectControlGroups=",
     exit: Exit::Namespace,
-    needed: |context| {
-        let asked = context.exec.protect_control_groups();
-        context.is_confined() && matches!(asked, ProtectControlGroups::Private | ProtectControlGroups::Strict)
-    },
+    needed: |context| has_groups(context) && is_delegated(context, CloneFlags::CLONE_NEWCGROUP),
     direct: Direct::No,
     run: |_, process| match unshare(CloneFlags::CLONE_NEWCGROUP) {
         Err(Errno::EPERM) => go_without(process, "ProtectControlGroups="),
@@ -142,9 +164,15 @@ pub const CONTROL_GROUPS: Step = Step {
 
 /// The mount namespace and all that is arranged in it, the root directory included.
 pub const MOUNTS: Step = Step {
+    needed: |context| has_mounts(context) && !is_delegated(context, CloneFlags::CLONE_NEWNS),
+    ..OWN_MOUNTS
+};
+
+/// The same, delegated.
+pub const OWN_MOUNTS: Step = Step {
     directive: "mount namespace",
     exit: Exit::Namespace,
-    needed: |context| context.is_confined() && plan::is_needed(context.exec),
+    needed: has_own_mounts,
     direct: Direct::No,
     run: |context, process| match may_mount() || !plan::can_be_left_out(context.exec) {
         true => crate::limits::with_many_files(|| own_view(context, process.pairs[2].as_ref())),
@@ -179,7 +207,9 @@ fn own_view(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done {
         credentials: super::credentials::is_needed(context)
             .then(|| super::credentials::directory(context.unit)),
         notifies: context.own_environment.iter().any(|line| line.starts_with("NOTIFY_SOCKET=")),
-        own_network: has_own_network(context) || context.exec.network_namespace_path().is_some(),
+        // In a user namespace the kernel makes no sysfs where a part of the host's is covered.
+        own_network: !has_own_mounts(context)
+            && (has_own_network(context) || context.exec.network_namespace_path().is_some()),
         own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
     };
     let ephemeral = crate::image::ephemeral::root(context, locks)?;
@@ -188,13 +218,29 @@ fn own_view(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done {
     done
 }
 
-/// `PrivateUsers=`.
+/// `UserNamespacePath=`, opened while paths are the host's.
+pub const USERS_PATH: Step = Step {
+    directive: "UserNamespacePath=",
+    exit: Exit::User,
+    needed: |context| context.is_confined() && context.exec.user_namespace_path().is_some(),
+    direct: Direct::No,
+    run: |context, process| {
+        let path = context.exec.user_namespace_path().as_deref().unwrap_or("");
+        process.users = Some(open(path).about(&format!("UserNamespacePath={path}"))?);
+        Ok(())
+    },
+};
+
+/// `PrivateUsers=`, or the namespace that `UserNamespacePath=` leads to.
 pub const USERS: Step = Step {
     directive: "PrivateUsers=",
     exit: Exit::User,
-    needed: |context| context.is_confined() && user_map(context, 0).is_some(),
+    needed: has_own_users,
     direct: Direct::No,
     run: |context, process| {
+        if let Some(users) = process.users.take() {
+            return setns(users, CloneFlags::CLONE_NEWUSER).about("UserNamespacePath=");
+        }
         let (uid, gid) = process.owner();
         let (Some(users), Some(groups)) = (user_map(context, uid), user_map(context, gid)) else {
             return Ok(());
@@ -202,6 +248,44 @@ pub const USERS: Step = Step {
         own_users(&users, &groups)
     },
 };
+
+fn has_own_users(context: &Context<'_>) -> bool {
+    let exec = context.exec;
+    context.is_confined() && (exec.user_namespace_path().is_some() || user_map(context, 0).is_some())
+}
+
+/// Whether a kind of namespace is to belong to the unit's own user namespace.
+fn is_delegated(context: &Context<'_>, kind: CloneFlags) -> bool {
+    let named = context.exec.delegate_namespaces().map_or(0, |kinds| kinds.0);
+    let bit = u64::try_from(kind.bits()).unwrap_or(0);
+    has_own_users(context) && named & bit != 0
+}
+
+/// Whether the mount namespace is made behind that of users.
+pub fn has_own_mounts(context: &Context<'_>) -> bool {
+    has_mounts(context) && is_delegated(context, CloneFlags::CLONE_NEWNS)
+}
+
+fn has_mounts(context: &Context<'_>) -> bool {
+    context.is_confined() && plan::is_needed(context.exec)
+}
+
+fn has_network(context: &Context<'_>) -> bool {
+    context.is_confined() && has_own_network(context)
+}
+
+fn has_ipc(context: &Context<'_>) -> bool {
+    context.is_confined() && has_own_ipc(context)
+}
+
+fn has_hostname(context: &Context<'_>) -> bool {
+    context.is_confined() && hostname(context).is_some()
+}
+
+fn has_groups(context: &Context<'_>) -> bool {
+    let asked = context.exec.protect_control_groups();
+    context.is_confined() && matches!(asked, ProtectControlGroups::Private | ProtectControlGroups::Strict)
+}
 
 fn has_own_network(context: &Context<'_>) -> bool {
     context.exec.has_own_network()
@@ -218,8 +302,19 @@ fn hostname<'a>(context: &Context<'a>) -> Option<&'a str> {
 
 /// Joins the namespace at a path.
 fn enter(path: &str, kind: CloneFlags) -> nix::Result<()> {
+    setns(open(path)?, kind)
+}
+
+fn open(path: &str) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    setns(nix::fcntl::open(path, flags, Mode::empty())?, kind)
+    nix::fcntl::open(path, flags, Mode::empty())
+}
+
+/// The pair that holds a namespace of the unit. One that belongs to the user namespace of a process is that process's alone:
+/// others have no right to enter it.
+fn pair<'a>(context: &Context<'_>, process: &'a Process, number: usize) -> Option<&'a [OwnedFd; 2]> {
+    let kind = if number == 0 { CloneFlags::CLONE_NEWNET } else { CloneFlags::CLONE_NEWIPC };
+    process.pairs.get(number)?.as_ref().filter(|_| !is_delegated(context, kind))
 }
 
 /// Joins the namespace that a pair of sockets holds, or makes one and leaves it there.
@@ -281,8 +376,7 @@ fn held(queue: &OwnedFd) -> nix::Result<Option<OwnedFd>> {
 
 /// Leaves this process's namespace in a queue.
 fn hold(entry: &OwnedFd, name: &str) -> nix::Result<()> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    leave(entry, &nix::fcntl::open(format!("/proc/self/ns/{name}").as_str(), flags, Mode::empty())?)
+    leave(entry, &open(&format!("/proc/self/ns/{name}"))?)
 }
 
 /// Leaves a descriptor in a queue.

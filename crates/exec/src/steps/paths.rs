@@ -1,16 +1,20 @@
 //! The working directory. `RootDirectory=` is a part of the mount namespace (see [`super::namespaces`]).
 
-use super::{About, Direct, Step, always};
+use super::{About, Direct, Step};
 use crate::Exit;
 use muster_sys::Step as Raw;
 use muster_unit::WorkingDirectory;
 use std::ffi::CString;
 
+/// The same where the root directory changes behind the user namespace (`DelegateNamespaces=mnt`).
+pub const OWN_WORKING_DIRECTORY: Step =
+    Step { needed: super::namespaces::has_own_mounts, direct: Direct::No, ..WORKING_DIRECTORY };
+
 /// `WorkingDirectory=`.
 pub const WORKING_DIRECTORY: Step = Step {
     directive: "WorkingDirectory=",
     exit: Exit::Chdir,
-    needed: always,
+    needed: |context| !super::namespaces::has_own_mounts(context),
     direct: Direct::By(|context, draft| match context.exec.working_directory() {
         None => Some(()),
         Some(WorkingDirectory { optional: false, path: Some(path) }) => match path.as_str() {

@@ -1,11 +1,14 @@
 //! What a process is given of the machine: processors, memory policy, timer slack, what a core dump holds, personality.
 
 use super::{About, Direct, Step};
-use crate::{Exit, resources, seccomp};
+use crate::{Context, Exit, resources, seccomp};
+use muster_unit::MemoryThp;
 
 // prctl(2).
 const PR_SET_TIMERSLACK: i32 = 29;
 const PR_SET_MEMORY_MERGE: i32 = 67;
+const PR_SET_THP_DISABLE: i32 = 41;
+const PR_THP_DISABLE_EXCEPT_ADVISED: u64 = 2;
 
 /// `CoredumpFilter=`.
 pub const COREDUMP_FILTER: Step = Step {
@@ -73,6 +76,28 @@ pub const MEMORY_MERGE: Step = Step {
         }
     },
 };
+
+/// `MemoryTHP=`. `madvise` needs Linux 6.18.
+pub const HUGE_PAGES: Step = Step {
+    directive: "MemoryTHP=",
+    exit: Exit::Failure,
+    needed: |context| huge_pages(context).is_some(),
+    direct: Direct::No,
+    run: |context, _| {
+        let Some((disabled, flags)) = huge_pages(context) else { return Ok(()) };
+        muster_sys::process_control(PR_SET_THP_DISABLE, disabled, flags).about("MemoryTHP=").map(drop)
+    },
+};
+
+/// Whether transparent huge pages are off, and but for memory that a program asks them for.
+fn huge_pages(context: &Context<'_>) -> Option<(u64, u64)> {
+    match context.exec.memory_thp()? {
+        MemoryThp::Inherit => None,
+        MemoryThp::Disable => Some((1, 0)),
+        MemoryThp::Madvise => Some((1, PR_THP_DISABLE_EXCEPT_ADVISED)),
+        MemoryThp::System => Some((0, 0)),
+    }
+}
 
 /// `Personality=`; after what reads addresses and names of the machine for this process.
 pub const PERSONALITY: Step = Step {

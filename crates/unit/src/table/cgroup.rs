@@ -13,7 +13,7 @@ section! {
         "StartupAllowedCPUs" => startup_allowed_cpus: NumberSet = Default::default(), Applied Expand;
         "AllowedMemoryNodes" => allowed_memory_nodes: NumberSet = Default::default(), Applied Expand;
         "StartupAllowedMemoryNodes" => startup_allowed_memory_nodes: NumberSet = Default::default(), Applied Expand;
-        "CPUSetPartition" => cpuset_partition: Option<CpusetPartition> = None, Stored Raw;
+        "CPUSetPartition" => cpuset_partition: Option<CpusetPartition> = None, Applied Raw;
         "CPUWeight" => cpu_weight: Option<Weight> = None, Applied Raw;
         "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Applied Raw;
         "CPUQuota" => cpu_quota: Option<CpuQuota> = None, Applied Raw;
@@ -64,13 +64,13 @@ section! {
         "RestrictNetworkInterfaces" => restrict_network_interfaces: InterfaceList = Default::default(), Applied Raw;
         "MemoryPressureThresholdSec" => memory_pressure_threshold_sec: Option<Timespan> = None, Applied Raw;
         "MemoryPressureWatch" => memory_pressure_watch: PressureWatch = Default::default(), Applied Raw;
-        "CPUPressureThresholdSec" => cpu_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
-        "CPUPressureWatch" => cpu_pressure_watch: PressureWatch = Default::default(), Stored Raw;
-        "IOPressureThresholdSec" => io_pressure_threshold_sec: Option<Timespan> = None, Stored Raw;
-        "IOPressureWatch" => io_pressure_watch: PressureWatch = Default::default(), Stored Raw;
+        "CPUPressureThresholdSec" => cpu_pressure_threshold_sec: Option<Timespan> = None, Applied Raw;
+        "CPUPressureWatch" => cpu_pressure_watch: PressureWatch = Default::default(), Applied Raw;
+        "IOPressureThresholdSec" => io_pressure_threshold_sec: Option<Timespan> = None, Applied Raw;
+        "IOPressureWatch" => io_pressure_watch: PressureWatch = Default::default(), Applied Raw;
         "NFTSet" => nft_set: Vec<NftSet> = Default::default(), Applied Raw;
         "CoredumpReceive" => coredump_receive: bool = false, Applied Raw;
-        "BindNetworkInterface" => bind_network_interface: Option<InterfaceName> = None, Stored Expand;
+        "BindNetworkInterface" => bind_network_interface: Option<InterfaceName> = None, Applied Expand;
     }
 }
 

@@ -72,7 +72,7 @@ section! {
         "KeyringMode" => keyring_mode: KeyringMode = Default::default(), Applied Raw;
         "ProtectProc" => protect_proc: ProtectProc = Default::default(), Applied Raw;
         "ProcSubset" => proc_subset: ProcSubset = Default::default(), Applied Raw;
-        "PrivateBPF" => private_bpf: bool = false, Stored Raw;
+        "PrivateBPF" => private_bpf: bool = false, Applied Raw;
         "BPFDelegateCommands" => bpf_delegate_commands: BpfDelegation = Default::default(), Stored Raw;
         "BPFDelegateMaps" => bpf_delegate_maps: BpfDelegation = Default::default(), Stored Raw;
         "BPFDelegatePrograms" => bpf_delegate_programs: BpfDelegation = Default::default(), Stored Raw;
@@ -87,7 +87,7 @@ section! {
         "RestrictSUIDSGID" => restrict_suid_sgid: bool = false, Applied Raw;
         "RestrictAddressFamilies" => restrict_address_families: Box<Option<AddressFamilies>> = Default::default(), Applied Raw;
         "LockPersonality" => lock_personality: bool = false, Applied Raw;
-        "DelegateNamespaces" => delegate_namespaces: Option<Namespaces> = None, Stored Raw;
+        "DelegateNamespaces" => delegate_namespaces: Option<Namespaces> = None, Applied Raw;
         "RestrictFileSystems" => restrict_file_systems: FileSystemList = Default::default(), Stored Raw;
         "LimitCPU" => limit_cpu: Option<LimitSeconds> = None, Applied Raw;
         "LimitFSIZE" => limit_fsize: Option<LimitBytes> = None, Applied Raw;
@@ -121,7 +121,7 @@ section! {
         "ProtectKernelLogs" => protect_kernel_logs: bool = false, Applied Raw;
         "ProtectClock" => protect_clock: bool = false, Applied Raw;
         "ProtectControlGroups" => protect_control_groups: ProtectControlGroups = Default::default(), Applied Raw;
-        "UserNamespacePath" => user_namespace_path: Option<AbsolutePath> = None, Stored Expand;
+        "UserNamespacePath" => user_namespace_path: Option<AbsolutePath> = None, Applied Expand;
         "NetworkNamespacePath" => network_namespace_path: Option<AbsolutePath> = None, Applied Expand;
         "IPCNamespacePath" => ipc_namespace_path: Option<AbsolutePath> = None, Applied Expand;
         "LogNamespace" => log_namespace: Option<LogNamespace> = None, Applied Expand;
@@ -140,16 +140,16 @@ section! {
         "RuntimeDirectoryMode" => runtime_directory_mode: FileMode = FileMode(0o755), Applied Raw;
         "RuntimeDirectory" => runtime_directory: Vec<ExecDirectory> = Default::default(), Applied Expand;
         "StateDirectoryMode" => state_directory_mode: FileMode = FileMode(0o755), Applied Raw;
-        "StateDirectoryAccounting" => state_directory_accounting: bool = false, Stored Raw;
-        "StateDirectoryQuota" => state_directory_quota: Option<Quota> = None, Stored Raw;
+        "StateDirectoryAccounting" => state_directory_accounting: bool = false, Applied Raw;
+        "StateDirectoryQuota" => state_directory_quota: Option<Quota> = None, Applied Raw;
         "StateDirectory" => state_directory: Vec<ExecDirectory> = Default::default(), Applied Expand;
         "CacheDirectoryMode" => cache_directory_mode: FileMode = FileMode(0o755), Applied Raw;
-        "CacheDirectoryAccounting" => cache_directory_accounting: bool = false, Stored Raw;
-        "CacheDirectoryQuota" => cache_directory_quota: Option<Quota> = None, Stored Raw;
+        "CacheDirectoryAccounting" => cache_directory_accounting: bool = false, Applied Raw;
+        "CacheDirectoryQuota" => cache_directory_quota: Option<Quota> = None, Applied Raw;
         "CacheDirectory" => cache_directory: Vec<ExecDirectory> = Default::default(), Applied Expand;
         "LogsDirectoryMode" => logs_directory_mode: FileMode = FileMode(0o755), Applied Raw;
-        "LogsDirectoryAccounting" => logs_directory_accounting: bool = false, Stored Raw;
-        "LogsDirectoryQuota" => logs_directory_quota: Option<Quota> = None, Stored Raw;
+        "LogsDirectoryAccounting" => logs_directory_accounting: bool = false, Applied Raw;
+        "LogsDirectoryQuota" => logs_directory_quota: Option<Quota> = None, Applied Raw;
         "LogsDirectory" => logs_directory: Vec<ExecDirectory> = Default::default(), Applied Expand;
         "ConfigurationDirectoryMode" => configuration_directory_mode: FileMode = FileMode(0o755), Applied Raw;
         "ConfigurationDirectory" => configuration_directory: Vec<ExecDirectory> = Default::default(), Applied Expand;
@@ -161,14 +161,14 @@ section! {
         "TimeoutCleanSec" => timeout_clean_sec: Option<Timespan> = None, Applied Raw;
         "PAMName" => pam_name: Option<String> = None, Applied Expand;
         "IgnoreSIGPIPE" => ignore_sigpipe: bool = true, Applied Raw;
-        "UtmpIdentifier" => utmp_identifier: Option<String> = None, Stored Expand;
-        "UtmpMode" => utmp_mode: UtmpMode = Default::default(), Stored Raw;
-        "SELinuxContext" => selinux_context: Option<SecurityLabel> = None, Stored Expand;
-        "AppArmorProfile" => app_armor_profile: Option<SecurityLabel> = None, Stored Expand;
-        "SmackProcessLabel" => smack_process_label: Option<SecurityLabel> = None, Stored Expand;
+        "UtmpIdentifier" => utmp_identifier: Option<String> = None, Ignored Expand;
+        "UtmpMode" => utmp_mode: UtmpMode = Default::default(), Ignored Raw;
+        "SELinuxContext" => selinux_context: Option<SecurityLabel> = None, Applied Expand;
+        "AppArmorProfile" => app_armor_profile: Option<SecurityLabel> = None, Applied Expand;
+        "SmackProcessLabel" => smack_process_label: Option<SecurityLabel> = None, Applied Expand;
         "ProtectHostname" => protect_hostname: ProtectHostname = Default::default(), Applied Expand;
         "MemoryKSM" => memory_ksm: Option<bool> = None, Applied Raw;
-        "MemoryTHP" => memory_thp: Option<MemoryThp> = None, Stored Raw;
+        "MemoryTHP" => memory_thp: Option<MemoryThp> = None, Applied Raw;
     } also {
         output_is_set: bool, "`StandardOutput=` was said, rather than defaulted.";
     }

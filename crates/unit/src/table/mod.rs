@@ -55,6 +55,24 @@ pub struct Row {
     pub value: &'static str,
 }
 
+/// Why what is stored has no effect.
+const REASONS: &[(&str, &str)] = &[
+    ("OOMRules", "no systemd-oomd of Debian 13 knows rules; newer than systemd 257"),
+    ("RootMStack", "images of layers (systemd.mstack(7)) are not built; newer than systemd 257"),
+    ("BPFDelegate", "no BPF token is made; newer than systemd 257"),
+    ("RestrictFileSystems", "its program is made, and was not yet seen to hold in a machine"),
+    ("RefreshOnReload", "what is mounted into a service stays until it restarts; newer than systemd 257"),
+    ("LUOSession", "needs a kernel that hands over live (Linux 6.19); newer than systemd 257"),
+];
+
+impl Row {
+    /// Why it has no effect, where it is only stored.
+    pub fn reason(&self) -> Option<&'static str> {
+        let found = REASONS.iter().find(|(part, _)| self.name.contains(part));
+        found.filter(|_| self.effect == Effect::Stored).map(|(_, reason)| *reason)
+    }
+}
+
 /// How an assignment went.
 pub type Assigned = Result<Effect, Fault>;
 
@@ -461,6 +479,17 @@ impl ExecSection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_effect_says_why() {
+        let all = rows();
+        let silent = all.iter().filter(|row| row.effect == Effect::Stored && row.reason().is_none());
+        assert_eq!(silent.map(|row| row.name).collect::<Vec<_>>(), Vec::<&str>::new());
+        let idle = REASONS.iter().filter(|(part, _)| {
+            !all.iter().any(|row| row.effect == Effect::Stored && row.name.contains(part))
+        });
+        assert_eq!(idle.count(), 0);
+    }
 
     /// Rows that hold text because text is what they are: nothing that systemd or muster could refuse of it.
     const TEXT: &[(&str, &str)] = &[

@@ -83,8 +83,8 @@ section! {
 section! {
     /// `[Slice]` (systemd.slice(5)).
     SliceSection SliceRow "Slice" {
-        "ConcurrencySoftMax" => concurrency_soft_max: Option<Concurrency> = None, Stored Raw;
-        "ConcurrencyHardMax" => concurrency_hard_max: Option<Concurrency> = None, Stored Raw;
+        "ConcurrencySoftMax" => concurrency_soft_max: Option<Concurrency> = None, Applied Raw;
+        "ConcurrencyHardMax" => concurrency_hard_max: Option<Concurrency> = None, Applied Raw;
     }
 }
 
@@ -92,7 +92,7 @@ section! {
     /// `[Scope]` (systemd.scope(5)).
     ScopeSection ScopeRow "Scope" {
         "RuntimeMaxSec" => runtime_max_sec: Option<Timespan> = None, Applied Raw;
-        "RuntimeRandomizedExtraSec" => runtime_randomized_extra_sec: Option<Timespan> = None, Stored Raw;
+        "RuntimeRandomizedExtraSec" => runtime_randomized_extra_sec: Option<Timespan> = None, Applied Raw;
         "TimeoutStopSec" => timeout_stop_sec: Option<Timespan> = None, Applied Raw;
         "OOMPolicy" => oom_policy: Option<OomPolicy> = None, Applied Raw;
     }

@@ -14,13 +14,13 @@ section! {
         "ExecStart" => exec_start: Vec<ExecCommand> = Default::default(), Applied Expand;
         "ExecStartPost" => exec_start_post: Vec<ExecCommand> = Default::default(), Applied Expand;
         "ExecReload" => exec_reload: Vec<ExecCommand> = Default::default(), Applied Expand;
-        "ExecReloadPost" => exec_reload_post: Vec<ExecCommand> = Default::default(), Stored Expand;
+        "ExecReloadPost" => exec_reload_post: Vec<ExecCommand> = Default::default(), Applied Expand;
         "ExecStop" => exec_stop: Vec<ExecCommand> = Default::default(), Applied Expand;
         "ExecStopPost" => exec_stop_post: Vec<ExecCommand> = Default::default(), Applied Expand;
         "RestartSec" => restart_sec: Option<Timespan> = None, Applied Raw;
         "RestartSteps" => restart_steps: u32 = 0, Applied Raw;
         "RestartMaxDelaySec" => restart_max_delay_sec: Option<Timespan> = None, Applied Raw;
-        "RestartRandomizedDelaySec" => restart_randomized_delay_sec: Option<Timespan> = None, Stored Raw;
+        "RestartRandomizedDelaySec" => restart_randomized_delay_sec: Option<Timespan> = None, Applied Raw;
         "TimeoutStartSec" => timeout_start_sec: Option<Timespan> = None, Applied Raw;
         "TimeoutStopSec" => timeout_stop_sec: Option<Timespan> = None, Applied Raw;
         "TimeoutAbortSec" => timeout_abort_sec: Option<Timespan> = None, Applied Raw;

@@ -323,7 +323,7 @@ impl Setting for Option<AddressFamilies> {
     }
 }
 
-/// `RestrictNamespaces=`: the CLONE_NEW* bits that may be used (namespaces(7)).
+/// `RestrictNamespaces=`: the CLONE_NEW* bits that may be used (namespaces(7)). `DelegateNamespaces=`: those of what is delegated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces(pub u64);
 
@@ -343,9 +343,10 @@ impl Namespaces {
 }
 
 impl Setting for Option<Namespaces> {
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
-        if let Some(restrict) = crate::value::parse_bool(value) {
-            *self = Some(Namespaces(if restrict { 0 } else { Namespaces::ALL }));
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
+        if let Some(yes) = crate::value::parse_bool(value) {
+            let none = yes == (context.directive != "DelegateNamespaces");
+            *self = Some(Namespaces(if none { 0 } else { Namespaces::ALL }));
             return Ok(());
         }
         let (except, rest) = value.strip_prefix('~').map_or((false, value), |rest| (true, rest));
