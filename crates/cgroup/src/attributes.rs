@@ -19,6 +19,7 @@ pub const DEFAULTS: &[(&str, &str)] = &[
     ("memory.zswap.max", "max"),
     ("memory.zswap.writeback", "1"),
     ("pids.max", "max"),
+    ("cpuset.cpus.partition", "member"),
 ];
 
 /// (file, value) for every directive that is set.
@@ -45,6 +46,7 @@ pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, St
         ("pids.max", config.tasks_max().map(|value| amount(value, tasks))),
         ("cpuset.cpus", listed(config.allowed_cpus())),
         ("cpuset.mems", listed(config.allowed_memory_nodes())),
+        ("cpuset.cpus.partition", config.cpuset_partition().map(|kind| kind.as_str().to_owned())),
     ];
     rows.into_iter().filter_map(|(file, value)| Some((file, value?))).collect()
 }

@@ -9,6 +9,7 @@ mod attributes;
 mod block;
 mod controllers;
 mod devices;
+mod filesystems;
 mod foreign;
 mod kin;
 mod network;
@@ -22,13 +23,15 @@ pub use kin::Known;
 pub use traffic::Counted;
 
 use muster_sys::bpf::Hook;
-use muster_unit::{CGroupSection, DevicePolicy, ManagedOomPreference, NftSet, NumberSet, OomPolicy};
+use muster_unit::{
+    CGroupSection, DevicePolicy, FileSystemList, ManagedOomPreference, NftSet, NumberSet, OomPolicy,
+};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// At most this many cgroups below one are looked at.
 const WALK_MAX: usize = 65_536;
@@ -96,6 +99,8 @@ pub struct Wanted<'a> {
     pub defaults: Defaults,
     /// Where it is said, the kernel's kills for want of memory are told (`OOMPolicy=`).
     pub oom: Option<OomPolicy>,
+    /// Of which file systems files may be opened; of all, where nothing is said.
+    pub files: Option<&'a FileSystemList>,
 }
 
 /// The tree.
@@ -133,6 +138,8 @@ pub struct Tree {
     oom: oom::Followed,
     /// Who belongs where, instead of cgroups.
     kin: Option<kin::Kin>,
+    /// What programs that look at files need to know of the kernel, or what it lacks; asked when first needed.
+    kernel: Option<Result<filesystems::Kernel, String>>,
 }
 
 impl Tree {
@@ -173,6 +180,7 @@ impl Tree {
             uncertain: BTreeSet::new(),
             oom: oom::Followed::default(),
             kin: None,
+            kernel: None,
         }
     }
 
@@ -265,7 +273,7 @@ impl Tree {
             self.follow_oom(path, policy, is_new);
         }
         let counts = config.ip_accounting().unwrap_or(wanted.defaults.ip);
-        let programs = self.set_programs(path, config, counts, is_new);
+        let programs = self.set_programs(path, config, wanted.files, counts, is_new);
         failed.map_or(programs, Err)
     }
 
@@ -372,13 +380,16 @@ impl Tree {
         &mut self,
         path: &str,
         config: &CGroupSection,
+        files: Option<&FileSystemList>,
         counts: bool,
         is_new: bool,
     ) -> Result<(), String> {
+        let files_free = files.is_none_or(|files| files.0.names.is_empty());
         let silent = config.device_policy() == DevicePolicy::Auto
             && config.device_allow().is_empty()
             && network::is_silent(config)
             && foreign::is_silent(config)
+            && files_free
             && !counts;
         // The root is not ours alone.
         if path.is_empty() || (silent && is_new) {
@@ -389,9 +400,39 @@ impl Tree {
         network::apply(directory.as_fd(), config, is_new)?;
         let counted = traffic::apply(directory.as_fd(), counts, is_new);
         self.refused.remove(path);
+        let bound = network::bind(directory.as_fd(), config, is_new);
         let (done, refusal) = foreign::apply(directory.as_fd(), config, is_new);
-        self.refused.extend(refusal.map(|refusal| (path.to_owned(), refusal)));
-        done.and(counted)
+        self.refused.extend(bound.err().or(refusal).map(|refusal| (path.to_owned(), refusal)));
+        let restricted = match files {
+            Some(files) if !(files_free && is_new) => self.restrict_files(directory.as_fd(), files, is_new),
+            _ => Ok(()),
+        };
+        done.and(counted).and(restricted)
+    }
+
+    /// `RestrictFileSystems=`. What the kernel lacks for it is said once.
+    fn restrict_files(
+        &mut self,
+        cgroup: BorrowedFd<'_>,
+        files: &FileSystemList,
+        is_new: bool,
+    ) -> Result<(), String> {
+        if files.0.names.is_empty() {
+            filesystems::clear(cgroup);
+            return Ok(());
+        }
+        let is_known = self.kernel.is_some();
+        let lack = match self.kernel.get_or_insert_with(filesystems::Kernel::look) {
+            Err(_) if is_known => return Ok(()),
+            Err(lack) => lack.clone(),
+            Ok(kernel) => match filesystems::apply(cgroup, *kernel, files, is_new) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error.to_string(),
+                Err(error) => return Err(format!("RestrictFileSystems= does not hold: {error}")),
+            },
+        };
+        self.kernel = Some(Err(lack.clone()));
+        Err(format!("RestrictFileSystems= holds for no unit: {lack}"))
     }
 
     /// Without cgroups no program can be attached: where filters of somebody else have to be, nothing may run.

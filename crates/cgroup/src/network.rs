@@ -1,5 +1,5 @@
 //! What the processes of a cgroup may do with the network, as programs that the kernel runs: `IPAddressAllow=`, `IPAddressDeny=`,
-//! `RestrictNetworkInterfaces=` for each packet, `SocketBindAllow=`, `SocketBindDeny=` for each bind(2)
+//! `RestrictNetworkInterfaces=` for each packet, `BindNetworkInterface=` for each socket(2), `SocketBindAllow=`, `SocketBindDeny=` for each bind(2)
 //! (systemd.resource-control(5)).
 //!
 //! What must stay true: while a list is replaced, the old one holds until the new one does.
@@ -38,12 +38,22 @@ pub fn apply(cgroup: BorrowedFd<'_>, config: &CGroupSection, is_new: bool) -> Re
     Ok(())
 }
 
+/// Binds the sockets of a cgroup to an interface. An error says why nothing may run there.
+pub fn bind(cgroup: BorrowedFd<'_>, config: &CGroupSection, is_new: bool) -> Result<(), String> {
+    match bound(config)? {
+        None if is_new => Ok(()),
+        program => replace(cgroup, Hook::SockCreate, NAME, program.as_deref())
+            .map_err(|error| format!("BindNetworkInterface= does not hold: {error}")),
+    }
+}
+
 /// Whether anything is said about the network.
 pub fn is_silent(config: &CGroupSection) -> bool {
     config.socket_bind_allow().is_empty()
         && config.socket_bind_deny().is_empty()
         && !filters_addresses(config)
         && config.restrict_network_interfaces().0.names.is_empty()
+        && config.bind_network_interface().is_none()
 }
 
 fn filters_addresses(config: &CGroupSection) -> bool {
@@ -55,11 +65,23 @@ const JUMP_IF_LESS: u8 = 0xa5;
 const JUMP_IF_MORE: u8 = 0x25;
 const CALL: u8 = 0x85;
 const ADD: u8 = 0x07;
+const STORE_WORD: u8 = 0x63;
 const JUMP: u8 = 0x05;
 const JUMP_IF: u8 = 0x15;
 /// Of the lower halves of registers.
 const AND_WORD: u8 = 0x54;
 const JUMP_IF_WORD_NOT: u8 = 0x56;
+
+/// The program for socket(2): each socket of the Internet is the interface's from its beginning. The context (`struct bpf_sock`)
+/// begins with the interface's number.
+fn bound(config: &CGroupSection) -> Result<Option<Vec<Operation>>, String> {
+    let Some(name) = config.bind_network_interface() else { return Ok(None) };
+    let number = index(&name.0)
+        .ok_or_else(|| format!("BindNetworkInterface={}: there is no such interface", name.0))?;
+    let mut all = vec![step(SET, 0x02, 0, number), step(STORE_WORD, 0x21, 0, 0)];
+    all.extend(verdict(true));
+    Ok(Some(all))
+}
 
 /// The program for bind(2), if anything is said of it. The context (`struct bpf_sock_addr`) has the port at 24, the family at
 /// 28, the protocol at 36.

@@ -1,12 +1,16 @@
-//! Processes that the kernel killed for want of memory: `oom_kill` of `memory.events` (cgroup-v2, "Memory Interface Files").
+//! Processes that were killed for want of memory: by the kernel, `oom_kill` of `memory.events` (cgroup-v2, "Memory Interface
+//! Files"), and by systemd-oomd, `user.oomd_kill`.
 //!
-//! The kernel tells that the file changed; what counts is the number, so that a kill is told once, whoever looks first.
+//! The kernel tells that its file changed; what counts is the number, so that a kill is told once, whoever looks first.
 
 use crate::Tree;
 use muster_unit::OomPolicy;
 use nix::sys::inotify::{AddWatchFlags, WatchDescriptor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+
+/// More digits than a number of kills has.
+const NUMBER_MAX: usize = 32;
 
 /// The cgroups whose kills are followed.
 #[derive(Debug, Default)]
@@ -35,9 +39,6 @@ impl Tree {
     /// Tells of kills in a cgroup from now on; with `kill` the kernel takes all of it when it takes one. A cgroup that is new
     /// has seen none yet.
     pub fn follow_oom(&mut self, path: &str, policy: OomPolicy, is_new: bool) {
-        if !self.is_given("memory.events") {
-            return;
-        }
         let directory = self.directory(path);
         let all = policy == OomPolicy::Kill;
         if all || !is_new {
@@ -79,7 +80,13 @@ impl Tree {
         }
     }
 
+    /// By the kernel, and by systemd-oomd, which writes it on the cgroup.
     fn oom_kills(&self, path: &str) -> u64 {
-        self.keyed(path, "memory.events", "oom_kill").unwrap_or(0)
+        let by_kernel = self.keyed(path, "memory.events", "oom_kill").unwrap_or(0);
+        let path = std::ffi::CString::new(self.directory(path)).unwrap_or_default();
+        let by_oomd = muster_sys::get_xattr_path(&path, c"user.oomd_kill", NUMBER_MAX).ok();
+        let by_oomd =
+            by_oomd.and_then(|bytes| String::from_utf8(bytes).ok()?.trim_end_matches('\0').parse().ok());
+        by_kernel.saturating_add(by_oomd.unwrap_or(0))
     }
 }

@@ -2,7 +2,7 @@
 
 use muster_sys::bpf::{self, Hook, Operation};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub(crate) const LOAD_WORD: u8 = 0x61;
 pub(crate) const COPY: u8 = 0xbf;
@@ -29,13 +29,24 @@ pub(crate) fn replace(
     name: &str,
     program: Option<&[Operation]>,
 ) -> io::Result<()> {
+    replace_with(cgroup, hook, name, program, |program| bpf::load(program, hook, name))
+}
+
+/// The same, with a way of its own to load it.
+pub(crate) fn replace_with(
+    cgroup: BorrowedFd<'_>,
+    hook: Hook,
+    name: &str,
+    program: Option<&[Operation]>,
+    load: impl Fn(&[Operation]) -> io::Result<OwnedFd>,
+) -> io::Result<()> {
     let old = match bpf::programs(cgroup, hook, name) {
         // Where nothing can be set, nothing can have been.
         Err(_) if program.is_none() => return Ok(()),
         found => found?,
     };
     if let Some(program) = program {
-        let new = bpf::load(program, hook, name)?;
+        let new = load(program)?;
         bpf::attach(cgroup, hook, new.as_fd())?;
     }
     old.iter().try_for_each(|old| bpf::detach(cgroup, hook, old.as_fd()))

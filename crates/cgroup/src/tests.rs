@@ -1,6 +1,7 @@
 //! The tree on plain files: what the kernel would say is written by the tests.
 
 use super::*;
+use muster_unit::{AbsolutePath, CGroupRow, CpusetPartition, PerDevice};
 
 /// A tree of plain files.
 fn tree(name: &str) -> Tree {
@@ -74,4 +75,48 @@ fn lost_events_are_those_of_all() {
     }
     assert_eq!(tree.drain(), ["/a", "/b", "/quiet"]);
     assert!(tree.drain().is_empty());
+}
+
+/// `memory.zswap.writeback`, `io.latency` and partitions of CPUs are in few kernels.
+#[test]
+fn files_that_few_kernels_have() {
+    let mut tree = tree("rare");
+    tree.controllers = Controllers::named(["io", "memory", "cpuset"]);
+    let mut config = CGroupSection::of([
+        CGroupRow::memory_zswap_writeback(Some(false)),
+        CGroupRow::cpuset_partition(Some(CpusetPartition::Isolated)),
+    ]);
+    let mut disks = fs::read_dir("/sys/class/block").into_iter().flatten().filter_map(Result::ok);
+    let disk = disks.find_map(|disk| {
+        let path = format!("/dev/{}", disk.file_name().to_str()?);
+        fs::metadata(&path).is_ok().then_some(path)
+    });
+    match &disk {
+        Some(disk) => {
+            let target = PerDevice { path: AbsolutePath(disk.clone()), value: 25_000 };
+            config.edit().io_device_latency_target_sec().0.push(target);
+        }
+        None => eprintln!("io.latency is not looked at: this machine has no block device"),
+    }
+    let realize = |tree: &mut Tree, config: &CGroupSection| {
+        let defaults = Defaults::default();
+        let disabled = Controllers::default();
+        tree.realize("/a", &Wanted { config, owner: None, disabled, defaults, oom: None, files: None })
+    };
+    let read = |tree: &Tree, file: &str| fs::read_to_string(format!("{}/{file}", tree.directory("/a")));
+    assert_eq!(realize(&mut tree, &config), Ok(()));
+    assert_eq!(read(&tree, "memory.zswap.writeback").unwrap(), "0");
+    assert_eq!(read(&tree, "cpuset.cpus.partition").unwrap(), "isolated");
+    if disk.is_some() {
+        let line = read(&tree, "io.latency").unwrap();
+        assert!(line.contains(':') && line.ends_with(" target=25000"), "{line}");
+    }
+    // What is said no more is as the kernel has it.
+    // (Programs are for real cgroups.)
+    let _ = realize(&mut tree, &CGroupSection::default());
+    assert_eq!(read(&tree, "memory.zswap.writeback").unwrap(), "1\n");
+    assert_eq!(read(&tree, "cpuset.cpus.partition").unwrap(), "member\n");
+    if disk.is_some() {
+        assert!(read(&tree, "io.latency").unwrap().ends_with(" target=0"));
+    }
 }

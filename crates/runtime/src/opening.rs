@@ -163,13 +163,15 @@ impl Runtime {
         let said: Option<Outcome> = answer.rewind().ok().and_then(|()| ciborium::from_reader(answer).ok());
         let opened = said
             .unwrap_or_else(|| Err("the helper that opens its sockets ended without an answer".to_owned()))
-            .and_then(|(sockets_said, warnings)| {
+            .and_then(|(sockets_said, mut warnings)| {
                 let mut fds = received(sockets.as_raw_fd()).into_iter();
                 let sockets = sockets_said.into_iter().map(|(listen_index, role, is_new)| {
                     let fd = if is_new { Some(fds.next()?) } else { None };
                     if let (Some(fd), Role::Connections) = (&fd, role) {
-                        // It listens already; nothing can go wrong that matters.
-                        let _ = muster_socket::take_over(&opening.config, fd.as_fd());
+                        // It listens already, and serves; who is seen at the far end is all that depends on this.
+                        if let Err(error) = muster_socket::take_over(&opening.config, fd.as_fd()) {
+                            warnings.push(format!("a helper that is gone is seen at the far end: {error}"));
+                        }
                     }
                     Some(Socket { listen_index, fd, role })
                 });

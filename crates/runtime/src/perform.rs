@@ -26,13 +26,14 @@ impl Runtime {
                 }
             }
             Effect::WatchCgroup { path } => self.watch_cgroup(path),
-            Effect::RealizeCgroup { path, unit, config, disabled, owner, oom, .. } => {
+            Effect::RealizeCgroup { path, unit, config, disabled, owner, oom, files, .. } => {
                 let wanted = Wanted {
                     config: &config,
                     owner: owner.as_deref().and_then(numeric_owner),
                     disabled: Controllers::named(disabled.names()),
                     defaults: self.cgroup_defaults(&unit),
                     oom,
+                    files: Some(&files),
                 };
                 if let Err(error) = self.cgroups.realize(&path, &wanted) {
                     self.note(Level::Warning, &format!("{unit}: its cgroup {path}: {error}"));

@@ -101,6 +101,8 @@ hooks! {
     Getsockopt "getsockopt" 25 21;
     /// Which is set.
     Setsockopt "setsockopt" 25 22;
+    /// Whether a file is opened (BPF_LSM_CGROUP).
+    FileOpen "file_open" 29 43;
 }
 
 fn call<T>(command: i64, attributes: &mut T) -> io::Result<i64> {
@@ -111,6 +113,11 @@ fn call<T>(command: i64, attributes: &mut T) -> io::Result<i64> {
 
 /// Loads a program. `name` is how it is known again, at most 15 bytes.
 pub fn load(program: &[Operation], hook: Hook, name: &str) -> io::Result<OwnedFd> {
+    load_at(program, hook, name, 0)
+}
+
+/// Loads a program that stands before a function of the kernel, by its number among the kernel's types.
+pub fn load_at(program: &[Operation], hook: Hook, name: &str, function: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -124,13 +131,18 @@ pub fn load(program: &[Operation], hook: Hook, name: &str) -> io::Result<OwnedFd
         name: [u8; 16],
         interface: u32,
         attach_type: u32,
+        types: [u64; 4],
+        line_count: u32,
+        function: u32,
     }
+    // The kernel lets only those read its structures who say this.
+    let license = if function == 0 { c"MIT" } else { c"Dual MIT/GPL" };
     let count = u32::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let mut attributes = Attributes {
         kind: hook.numbers().0,
         count,
         instructions: program.as_ptr() as u64,
-        license: c"MIT".as_ptr() as u64,
+        license: license.as_ptr() as u64,
         log: [0; 2],
         log_buffer: 0,
         kernel_version: 0,
@@ -138,6 +150,9 @@ pub fn load(program: &[Operation], hook: Hook, name: &str) -> io::Result<OwnedFd
         name: program_name(name),
         interface: 0,
         attach_type: hook.numbers().1,
+        types: [0; 4],
+        line_count: 0,
+        function,
     };
     call(LOAD, &mut attributes).map(|fd| adopt_fd(fd as i32))
 }
@@ -177,7 +192,9 @@ pub fn programs(cgroup: BorrowedFd<'_>, hook: Hook, name: &str) -> io::Result<Ve
         ids: u64,
         count: u32,
         pad: u32,
+        each_flags: u64,
     }
+    let mut each_flags = [0_u32; ATTACHED_MAX];
     let mut ids = [0_u32; ATTACHED_MAX];
     let mut query = Query {
         cgroup: cgroup.as_raw_fd() as u32,
@@ -187,6 +204,8 @@ pub fn programs(cgroup: BorrowedFd<'_>, hook: Hook, name: &str) -> io::Result<Ve
         ids: ids.as_mut_ptr() as u64,
         count: ATTACHED_MAX as u32,
         pad: 0,
+        // Kernels that know these programs want a place for them.
+        each_flags: if hook == Hook::FileOpen { each_flags.as_mut_ptr() as u64 } else { 0 },
     };
     call(QUERY, &mut query)?;
     let mut found = Vec::new();

@@ -1,4 +1,5 @@
-//! What a process asks of the kernel for itself: filters of system calls, processors, memory policy, personality.
+//! What a process asks of the kernel for itself: filters of system calls, processors, memory policy, personality; and which
+//! security modules it has.
 
 use crate::check;
 use std::io;
@@ -28,6 +29,17 @@ pub fn install_filter(program: &[Instruction]) -> io::Result<()> {
     let program = Program { length, instructions: program.as_ptr() };
     // SAFETY: the program is live for the call and as long as it says; the kernel checks what is in it and keeps a copy.
     check(unsafe { libc::syscall(libc::SYS_seccomp, 1_u64, 0_u64, &program as *const Program) }).map(drop)
+}
+
+/// lsm_list_modules(2), since Linux 6.8: the numbers of the security modules that run (linux/lsm.h).
+pub fn security_modules() -> io::Result<Vec<u64>> {
+    const LIST_MODULES: libc::c_long = 461;
+    let mut ids = [0_u64; 32];
+    let mut size = size_of_val(&ids) as u32;
+    // SAFETY: both places are live for the call, and the size is that of the first.
+    let found =
+        check(unsafe { libc::syscall(LIST_MODULES, ids.as_mut_ptr(), &mut size as *mut u32, 0_u32) })?;
+    Ok(ids.into_iter().take(found as usize).collect())
 }
 
 /// sched_setaffinity(2): the processors whose bits are set may be used.
