@@ -114,6 +114,8 @@ fn name_of(refused: &Refused) -> &str {
         Refused::NotActive => "org.freedesktop.systemd1.UnitInactive",
         Refused::Exists { .. } => "org.freedesktop.systemd1.UnitExists",
         Refused::NoFreezing | Refused::NoCleaning { .. } => "org.freedesktop.DBus.Error.NotSupported",
+        Refused::NameTaken { .. } => "System.Error.EEXIST",
+        Refused::TooManyInSlice { .. } => "org.freedesktop.systemd1.ConcurrencyLimitReached",
         Refused::TooManyJobs => "org.freedesktop.DBus.Error.LimitsExceeded",
         Refused::Nothing => "org.freedesktop.DBus.Error.Failed",
         Refused::IsolateStarts

@@ -124,7 +124,7 @@ properties! {
         NRestarts "u" Change = u.service_state().restarts;
         OOMPolicy "s" Const = oom_policy(u);
         OpenFile "a(sst)" Const = Each(u.service().open_file(), open_file);
-        ExtraFileDescriptorNames "as" Const = ();
+        ExtraFileDescriptorNames "as" Const = u.service_state().extra_fds.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>();
         ReloadSignal "i" Const = u.service().reload_signal().unwrap_or(Signal::HUP).0;
         ExecMainStartTimestamp "t" Change = u.service_state().main_status.start.realtime_usec;
         ExecMainStartTimestampMonotonic "t" Change = u.service_state().main_status.start.monotonic_usec;

@@ -175,6 +175,7 @@ fn commands(file: &UnitFile) -> Vec<Diagnostic> {
             service.exec_start(),
             service.exec_start_post(),
             service.exec_reload(),
+            service.exec_reload_post(),
             service.exec_stop(),
             service.exec_stop_post(),
         ],

@@ -47,10 +47,13 @@ impl Manager {
 
     /// What the slices above a unit say, from the nearest on.
     fn slices_above(&self, id: UnitId) -> impl Iterator<Item = Rc<CGroupSection>> {
+        self.slice_ids_above(id).filter_map(|slice| self.state.units.get(&slice)?.file.cgroup.clone())
+    }
+
+    /// The slices above a unit, from the nearest on.
+    pub(crate) fn slice_ids_above(&self, id: UnitId) -> impl Iterator<Item = UnitId> {
         let slice = |id: &UnitId| self.state.graph.of(*id, Dependency::InSlice).next();
-        std::iter::successors(slice(&id), slice)
-            .take(SLICES_MAX)
-            .filter_map(|slice| self.state.units.get(&slice)?.file.cgroup.clone())
+        std::iter::successors(slice(&id), slice).take(SLICES_MAX)
     }
 
     /// A unit's part of a file has changed: what that means for its cgroup, and for those below it.

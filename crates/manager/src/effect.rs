@@ -5,7 +5,8 @@
 use crate::event::ShutdownVerb;
 use muster_graph::{JobId, JobResult, JobType};
 use muster_unit::{
-    CGroupSection, Condition, Controllers, ExecSection, NftSet, OomPolicy, OpenFile, SocketSection, UnitName,
+    CGroupSection, Condition, Controllers, ExecSection, FileSystemList, NftSet, OomPolicy, OpenFile,
+    SocketSection, UnitName,
 };
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
@@ -219,6 +220,7 @@ pub enum Effect {
         invocation_id: String,
         owner: Option<String>,
         oom: Option<OomPolicy>,
+        files: FileSystemList,
     },
     /// Have the cgroup of a unit, and whom its processes run as, in these sets of nftables and in no others.
     FillSets { path: String, unit: UnitName, sets: Vec<NftSet>, runs_as: Option<(u32, u32)> },

@@ -3,6 +3,7 @@
 //! Jobs are the only owners of completion. A job runs when nothing it is ordered after waits or runs; it ends by a state
 //! of its unit, by its timeout, or by the failure of what it requires. Ends are worked off a list, never by recursion.
 
+use crate::concurrency::Room;
 use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::Manager;
 use crate::refused::{Refused, Word};
@@ -121,6 +122,7 @@ impl Manager {
             return Err(Refused::TooManyJobs);
         }
         self.check_mode(unit, kind, mode)?;
+        self.check_concurrency(unit, kind)?;
         let made = match transaction::build(&self.state.graph, self, unit, kind, mode) {
             Ok(made) => made,
             Err(error) => {
@@ -215,6 +217,7 @@ impl Manager {
                 let unit = name(id);
                 match self.state.units.get(&id).map(|unit| unit.file.load_state) {
                     Some(LoadState::BadSetting) => Refused::BadSetting { unit },
+                    _ if self.state.bus_names_refused.contains(&id) => Refused::NameTaken { unit },
                     _ => Refused::DependencyNotLoaded { unit },
                 }
             }
@@ -319,6 +322,16 @@ impl Manager {
             return;
         }
         let Some(job) = self.state.jobs.get(&id).cloned() else { return };
+        match if job.kind == JobType::Start { self.room_for(job.unit) } else { Room::Free } {
+            Room::Free => self.rests_no_more(job.unit),
+            Room::Later(slice) => return self.rest_below(job.unit, slice),
+            Room::Never(slice) => {
+                let (name, slice) = (self.unit_name(job.unit), self.unit_name(slice));
+                let text = format!("{name}: {slice} has as many units as ConcurrencyHardMax= allows.");
+                self.log(Level::Warning, Some(job.unit), text);
+                return self.finish_job(id, JobResult::Concurrency, true);
+            }
+        }
         let now = self.now.monotonic_usec;
         self.state.jobs.begin(id, now);
         let unit = self.state.units.get(&job.unit);
@@ -466,6 +479,8 @@ impl Manager {
                 self.trigger_on_failure(job.unit, why);
             }
         }
+        self.rests_no_more(job.unit);
+        self.slices_have_room(job.unit);
         self.forget_kept_ports(job.unit);
         self.state.gc_queue.insert(job.unit);
         self.queue_wishes_around(job.unit);

@@ -29,6 +29,8 @@ pub mod state;
 mod accounts;
 pub mod anew;
 mod automount;
+mod bus_names;
+mod concurrency;
 mod conditions;
 mod consumed;
 mod deadlines;

@@ -130,6 +130,7 @@ impl Manager {
             self.leave_share(id);
             self.leave_accounts(id);
             self.became_inactive(id, new);
+            self.slices_have_room(id);
         }
         self.tell_triggers(id);
     }

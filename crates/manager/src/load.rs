@@ -101,6 +101,7 @@ impl Manager {
         }
         self.state.units.insert(id, Box::new(unit));
         self.report_diagnostics(id, &file);
+        self.claim_bus_name(id);
         self.touch(id);
         id
     }
@@ -272,11 +273,13 @@ impl Manager {
         }
         self.state.names.retain(|name, id| self.state.units.get(id).is_some_and(|unit| unit.name == *name));
         let mut limited = Vec::new();
+        self.state.bus_names.clear();
         for id in &ids {
             let Some(unit) = self.state.units.get(id) else { continue };
             let name = unit.name.clone();
             // What is on the disk as it was read is not read again.
             let same = !self.state.transient_settings.contains_key(&name)
+                && !self.state.bus_names_refused.contains(id)
                 && muster_unit::origin::is_unchanged(&unit.file, source);
             let file = if same { unit.file.clone() } else { Rc::new(self.read(&name, source)) };
             self.report_diagnostics(*id, &file);
@@ -298,6 +301,7 @@ impl Manager {
                     unit.file = file;
                 }
             }
+            self.claim_bus_name(*id);
         }
         let ids = self.link_all(ids, source);
         self.state.jobs.wake_all();
@@ -315,9 +319,11 @@ impl Manager {
     pub(crate) fn reread(&mut self, id: UnitId, source: &dyn Source) {
         let Some(name) = self.state.units.get(&id).map(|unit| unit.name.clone()) else { return };
         let file = self.read(&name, source);
+        self.release_bus_name(id);
         if let Some(unit) = self.state.units.edit(&id) {
             unit.file = Rc::new(file);
         }
+        self.claim_bus_name(id);
         self.link_all(vec![id], source);
     }
 
@@ -400,6 +406,7 @@ impl Manager {
     }
 
     fn unload(&mut self, id: UnitId) {
+        self.release_bus_name(id);
         let Some(unit) = self.state.units.get(&id) else { return };
         let (name, file) = (unit.name.clone(), unit.file.clone());
         let refers: Vec<UnitId> = Dependency::ALL

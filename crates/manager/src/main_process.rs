@@ -95,7 +95,11 @@ impl Manager {
     pub(crate) fn heir_is_looked_for(&mut self, id: UnitId, process: &Process, exit: Exit) -> bool {
         let up = matches!(
             self.sub(id),
-            ServiceSub::Running | ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify
+            ServiceSub::Running
+                | ServiceSub::Reload
+                | ServiceSub::ReloadSignal
+                | ServiceSub::ReloadNotify
+                | ServiceSub::ReloadPost
         );
         let path =
             self.service_config(id).and_then(|(_, section)| section.pid_file().as_deref().map(str::to_owned));

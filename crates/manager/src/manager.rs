@@ -62,6 +62,8 @@ impl Manager {
     pub fn resume(&mut self, now: Now) {
         self.now = now;
         self.resume_units();
+        // So that it is known what is in the sets, if files that are read now say it no more.
+        self.fill_all_sets();
         self.effects.push_back(Effect::ReloadSource);
     }
 
@@ -425,14 +427,7 @@ impl Manager {
         if !owned {
             self.controller_left(name);
         }
-        let owners: Vec<UnitId> = self
-            .state
-            .units
-            .values()
-            .filter(|unit| matches!(&unit.file.body, muster_unit::Body::Service(section) if section.bus_name().as_deref() == Some(name)))
-            .map(|unit| unit.id)
-            .collect();
-        for id in owners {
+        if let Some(id) = self.state.bus_names.get(name).copied() {
             self.service_bus_name(id, owned);
         }
     }

@@ -68,6 +68,7 @@ impl Manager {
             | ServiceSub::Reload
             | ServiceSub::ReloadSignal
             | ServiceSub::ReloadNotify
+            | ServiceSub::ReloadPost
             | ServiceSub::Failed
             | ServiceSub::DeadBeforeAutoRestart
             | ServiceSub::FailedBeforeAutoRestart

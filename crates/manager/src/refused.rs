@@ -35,6 +35,9 @@ reasons! {
     /// The unit could not be read, and is needed for something else.
     DependencyNotLoaded { unit: UnitName } =
         "Unit {unit} failed to load properly, please adjust/correct and reload service manager.";
+    /// Another service has its name on the bus.
+    NameTaken { unit: UnitName } =
+        "Unit {unit} failed to load properly, please adjust/correct and reload service manager: File exists";
     /// The unit could not be read.
     LoadFailed { unit: UnitName, why: String } = "Unit {unit} failed to load: {why}.";
     /// The unit's type, or the unit itself, does not know this job.
@@ -59,6 +62,8 @@ reasons! {
     RestartDependenciesStarts = "--job-mode=restart-dependencies is only valid for start.";
     /// Too many jobs wait.
     TooManyJobs = "Too many jobs are queued.";
+    /// `ConcurrencyHardMax=` of a slice.
+    TooManyInSlice { unit: UnitName, slice: UnitName } = "Unit {unit} cannot be started: {slice} has as many units as ConcurrencyHardMax= allows.";
     /// Nothing was left of the request.
     Nothing = "The request came to nothing.";
     /// `RefuseManualStart=`, `RefuseManualStop=`.

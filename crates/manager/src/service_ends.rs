@@ -20,7 +20,7 @@ impl Manager {
         let result = match list {
             _ if clean || ignore => UnitResult::Success,
             // A reload that fails is no end of the run.
-            CommandList::ExecReload => result_of(exit),
+            CommandList::ExecReload | CommandList::ExecReloadPost => result_of(exit),
             _ => self.result_of_end(id, exit),
         };
         if list == CommandList::ExecCondition && result != UnitResult::Success {
@@ -45,7 +45,11 @@ impl Manager {
     }
 
     fn control_list_done(&mut self, id: UnitId, list: CommandList) {
-        if list == CommandList::ExecReload {
+        let last = match self.commands(id, CommandList::ExecReloadPost).is_empty() {
+            true => CommandList::ExecReload,
+            false => CommandList::ExecReloadPost,
+        };
+        if list == last {
             self.report_reloaded(id);
         }
         self.list_done(id, list);
@@ -63,7 +67,10 @@ impl Manager {
                 self.enter_signal(id, ServiceSub::StopSigterm, result)
             }
             ServiceSub::StartPost => self.enter_signal(id, ServiceSub::StopSigterm, result),
-            ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
+            ServiceSub::Reload
+            | ServiceSub::ReloadSignal
+            | ServiceSub::ReloadNotify
+            | ServiceSub::ReloadPost => {
                 if let Some(service) = self.service_mut(id) {
                     service.reload_result = result;
                 }
@@ -147,7 +154,8 @@ impl Manager {
             ServiceSub::Running
             | ServiceSub::Reload
             | ServiceSub::ReloadSignal
-            | ServiceSub::ReloadNotify => {
+            | ServiceSub::ReloadNotify
+            | ServiceSub::ReloadPost => {
                 self.kill_control_now(id);
                 self.note_result(id, result);
                 self.enter_running(id)

@@ -260,6 +260,7 @@ impl Manager {
             CommandList::ExecCondition
             | CommandList::ExecStart
             | CommandList::ExecReload
+            | CommandList::ExecReloadPost
             | CommandList::ExecStop => {}
         }
     }

@@ -9,9 +9,21 @@ use crate::manager::Manager;
 use crate::state::{CommandList, ExecStatus, Process, Service, ServiceSub, Socket, Usage};
 use muster_graph::{Dependency, UnitId};
 use muster_unit::{
-    ExecCommand, ExecSection, NotifyAccess, Privilege, ServiceSection, ServiceType, UnitKind, UnitName,
+    ExecCommand, ExecSection, NotifyAccess, PressureWatch, Privilege, ServiceSection, ServiceType, UnitKind,
+    UnitName,
 };
 use std::rc::Rc;
+
+/// What a service watches one kind of pressure by: a file of its cgroup, and what to write there.
+fn pressure_variables(kind: &str, root: &str, cgroup: &str, threshold_usec: u64) -> [String; 2] {
+    let trigger =
+        muster_unit::encode_base64(format!("some {threshold_usec} {PRESSURE_WINDOW_USEC}\0").as_bytes());
+    let name = kind.to_uppercase();
+    [
+        format!("{name}_PRESSURE_WATCH=/sys/fs/cgroup{root}{cgroup}/{kind}.pressure"),
+        format!("{name}_PRESSURE_WRITE={trigger}"),
+    ]
+}
 
 /// `PermissionsStartOnly=` and `RootDirectoryStartOnly=`: what a command other than `ExecStart=` does without.
 fn limit_to_start(service: &ServiceSection, command: &mut ExecCommand, exec: &mut Rc<ExecSection>) {
@@ -167,35 +179,43 @@ impl Manager {
         env
     }
 
-    /// `MEMORY_PRESSURE_WATCH` and `MEMORY_PRESSURE_WRITE` (systemd.resource-control(5), `MemoryPressureWatch=`).
+    /// `MEMORY_PRESSURE_WATCH` and `MEMORY_PRESSURE_WRITE` (systemd.resource-control(5), `MemoryPressureWatch=`), and the same of
+    /// CPU and IO, which are said for units that ask for them alone.
     pub(crate) fn pressure_environment(&self, id: UnitId) -> Vec<String> {
         let Some(unit) = self.state.units.get(&id) else { return Vec::new() };
-        let config = unit.file.cgroup.as_deref();
+        let empty = muster_unit::CGroupSection::default();
+        let config = unit.file.cgroup.as_deref().unwrap_or(&empty);
         let defaults = &self.state.facts.config;
-        let watch = config.and_then(|config| config.pressure_watch_said());
-        let watch = watch.unwrap_or(defaults.default_memory_pressure_watch);
-        let accounts = config.and_then(|config| config.memory_accounting());
-        let accounts = accounts.unwrap_or(defaults.default_memory_accounting);
-        let watches = match watch {
-            muster_unit::PressureWatch::No => return vec!["MEMORY_PRESSURE_WATCH=/dev/null".to_owned()],
-            muster_unit::PressureWatch::Yes => true,
-            muster_unit::PressureWatch::Auto => accounts,
-            muster_unit::PressureWatch::Skip => false,
-        };
-        let Some(cgroup) = unit.cgroup.as_ref().filter(|_| watches && self.state.facts.memory_pressure)
-        else {
-            return Vec::new();
-        };
-        let threshold = config.and_then(|config| config.memory_pressure_threshold_sec());
-        let threshold =
-            threshold.map_or(defaults.default_memory_pressure_threshold_usec, |threshold| threshold.0);
-        let root = &self.state.facts.cgroup_root;
-        let trigger =
-            muster_unit::encode_base64(format!("some {threshold} {PRESSURE_WINDOW_USEC}\0").as_bytes());
-        vec![
-            format!("MEMORY_PRESSURE_WATCH=/sys/fs/cgroup{root}{cgroup}/memory.pressure"),
-            format!("MEMORY_PRESSURE_WRITE={trigger}"),
-        ]
+        let watch = config.pressure_watch_said().unwrap_or(defaults.default_memory_pressure_watch);
+        let accounts = config.memory_accounting().unwrap_or(defaults.default_memory_accounting);
+        let kinds = [
+            ("memory", watch, accounts, config.memory_pressure_threshold_sec()),
+            ("cpu", config.cpu_pressure_watch(), false, config.cpu_pressure_threshold_sec()),
+            ("io", config.io_pressure_watch(), false, config.io_pressure_threshold_sec()),
+        ];
+        let mut all = Vec::new();
+        for (kind, watch, accounts, threshold) in kinds {
+            let watches = match watch {
+                PressureWatch::No => {
+                    all.push(format!("{}_PRESSURE_WATCH=/dev/null", kind.to_uppercase()));
+                    false
+                }
+                PressureWatch::Yes => true,
+                PressureWatch::Auto => accounts,
+                PressureWatch::Skip => false,
+            };
+            if let Some(cgroup) = unit.cgroup.as_ref().filter(|_| watches && self.state.facts.memory_pressure)
+            {
+                let usual = defaults.default_memory_pressure_threshold_usec;
+                all.extend(pressure_variables(
+                    kind,
+                    &self.state.facts.cgroup_root,
+                    cgroup,
+                    threshold.map_or(usual, |span| span.0),
+                ));
+            }
+        }
+        all
     }
 
     /// `NotifyAccess=` as it is in effect.
@@ -229,6 +249,7 @@ impl Manager {
                 fds.extend(self.socket_fds(socket));
             }
         }
+        fds.extend(service.extra_fds.iter().cloned());
         // The last that was stored comes first.
         fds.extend(service.fd_store.iter().rev().map(|stored| (stored.fd, stored.name.clone())));
         fds
@@ -312,6 +333,12 @@ impl Manager {
             invocation_id: unit.invocation_id.clone(),
             owner,
             oom: self.oom_policy(id),
+            files: unit
+                .file
+                .exec
+                .as_ref()
+                .map(|exec| exec.restrict_file_systems().clone())
+                .unwrap_or_default(),
         };
         self.effects.push_back(effect);
         self.state.cgroups.insert(path, id);
@@ -359,7 +386,7 @@ impl Manager {
             // Each restart serves the same connection.
             if !restarts {
                 close.extend(service.connection.take());
-                close.extend(service.stdio.drain(..).map(|(_, fd)| fd));
+                close.extend(service.take_given());
             }
             let keeps = matches!(&unit.file.body, muster_unit::Body::Service(section)
                 if section.keeps_fd_store(restarts));

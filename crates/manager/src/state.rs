@@ -47,7 +47,7 @@ words! {
     ServiceSub {
         Dead = "dead", Condition = "condition", StartPre = "start-pre", Start = "start", StartPost = "start-post",
         Running = "running", Exited = "exited", Reload = "reload", ReloadSignal = "reload-signal",
-        ReloadNotify = "reload-notify", Stop = "stop", StopWatchdog = "stop-watchdog", StopSigterm = "stop-sigterm",
+        ReloadNotify = "reload-notify", ReloadPost = "reload-post", Stop = "stop", StopWatchdog = "stop-watchdog", StopSigterm = "stop-sigterm",
         StopSigkill = "stop-sigkill", StopPost = "stop-post", FinalWatchdog = "final-watchdog",
         FinalSigterm = "final-sigterm", FinalSigkill = "final-sigkill", Failed = "failed",
         DeadBeforeAutoRestart = "dead-before-auto-restart", FailedBeforeAutoRestart = "failed-before-auto-restart",
@@ -236,6 +236,7 @@ pub enum CommandList {
     ExecStart,
     ExecStartPost,
     ExecReload,
+    ExecReloadPost,
     ExecStop,
     ExecStopPost,
     ExecStopPre,
@@ -336,6 +337,8 @@ pub struct Service {
     pub notify_access_override: Option<muster_unit::NotifyAccess>,
     /// What a client gave for standard input, output and error, by number.
     pub stdio: Vec<(u32, FdId)>,
+    /// What a client gave besides (`ExtraFileDescriptors`), with names.
+    pub extra_fds: Vec<(FdId, String)>,
     /// Kept descriptors.
     pub fd_store: Vec<StoredFd>,
     /// The connection of an `Accept=yes` instance.
@@ -562,6 +565,15 @@ pub struct State {
     pub seed: u64,
     /// Whether the basic.target was reached.
     pub basic_reached: bool,
+    /// Start jobs that rest until there is room below a slice (`ConcurrencySoftMax=`): their units, by the slice.
+    #[serde(default)]
+    pub paced: BTreeMap<UnitId, BTreeSet<UnitId>>,
+    /// Which service has a name on the bus (`BusName=`), and which are refused because another has theirs.
+    #[serde(default)]
+    pub bus_names: BTreeMap<String, UnitId>,
+    #[serde(default)]
+    #[allow(missing_docs)] // see above
+    pub bus_names_refused: BTreeSet<UnitId>,
     /// Facts fixed at start (host, container, default target, …).
     pub facts: Facts,
     /// Devices that udevd tells of, by their directory in sysfs.
@@ -676,6 +688,14 @@ impl Default for Facts {
             architecture: String::new(),
             hostname: String::new(),
         }
+    }
+}
+
+impl Service {
+    /// Lets go of what a client gave.
+    pub(crate) fn take_given(&mut self) -> Vec<FdId> {
+        let stdio = self.stdio.drain(..).map(|(_, fd)| fd);
+        stdio.chain(self.extra_fds.drain(..).map(|(fd, _)| fd)).collect()
     }
 }
 
