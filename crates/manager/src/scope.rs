@@ -3,8 +3,8 @@
 //! | state | made | stop | cgroup empty | time is up |
 //! |---|---|---|---|---|
 //! | dead | running | – | – | – |
-//! | running | – | stop-sigterm | dead | stop-sigterm `timeout` |
-//! | stop-sigterm | – | – | dead | – |
+//! | running | – | stop-sigterm | dead | – |
+//! | stop-sigterm | – | – | dead | `timeout` |
 
 use crate::effect::{BusSignal, Effect, Level};
 use crate::jobs::Started;

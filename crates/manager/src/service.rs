@@ -15,6 +15,7 @@
 //! | reload | running | running | stop | stop-sigterm `exit-code` | – | running | – | stop |
 //! | reload-signal | – | – | stop-sigterm | stop-sigterm `exit-code` | – | running | – | stop-sigterm |
 //! | reload-notify | – | – | stop-sigterm | stop-sigterm `exit-code` | running | running | – | stop-sigterm |
+//! | reload-post | running | running | stop | stop-sigterm `exit-code` | – | running | – | stop |
 //! | stop | stop-sigterm | stop-sigterm `exit-code` | – | `exit-code` | – | stop-sigterm `timeout` | – | – |
 //! | stop-watchdog | – | – | stop-post | stop-post | – | stop-sigkill | – | – |
 //! | stop-sigterm | – | – | stop-post | stop-post `exit-code` | – | stop-sigkill `timeout` | – | – |
@@ -50,7 +51,7 @@ impl ServiceSub {
                 ActiveState::Activating
             }
             Running | Exited => ActiveState::Active,
-            Reload | ReloadSignal | ReloadNotify => ActiveState::Reloading,
+            Reload | ReloadSignal | ReloadNotify | ReloadPost => ActiveState::Reloading,
             Stop | StopWatchdog | StopSigterm | StopSigkill | StopPost | FinalWatchdog | FinalSigterm
             | FinalSigkill => ActiveState::Deactivating,
         }
@@ -59,7 +60,7 @@ impl ServiceSub {
     /// Whether the main process of a run may be there, and the run is not on its way to its end.
     pub(crate) fn has_run_of_main(self) -> bool {
         use ServiceSub::*;
-        matches!(self, Start | StartPost | Running | Reload | ReloadSignal | ReloadNotify)
+        matches!(self, Start | StartPost | Running | Reload | ReloadSignal | ReloadNotify | ReloadPost)
     }
 }
 
@@ -180,6 +181,7 @@ impl Manager {
             (muster_unit::Body::Service(section), CommandList::ExecStart) => section.exec_start(),
             (muster_unit::Body::Service(section), CommandList::ExecStartPost) => section.exec_start_post(),
             (muster_unit::Body::Service(section), CommandList::ExecReload) => section.exec_reload(),
+            (muster_unit::Body::Service(section), CommandList::ExecReloadPost) => section.exec_reload_post(),
             (muster_unit::Body::Service(section), CommandList::ExecStop) => section.exec_stop(),
             (muster_unit::Body::Service(section), CommandList::ExecStopPost) => section.exec_stop_post(),
             (muster_unit::Body::Socket(section), CommandList::ExecStartPre) => section.exec_start_pre(),
@@ -217,6 +219,11 @@ impl Manager {
         if let Some(service) = self.service_mut(id).filter(|service| service.result == UnitResult::Success) {
             service.result = result;
         }
+    }
+
+    /// A random part of a span. Without one nothing is drawn, so that what is drawn elsewhere stays the same.
+    pub(crate) fn random_within(&mut self, span: Option<muster_unit::Timespan>) -> u64 {
+        span.filter(|span| span.0 > 0).map_or(0, |span| crate::timer::within(self.random(), span.0))
     }
 
     pub(crate) fn after(&self, span_usec: u64) -> Option<u64> {
@@ -300,6 +307,7 @@ impl Manager {
             main_status: ExecStatus::default(),
             fd_store: kept.fd_store,
             stdio: kept.stdio,
+            extra_fds: kept.extra_fds,
             connection: kept.connection,
             peer: kept.peer,
             accepted_from: kept.accepted_from,
@@ -334,6 +342,7 @@ impl Manager {
             CommandList::ExecStartPre => self.enter_start(id),
             CommandList::ExecStart | CommandList::ExecStartPost => self.enter_running(id),
             CommandList::ExecReload => self.reload_commands_done(id),
+            CommandList::ExecReloadPost => self.enter_running(id),
             CommandList::ExecStop => self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Success),
             CommandList::ExecStopPost => self.enter_signal(id, ServiceSub::FinalSigterm, UnitResult::Success),
             CommandList::ExecStopPre => {}
@@ -481,7 +490,8 @@ impl Manager {
             | ServiceSub::Exited
             | ServiceSub::Reload
             | ServiceSub::ReloadSignal
-            | ServiceSub::ReloadNotify => {
+            | ServiceSub::ReloadNotify
+            | ServiceSub::ReloadPost => {
                 self.report_stopping(id);
                 self.kill_control_now(id);
                 self.enter_stop(id, UnitResult::Success);
@@ -584,7 +594,10 @@ impl Manager {
                     None,
                 );
             }
-            let deadline = Some(self.now.monotonic_usec.saturating_add(self.restart_delay(id)));
+            let extra =
+                self.service_config(id).and_then(|(_, section)| section.restart_randomized_delay_sec());
+            let delay = self.restart_delay(id).saturating_add(self.random_within(extra));
+            let deadline = Some(self.now.monotonic_usec.saturating_add(delay));
             self.set_sub(id, ServiceSub::AutoRestart, deadline);
         } else {
             self.set_sub(id, if failed { ServiceSub::Failed } else { ServiceSub::Dead }, None);
@@ -669,7 +682,13 @@ impl Manager {
             let deadline = self.start_deadline(id);
             return self.set_sub(id, ServiceSub::ReloadNotify, deadline);
         }
-        self.enter_running(id);
+        self.enter_reload_post(id);
+    }
+
+    /// The service has reloaded: `ExecReloadPost=`, if there is any.
+    fn enter_reload_post(&mut self, id: UnitId) {
+        let deadline = self.start_deadline(id);
+        self.enter_list(id, ServiceSub::ReloadPost, CommandList::ExecReloadPost, deadline);
     }
 
     /// `RELOADING=1` came.
@@ -698,8 +717,10 @@ impl Manager {
         match sub {
             ServiceSub::Start if notify => self.enter_start_post(id),
             ServiceSub::ReloadNotify => {
-                self.report_reloaded(id);
-                self.enter_running(id);
+                if self.commands(id, CommandList::ExecReloadPost).is_empty() {
+                    self.report_reloaded(id);
+                }
+                self.enter_reload_post(id);
             }
             _ => {}
         }
@@ -758,7 +779,10 @@ impl Manager {
                 self.report_timeout(id, "runtime", "Stopping");
                 self.enter_stop(id, UnitResult::Timeout);
             }
-            ServiceSub::Reload | ServiceSub::ReloadSignal | ServiceSub::ReloadNotify => {
+            ServiceSub::Reload
+            | ServiceSub::ReloadSignal
+            | ServiceSub::ReloadNotify
+            | ServiceSub::ReloadPost => {
                 self.report_timeout(id, "reload", "Killing");
                 self.kill_control_now(id);
                 if let Some(service) = self.service_mut(id) {
@@ -862,6 +886,7 @@ pub(crate) fn list_of(sub: ServiceSub) -> Option<CommandList> {
         ServiceSub::StartPre => Some(CommandList::ExecStartPre),
         ServiceSub::StartPost => Some(CommandList::ExecStartPost),
         ServiceSub::Reload => Some(CommandList::ExecReload),
+        ServiceSub::ReloadPost => Some(CommandList::ExecReloadPost),
         ServiceSub::Stop => Some(CommandList::ExecStop),
         ServiceSub::StopPost => Some(CommandList::ExecStopPost),
         _ => None,

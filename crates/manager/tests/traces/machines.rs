@@ -56,6 +56,7 @@ pub(super) const SERVICE: Machine = Machine {
             "[Service]\nType=notify-reload\nExecStart=/bin/main\n",
             "start ready reload reloading",
         ),
+        ("reload-post", commands!("ExecReloadPost=/bin/reload-post"), "start c0 c0 c0 reload c0"),
         ("stop", SIMPLE, "start c0 c0 c0 stop"),
         ("stop-watchdog", WATCHED, "start c0 c0 c0 late"),
         ("stop-sigterm", SIMPLE, "start c0 c0 c0 stop c0"),
