@@ -5,6 +5,7 @@
 //! is read once. What must stay true: nothing of that table is trusted; where the kernel has no such programs, or does not ask
 //! them, nothing happens, as the manual says, and it is said once.
 
+use crate::Tree;
 use crate::program::{replace, replace_with, step, verdict};
 use muster_sys::bpf::{self, Hook, Operation};
 use muster_unit::{AllowList, FileSystemList};
@@ -57,6 +58,33 @@ fn asks_programs() -> bool {
     match muster_sys::security_modules() {
         Ok(modules) => modules.contains(&BPF),
         Err(_) => fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(listed),
+    }
+}
+
+impl Tree {
+    /// `RestrictFileSystems=`. What the kernel lacks for it is said once.
+    pub(crate) fn restrict_files(
+        &mut self,
+        cgroup: BorrowedFd<'_>,
+        files: &FileSystemList,
+        is_new: bool,
+    ) -> Result<(), String> {
+        if files.0.names.is_empty() {
+            clear(cgroup);
+            return Ok(());
+        }
+        let is_known = self.kernel.is_some();
+        let lack = match self.kernel.get_or_insert_with(Kernel::look) {
+            Err(_) if is_known => return Ok(()),
+            Err(lack) => lack.clone(),
+            Ok(kernel) => match apply(cgroup, *kernel, files, is_new) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error.to_string(),
+                Err(error) => return Err(format!("RestrictFileSystems= does not hold: {error}")),
+            },
+        };
+        self.kernel = Some(Err(lack.clone()));
+        Err(format!("RestrictFileSystems= holds for no unit: {lack}"))
     }
 }
 

@@ -31,7 +31,7 @@ use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// At most this many cgroups below one are looked at.
 const WALK_MAX: usize = 65_536;
@@ -403,36 +403,9 @@ impl Tree {
         let bound = network::bind(directory.as_fd(), config, is_new);
         let (done, refusal) = foreign::apply(directory.as_fd(), config, is_new);
         self.refused.extend(bound.err().or(refusal).map(|refusal| (path.to_owned(), refusal)));
-        let restricted = match files {
-            Some(files) if !(files_free && is_new) => self.restrict_files(directory.as_fd(), files, is_new),
-            _ => Ok(()),
-        };
+        let asked = files.filter(|_| !(files_free && is_new));
+        let restricted = asked.map_or(Ok(()), |files| self.restrict_files(directory.as_fd(), files, is_new));
         done.and(counted).and(restricted)
-    }
-
-    /// `RestrictFileSystems=`. What the kernel lacks for it is said once.
-    fn restrict_files(
-        &mut self,
-        cgroup: BorrowedFd<'_>,
-        files: &FileSystemList,
-        is_new: bool,
-    ) -> Result<(), String> {
-        if files.0.names.is_empty() {
-            filesystems::clear(cgroup);
-            return Ok(());
-        }
-        let is_known = self.kernel.is_some();
-        let lack = match self.kernel.get_or_insert_with(filesystems::Kernel::look) {
-            Err(_) if is_known => return Ok(()),
-            Err(lack) => lack.clone(),
-            Ok(kernel) => match filesystems::apply(cgroup, *kernel, files, is_new) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error.to_string(),
-                Err(error) => return Err(format!("RestrictFileSystems= does not hold: {error}")),
-            },
-        };
-        self.kernel = Some(Err(lack.clone()));
-        Err(format!("RestrictFileSystems= holds for no unit: {lack}"))
     }
 
     /// Without cgroups no program can be attached: where filters of somebody else have to be, nothing may run.
