@@ -189,8 +189,9 @@ impl Tree {
         let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // Nothing can lie below it: what is asked of a cgroup has no answer.
         let mount = "/dev/null".to_owned();
-        let tree = Tree::new(mount, String::new(), Controllers::default(), events);
-        Ok(Tree { kin: Some(kin::Kin::new(known)?), ..tree })
+        let mut tree = Tree::new(mount, String::new(), Controllers::default(), events);
+        tree.kin = Some(kin::Kin::new(known)?);
+        Ok(tree)
     }
 
     /// What the next program is to know, where there are no cgroups.
