@@ -188,8 +188,7 @@ impl Tree {
     pub fn of_kin(known: Known) -> io::Result<Tree> {
         let events = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // Nothing can lie below it: what is asked of a cgroup has no answer.
-        let mount = "/dev/null".to_owned();
-        let mut tree = Tree::new(mount, String::new(), Controllers::default(), events);
+        let mut tree = Tree::new("/dev/null".to_owned(), String::new(), Controllers::default(), events);
         tree.kin = Some(kin::Kin::new(known)?);
         Ok(tree)
     }
