@@ -9,6 +9,7 @@ mod disk;
 mod dist;
 mod images;
 mod oci;
+mod order;
 mod package;
 mod package_vm;
 mod prompt;
@@ -48,6 +49,7 @@ const USAGE: &str = "cargo xtask COMMAND
   image [oci] [disk] [initramfs]
                          makes a container image, a disk with Debian and the initramfs of the small image (target/dist)
   supply                 checks licences, versions and sources of what is linked, as deny.toml says
+  order                  traces which functions PID 1 runs, and writes crates/init/functions.order for the linker
   tidy                   checks the house rules and prints the longest functions and files";
 
 fn main() {
@@ -83,6 +85,7 @@ fn command(args: &[&str]) -> Result<i32> {
         ["package", "--to", dir] => package::run(Path::new(dir)),
         ["image", names @ ..] => images::run(names),
         ["supply"] => supply::report(),
+        ["order"] => order::run(),
         ["tidy"] => tidy::report(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
