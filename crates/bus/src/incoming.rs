@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use zbus::wire::Endian;
 use zbus::wire::serialized::{Context, Data};
 use zbus::{Signature, Type};
@@ -14,7 +15,7 @@ use zbus::{Signature, Type};
 use crate::BodyError;
 
 /// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A call, with path and member.
     MethodCall,
@@ -70,7 +71,7 @@ pub struct Incoming {
 }
 
 /// The header fields, each absent until seen.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fields {
     pub(crate) path: Option<String>,
     pub(crate) interface: Option<String>,

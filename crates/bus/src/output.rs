@@ -66,6 +66,18 @@ impl Output {
         }
     }
 
+    /// All that waits, where no descriptor does.
+    pub(crate) fn plain_bytes(&self) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.waiting);
+        for chunk in &self.chunks {
+            if !chunk.fds.is_empty() {
+                return None;
+            }
+            bytes.extend_from_slice(chunk.bytes.get(chunk.sent..)?);
+        }
+        Some(bytes)
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -4,13 +4,13 @@
 //! descriptor belongs to the message within whose bytes it came, and one that no message claims ends the connection.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::header::{FIXED, Fixed};
 use crate::incoming::Passed;
 use crate::output::Output;
 use crate::sasl::{ClientSasl, ServerSasl, Step};
-use crate::{BusError, Credentials, Incoming, Limits, Outgoing};
+use crate::{BusError, Credentials, Incoming, KeptPeer, Limits, Outgoing};
 
 enum Phase {
     /// A server before the NUL byte that opens the stream.
@@ -55,6 +55,35 @@ impl Peer {
     pub fn client(uid: u32) -> Self {
         let mut peer = Self::new(Phase::Client(ClientSasl::new()));
         peer.output.push(&[ClientSasl::hello(uid).as_bytes()], &[]);
+        peer
+    }
+
+    /// The connection as a value, for another program to go on with; nothing where it is not ready, a message waits to be
+    /// taken, or descriptors wait to be sent.
+    pub fn keep(&self) -> Option<KeptPeer> {
+        if !self.is_ready() || self.has_message() {
+            return None;
+        }
+        let place = |(end, fd): &(u64, OwnedFd)| (end.saturating_sub(self.consumed), fd.as_raw_fd());
+        Some(KeptPeer {
+            serial: self.serial,
+            negotiated: self.negotiated,
+            sender: self.sender.clone(),
+            input: self.input.clone(),
+            fds: self.fds.iter().map(place).collect(),
+            output: self.output.plain_bytes()?,
+        })
+    }
+
+    /// Goes on with a connection.
+    pub fn resume(kept: KeptPeer, mut adopt: impl FnMut(RawFd) -> OwnedFd) -> Self {
+        let mut peer = Self::new(Phase::Messages);
+        (peer.serial, peer.negotiated, peer.sender) = (kept.serial, kept.negotiated, kept.sender);
+        peer.input = kept.input;
+        peer.fds = kept.fds.into_iter().map(|(end, fd)| (end, adopt(fd))).collect();
+        if !kept.output.is_empty() {
+            peer.output.push(&[&kept.output], &[]);
+        }
         peer
     }
 

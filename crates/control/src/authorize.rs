@@ -7,7 +7,7 @@ use crate::error::Refusal;
 use muster_manager::event::Origin;
 
 /// What a member asks of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Right {
     /// Read access, which everyone has.
     Read,

@@ -87,10 +87,21 @@ fn auxiliary_scope(call: &Call<'_>, arguments: &mut Args<'_>) -> Done {
     }
     let built = crate::transient::settings(UnitKind::Scope, &properties, call.caller.pid)?;
     let crate::transient::Built { mut settings, mut text, controller, reference, .. } = built;
-    let slice = unit.file.cgroup.as_ref().and_then(|section| section.slice().clone());
-    if let Some(slice) = slice.filter(|_| !properties.iter().any(|(name, _)| name == "Slice")) {
-        settings.push(("Scope".to_owned(), "Slice".to_owned(), slice.to_string()));
-        text.push_str(&format!("\n[Scope]\nSlice={slice}\n"));
+    // It is where its service is, with the same limits; what the caller says of it counts for more.
+    let cgroup = unit.file.cgroup.as_ref();
+    let slice = cgroup.and_then(|section| section.slice().clone()).map(|slice| ("Slice", slice.to_string()));
+    let limits = cgroup.map(|section| section.limits()).unwrap_or_default();
+    let same: Vec<_> = slice
+        .into_iter()
+        .chain(limits)
+        .filter(|(name, _)| !settings.iter().any(|(_, said, _)| said == name))
+        .collect();
+    if !same.is_empty() {
+        text.push_str("\n[Scope]\n");
+    }
+    for (name, value) in same {
+        text.push_str(&format!("{name}={value}\n"));
+        settings.push(("Scope".to_owned(), name.to_owned(), value));
     }
     let mode = job_mode("fail")?;
     let stdio = BTreeMap::new();

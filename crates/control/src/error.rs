@@ -111,6 +111,7 @@ fn name_of(refused: &Refused) -> &str {
         Refused::NoJob { .. } => "org.freedesktop.systemd1.NoSuchJob",
         Refused::NoProcess { .. } => "org.freedesktop.systemd1.NoSuchProcess",
         Refused::FrozenByParent => "org.freedesktop.systemd1.FrozenByParent",
+        Refused::ScopeNotRunning { .. } => "org.freedesktop.systemd1.ScopeNotRunning",
         Refused::NotActive => "org.freedesktop.systemd1.UnitInactive",
         Refused::Exists { .. } => "org.freedesktop.systemd1.UnitExists",
         Refused::NoFreezing | Refused::NoCleaning { .. } => "org.freedesktop.DBus.Error.NotSupported",

@@ -2,12 +2,12 @@
 
 use crate::Action;
 use crate::error::Refusal;
-use crate::show::UNSET;
 use crate::table::{Property, properties, signals};
 use crate::view::ManagerView;
 use crate::wire::Value;
 use muster_manager::Manager;
 use muster_manager::event::Request;
+use muster_manager::hardware::Which;
 use muster_manager::state::{Stamp, State, Unit};
 use std::collections::BTreeMap;
 
@@ -124,14 +124,14 @@ properties! { MANAGER: Manager(s) {
     UnitPath "as" Const [live] = s.live.unit_path();
     DefaultStandardOutput "s" Const = "journal";
     DefaultStandardError "s" Const = "inherit";
-    WatchdogDevice "s" Const = "";
-    WatchdogLastPingTimestamp "t" Never = UNSET;
-    WatchdogLastPingTimestampMonotonic "t" Never = UNSET;
-    RuntimeWatchdogUSec "t" Never [writable] = 0_u64;
-    RuntimeWatchdogPreUSec "t" Never [writable] = 0_u64;
-    RuntimeWatchdogPreGovernor "s" Never [writable] = "";
-    RebootWatchdogUSec "t" Never [writable] = 0_u64;
-    KExecWatchdogUSec "t" Never [writable] = 0_u64;
+    WatchdogDevice "s" Const = state(s).hardware.device.as_str();
+    WatchdogLastPingTimestamp "t" Never = last_ping(s).realtime_usec;
+    WatchdogLastPingTimestampMonotonic "t" Never = last_ping(s).monotonic_usec;
+    RuntimeWatchdogUSec "t" Never [writable] = s.manager.hardware_usec(Which::Runtime);
+    RuntimeWatchdogPreUSec "t" Never [writable] = s.manager.hardware_usec(Which::Pre);
+    RuntimeWatchdogPreGovernor "s" Never [writable] = s.manager.hardware_governor().unwrap_or_default();
+    RebootWatchdogUSec "t" Never [writable] = s.manager.hardware_usec(Which::Reboot);
+    KExecWatchdogUSec "t" Never [writable] = s.manager.hardware_usec(Which::Kexec);
     ServiceWatchdogs "b" Never [writable] = !state(s).no_service_watchdogs;
     ControlGroup "s" Never = state(s).facts.cgroup_root;
     SystemState "s" Never = s.manager.system_state().as_str();
@@ -212,12 +212,25 @@ pub fn by_invocation<'a>(manager: &'a Manager, id: &str) -> Option<&'a Unit> {
     manager.state().units.values().find(|unit| unit.invocation_id == id).map(Box::as_ref)
 }
 
-/// Whether a writable property can have this value only, and has it: there is no hardware watchdog in this version, and that
-/// there be none may be asked for.
-pub fn is_so_already(property: &Property, value: &Value) -> bool {
-    let watchdog =
-        ["RuntimeWatchdogUSec", "RuntimeWatchdogPreUSec", "RebootWatchdogUSec", "KExecWatchdogUSec"];
-    watchdog.contains(&property.name) && value.as_number() == Some(0)
+/// The last sign of life of the hardware watchdog; before the first one, no time.
+fn last_ping(s: &ManagerView<'_>) -> Stamp {
+    let known = &state(s).hardware;
+    if known.last.monotonic_usec == 0 {
+        Stamp { realtime_usec: u64::MAX, monotonic_usec: u64::MAX }
+    } else {
+        known.last
+    }
+}
+
+/// The time of the hardware watchdog that a property sets.
+fn watchdog_time(name: &str) -> Option<Which> {
+    match name {
+        "RuntimeWatchdogUSec" => Some(Which::Runtime),
+        "RuntimeWatchdogPreUSec" => Some(Which::Pre),
+        "RebootWatchdogUSec" => Some(Which::Reboot),
+        "KExecWatchdogUSec" => Some(Which::Kexec),
+        _ => None,
+    }
 }
 
 /// Carries out `Set` of a writable property.
@@ -236,12 +249,14 @@ pub fn set_property(property: &Property, value: Value) -> Result<Action, Refusal
             }
         }
         ("ServiceWatchdogs", Value::Bool(on)) => Ok(Action::Request(Request::SetServiceWatchdogs { on })),
-        (
-            "RuntimeWatchdogUSec" | "RuntimeWatchdogPreUSec" | "RebootWatchdogUSec" | "KExecWatchdogUSec",
-            Value::Number(_),
-        )
-        | ("RuntimeWatchdogPreGovernor", Value::Text(_)) => {
-            Err(Refusal::not_supported("Hardware watchdogs are not supported by this version."))
+        ("RuntimeWatchdogPreGovernor", Value::Text(governor)) if !governor.contains('/') => {
+            Ok(Action::Request(Request::SetHardwareGovernor { governor }))
+        }
+        (name, value) if watchdog_time(name).zip(value.as_number()).is_some() => {
+            let set = watchdog_time(name).zip(value.as_number());
+            let set = set.and_then(|(which, usec)| Some((which, u64::try_from(usec).ok()?)));
+            let (which, usec) = set.ok_or_else(|| Refusal::invalid("Value out of range."))?;
+            Ok(Action::Request(Request::SetHardwareWatchdog { which, usec }))
         }
         (name, _) => Err(Refusal::invalid(format!("Unexpected type for property '{name}'."))),
     }

@@ -258,8 +258,5 @@ fn set(call: &Call<'_>, arguments: &mut Args<'_>) -> Result<Action, Refusal> {
     }
     crate::authorize::Right::Privileged.check(call.caller)?;
     let value = arguments.variant()?;
-    if manager::is_so_already(property, &value) {
-        return call.done();
-    }
     manager::set_property(property, value)
 }

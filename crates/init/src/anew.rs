@@ -98,6 +98,9 @@ fn change_root(new: &str) -> Result<(), String> {
         clear(&old);
     }
     let _ = nix::unistd::chdir("/");
+    if !stage::in_container() {
+        let _ = stage::share_mounts();
+    }
     // It came along with /run.
     for _ in 0..16 {
         if umount2(NEXT_ROOT, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_err() {

@@ -52,6 +52,8 @@ pub fn read(options: &Options) -> Facts {
         tasks_total: machine.tasks,
         show_status: options.show_status,
         log_level: options.log_level.clone(),
+        command_line: config_lines(options),
+        no_service_watchdogs: options.service_watchdogs == Some(false),
         strict: options.strict,
         version: format!("257 (muster {})", env!("CARGO_PKG_VERSION")),
         architecture,
@@ -60,6 +62,12 @@ pub fn read(options: &Options) -> Facts {
         // What system.conf says is taken in next.
         ..defaults
     }
+}
+
+/// What the command line says of the manager, as system.conf would.
+fn config_lines(options: &Options) -> String {
+    let lines: String = options.config.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    if lines.is_empty() { lines } else { format!("[Manager]\n{lines}") }
 }
 
 /// The machine's word in `ConditionArchitecture=`.

@@ -1,7 +1,7 @@
 //! The end: end what is left, write out, unmount, and go (systemd-shutdown(8)).
 
+use muster_manager::Manager;
 use muster_manager::event::ShutdownVerb;
-use muster_manager::state::State;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -45,14 +45,14 @@ const API: &[&str] = &[
 ];
 
 /// Leaves, by the stock program where it is there. On a machine this does not come back.
-pub fn leave(verb: ShutdownVerb, exit_code: u8, state: Option<&State>) -> ExitCode {
+pub fn leave(verb: ShutdownVerb, exit_code: u8, manager: Option<&Manager>) -> ExitCode {
     // Only a container has somebody to leave for (systemctl(1), `exit`).
     let verb = match verb {
-        ShutdownVerb::Exit if state.is_some() && !crate::stage::in_container() => ShutdownVerb::Poweroff,
+        ShutdownVerb::Exit if manager.is_some() && !crate::stage::in_container() => ShutdownVerb::Poweroff,
         verb => verb,
     };
-    if let Some(state) = state {
-        execute_stock(verb, exit_code, state);
+    if let Some(manager) = manager {
+        execute_stock(verb, exit_code, manager);
     }
     end_processes();
     nix::unistd::sync();
@@ -60,7 +60,14 @@ pub fn leave(verb: ShutdownVerb, exit_code: u8, state: Option<&State>) -> ExitCo
         return ExitCode::from(exit_code);
     }
     if !crate::stage::in_container() {
-        unmount_all();
+        switch_swaps_off();
+        // What lies on a loop device can hold a file system that holds the next one.
+        for _ in 0..8 {
+            unmount_all();
+            if !detach_loops() {
+                break;
+            }
+        }
         nix::unistd::sync();
     }
     let mode = match verb {
@@ -83,7 +90,8 @@ pub fn leave(verb: ShutdownVerb, exit_code: u8, state: Option<&State>) -> ExitCo
 }
 
 /// Becomes the stock program; comes back where that is not there.
-fn execute_stock(verb: ShutdownVerb, exit_code: u8, state: &State) {
+fn execute_stock(verb: ShutdownVerb, exit_code: u8, manager: &Manager) {
+    let state = manager.state();
     let word = match verb {
         ShutdownVerb::Poweroff => "poweroff",
         ShutdownVerb::Reboot | ShutdownVerb::SoftReboot => "reboot",
@@ -105,13 +113,18 @@ fn execute_stock(verb: ShutdownVerb, exit_code: u8, state: &State) {
         format!("--log-target={target}"),
         format!("--exit-code={exit_code}"),
     ];
-    // There is no hardware watchdog in this version.
-    let variables = [("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "0")];
-    let variables = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    // A hardware watchdog stays armed, and is watched over by that program from now on.
+    let device = Some(state.hardware.device.clone()).filter(|device| !device.is_empty());
+    let variables = [
+        Some(("WATCHDOG_PID", "1".to_owned())),
+        Some(("WATCHDOG_USEC", manager.hardware_usec_of_end(verb).to_string())),
+        device.map(|device| ("WATCHDOG_DEVICE", device)),
+    ];
+    let variables =
+        variables.into_iter().flatten().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let arguments: Vec<CString> =
         std::iter::once(STOCK.to_owned()).chain(arguments.into_iter().filter_map(c_string)).collect();
     let environment: Vec<CString> = variables
-        .into_iter()
         .chain(std::env::vars_os())
         .filter_map(|(name, value)| c_string([name.as_bytes(), b"=", value.as_bytes()].concat()))
         .collect();
@@ -183,6 +196,30 @@ fn processes() -> impl Iterator<Item = u32> {
     pids.filter(|pid| {
         *pid > 1 && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
     })
+}
+
+/// Takes back what is in swaps.
+fn switch_swaps_off() {
+    let table = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    for path in table.lines().skip(1).filter_map(|line| line.split_whitespace().next()) {
+        if let Some(path) = c_string(path.replace("\\040", " ")) {
+            let _ = muster_sys::swap_off(&path);
+        }
+    }
+}
+
+/// Takes the files from loop devices that nobody uses any more; whether there was one.
+fn detach_loops() -> bool {
+    let mut any = false;
+    for entry in std::fs::read_dir("/sys/block").into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("loop") || !entry.path().join("loop/backing_file").exists() {
+            continue;
+        }
+        let device = std::fs::File::open(format!("/dev/{name}"));
+        any |= device.is_ok_and(|device| muster_sys::detach_loop(std::os::fd::AsFd::as_fd(&device)).is_ok());
+    }
+    any
 }
 
 /// Unmounts from the last mount to the first, some rounds, and makes the root read-only.

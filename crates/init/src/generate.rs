@@ -1,5 +1,7 @@
 //! Generators (systemd.generator(7)), run in a child of PID 1: all at once, ninety seconds at most.
 
+use muster_unit::Index;
+use muster_unit::install::{Options, preset_all as preset_all_units};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,18 +16,23 @@ const DIRECTORIES: &[&str] = &[
 ];
 const OUTPUT: [&str; 3] =
     ["/run/systemd/generator", "/run/systemd/generator.early", "/run/systemd/generator.late"];
-const FIRST_BOOT: &str = "/run/systemd/first-boot";
 const LIMIT: Duration = Duration::from_secs(90);
+/// Says that it is the boot, not a reload.
+pub const BOOT: &str = "--boot";
 
 /// Starts the child at boot, before the loop runs and anything else can be waiting, and waits for it.
 pub fn run_and_wait(program: &str) {
-    if let Ok(mut child) = Command::new(program).arg("--generators").stdin(Stdio::null()).spawn() {
+    let arguments = ["--generators", BOOT];
+    if let Ok(mut child) = Command::new(program).args(arguments).stdin(Stdio::null()).spawn() {
         let _ = child.wait();
     }
 }
 
-/// What the child process does.
-pub fn run() -> ExitCode {
+/// What the child process does; with [`BOOT`], a first boot gets its presets as well.
+pub fn run(is_boot: bool) -> ExitCode {
+    if is_boot && Path::new(crate::stage::FIRST_BOOT).exists() {
+        preset_all();
+    }
     for directory in OUTPUT {
         let _ = std::fs::remove_dir_all(directory);
         let _ = std::fs::create_dir_all(directory);
@@ -48,6 +55,14 @@ pub fn run() -> ExitCode {
         let _ = std::fs::remove_dir(directory);
     }
     ExitCode::SUCCESS
+}
+
+/// Enables what presets want enabled, and disables nothing (systemd.preset(5)).
+fn preset_all() {
+    let index = Index::scan(Index::search_path(std::env::var("SYSTEMD_UNIT_PATH").ok().as_deref()));
+    if let Err(failure) = preset_all_units(&index, "enable-only", Options::default()) {
+        eprintln!("muster: the presets of a first boot could not be applied: {failure:?}");
+    }
 }
 
 /// Waits until some child ends, or a moment has passed.
@@ -88,7 +103,7 @@ fn start(path: &str) -> Option<Child> {
         .stdin(Stdio::null())
         .env("SYSTEMD_SCOPE", "system")
         .env("SYSTEMD_IN_INITRD", if crate::stage::in_initrd() { "1" } else { "0" })
-        .env("SYSTEMD_FIRST_BOOT", if Path::new(FIRST_BOOT).exists() { "1" } else { "0" })
+        .env("SYSTEMD_FIRST_BOOT", if Path::new(crate::stage::FIRST_BOOT).exists() { "1" } else { "0" })
         .env("SYSTEMD_ARCHITECTURE", crate::facts::architecture())
         .current_dir("/");
     let container = std::env::var("container").unwrap_or_default();

@@ -42,7 +42,8 @@ fn main() -> ExitCode {
         }
         ["--", command, arguments @ ..] => command::run(command, arguments),
         [command::BECOME, command, arguments @ ..] => command::become_it(command, arguments),
-        ["--generators"] => generate::run(),
+        ["--generators"] => generate::run(false),
+        ["--generators", generate::BOOT] => generate::run(true),
         ["--pid-file", path] => muster_runtime::pid_files::run(path),
         [muster_runtime::automounts::ARGUMENT, arguments @ ..] => muster_runtime::automounts::run(arguments),
         ["--paths"] => muster_runtime::paths::run(),
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         [muster_runtime::mounting::ARGUMENT, words @ ..] => muster_runtime::mounting::run(words),
         [removing::ARGUMENT, things @ ..] => removing::run(things),
         _ if std::process::id() == 1 => boot(),
+        _ if is_called_init() => telinit(),
         _ => {
             eprintln!(
                 "muster is a system's PID 1. Boot it as init, in a container or a machine; `musterctl` and `systemctl` talk to it.\n\
@@ -64,6 +66,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether somebody called /sbin/init or telinit, which are links to this program.
+fn is_called_init() -> bool {
+    let name = std::env::args_os().next();
+    let name = name.as_ref().and_then(|name| std::path::Path::new(name).file_name()?.to_str());
+    name.is_some_and(|name| name.contains("init"))
+}
+
+/// telinit(8): systemctl knows what the old words mean, by the name that it is called by.
+fn telinit() -> ExitCode {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "init".into());
+    let error = std::process::Command::new("/usr/bin/systemctl").arg0(name).args(arguments).exec();
+    eprintln!("muster: systemctl could not be executed: {error}");
+    ExitCode::FAILURE
 }
 
 /// What a boot begins with, the first as well as one anew.
@@ -118,6 +137,7 @@ fn begin(known: Option<Known>, handed: Option<Printer>, program: &str) -> Result
         return Err(format!("{why}. Nothing works without /run: give the container a tmpfs there."));
     }
     let options = options::read();
+    complaints.extend(stage::take_words(&options));
     complaints.extend(stage::name(&options));
     complaints.extend(credentials::take(&options));
     let mut facts = facts::read(&options);
@@ -183,14 +203,14 @@ fn run(mut runtime: Runtime) -> ExitCode {
     loop {
         match runtime.run() {
             Outcome::Shutdown { verb, exit_code } => {
-                return finish::leave(verb, exit_code, Some(runtime.manager().state()));
+                return finish::leave(verb, exit_code, Some(runtime.manager()));
             }
             Outcome::Reexecute => return finish::leave(ShutdownVerb::Exit, 1, None),
             Outcome::BeginAnew { why, root, init } => {
                 let error = anew::leave(&mut runtime, why, &root, &init);
                 runtime.complain_of(&error);
                 if why == Anew::SoftReboot {
-                    return finish::leave(ShutdownVerb::Reboot, 0, Some(runtime.manager().state()));
+                    return finish::leave(ShutdownVerb::Reboot, 0, Some(runtime.manager()));
                 }
             }
         }

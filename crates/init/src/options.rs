@@ -29,9 +29,45 @@ pub struct Options {
     pub credentials: BTreeMap<String, Vec<u8>>,
     /// `systemd.import_credentials=`.
     pub import_credentials: Option<bool>,
+    /// `systemd.condition_first_boot=`.
+    pub first_boot: Option<bool>,
+    /// `systemd.service_watchdogs=`.
+    pub service_watchdogs: Option<bool>,
+    /// `systemd.clock_usec=`.
+    pub clock_usec: Option<u64>,
+    /// `systemd.random_seed=`.
+    pub random_seed: Option<Vec<u8>>,
+    /// What counts as a line of system.conf that comes last: key and value.
+    pub config: Vec<(&'static str, String)>,
     /// `muster.strict=`.
     pub strict: bool,
 }
+
+/// Words that stand for a key of system.conf (systemd(1), "Kernel Command Line").
+const CONFIG: &[(&str, &str)] = &[
+    ("systemd.confirm_spawn", "ConfirmSpawn"),
+    ("systemd.cpu_affinity", "CPUAffinity"),
+    ("systemd.crash_action", "CrashAction"),
+    ("systemd.crash_chvt", "CrashChangeVT"),
+    ("systemd.crash_reboot", "CrashReboot"),
+    ("systemd.crash_shell", "CrashShell"),
+    ("systemd.default_device_timeout_sec", "DefaultDeviceTimeoutSec"),
+    ("systemd.default_standard_error", "DefaultStandardError"),
+    ("systemd.default_standard_output", "DefaultStandardOutput"),
+    ("systemd.default_timeout_start_sec", "DefaultTimeoutStartSec"),
+    ("systemd.dump_core", "DumpCore"),
+    ("systemd.log_color", "LogColor"),
+    ("systemd.log_location", "LogLocation"),
+    ("systemd.log_target", "LogTarget"),
+    ("systemd.log_time", "LogTime"),
+    ("systemd.reload_limit_burst", "ReloadLimitBurst"),
+    ("systemd.reload_limit_interval_sec", "ReloadLimitIntervalSec"),
+    ("systemd.status_unit_format", "StatusUnitFormat"),
+    ("systemd.watchdog_device", "WatchdogDevice"),
+    ("systemd.watchdog_pre_sec", "RuntimeWatchdogPreSec"),
+    ("systemd.watchdog_pretimeout_governor", "RuntimeWatchdogPreGovernor"),
+    ("systemd.watchdog_sec", "RuntimeWatchdogSec"),
+];
 
 /// Reads all sources; the command line wins.
 pub fn read() -> Options {
@@ -106,6 +142,10 @@ impl Options {
                     .extend(named().and_then(|(name, data)| Some((name.to_owned(), decode_base64(data)?)))),
                 "systemd.import_credentials" => self.import_credentials = flag(),
                 "systemd.hostname" => self.hostname = value,
+                "systemd.condition_first_boot" => self.first_boot = flag(),
+                "systemd.service_watchdogs" => self.service_watchdogs = flag(),
+                "systemd.clock_usec" => self.clock_usec = value.and_then(|value| value.parse().ok()),
+                "systemd.random_seed" => self.random_seed = value.as_deref().and_then(decode_base64),
                 "muster.strict" => self.strict = flag().unwrap_or(false),
                 "quiet" => self.show_status = self.show_status.or(Some(false)),
                 "debug" => self.log_level = Some("debug".to_owned()),
@@ -113,7 +153,11 @@ impl Options {
                 "rescue" | "single" | "s" | "S" | "1" => self.unit = Some("rescue.target".to_owned()),
                 "2" | "3" | "4" => self.unit = Some("multi-user.target".to_owned()),
                 "5" => self.unit = Some("graphical.target".to_owned()),
-                _ => {}
+                word => {
+                    let known = CONFIG.iter().find(|(known, _)| *known == word);
+                    self.config
+                        .extend(known.map(|(_, key)| (*key, value.unwrap_or_else(|| "yes".to_owned()))));
+                }
             }
         }
     }
@@ -138,6 +182,10 @@ mod tests {
         let all =
             [("a", "b:c"), ("d", "hello")].map(|(name, data)| (name.to_owned(), data.as_bytes().to_vec()));
         assert_eq!(options.credentials, BTreeMap::from(all));
+        options
+            .take_words("systemd.crash_shell systemd.default-timeout-start-sec=7s systemd.watchdog_sec=20");
+        let keys = [("CrashShell", "yes"), ("DefaultTimeoutStartSec", "7s"), ("RuntimeWatchdogSec", "20")];
+        assert_eq!(options.config, keys.map(|(key, value)| (key, value.to_owned())));
         let line = "emergency rd.systemd.unit=a.target systemd.unit=b.target rd.systemd.wants=c.service";
         let unit = |in_initrd| {
             let mut options = Options { in_initrd, ..Options::default() };

@@ -24,6 +24,13 @@ const MOUNTS: &[(&str, &str, &str, MsFlags, &str)] = &[
         "nsdelegate,memory_recursiveprot",
     ),
 ];
+/// The same, for a machine alone, and only where the kernel has the directory to mount on.
+const MOUNTS_OF_A_MACHINE: &[(&str, &str, &str)] = &[
+    ("securityfs", "/sys/kernel/security", ""),
+    ("pstore", "/sys/fs/pstore", ""),
+    ("efivarfs", "/sys/firmware/efi/efivars", ""),
+    ("bpf", "/sys/fs/bpf", "mode=0700"),
+];
 const NOSUID: u64 = 2;
 const NODEV: u64 = 4;
 const NOEXEC: u64 = 8;
@@ -41,6 +48,7 @@ const DIRECTORIES: &[&str] = &[
     "/run/systemd/generator.late",
     "/run/systemd/journal",
     "/run/systemd/inaccessible",
+    "/run/systemd/propagate",
     "/run/systemd/ask-password",
     "/run/systemd/machines",
     "/run/systemd/seats",
@@ -68,6 +76,9 @@ pub fn set() -> Vec<String> {
             Ok(()) => {}
         }
     }
+    if !in_container() {
+        complaints.extend(set_machine());
+    }
     let make = |directory: &&str| {
         let made = std::fs::create_dir_all(directory)
             .and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)));
@@ -80,8 +91,12 @@ pub fn set() -> Vec<String> {
         ("/proc/self/fd/0", "/dev/stdin"),
         ("/proc/self/fd/1", "/dev/stdout"),
         ("/proc/self/fd/2", "/dev/stderr"),
+        ("/proc/kcore", "/dev/core"),
     ] {
         let _ = symlink(target, link);
+    }
+    if let Err(error) = make_inaccessible() {
+        complaints.push(format!("/run/systemd/inaccessible is not complete: {error}"));
     }
     if in_container() {
         let _ = std::fs::write("/run/systemd/container", virtualization());
@@ -92,6 +107,114 @@ pub fn set() -> Vec<String> {
     raise_limits();
     let _ = nix::unistd::setsid();
     let _ = std::env::set_current_dir("/");
+    complaints
+}
+
+/// What is a machine's alone to have; gives what could not be done.
+fn set_machine() -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (kind, place, data) in MOUNTS_OF_A_MACHINE {
+        let missing = Path::new(place).is_dir() && knows_file_system(kind);
+        match missing.then(|| mount_once(kind, place, kind, MsFlags::from_bits_truncate(SAFE), data)) {
+            Some(Err(error)) => complaints.push(format!("{kind} could not be mounted on {place}: {error}")),
+            Some(Ok(())) | None => {}
+        }
+    }
+    load_modules();
+    if let Err(error) = share_mounts() {
+        complaints.push(format!("Mounts could not be made shared: {error}"));
+    }
+    // Ctrl-alt-del is a request to us from now on, and alt-arrow-up one as well.
+    let _ = nix::sys::reboot::set_cad_enabled(false);
+    let console = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty0");
+    let _ =
+        console.and_then(|console| muster_sys::accept_keyboard_request(std::os::fd::AsFd::as_fd(&console)));
+    // Services may write to the kernel's log as often as they like while nobody else takes their messages.
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    complaints
+}
+
+/// Modules that others count on before udevd runs, and where it shows that one is there: automounts, sockets, and the credentials
+/// that QEMU gives.
+const MODULES: [(&str, &str); 4] = [
+    ("autofs4", "/sys/class/misc/autofs"),
+    ("unix", "/proc/net/unix"),
+    ("ipv6", "/sys/module/ipv6"),
+    ("qemu_fw_cfg", "/sys/firmware/qemu_fw_cfg"),
+];
+
+/// Loads those that are missing, where there is a program for it; what is not built or not allowed stays away.
+fn load_modules() {
+    let is_qemu =
+        std::fs::read_to_string("/sys/class/dmi/id/sys_vendor").is_ok_and(|text| text.trim() == "QEMU");
+    let wanted = |name: &str| name != "qemu_fw_cfg" || is_qemu;
+    let missing: Vec<&str> = MODULES
+        .iter()
+        .filter(|(name, sign)| wanted(name) && !Path::new(sign).exists())
+        .map(|(name, _)| *name)
+        .collect();
+    if missing.is_empty() || in_initrd() {
+        return;
+    }
+    let mut command = std::process::Command::new("/usr/sbin/modprobe");
+    command.args(["-q", "-a", "-b"]).args(missing).stdin(std::process::Stdio::null());
+    if let Ok(mut child) = command.stderr(std::process::Stdio::null()).spawn() {
+        let _ = child.wait();
+    }
+}
+
+/// Mounts of the machine are seen by services with mounts of their own.
+pub fn share_mounts() -> nix::Result<()> {
+    let flags = MsFlags::MS_REC | MsFlags::MS_SHARED;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+}
+
+fn knows_file_system(kind: &str) -> bool {
+    std::fs::read_to_string("/proc/filesystems")
+        .is_ok_and(|known| known.lines().any(|line| line.split_whitespace().last() == Some(kind)))
+}
+
+/// One node of each kind that nobody can use: they are put in the place of what a service is not to see.
+fn make_inaccessible() -> nix::Result<()> {
+    use nix::errno::Errno;
+    use nix::sys::stat::{Mode, SFlag, mknod};
+    let kinds = [
+        ("reg", SFlag::S_IFREG),
+        ("fifo", SFlag::S_IFIFO),
+        ("sock", SFlag::S_IFSOCK),
+        ("chr", SFlag::S_IFCHR),
+        ("blk", SFlag::S_IFBLK),
+    ];
+    let there = |done: nix::Result<()>| match done {
+        Err(Errno::EEXIST) => Ok(()),
+        done => done,
+    };
+    let path = |name: &str| format!("/run/systemd/inaccessible/{name}");
+    there(nix::unistd::mkdir(path("dir").as_str(), Mode::empty()))?;
+    for (name, kind) in kinds {
+        match there(mknod(path(name).as_str(), kind, Mode::empty(), 0)) {
+            // A container may not make devices.
+            Err(Errno::EPERM) if matches!(name, "chr" | "blk") => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// What the command line says of the clock and of randomness; gives what could not be done.
+pub fn take_words(options: &Options) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if let Some(usec) = options.clock_usec.filter(|_| !in_container()) {
+        let time = nix::sys::time::TimeSpec::from_duration(std::time::Duration::from_micros(usec));
+        if let Err(error) = nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, time) {
+            complaints.push(format!("systemd.clock_usec=: {error}"));
+        }
+    }
+    if let Some(seed) = options.random_seed.as_ref().filter(|_| !in_container()) {
+        if let Err(error) = std::fs::write("/dev/urandom", seed) {
+            complaints.push(format!("systemd.random_seed=: {error}"));
+        }
+    }
     complaints
 }
 
@@ -240,12 +363,27 @@ fn name_host(options: &Options) -> Option<String> {
         .map(|error| format!("The host name {name} could not be set: {error}"))
 }
 
-/// machine-id(5): the command line's, what /etc has, else the container's, else a random one, kept where it can be.
+/// What says that this is a first boot (systemd.unit(5), `ConditionFirstBoot=`).
+pub const FIRST_BOOT: &str = "/run/systemd/first-boot";
+/// Where the machine id is until it is committed to the disk.
+const PASSING_ID: &str = "/run/machine-id";
+
+/// machine-id(5): the command line's, what /etc has, else the container's, else a random one. A first boot, which is one
+/// without the file or with `uninitialized` in it, keeps it in memory until systemd-machine-id-commit.service, so that one that
+/// is cut short is a first boot again.
 fn machine_id(options: &Options) -> Option<String> {
     let valid = |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let current = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let current = std::fs::read_to_string("/etc/machine-id");
+    let first = current.as_ref().map_or_else(
+        |error| error.kind() == std::io::ErrorKind::NotFound,
+        |text| text.trim() == "uninitialized",
+    );
+    let first = options.first_boot.unwrap_or(first) && !in_initrd();
+    if first {
+        let _ = std::fs::write(FIRST_BOOT, "");
+    }
     let told = options.machine_id.as_ref().filter(|id| valid(id)).cloned();
-    if told.is_none() && valid(current.trim()) {
+    if told.is_none() && current.is_ok_and(|text| valid(text.trim())) {
         return None;
     }
     let container =
@@ -255,15 +393,25 @@ fn machine_id(options: &Options) -> Option<String> {
         std::fs::read_to_string("/proc/sys/kernel/random/uuid").ok().map(|text| text.trim().replace('-', ""))
     })?;
     let line = format!("{}\n", id.to_ascii_lowercase());
+    if first {
+        let _ = std::fs::write("/etc/machine-id", "uninitialized\n");
+        if bind_machine_id(&line).is_ok() {
+            return None;
+        }
+    }
     if std::fs::write("/etc/machine-id", &line).is_ok() {
         return None;
     }
     // A read-only root: a file below /run stands in its place until the next boot.
-    let bound = std::fs::write("/run/machine-id", &line).map_err(|error| error.to_string()).and_then(|()| {
-        mount(Some("/run/machine-id"), "/etc/machine-id", None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(|error| error.to_string())
-    });
-    bound.err().map(|error| format!("The machine id could not be kept: {error}"))
+    bind_machine_id(&line).err().map(|error| format!("The machine id could not be kept: {error}"))
+}
+
+fn bind_machine_id(line: &str) -> std::io::Result<()> {
+    std::fs::write(PASSING_ID, line)?;
+    std::fs::set_permissions(PASSING_ID, PermissionsExt::from_mode(0o444))?;
+    let (none, flags) = (None::<&str>, MsFlags::MS_BIND);
+    mount(Some(PASSING_ID), "/etc/machine-id", none, flags, none)?;
+    Ok(mount(none, "/etc/machine-id", none, flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?)
 }
 
 /// PID 1 keeps many descriptors; services get the usual soft limit by the executor.

@@ -13,7 +13,9 @@ pub use muster_unit::system_conf::{Config, CrashAction, LOG_TARGETS, level};
 impl Manager {
     /// Takes the configuration as these files say it: (path, text), lowest precedence first.
     pub fn configure(&mut self, files: &[(String, String)]) {
-        let (config, said) = Config::read(files);
+        let own = Some(("/proc/cmdline".to_owned(), self.state.facts.command_line.clone()));
+        let files: Vec<_> = files.iter().cloned().chain(own.filter(|(_, text)| !text.is_empty())).collect();
+        let (config, said) = Config::read(&files);
         let complaints: Vec<String> = said.iter().map(ToString::to_string).collect();
         let facts = &mut self.state.facts;
         facts.default_timeout_start_usec = config.default_timeout_start_usec;
@@ -38,6 +40,9 @@ impl Manager {
         }
         if self.state.facts.config.show_status != config.show_status || !self.state.configured {
             self.state.show_status = show;
+        }
+        if !self.state.configured {
+            self.state.no_service_watchdogs = self.state.facts.no_service_watchdogs;
         }
         self.state.facts.config = config;
         self.state.configured = true;

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) enum Owner {
     Unit(UnitId),
     Job(JobId),
+    /// What the console says of jobs that take long.
+    Console,
 }
 
 /// The index, on the monotonic clock in microseconds.

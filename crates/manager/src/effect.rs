@@ -151,6 +151,7 @@ pub enum StatusMark {
     Time,
     Info,
     Skip,
+    Busy,
 }
 
 /// What clients are told without having asked.
@@ -322,6 +323,8 @@ pub enum Effect {
     Log(LogRecord),
     /// Show a line on the console.
     ShowStatus { mark: StatusMark, message: String },
+    /// The same of a job that takes long, with the processes of this cgroup and what they wait in.
+    ShowSlow { message: String, cgroup: Option<String> },
     /// Answer a request.
     Reply { id: crate::effect::RequestId, reply: Reply },
     /// Tell clients.

@@ -398,6 +398,10 @@ pub enum Request {
     SetLogTarget { target: String },
     /// `ServiceWatchdogs`.
     SetServiceWatchdogs { on: bool },
+    /// A time of the hardware watchdog, in microseconds.
+    SetHardwareWatchdog { which: crate::hardware::Which, usec: u64 },
+    /// What the kernel does before the hardware watchdog resets the machine.
+    SetHardwareGovernor { governor: String },
     /// Freeze or thaw a unit's cgroup.
     Freeze { unit: UnitName, freeze: bool },
     /// Remove the directories a stopped unit owns.

@@ -454,6 +454,7 @@ impl Manager {
     /// What follows from the end of a job.
     fn job_ended(&mut self, job: &Job, result: JobResult, propagate: bool, report: bool) {
         self.follow_job_deadline(job.id);
+        self.something_moved();
         self.follow_shutdown(job.unit);
         if !result.is_fulfilled() && result != JobResult::Canceled {
             self.state.n_failed_jobs = self.state.n_failed_jobs.saturating_add(1);

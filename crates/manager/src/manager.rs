@@ -288,7 +288,7 @@ impl Manager {
             || self.next_deadlines().any(|(clock, at)| at <= now.on(clock))
     }
 
-    fn unit_deadline(&self, unit: &Unit) -> Option<u64> {
+    pub(crate) fn unit_deadline(&self, unit: &Unit) -> Option<u64> {
         let own = (crate::kind::verbs(unit.name.kind()).deadline)(self, unit);
         let removal = unit.removal.as_ref().and_then(|removal| removal.deadline_usec);
         own.into_iter().chain(removal).chain(self.wish_deadline(unit.id)).min()
@@ -339,6 +339,7 @@ impl Manager {
         for job in self.state.jobs.values() {
             all.set(Owner::Job(job.id), Some(job.deadline_usec));
         }
+        all.set(Owner::Console, self.state.slow.at_usec);
         all
     }
 
@@ -380,6 +381,7 @@ impl Manager {
         for owner in due {
             match owner {
                 Owner::Job(id) => self.expire_job(id),
+                Owner::Console => self.show_slowness(),
                 Owner::Unit(id) => {
                     if self.wish_deadline(id).is_some_and(|at| at <= now) {
                         self.wish_due(id);
@@ -414,6 +416,7 @@ impl Manager {
         self.grant_wishes();
         self.flush_changes();
         self.check_startup_finished();
+        self.follow_slowness();
     }
 
     fn cgroup_emptied(&mut self, path: &str) {

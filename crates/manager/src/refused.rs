@@ -93,6 +93,8 @@ reasons! {
     NoFreezing = "Unit does not support freeze/thaw";
     /// A slice above is frozen.
     FrozenByParent = "Unit is frozen by a parent slice";
+    /// Only a scope that runs can be abandoned.
+    ScopeNotRunning { unit: UnitName } = "Scope {unit} is not running, cannot abandon.";
     /// The unit has no cgroup.
     NotActive = "Unit is not active";
     /// The unit has no cgroup, or the subgroup is not one.

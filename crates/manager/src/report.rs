@@ -27,6 +27,9 @@ mod id {
     pub const STARTUP_FINISHED: &str = "b07a249cd024414a82dd00cd181378ff";
 }
 
+/// What says that this is a first boot, until the system is up (systemd.unit(5), `ConditionFirstBoot=`).
+const FIRST_BOOT: &str = "/run/systemd/first-boot";
+
 impl Manager {
     /// A plain record.
     pub(crate) fn log(&mut self, level: Level, unit: Option<UnitId>, message: impl Into<String>) {
@@ -56,17 +59,18 @@ impl Manager {
     }
 
     fn status(&mut self, mark: StatusMark, message: String) {
-        // A console is a person's while the system comes up or goes down; between, it is whoever logs in there.
-        let moving = self.state.finished.monotonic_usec == 0
-            || self.shutdown_is_queued()
-            || self.state.shutdown.is_some();
-        if self.state.show_status && moving {
+        if self.state.show_status && self.is_moving() {
             self.effects.push_back(Effect::ShowStatus { mark, message });
         }
     }
 
+    /// A console is a person's while the system comes up or goes down; between, it is whoever logs in there.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.state.finished.monotonic_usec == 0 || self.state.shutdown.is_some() || self.shutdown_is_queued()
+    }
+
     /// `nginx.service - A high performance web server`, as systemd shows units to people.
-    fn title(&self, id: UnitId) -> String {
+    pub(crate) fn title(&self, id: UnitId) -> String {
         let Some(unit) = self.state.units.get(&id) else { return String::new() };
         match unit.description() {
             text if text == unit.name.as_str() => text.into_owned(),
@@ -279,6 +283,7 @@ impl Manager {
             return;
         }
         self.state.finished = self.stamp();
+        self.effects.push_back(Effect::RemoveFile { path: FIRST_BOOT.to_owned() });
         let total_usec = self.now.monotonic_usec;
         let userspace_usec = total_usec.saturating_sub(self.state.userspace.monotonic_usec);
         let text = format!("Startup finished in {}ms (userspace).", userspace_usec / 1000);

@@ -86,6 +86,14 @@ impl Manager {
                 ids.into_iter().for_each(|id| self.follow_deadline(id));
                 Ok(Reply::Done)
             }
+            Request::SetHardwareWatchdog { which, usec } => {
+                self.state.hardware.set.insert(which, usec);
+                Ok(Reply::Done)
+            }
+            Request::SetHardwareGovernor { governor } => {
+                self.state.hardware.governor = Some(governor);
+                Ok(Reply::Done)
+            }
             Request::Freeze { unit, freeze } => self.freeze(&unit, freeze),
             Request::AttachProcesses { unit, subgroup, pids } => self.attach(&unit, &subgroup, pids),
             Request::KillSubgroup { unit, subgroup, signal } => self.kill_subgroup(&unit, &subgroup, signal),
@@ -93,7 +101,7 @@ impl Manager {
                 self.effects.push_back(Effect::RemoveCgroup { path, unit: None });
                 Reply::Done
             }),
-            Request::AbandonScope { unit } => self.known(&unit).map(|_| Reply::Done),
+            Request::AbandonScope { unit } => self.abandon_scope(&unit),
             Request::Clean { unit, mask } => self.request_clean(&unit, &mask).map(|()| Reply::Done),
             Request::UnitFilesChanged => {
                 self.effects.push_back(Effect::Signal(BusSignal::UnitFilesChanged));

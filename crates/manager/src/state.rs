@@ -528,9 +528,15 @@ pub struct State {
     /// Services are not ended by their watchdogs (`ServiceWatchdogs` is off).
     #[serde(default)]
     pub no_service_watchdogs: bool,
+    /// The hardware watchdog.
+    #[serde(default)]
+    pub hardware: crate::hardware::Known,
     /// When ctrl-alt-del was pressed lately.
     #[serde(default)]
     pub ctrl_alt_del: RateWindow,
+    /// When the console says what is waited for.
+    #[serde(default)]
+    pub slow: crate::slow::Slow,
     /// Configuration was read once at least.
     #[serde(default)]
     pub configured: bool,
@@ -648,6 +654,12 @@ pub struct Facts {
     /// `systemd.log_level=`, `debug`.
     #[serde(default)]
     pub log_level: Option<String>,
+    /// What the kernel's command line says of the manager, as a file of system.conf that comes last.
+    #[serde(default)]
+    pub command_line: String,
+    /// `systemd.service_watchdogs=no`.
+    #[serde(default)]
+    pub no_service_watchdogs: bool,
     /// `muster.strict=1`.
     pub strict: bool,
     /// Version text shown on D-Bus.
@@ -683,6 +695,8 @@ impl Default for Facts {
             own_environment: Vec::new(),
             show_status: None,
             log_level: None,
+            command_line: String::new(),
+            no_service_watchdogs: false,
             strict: false,
             version: String::new(),
             architecture: String::new(),

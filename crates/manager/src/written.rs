@@ -99,7 +99,9 @@ impl Manager {
         self.check_load_state(id)?;
         let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
         let (unit_name, before) = (unit.name.clone(), unit.file.clone());
-        let place = match (unit.transient, runtime) {
+        // That of PID 1 itself counts as transient, under systemd as well.
+        let transient = unit.transient || unit.name.as_str() == "init.scope";
+        let place = match (transient, runtime) {
             (true, _) => "/run/systemd/transient",
             (false, true) => "/run/systemd/system.control",
             (false, false) => "/etc/systemd/system.control",

@@ -4,7 +4,6 @@
 //! always. A clock that wakes the machine needs `CAP_WAKE_ALARM`; where it cannot be had, as in containers, the same clock
 //! without waking takes its place.
 
-use crate::source::KernelSource;
 use muster_manager::event::{Clock, Event};
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
@@ -67,18 +66,19 @@ impl Alarm {
     }
 }
 
-impl KernelSource for Alarm {
-    fn descriptor(&self) -> RawFd {
+impl Alarm {
+    /// What is waited on.
+    pub fn descriptor(&self) -> RawFd {
         self.timer.as_fd().as_raw_fd()
     }
 
-    fn events(&mut self, _: u64) -> std::io::Result<Vec<Event>> {
+    /// What it tells: that its clock was set. What is due the manager knows by itself.
+    pub fn read(&mut self) -> Vec<Event> {
         // Not `TimerFd::wait`, which takes a clock that was set for a moment that came.
         let read = nix::unistd::read(&self.timer, &mut [0; 8]);
         if read != Err(Errno::EAGAIN) {
             self.armed = None;
         }
-        // What is due the manager knows by itself.
-        Ok(if read == Err(Errno::ECANCELED) { vec![Event::ClockSet] } else { Vec::new() })
+        if read == Err(Errno::ECANCELED) { vec![Event::ClockSet] } else { Vec::new() }
     }
 }

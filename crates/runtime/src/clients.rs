@@ -125,6 +125,23 @@ impl Clients {
         self.clients.insert(token, Client { fd, peer, origin, slow: false });
     }
 
+    /// A client's connection for the next program.
+    pub(crate) fn kept(&self, token: Token) -> Option<(i32, muster_bus::KeptPeer)> {
+        let client = self.clients.get(&token)?;
+        Some((client.fd.as_raw_fd(), client.peer.keep()?))
+    }
+
+    /// Calls of a client that wait for the manager.
+    pub(crate) fn pending_of(&self, token: Token) -> Vec<crate::bus_hand_over::HandedCall> {
+        let theirs = self.pending.values().filter(|pending| pending.client == token);
+        let call = |pending: &Pending| crate::bus_hand_over::HandedCall {
+            origin: pending.origin.clone(),
+            granted: pending.granted,
+            message: pending.message.keep(),
+        };
+        theirs.map(call).collect()
+    }
+
     pub(crate) fn listener_fd(&self) -> i32 {
         self.listener.as_raw_fd()
     }
@@ -276,7 +293,7 @@ impl Runtime {
     }
 
     /// Answers what was read; false when the budget was spent before the end.
-    fn client_messages(&mut self, token: Token, budget: Budget) -> bool {
+    pub(crate) fn client_messages(&mut self, token: Token, budget: Budget) -> bool {
         loop {
             let Some(client) = self.clients.clients.get_mut(&token) else { return true };
             if !client.peer.has_message() {
@@ -501,7 +518,7 @@ impl Runtime {
         }
     }
 
-    fn close_client(&mut self, token: Token) {
+    pub(crate) fn close_client(&mut self, token: Token) {
         if let Some(mut client) = self.clients.clients.remove(&token) {
             let _ = write(&mut client);
             self.deregister(token, client.fd.as_fd());

@@ -54,6 +54,7 @@ pub fn line(mark: StatusMark, message: &str) -> String {
         StatusMark::Time => ("31", " TIME "),
         StatusMark::Info => ("34", " INFO "),
         StatusMark::Skip => ("90", " SKIP "),
+        StatusMark::Busy => ("31", " ***  "),
         StatusMark::None => return format!("         {}\r\n", printable(message)),
     };
     format!("[\x1b[0;1;{color}m{word}\x1b[0m] {}\r\n", printable(message))

@@ -60,6 +60,17 @@ enum Asker {
     },
 }
 
+impl Errands {
+    /// The calls that they are done for.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = (Token, &Incoming)> {
+        let askers = self.running.iter().chain(self.waiting.iter().map(|(_, asker)| asker));
+        askers.filter_map(|asker| match asker {
+            Asker::Client { client, message, .. } => Some((*client, message.as_ref())),
+            Asker::Manager(_) | Asker::Timer(..) => None,
+        })
+    }
+}
+
 /// The errands, the first of which is being done.
 #[derive(Debug, Default)]
 pub struct Errands {

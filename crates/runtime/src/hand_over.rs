@@ -6,6 +6,7 @@
 //! is queued on them, stored descriptors, the notify socket, pidfds and reports. What must stay true: nothing is given up
 //! before the new program runs, so that a failure leaves everything as it was.
 
+use crate::bus_hand_over::HandedBus;
 use crate::processes::HandedProcess;
 use crate::shares::HandedShare;
 use crate::turn::{Runtime, Source};
@@ -62,6 +63,12 @@ pub struct HandOver<'a> {
     /// Peers on the system bus that called us, and which units they keep loaded.
     callers: Vec<(String, Origin)>,
     references: Vec<(String, UnitName)>,
+    /// The connection to the system bus.
+    #[serde(default)]
+    bus: Option<HandedBus>,
+    /// The hardware watchdog.
+    #[serde(default)]
+    watchdog: Option<crate::watchdog::HandedWatchdog>,
     next_request: u64,
 }
 
@@ -123,6 +130,10 @@ impl Runtime {
     /// Executes the program anew with all that is known. Returns only when that failed, with everything as before.
     pub(crate) fn reexecute(&mut self, anew: Option<Anew>) -> io::Error {
         self.log.flush();
+        if anew.is_some() {
+            // It has a bus of its own.
+            self.leave_bus();
+        }
         let failed = match self.try_to_reexecute(anew) {
             Ok(never) => match never {},
             Err(error) => error,
@@ -188,8 +199,14 @@ impl Runtime {
             helpers: self.processes.handed_helpers(),
             callers: self.clients.bus.known_callers(),
             references: self.clients.references.iter().filter(bus_names).cloned().collect(),
+            bus: self.handed_bus(),
+            watchdog: self.watchdog.handed(),
             next_request: self.next_request,
         }
+    }
+
+    fn handed_bus(&self) -> Option<HandedBus> {
+        self.clients.hand_bus(self.errands.calls().chain(self.processes.mounting_calls()))
     }
 
     /// Every descriptor that the new program is to have.
@@ -200,6 +217,8 @@ impl Runtime {
         all.extend(self.varlink.listeners().map(|(_, fd)| fd));
         all.extend(self.shares.handed().iter().flat_map(HandedShare::fds));
         all.extend(self.printer.iter().flat_map(|printer| printer.handed().fds()));
+        all.extend(self.handed_bus().iter().flat_map(HandedBus::fds));
+        all.extend(crate::watchdog::descriptor(&self.watchdog.handed()));
         all
     }
 
@@ -220,6 +239,9 @@ impl Runtime {
         }
         for share in handed.shares {
             self.shares.take_in(share);
+        }
+        if let Some(watchdog) = handed.watchdog {
+            self.watchdog = crate::watchdog::Watchdog::take(watchdog);
         }
         self.cgroups.go_on(handed.needs);
         for path in handed.condemned_cgroups {
@@ -247,6 +269,9 @@ impl Runtime {
             Some(why) => self.manager.begin_anew(why, crate::clock::now(), &self.index),
         }
         self.work_off();
+        if let Some(bus) = handed.bus {
+            self.take_bus(bus);
+        }
         self.rejoin_bus();
         self.read_tables();
     }

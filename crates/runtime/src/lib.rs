@@ -9,6 +9,7 @@
 
 pub mod alarms;
 pub mod automounts;
+mod bus_hand_over;
 mod clients;
 pub mod clock;
 mod closing;
@@ -25,7 +26,6 @@ pub mod live;
 mod local;
 pub mod log;
 pub mod mounting;
-pub mod notifications;
 mod notify;
 pub mod opening;
 pub mod paths;
@@ -39,12 +39,14 @@ pub mod reap;
 pub mod removing;
 pub mod shares;
 pub mod source;
+mod sources;
 mod system_bus;
 mod table;
 pub mod terminals;
 pub mod turn;
 pub mod unit_files;
 pub mod varlink;
+pub mod watchdog;
 mod zone;
 
 pub use turn::{Outcome, Runtime, Setup};

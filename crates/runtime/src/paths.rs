@@ -8,8 +8,8 @@
 
 use crate::conditions;
 use crate::processes::Helper;
-use crate::turn::{Runtime, Source};
-use mio::Token;
+use crate::source::{KernelSource, SourceId, World};
+use crate::turn::Runtime;
 use muster_manager::event::Event;
 use muster_manager::path::{PathKind, PathWatch};
 use muster_unit::UnitName;
@@ -21,8 +21,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::{Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -37,24 +37,55 @@ const DIRECTORIES_MAX: usize = 1024;
 /// The helpers of path units that are up.
 #[derive(Debug, Default)]
 pub struct Watchers {
-    by_unit: BTreeMap<UnitName, Watcher>,
+    by_unit: BTreeMap<UnitName, u32>,
 }
 
-#[derive(Debug)]
+/// Our end of the socket of a helper.
 struct Watcher {
-    pid: u32,
+    unit: UnitName,
     socket: OwnedFd,
-    token: Token,
+}
+
+impl KernelSource for Watcher {
+    fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    fn events(&mut self, _: u64, _: &mut World<'_>) -> io::Result<Vec<Event>> {
+        let mut told = Vec::new();
+        loop {
+            let mut bytes = [0_u8; PATH_MAX];
+            match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EINTR) => {}
+                // Its end is told when it is reaped.
+                Err(_) | Ok(0) => return Ok(told),
+                Ok(length) => {
+                    say(&self.socket, b"a");
+                    let path = String::from_utf8_lossy(bytes.get(..length).unwrap_or(&[])).into_owned();
+                    told.push(Event::PathTriggered { unit: self.unit.clone(), path });
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, word: &[u8]) {
+        say(&self.socket, word);
+    }
+}
+
+/// A word for a helper; one that does not listen is at work.
+fn say(socket: &OwnedFd, word: &[u8]) {
+    let _ = send(socket.as_raw_fd(), word, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
 
 impl Runtime {
     /// Starts a helper for a unit, in the place of an earlier one.
     pub(crate) fn watch_paths(&mut self, unit: UnitName, watch: &PathWatch) {
         self.unwatch_paths(&unit);
-        match self.start_watcher(watch) {
-            Ok(watcher) => {
-                self.processes.add_helper(watcher.pid, Helper::Paths(watcher.pid));
-                self.watchers.by_unit.insert(unit, watcher);
+        match self.start_watcher(&unit, watch) {
+            Ok(pid) => {
+                self.processes.add_helper(pid, Helper::Paths(pid));
+                self.watchers.by_unit.insert(unit, pid);
             }
             Err(error) => {
                 let message = format!("a helper could not be started: {error}");
@@ -63,65 +94,42 @@ impl Runtime {
         }
     }
 
-    fn start_watcher(&mut self, watch: &PathWatch) -> std::io::Result<Watcher> {
+    fn start_watcher(&mut self, unit: &UnitName, watch: &PathWatch) -> io::Result<u32> {
         let mut order = File::from(memfd_create(c"muster-paths", MFdFlags::MFD_CLOEXEC)?);
         let mut bytes = Vec::new();
-        ciborium::into_writer(watch, &mut bytes).map_err(std::io::Error::other)?;
+        ciborium::into_writer(watch, &mut bytes).map_err(io::Error::other)?;
         order.write_all(&bytes)?;
         order.rewind()?;
         let flags = SockFlag::SOCK_CLOEXEC;
         let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         let mut command = Command::new(&self.program);
         command.arg("--paths").stdin(order).stdout(theirs).stderr(Stdio::null()).current_dir("/");
-        let child = command.spawn()?;
-        let token = self.register_raw(socket.as_raw_fd(), Source::Paths(child.id()))?;
-        Ok(Watcher { pid: child.id(), socket, token })
+        let pid = command.spawn()?.id();
+        self.add_source(SourceId::Paths(pid), Box::new(Watcher { unit: unit.clone(), socket }))?;
+        Ok(pid)
     }
 
     /// Has the paths looked at again.
-    pub(crate) fn check_paths(&self, unit: &UnitName) {
-        if let Some(watcher) = self.watchers.by_unit.get(unit) {
-            let _ = send(watcher.socket.as_raw_fd(), b"c", MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+    pub(crate) fn check_paths(&mut self, unit: &UnitName) {
+        if let Some(pid) = self.watchers.by_unit.get(unit).copied() {
+            self.order_source(SourceId::Paths(pid), b"c");
         }
     }
 
     /// Ends the helper of a unit.
     pub(crate) fn unwatch_paths(&mut self, unit: &UnitName) {
-        let Some(watcher) = self.watchers.by_unit.remove(unit) else { return };
-        self.deregister(watcher.token, watcher.socket.as_fd());
+        let Some(pid) = self.watchers.by_unit.remove(unit) else { return };
+        self.remove_source(SourceId::Paths(pid));
         // One that hangs does not see the end of the socket. It is not reaped yet, so the number is its own.
-        if let Ok(pid) = i32::try_from(watcher.pid) {
+        if let Ok(pid) = i32::try_from(pid) {
             let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-
-    fn watched_by(&self, pid: u32) -> Option<UnitName> {
-        let found = self.watchers.by_unit.iter().find(|(_, watcher)| watcher.pid == pid);
-        found.map(|(unit, _)| unit.clone())
-    }
-
-    /// A helper has something to say.
-    pub(crate) fn watcher_ready(&mut self, pid: u32) {
-        while let Some(unit) = self.watched_by(pid) {
-            let Some(watcher) = self.watchers.by_unit.get(&unit) else { return };
-            let mut bytes = [0_u8; PATH_MAX];
-            let socket = watcher.socket.as_raw_fd();
-            match recv(socket, &mut bytes, MsgFlags::MSG_DONTWAIT) {
-                Err(Errno::EINTR) => {}
-                // Its end is told when it is reaped.
-                Err(_) | Ok(0) => return,
-                Ok(length) => {
-                    let _ = send(socket, b"a", MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
-                    let path = String::from_utf8_lossy(bytes.get(..length).unwrap_or(&[])).into_owned();
-                    self.deliver(Event::PathTriggered { unit, path });
-                }
-            }
         }
     }
 
     /// A helper ended.
     pub(crate) fn watcher_ended(&mut self, pid: u32) {
-        if let Some(unit) = self.watched_by(pid) {
+        let found = self.watchers.by_unit.iter().find(|(_, of)| **of == pid);
+        if let Some(unit) = found.map(|(unit, _)| unit.clone()) {
             self.unwatch_paths(&unit);
             self.deliver(Event::PathWatchFailed { unit, message: "its helper ended".to_owned() });
         }

@@ -5,7 +5,7 @@ use crate::processes::Helper;
 use crate::source::Table;
 use crate::turn::{Outcome, Runtime, SPAWNS_A_TRIM, Source};
 use muster_cgroup::{Controllers, Defaults, Wanted};
-use muster_manager::effect::{BusSignal, Effect, FdId, Level, LogRecord};
+use muster_manager::effect::{BusSignal, Effect, FdId, Level, LogRecord, StatusMark};
 use muster_manager::event::Event;
 use muster_manager::state::{Service, Unit, Usage};
 use muster_unit::UnitName;
@@ -143,6 +143,7 @@ impl Runtime {
             }
             Effect::Log(record) => self.write_log(&record),
             Effect::ShowStatus { mark, message } => self.log.show(mark, &message),
+            Effect::ShowSlow { message, cgroup } => self.show_slow(&message, cgroup.as_deref()),
             Effect::Reply { id, reply } => self.reply(id, &reply),
             Effect::Signal(signal) => {
                 if matches!(signal, BusSignal::StartupFinished { .. }) {
@@ -170,6 +171,28 @@ impl Runtime {
                 self.outcome = Some(Outcome::Shutdown { verb, exit_code })
             }
         }
+    }
+
+    /// Says on the console what is waited for: some processes, and where in the kernel they wait.
+    fn show_slow(&mut self, message: &str, cgroup: Option<&str>) {
+        const SHOWN_MAX: usize = 4;
+        let processes = cgroup.map(|path| self.cgroups.processes(path)).unwrap_or_default();
+        let read = |pid: u32, file: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            text.trim_end().to_owned()
+        };
+        let mut said: Vec<String> = Vec::new();
+        for (_, pid) in processes.iter().take(SHOWN_MAX) {
+            let (name, place) = (read(*pid, "comm"), read(*pid, "wchan"));
+            let place = if matches!(place.as_str(), "" | "0") { "user space".to_owned() } else { place };
+            said.push(format!("{pid} {name} in {place}"));
+        }
+        let more = processes.len().saturating_sub(SHOWN_MAX);
+        if more > 0 {
+            said.push(format!("{more} more"));
+        }
+        let said = if said.is_empty() { String::new() } else { format!(": {}", said.join(", ")) };
+        self.log.show(StatusMark::Busy, &format!("{message}{said}"));
     }
 
     fn complain(&mut self, what: &str, path: &str, act: impl FnOnce(&mut Runtime) -> Result<(), String>) {

@@ -126,6 +126,14 @@ impl Processes {
         self.helpers.iter().filter(|(_, helper)| again(helper)).map(|(pid, _)| *pid).collect()
     }
 
+    /// Calls that helpers mount something for.
+    pub(crate) fn mounting_calls(&self) -> impl Iterator<Item = (Token, &muster_bus::Incoming)> {
+        self.helpers.values().filter_map(|helper| match helper {
+            Helper::Mounter { asker, .. } => Some((asker.0, &asker.1)),
+            _ => None,
+        })
+    }
+
     /// A helper that was started elsewhere.
     pub(crate) fn add_helper(&mut self, pid: u32, helper: Helper) {
         self.helpers.insert(pid, helper);

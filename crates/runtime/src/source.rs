@@ -1,20 +1,45 @@
 //! A kernel source: a descriptor that the loop waits on, and what its readiness means to the manager.
 //!
-//! The loop knows a source by this trait alone; a source knows nothing of the loop. What must stay true: [`events`] reads the
+//! The loop knows a source by this trait alone; a source knows nothing of the loop, and of the rest only what [`World`] shows. What must stay true: [`events`] reads the
 //! source to its end or says that more waits, since readiness is told once.
 //!
 //! [`events`]: KernelSource::events
 
+mod cgroups;
 mod devices;
 mod interfaces;
 mod mounts;
+pub mod notify;
 mod swaps;
 mod zone;
 
+pub(crate) use cgroups::Cgroups;
+
+use crate::processes::Processes;
+use crate::table::FdTable;
 use mio::Interest;
+use muster_cgroup::Tree;
+use muster_manager::Manager;
+use muster_manager::effect::Level;
 use muster_manager::event::Event;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
+
+/// What a source needs of the rest in order to say what its readiness means.
+pub struct World<'a> {
+    /// All that is known.
+    pub manager: &'a Manager,
+    /// Cgroups.
+    pub cgroups: &'a mut Tree,
+    /// Where descriptors get their numbers.
+    pub fds: &'a mut FdTable,
+    /// Processes, for the one that an event names.
+    pub processes: &'a mut Processes,
+    /// What is to be said.
+    pub complaints: &'a mut Vec<(Level, String)>,
+    /// Descriptors of strangers, for somebody else to close.
+    pub foreign: &'a mut Vec<OwnedFd>,
+}
 
 /// One source.
 pub trait KernelSource {
@@ -24,11 +49,12 @@ pub trait KernelSource {
     fn interest(&self) -> Interest {
         Interest::READABLE
     }
-    /// What happened since the last time; at this moment on the monotonic clock in microseconds.
-    fn events(&mut self, now_usec: u64) -> io::Result<Vec<Event>>;
-    /// How everything is now: at the start, and when somebody waits for the answer.
+    /// What happened since the last time; at this moment on the monotonic clock in microseconds. Where an event can change what
+    /// the next one means, one at a time.
+    fn events(&mut self, now_usec: u64, world: &mut World<'_>) -> io::Result<Vec<Event>>;
+    /// How everything is now: at the start, and when somebody waits for the answer. Nothing, where there is no such thing.
     fn everything(&mut self) -> io::Result<Vec<Event>> {
-        self.events(u64::MAX)
+        Ok(Vec::new())
     }
     /// When it is to be asked without having become ready, on the monotonic clock in microseconds.
     fn due_usec(&self) -> Option<u64> {
@@ -38,6 +64,25 @@ pub trait KernelSource {
     fn has_more(&self) -> bool {
         false
     }
+    /// A word for who is at the other end, where somebody is.
+    fn order(&mut self, _word: &[u8]) {}
+    /// Whether its descriptor is waited on now; one that rests wakes nobody.
+    fn is_watched(&self) -> bool {
+        true
+    }
+}
+
+/// Which source, in the order in which they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SourceId {
+    /// The notify socket.
+    Notify,
+    /// Events of cgroups.
+    Cgroups,
+    /// A source that can be opened by its name alone.
+    Table(Table),
+    /// The helper that watches the paths of a unit, by its process number.
+    Paths(u32),
 }
 
 /// The sources of which there is one, in the order in which they are read.

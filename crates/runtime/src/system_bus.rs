@@ -33,7 +33,7 @@ const POLKIT_MAX: usize = 1024;
 
 /// What we asked the bus, by serial.
 #[derive(Debug)]
-enum Asked {
+pub(crate) enum Asked {
     Names,
     User(String),
     Process(String),
@@ -43,22 +43,22 @@ enum Asked {
 
 /// A peer on the bus that called us.
 #[derive(Debug, Default)]
-struct Caller {
-    uid: Option<u32>,
-    pid: Option<u32>,
-    origin: Option<Origin>,
-    waiting: Vec<Incoming>,
+pub(crate) struct Caller {
+    pub(crate) uid: Option<u32>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) origin: Option<Origin>,
+    pub(crate) waiting: Vec<Incoming>,
 }
 
 /// The connection, and what is known of those behind it.
 #[derive(Debug, Default)]
 pub(crate) struct SystemBus {
     pub(crate) token: Option<Token>,
-    asked: BTreeMap<u32, Asked>,
-    callers: BTreeMap<String, Caller>,
-    activations: BTreeMap<RequestId, String>,
+    pub(crate) asked: BTreeMap<u32, Asked>,
+    pub(crate) callers: BTreeMap<String, Caller>,
+    pub(crate) activations: BTreeMap<RequestId, String>,
     /// The jobs that came of them.
-    activation_jobs: BTreeMap<JobId, String>,
+    pub(crate) activation_jobs: BTreeMap<JobId, String>,
 }
 
 impl SystemBus {
@@ -122,7 +122,7 @@ impl Runtime {
         }
     }
 
-    /// After a re-execution: joins the bus again, if it runs.
+    /// After a re-execution, where the connection did not come along: joins the bus again, if it runs.
     pub(crate) fn rejoin_bus(&mut self) {
         if let Ok(unit) = "dbus.service".parse::<UnitName>() {
             self.follow_bus_service(&BusSignal::UnitChanged { unit });

@@ -15,12 +15,14 @@ use crate::notify;
 use crate::printer::Printer;
 use crate::processes::Processes;
 use crate::reap;
-use crate::source::{KernelSource, Table};
+use crate::source::notify::Notify;
+use crate::source::{Cgroups, SourceId, Table};
+use crate::sources::Watched;
 use crate::table::FdTable;
 use crate::varlink::Varlink;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use muster_cgroup::{Population, Tree};
+use muster_cgroup::Tree;
 use muster_manager::Manager;
 use muster_manager::anew::Anew;
 use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
@@ -30,6 +32,7 @@ use signal_hook_mio::v1_0::Signals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// For ends of processes.
@@ -41,8 +44,6 @@ const CLIENTS_USEC: u64 = 2000;
 /// At most this many follow-up events are handled in one turn.
 const FOLLOW_UP_BUDGET: usize = 65_536;
 
-/// Cgroups whose emptiness the kernel does not tell are looked at this often, in microseconds.
-const UNCERTAIN_USEC: u64 = 500_000;
 /// Memory is given back after this much idle time, in microseconds.
 const IDLE_USEC: u64 = 2_000_000;
 /// Memory is given back after this many processes even without idle time.
@@ -57,12 +58,8 @@ pub(crate) enum Source {
     Nothing,
     /// Signals, SIGCHLD among them.
     Signals,
-    /// The notify socket.
-    Notify,
-    /// Events of cgroups.
-    Cgroups,
-    /// A source of which there is one.
-    Kernel(Table),
+    /// A kernel source.
+    Kernel(SourceId),
     /// The timer of a clock.
     Alarm(Clock),
     /// Where clients connect.
@@ -81,8 +78,6 @@ pub(crate) enum Source {
     Process(u32),
     /// Ways to PID files.
     PidFiles,
-    /// The helper that watches the paths of a unit.
-    Paths(u32),
     /// The helper that looks at conditions.
     Questioner,
     /// The pipe of an automount.
@@ -135,14 +130,14 @@ pub struct Runtime {
     ready: BTreeSet<Token>,
     next_token: usize,
     signals: Signals,
-    pub(crate) notify: OwnedFd,
+    pub(crate) notify: Rc<OwnedFd>,
     pub(crate) fds: FdTable,
     /// Sockets whose unit is not known yet.
     pub(crate) found: Vec<OwnedFd>,
     /// Stored descriptors that are watched.
     pub(crate) stored: BTreeMap<FdId, Token>,
     pub(crate) cgroups: Tree,
-    kernel: BTreeMap<Table, Box<dyn KernelSource>>,
+    pub(crate) kernel: BTreeMap<SourceId, Watched>,
     /// Timers on the clocks, one each, made when first needed.
     alarms: Vec<Alarm>,
     /// The time zone is watched, or was tried to be.
@@ -154,14 +149,12 @@ pub struct Runtime {
     pub(crate) usage: Option<(String, muster_manager::state::Usage)>,
     pub(crate) shares: crate::shares::Shares,
     pub(crate) errands: crate::errand::Errands,
-    /// When cgroups whose emptiness the kernel does not tell are looked at again.
-    uncertain_usec: Option<u64>,
     pub(crate) questions: crate::questions::Questions,
     pub(crate) watchers: crate::paths::Watchers,
     pub(crate) automounts: crate::automounts::Automounts,
     pub(crate) closing: crate::closing::Closing,
     pub(crate) pid_files: crate::pid_files::PidFiles,
-    pub(crate) strangers: crate::notifications::Strangers,
+    pub(crate) watchdog: crate::watchdog::Watchdog,
     pub(crate) listeners: Listeners,
     pub(crate) log: Log,
     pub(crate) printer: Option<Printer>,
@@ -232,7 +225,7 @@ impl Runtime {
             ready: BTreeSet::from([Token(0)]),
             next_token: 1,
             signals,
-            notify,
+            notify: Rc::new(notify),
             fds: FdTable::default(),
             found: setup.found,
             stored: BTreeMap::new(),
@@ -246,13 +239,12 @@ impl Runtime {
             usage: None,
             shares: Default::default(),
             errands: crate::errand::Errands::default(),
-            uncertain_usec: None,
             questions: crate::questions::Questions::default(),
             watchers: crate::paths::Watchers::default(),
             automounts: crate::automounts::Automounts::default(),
             closing: crate::closing::Closing::default(),
             pid_files: crate::pid_files::PidFiles::default(),
-            strangers: crate::notifications::Strangers::default(),
+            watchdog: crate::watchdog::Watchdog::default(),
             listeners: Listeners::default(),
             log: setup.log,
             printer: None,
@@ -266,11 +258,9 @@ impl Runtime {
             spawns: 0,
             idle_usec: None,
         };
-        let fixed = [
-            (runtime.notify.as_raw_fd(), Source::Notify),
-            (runtime.cgroups.events_fd(), Source::Cgroups),
-            (runtime.clients.listener_fd(), Source::Private),
-        ];
+        runtime.add_source(SourceId::Notify, Box::new(Notify::of(Rc::clone(&runtime.notify))))?;
+        runtime.add_source(SourceId::Cgroups, Box::new(Cgroups::of(&runtime.cgroups)))?;
+        let fixed = [(runtime.clients.listener_fd(), Source::Private)];
         let askers: Vec<_> =
             runtime.varlink.listeners().map(|(service, fd)| (fd, Source::Askers(service))).collect();
         for (fd, source) in fixed.into_iter().chain(askers) {
@@ -326,6 +316,14 @@ impl Runtime {
         let mut events = Events::with_capacity(256);
         loop {
             if let Some(outcome) = self.outcome.take() {
+                if outcome == Outcome::Reexecute {
+                    self.take_bus_messages();
+                    // One of them may have asked for the end.
+                    self.outcome = self.outcome.take().filter(|other| *other != Outcome::Reexecute);
+                    if self.outcome.is_some() {
+                        continue;
+                    }
+                }
                 self.clients.flush_all(self.poll.registry());
                 match outcome {
                     Outcome::Shutdown { .. } | Outcome::BeginAnew { .. } => return outcome,
@@ -372,7 +370,7 @@ impl Runtime {
     fn timeout(&self) -> Option<Duration> {
         let now = clock::now();
         if !self.ready.is_empty()
-            || (self.children_wait && self.strangers.rest_until_usec().is_none())
+            || (self.children_wait && !self.notify_rests())
             || !self.follow_up.is_empty()
             || self.manager.needs_tick(now)
         {
@@ -384,11 +382,10 @@ impl Runtime {
         let own = self.listeners.next_retry().into_iter();
         let own = own.chain(self.clients.retry_usec).chain(journal).chain(self.idle_usec);
         let own = own
-            .chain(self.uncertain_usec)
             .chain(self.questions.next_deadline())
+            .chain(self.watchdog.due_usec())
             .chain(self.pid_files.retry_usec())
-            .chain(self.strangers.rest_until_usec())
-            .chain(self.kernel.values().filter_map(|source| source.due_usec()))
+            .chain(self.kernel.values().filter_map(|watched| watched.source.due_usec()))
             .min();
         let deadlines = self.manager.next_deadlines();
         let monotonic = deadlines.filter(|(clock, _)| *clock == Clock::Monotonic).map(|(_, at)| at);
@@ -436,8 +433,7 @@ impl Runtime {
 
     fn alarm_went_off(&mut self, clock: Clock) {
         let alarm = self.alarms.iter_mut().find(|alarm| alarm.clock() == clock);
-        let events = alarm.map(|alarm| alarm.events(0)).transpose();
-        for event in events.ok().flatten().unwrap_or_default() {
+        for event in alarm.map(Alarm::read).unwrap_or_default() {
             self.deliver(event);
         }
     }
@@ -459,59 +455,12 @@ impl Runtime {
     }
 
     fn open_table(&mut self, table: Table) -> io::Result<()> {
-        let source = table.open()?;
-        let token = self.register(source.descriptor(), Source::Kernel(table), source.interest())?;
-        // What came before it was watched is there already.
-        self.still_ready(token);
-        self.kernel.insert(table, source);
-        Ok(())
-    }
-
-    /// How everything is now.
-    pub(crate) fn read_tables(&mut self) {
-        let tables: Vec<Table> = self.kernel.keys().copied().collect();
-        for table in tables {
-            for event in self.everything_in(table) {
-                self.deliver(event);
-            }
-        }
-    }
-
-    /// How one of them is now.
-    pub(crate) fn everything_in(&mut self, table: Table) -> Vec<Event> {
-        let told = self.kernel.get_mut(&table).map(|source| source.everything());
-        self.told(table, told)
-    }
-
-    /// What is ready, or due.
-    fn follow_tables(&mut self, ready: &[(Token, Source)]) {
-        let now = clock::now().monotonic_usec;
-        let is_due = |table: Table, source: &dyn KernelSource| {
-            source.due_usec().is_some_and(|at| at <= now)
-                || ready.iter().any(|(_, source)| *source == Source::Kernel(table))
-        };
-        let due = self.kernel.iter().filter(|(table, source)| is_due(**table, source.as_ref()));
-        let tables: Vec<Table> = due.map(|(table, _)| *table).collect();
-        for table in tables {
-            let told = self.kernel.get_mut(&table).map(|source| source.events(now));
-            if self.kernel.get(&table).is_some_and(|source| source.has_more()) {
-                self.mark_ready(Source::Kernel(table));
-            }
-            for event in self.told(table, told) {
-                self.deliver(event);
-            }
-        }
-    }
-
-    fn told(&mut self, table: Table, told: Option<io::Result<Vec<Event>>>) -> Vec<Event> {
-        told.transpose().map(Option::unwrap_or_default).unwrap_or_else(|error| {
-            self.note(Level::Warning, &format!("{table:?} could not be read: {error}"));
-            Vec::new()
-        })
+        self.add_source(SourceId::Table(table), table.open()?)
     }
 
     fn turn(&mut self) {
         crate::crash::follow(&self.manager.state().facts.config);
+        self.mind_watchdog();
         let ready: Vec<(Token, Source)> =
             self.ready.iter().filter_map(|token| Some((*token, *self.sources.get(token)?))).collect();
         self.ready.clear();
@@ -526,12 +475,9 @@ impl Runtime {
         }
         // An end is handled only when no word of its sender can be waiting.
         let asked = self.children_wait
-            || of(|source| *source == Source::Notify).next().is_some()
-            || self.strangers.rest_until_usec().is_some();
-        let silent = !asked || self.drain_notify();
-        if !silent && self.strangers.rest_until_usec().is_none() {
-            self.mark_ready(Source::Notify);
-        }
+            || of(|source| *source == Source::Kernel(SourceId::Notify)).next().is_some()
+            || self.notify_rests();
+        let silent = !asked || self.read_notify();
         for (token, source) in of(|source| matches!(source, Source::Report(_))) {
             if let Source::Report(spawn) = source {
                 self.read_report(token, spawn);
@@ -540,28 +486,16 @@ impl Runtime {
         if silent && self.children_wait {
             self.reap_children();
         }
-        if of(|source| *source == Source::Cgroups).next().is_some() {
-            for path in self.cgroups.drain() {
-                self.cgroup_changed(path);
-            }
-            for path in self.cgroups.take_oom_kills() {
-                self.deliver(Event::OomKilled { path });
-            }
-        }
-        if self.uncertain_usec.is_some_and(|at| at <= clock::now().monotonic_usec) {
-            self.uncertain_usec = None;
-            for path in self.cgroups.take_uncertain() {
-                self.cgroup_changed(path);
-            }
-        }
-        if self.uncertain_usec.is_none() && self.cgroups.is_uncertain() {
-            self.uncertain_usec = Some(clock::now().monotonic_usec.saturating_add(UNCERTAIN_USEC));
-        }
+        let told = |source: &(Token, Source)| match source.1 {
+            Source::Kernel(id) => Some(id),
+            _ => None,
+        };
+        let told: BTreeSet<SourceId> = ready.iter().filter_map(told).collect();
+        self.follow_sources(&told);
         self.mind_questions();
         if of(|source| *source == Source::PidFiles).next().is_some() || self.pid_files.are_due() {
             self.pid_files_changed();
         }
-        self.follow_tables(&ready);
         for (_, source) in of(|source| matches!(source, Source::Alarm(_))) {
             if let Source::Alarm(clock) = source {
                 self.alarm_went_off(clock);
@@ -578,7 +512,6 @@ impl Runtime {
             match source {
                 Source::Process(pid) => self.watched_process_ended(token, pid),
                 Source::Stored(fd) => self.deliver(Event::StoredFdHungUp { fd }),
-                Source::Paths(pid) => self.watcher_ready(pid),
                 Source::Automount(pipe) => self.automount_ready(pipe),
                 Source::Questioner => self.questioner_spoke(),
                 Source::Private => self.accept_clients(),
@@ -589,8 +522,6 @@ impl Runtime {
                 Source::Asker => self.asker_ready(token, asked),
                 Source::Nothing
                 | Source::Signals
-                | Source::Notify
-                | Source::Cgroups
                 | Source::Kernel(_)
                 | Source::Alarm(_)
                 | Source::PidFiles
@@ -652,7 +583,7 @@ impl Runtime {
         self.register(fd, source, Interest::READABLE)
     }
 
-    fn register(&mut self, fd: i32, source: Source, interest: Interest) -> io::Result<Token> {
+    pub(crate) fn register(&mut self, fd: i32, source: Source, interest: Interest) -> io::Result<Token> {
         let token = Token(self.next_token);
         self.next_token = self.next_token.saturating_add(1);
         self.poll.registry().register(&mut SourceFd(&fd), token, interest)?;
@@ -679,11 +610,6 @@ impl Runtime {
     /// The token of a source of which there is one.
     pub(crate) fn token_of(&self, wanted: Source) -> Option<Token> {
         self.sources.iter().find(|(_, source)| **source == wanted).map(|(token, _)| *token)
-    }
-
-    pub(crate) fn mark_ready(&mut self, wanted: Source) {
-        let tokens = self.sources.iter().filter(|(_, source)| **source == wanted).map(|(token, _)| *token);
-        self.ready.extend(tokens);
     }
 
     fn hear_signals(&mut self) {
@@ -714,15 +640,8 @@ impl Runtime {
     /// Handles the ends of processes that came within this turn.
     pub(crate) fn catch_up_with_exits(&mut self) {
         self.children_wait = true;
-        if self.drain_notify() {
+        if self.read_notify() {
             self.reap_children();
-        }
-    }
-
-    fn cgroup_changed(&mut self, path: String) {
-        // Looked at now, not when the kernel told: a process may have come since.
-        if self.cgroups.population(&path) == Population::Empty {
-            self.deliver(Event::CgroupEmptied { path });
         }
     }
 

@@ -13,6 +13,7 @@ mod loops;
 mod pam;
 pub mod quota;
 mod spawn;
+mod watchdog;
 
 pub use ask::{Answers, ask_elsewhere};
 pub use attempt::{Attempted, Entry, attempt};
@@ -22,9 +23,13 @@ pub use kernel::{
     Instruction, affinity, install_filter, io_priority, keep_invocation, memory_policy, own_keyring,
     personality, scheduler, security_modules, set_affinity, set_memory_policy,
 };
-pub use loops::{configure_loop, free_loop};
+pub use loops::{configure_loop, detach_loop, free_loop};
 pub use pam::{PamSession, begin_processes, in_child};
 pub use spawn::{Failure, Program, Shared, Spawned, Step, Variable, spawn};
+pub use watchdog::{
+    swap_off, watchdog_enable, watchdog_keep_alive, watchdog_set_pretimeout, watchdog_set_timeout,
+    watchdog_timeout,
+};
 
 use std::io;
 use std::mem::size_of;
@@ -302,6 +307,14 @@ pub fn reset_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(libc::c_long::from(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSANOW, &modes) }))?;
     // SAFETY: numbers only.
     check(libc::c_long::from(unsafe { libc::tcflush(fd.as_raw_fd(), libc::TCIOFLUSH) })).map(drop)
+}
+
+/// ioctl(2) KDSIGACCEPT: the key for requests (alt and arrow up) sends SIGWINCH to this process.
+pub fn accept_keyboard_request(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const KDSIGACCEPT: libc::c_ulong = 0x4b4e;
+    // SAFETY: it takes a plain number, that of a signal.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), KDSIGACCEPT as _, libc::SIGWINCH) }))
+        .map(drop)
 }
 
 /// ioctl(2) VT_DISALLOCATE: gives the memory of a virtual terminal back, if nobody has it open.

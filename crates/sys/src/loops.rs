@@ -43,6 +43,13 @@ pub fn free_loop(control: BorrowedFd<'_>) -> io::Result<u32> {
     u32::try_from(number).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// Takes the file from a loop device.
+pub fn detach_loop(device: BorrowedFd<'_>) -> io::Result<()> {
+    const DETACH: libc::c_ulong = 0x4c01;
+    // SAFETY: the request takes no argument.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), DETACH as _, 0) }.into()).map(drop)
+}
+
 /// Makes a loop device show `size` bytes of a file from `offset` on, all of it with 0. When nobody has it open or mounted
 /// any more, the file is let go. `EBUSY` says that somebody else was faster.
 pub fn configure_loop(

@@ -568,7 +568,22 @@ fn assign_one(
     assign_body(file, key, value, &context)
 }
 
+/// Lists of which each, where it is assigned nothing, resets all (systemd.timer(5), systemd.path(5)).
+const TOGETHER: [&[&str]; 2] = [
+    &["OnActiveSec", "OnBootSec", "OnCalendar", "OnStartupSec", "OnUnitActiveSec", "OnUnitInactiveSec"],
+    &["DirectoryNotEmpty", "PathChanged", "PathExists", "PathExistsGlob", "PathModified"],
+];
+
 fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_>) -> Option<Assigned> {
+    if value.is_empty() {
+        for other in TOGETHER.iter().filter(|lists| lists.contains(&key)).copied().flatten() {
+            let _ = match &mut file.body {
+                Body::Timer(section) => section.assign(other, "", context),
+                Body::Path(section) => section.assign(other, "", context),
+                _ => None,
+            };
+        }
+    }
     let own = match &mut file.body {
         Body::Service(section) => Rc::make_mut(section).assign(key, value, context),
         Body::Socket(section) => Rc::make_mut(section).assign(key, value, context),

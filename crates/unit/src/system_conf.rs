@@ -39,6 +39,12 @@ pub struct Config {
     pub log_level: Option<String>,
     pub log_target: Option<String>,
     pub ctrl_alt_del_burst_action: EmergencyAction,
+    pub runtime_watchdog_usec: u64,
+    pub runtime_watchdog_pre_usec: u64,
+    pub runtime_watchdog_pre_governor: Option<String>,
+    pub reboot_watchdog_usec: u64,
+    pub kexec_watchdog_usec: u64,
+    pub watchdog_device: Option<String>,
     pub crash_shell: bool,
     /// `CrashReboot=yes` is `CrashAction=reboot`.
     pub crash_action: CrashAction,
@@ -79,6 +85,12 @@ impl Default for Config {
             log_level: None,
             log_target: None,
             ctrl_alt_del_burst_action: EmergencyAction::RebootForce,
+            runtime_watchdog_usec: 0,
+            runtime_watchdog_pre_usec: 0,
+            runtime_watchdog_pre_governor: None,
+            reboot_watchdog_usec: 600_000_000,
+            kexec_watchdog_usec: 0,
+            watchdog_device: None,
             crash_shell: false,
             crash_action: CrashAction::Freeze,
         }
@@ -113,6 +125,12 @@ const WITH_EFFECT: &[&str] = &[
     "CrashShell",
     "CrashReboot",
     "CrashAction",
+    "RuntimeWatchdogSec",
+    "RuntimeWatchdogPreSec",
+    "RuntimeWatchdogPreGovernor",
+    "RebootWatchdogSec",
+    "KExecWatchdogSec",
+    "WatchdogDevice",
 ];
 
 /// Keys of systemd-system.conf(5) that are known and have no effect here.
@@ -127,12 +145,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "CPUAffinity",
     "NUMAPolicy",
     "NUMAMask",
-    "RuntimeWatchdogSec",
-    "RuntimeWatchdogPreSec",
-    "RuntimeWatchdogPreGovernor",
-    "RebootWatchdogSec",
-    "KExecWatchdogSec",
-    "WatchdogDevice",
     "CapabilityBoundingSet",
     "NoNewPrivileges",
     "ProtectSystem",
@@ -290,6 +302,17 @@ impl Config {
             "CtrlAltDelBurstAction" => {
                 self.ctrl_alt_del_burst_action = read(value)?.unwrap_or(usual.ctrl_alt_del_burst_action);
             }
+            "RuntimeWatchdogSec" => self.runtime_watchdog_usec = watchdog(value, 0)?,
+            "RuntimeWatchdogPreSec" => self.runtime_watchdog_pre_usec = watchdog(value, 0)?,
+            "RebootWatchdogSec" => self.reboot_watchdog_usec = watchdog(value, usual.reboot_watchdog_usec)?,
+            "KExecWatchdogSec" => self.kexec_watchdog_usec = watchdog(value, 0)?,
+            "RuntimeWatchdogPreGovernor" => {
+                self.runtime_watchdog_pre_governor =
+                    known(value, !value.contains('/'), "the name of a governor")?;
+            }
+            "WatchdogDevice" => {
+                self.watchdog_device = known(value, value.starts_with("/dev/"), "a path below /dev")?;
+            }
             "CrashShell" => self.crash_shell = read(value)?.unwrap_or(false),
             "CrashReboot" => {
                 let reboots = read(value)?.unwrap_or(false);
@@ -348,6 +371,15 @@ fn known(value: &str, known: bool, expected: &'static str) -> Result<Option<Stri
 
 fn span(value: &str, usual: u64) -> Result<u64, Fault> {
     if value.is_empty() { Ok(usual) } else { Timespan::parse(value, 1_000_000).map(|span| span.0) }
+}
+
+/// A time of the hardware watchdog: `off`, `default` (the device's own), or a span.
+fn watchdog(value: &str, usual: u64) -> Result<u64, Fault> {
+    match value {
+        "off" => Ok(0),
+        "default" => Ok(u64::MAX),
+        value => span(value, usual),
+    }
 }
 
 /// A span of which zero means that there is no end.

@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("boot/reboot", |ground| end_by(ground, "systemctl reboot --force", Exit::Signal(1))),
         Case::new("boot/sigrtmin", poweroff_signal),
         Case::new("boot/properties", same_properties),
+        Case::new("boot/slow-jobs", slow_jobs),
         Case::new("boot/failure-action", |ground| {
             let unit = r"[Unit]\nFailureAction=exit-force\nFailureActionExitStatus=7\n[Service]\nExecStart=/bin/false";
             end_by_unit(ground, unit, Exit::Code(7))
@@ -142,6 +143,26 @@ fn small(ground: &Ground) -> Result<Outcome> {
         ensure!(answer.contains(wanted), "{address}: no {wanted} in\n{answer}");
     }
     ensure!(container.console().contains("Demo Socket"), "no status line:\n{}", container.console());
+    Ok(Outcome::Passed)
+}
+
+/// While the boot waits for a job, the console says which, and after muster also for which processes, and where they wait.
+fn slow_jobs(ground: &Ground) -> Result<Outcome> {
+    let unit = "[Unit]\nDefaultDependencies=no\nBefore=basic.target\n[Service]\nType=oneshot\nExecStart=/bin/sleep 7\n";
+    let builder = basic(ground.debian())
+        .file("etc/systemd/system/slow.service", unit)
+        .link("etc/systemd/system/basic.target.wants/slow.service", "../slow.service");
+    let container = booted(builder)?;
+    let console = container.console();
+    let wanted: &[&str] = match ground.init {
+        Init::Muster => &["A start job is running for slow.service (5s / no limit): ", " sleep in "],
+        Init::Systemd => &["slow.service"],
+    };
+    for text in wanted {
+        ensure!(console.contains(text), "the console does not say {text:?}:\n{console}");
+    }
+    container
+        .sh("systemctl is-system-running --wait; rm /etc/systemd/system/basic.target.wants/slow.service")?;
     Ok(Outcome::Passed)
 }
 

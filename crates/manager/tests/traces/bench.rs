@@ -71,6 +71,8 @@ impl Bench {
             effects: Vec::new(),
         };
         bench.manager.begin(now, &bench.files);
+        // What the console says of slow jobs would be a deadline too.
+        bench.manager.set_show_status(false);
         let unit = bench.name.clone();
         bench.ask(Request::LoadUnit { unit });
         bench
@@ -309,6 +311,7 @@ impl Bench {
             | Effect::Log(_)
             | Effect::Reply { .. }
             | Effect::ShowStatus { .. }
+            | Effect::ShowSlow { .. }
             | Effect::PublishInvocation { .. } => return None,
             other => {
                 let text = format!("{other:?}");

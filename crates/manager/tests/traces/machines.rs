@@ -148,7 +148,13 @@ pub(super) const SCOPE: Machine = Machine {
         ("time is up", "late"),
         ("", "start"),
     ],
-    states: &[("dead", "", ""), ("running", "", "made"), ("stop-sigterm", "", "made stop")],
+    states: &[
+        ("dead", "", ""),
+        ("running", "", "made"),
+        ("stop-sigterm", "", "made stop"),
+        ("stop-sigkill", "", "made stop late"),
+        ("failed", "", "made stop late late"),
+    ],
 };
 
 const MOUNTS: &str = "[Mount]\nWhat=tmpfs\nType=tmpfs\nWhere=/a\n";

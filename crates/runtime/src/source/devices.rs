@@ -1,6 +1,6 @@
 //! udevd's announcements of devices as a source; where some were lost, its database is read whole.
 
-use super::KernelSource;
+use super::{KernelSource, World};
 use muster_manager::event::{DeviceChange, DeviceFound, Event};
 use muster_watch::udev::{self, Change, Monitor};
 use std::io;
@@ -23,7 +23,7 @@ impl KernelSource for Devices {
         self.monitor.as_raw_fd()
     }
 
-    fn events(&mut self, _: u64) -> io::Result<Vec<Event>> {
+    fn events(&mut self, _: u64, _: &mut World<'_>) -> io::Result<Vec<Event>> {
         let announced = self.monitor.read();
         self.drained = announced.drained;
         if announced.lost {

@@ -1,6 +1,6 @@
 //! The list of network interfaces as a source.
 
-use super::KernelSource;
+use super::{KernelSource, World};
 use muster_manager::event::Event;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -19,7 +19,11 @@ impl KernelSource for Interfaces {
         self.0.as_raw_fd()
     }
 
-    fn events(&mut self, _: u64) -> io::Result<Vec<Event>> {
+    fn events(&mut self, _: u64, _: &mut World<'_>) -> io::Result<Vec<Event>> {
+        self.everything()
+    }
+
+    fn everything(&mut self) -> io::Result<Vec<Event>> {
         Ok(vec![Event::InterfacesRead { names: self.0.read()? }])
     }
 }

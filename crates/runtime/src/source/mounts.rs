@@ -4,7 +4,7 @@
 //! that a storm of mounts costs a bounded share of time; what came meanwhile is read at the end of the rest. What must stay
 //! true: a change is never left unread, and who waits for the answer gets it at once.
 
-use super::KernelSource;
+use super::{KernelSource, World};
 use crate::clock;
 use mio::Interest;
 use muster_manager::event::{Event, MountPoint};
@@ -41,11 +41,15 @@ impl KernelSource for Mounts {
         Interest::READABLE | Interest::PRIORITY
     }
 
-    fn events(&mut self, now_usec: u64) -> io::Result<Vec<Event>> {
+    fn events(&mut self, now_usec: u64, _: &mut World<'_>) -> io::Result<Vec<Event>> {
         if now_usec < self.rests_until_usec {
             self.waits = true;
             return Ok(Vec::new());
         }
+        self.everything()
+    }
+
+    fn everything(&mut self) -> io::Result<Vec<Event>> {
         let begun = clock::now().monotonic_usec;
         let changes = self.table.changes()?;
         let done = clock::now().monotonic_usec;

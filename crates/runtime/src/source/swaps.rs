@@ -1,6 +1,6 @@
 //! The list of swaps (proc_swaps(5)) as a source. It is short, and read whole.
 
-use super::KernelSource;
+use super::{KernelSource, World};
 use mio::Interest;
 use muster_manager::event::{Event, SwapFound};
 use std::io;
@@ -24,7 +24,11 @@ impl KernelSource for Swaps {
         Interest::READABLE | Interest::PRIORITY
     }
 
-    fn events(&mut self, _: u64) -> io::Result<Vec<Event>> {
+    fn events(&mut self, _: u64, _: &mut World<'_>) -> io::Result<Vec<Event>> {
+        self.everything()
+    }
+
+    fn everything(&mut self) -> io::Result<Vec<Event>> {
         let found = self.0.read()?.into_iter();
         let swaps = found.map(|swap| SwapFound { path: swap.path, priority: swap.priority }).collect();
         Ok(vec![Event::SwapsRead { swaps }])

@@ -1,7 +1,7 @@
 //! `/etc/localtime` as a source (inotify(7)): it is a link, so that its directory is watched. Opened when the first timer
 //! means it.
 
-use super::KernelSource;
+use super::{KernelSource, World};
 use muster_manager::event::Event;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::io;
@@ -32,7 +32,7 @@ impl KernelSource for Zone {
         self.0.as_fd().as_raw_fd()
     }
 
-    fn events(&mut self, _: u64) -> io::Result<Vec<Event>> {
+    fn events(&mut self, _: u64, _: &mut World<'_>) -> io::Result<Vec<Event>> {
         let mut changed = false;
         while let Ok(events) = self.0.read_events() {
             let lost = |mask: AddWatchFlags| mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
@@ -41,9 +41,5 @@ impl KernelSource for Zone {
                 .any(|event| lost(event.mask) || event.name.as_ref().is_some_and(|name| name == NAME));
         }
         Ok(if changed { vec![Event::ZoneChanged] } else { Vec::new() })
-    }
-
-    fn everything(&mut self) -> io::Result<Vec<Event>> {
-        Ok(Vec::new())
     }
 }

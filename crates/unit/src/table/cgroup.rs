@@ -103,6 +103,55 @@ impl CGroupSection {
     }
 }
 
+impl CGroupSection {
+    /// The limits and shares as a file would say them, for a unit that is to have the same.
+    pub fn limits(&self) -> Vec<(&'static str, String)> {
+        let amount = |amount: Option<Amount>| {
+            amount.map(|amount| match amount {
+                Amount::Absolute(number) => number.to_string(),
+                Amount::Infinity => "infinity".to_owned(),
+                Amount::Fraction(part) => format!("{}.{:02}%", part / 100, part % 100),
+            })
+        };
+        let weight = |weight: Option<Weight>| {
+            weight.map(|weight| if weight.0 == 0 { "idle".to_owned() } else { weight.0.to_string() })
+        };
+        let quota = |quota: CpuQuota| format!("{}.{:02}%", quota.0 / 10_000, quota.0 % 10_000 / 100);
+        let set = |set: &NumberSet| Some(set.to_string()).filter(|text| !text.is_empty());
+        let scalars = [
+            ("AllowedCPUs", set(self.allowed_cpus())),
+            ("AllowedMemoryNodes", set(self.allowed_memory_nodes())),
+            ("CPUWeight", weight(self.cpu_weight())),
+            ("StartupCPUWeight", weight(self.startup_cpu_weight())),
+            ("CPUQuota", self.cpu_quota().map(quota)),
+            ("CPUQuotaPeriodSec", self.cpu_quota_period_sec().map(|span| span.to_string())),
+            ("MemoryMin", amount(self.memory_min())),
+            ("MemoryLow", amount(self.memory_low())),
+            ("MemoryHigh", amount(self.memory_high())),
+            ("MemoryMax", amount(self.memory_max())),
+            ("MemorySwapMax", amount(self.memory_swap_max())),
+            ("MemoryZSwapMax", amount(self.memory_zswap_max())),
+            ("IOWeight", weight(self.io_weight())),
+            ("StartupIOWeight", weight(self.startup_io_weight())),
+            ("TasksMax", amount(self.tasks_max())),
+        ];
+        const LISTS: [&str; 10] = [
+            "DeviceAllow",
+            "IODeviceWeight",
+            "IOReadBandwidthMax",
+            "IOWriteBandwidthMax",
+            "IOReadIOPSMax",
+            "IOWriteIOPSMax",
+            "IODeviceLatencyTargetSec",
+            "IPAddressAllow",
+            "IPAddressDeny",
+            "SocketBindDeny",
+        ];
+        let lists = LISTS.iter().flat_map(|name| self.list(name).into_iter().map(|item| (*name, item)));
+        scalars.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(lists).collect()
+    }
+}
+
 /// Items of one of these lists, oldest first, in the order in which files say them: each device once, with what was said of
 /// it last.
 pub fn listed(directive: &str, items: Vec<String>) -> Vec<String> {
