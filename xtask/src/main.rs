@@ -8,10 +8,13 @@ mod boot;
 mod disk;
 mod dist;
 mod images;
+mod man;
 mod oci;
 mod order;
 mod package;
 mod package_vm;
+#[cfg(test)]
+mod pages;
 mod prompt;
 mod sbom;
 mod supply;
@@ -37,7 +40,8 @@ const USAGE: &str = "cargo xtask COMMAND
   test --package         more of that, for half an hour: docs/install.md in a machine, with its restarts; the disk image,
                          which grows; two builds of one commit in two directories, which are the same
   install --root DIR [--init]
-                         installs muster below DIR; with --init, as its /sbin/init
+                         installs muster below DIR, with manual pages and completions; with --init, as its /sbin/init
+  man --root DIR         writes manual pages and completions below DIR
   bench [--rounds N] [--rows boot|stock|units] [--write]
                          compares a Debian container under systemd and under muster: as it is, and with up to 50,000
                          units; --write writes docs/benchmarks.md
@@ -76,6 +80,7 @@ fn command(args: &[&str]) -> Result<i32> {
         ["test", "--vm", "--init", "systemd"] => Ok(test::machines("/usr/lib/systemd/systemd")),
         ["install", "--root", dir] => install(dir, false),
         ["install", "--root", dir, "--init"] | ["install", "--init", "--root", dir] => install(dir, true),
+        ["man", "--root", dir] => man::install(Path::new(dir)).map(|()| 0),
         ["bench", options @ ..] => bench(options),
         ["sim", options @ ..] => {
             test::run(&["run", "--release", "--quiet", "-p", "muster-sim", "--"], options)
@@ -166,6 +171,7 @@ fn install(root: &str, init: bool) -> Result<i32> {
     for (_, path) in image::installed_files() {
         println!("{}", Path::new(root).join(path).display());
     }
+    man::install(Path::new(root))?;
     if init {
         println!("{}", Path::new(root).join("sbin/init").display());
     }

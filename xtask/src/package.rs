@@ -1,11 +1,12 @@
 //! `cargo xtask package`: Debian packages of muster, and an archive for all else, with their checksums.
 //!
-//! `muster` brings programs and documents; `muster-sysv` makes it /sbin/init and gives that back when it is removed. Control
-//! files and maintainer scripts are those of `packaging/`, written by hand; what is said of contents is read from the contents.
+//! `muster` brings programs, manual pages, completions and documents; `muster-sysv` makes it /sbin/init and gives that back
+//! when it is removed. Control files and maintainer scripts are those of `packaging/`, written by hand; what is said of contents
+//! is read from the contents.
 //! What must stay true: the same commit gives the same bytes, whatever directory it lies in.
 
 use crate::dist::{self, Release, Steps};
-use crate::sbom;
+use crate::{man, sbom};
 use anyhow::{Context, Result, bail};
 use muster_tests::{image, paths};
 use std::fs;
@@ -106,6 +107,7 @@ pub fn make(programs: &Programs, to: &Path, steps: &mut Steps) -> Result<Package
     steps.next("programs and documents");
     let root = dist::scratch("muster")?;
     place_programs(programs, &root)?;
+    place_manual(&root)?;
     let archive = archive(&root, &release, to)?;
     place_documents(&root, &release)?;
     let sysv = dist::scratch("muster-sysv")?;
@@ -127,6 +129,15 @@ fn place_programs(programs: &Programs, root: &Path) -> Result<()> {
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
+}
+
+/// Manual pages, packed as Debian has them, and completions.
+fn place_manual(root: &Path) -> Result<()> {
+    let placed = man::write(root)?;
+    placed
+        .iter()
+        .filter(|path| path.starts_with(root.join("usr/share/man")))
+        .try_for_each(|page| dist::gzip(page).map(drop))
 }
 
 /// What lies in /usr/share/doc/muster, and what lintian is told.
@@ -227,7 +238,7 @@ fn libc_needed(root: &Path) -> Result<String> {
     Ok(newest.iter().map(u32::to_string).collect::<Vec<_>>().join("."))
 }
 
-/// The programs as they lie in a root, without anything else: static, but for the executor that loads PAM.
+/// The programs as they lie in a root, with manual pages and completions: static, but for the executor that loads PAM.
 fn archive(root: &Path, release: &Release, to: &Path) -> Result<PathBuf> {
     let file = to.join(format!("muster-{}-{}.tar", release.version, std::env::consts::ARCH));
     dist::tar(root, &["usr"], &["--owner=0", "--group=0"], &release.epoch, &file)?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Who may use whom: crate names without `muster-`. Crates that are not named may use nothing of ours.
-const EDGES: [(&str, &[&str]); 17] = [
+const EDGES: [(&str, &[&str]); 18] = [
     ("unit", &[]),
     ("graph", &["unit"]),
     ("manager", &["unit", "graph"]),
@@ -23,11 +23,12 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("control", &["unit", "graph", "manager", "bus"]),
     ("runtime", &["unit", "graph", "manager", "sys", "socket", "exec", "cgroup", "watch", "bus", "control"]),
     ("init", &["runtime", "manager", "unit", "sys", "exec", "cgroup", "watch", "control", "graph", "socket"]),
-    ("ctl", &["unit", "bus"]),
+    ("cli", &["clap"]),
+    ("ctl", &["unit", "bus", "cli"]),
     ("sim", &["manager", "unit", "graph"]),
     ("tests", &[]),
     ("demo", &["sys"]),
-    ("xtask", &["tests"]),
+    ("xtask", &["tests", "cli", "clap"]),
 ];
 
 /// The longest a source file may be, in lines.
@@ -88,11 +89,13 @@ fn short(name: &serde_json::Value) -> String {
     name.strip_prefix("muster-").unwrap_or(name).to_string()
 }
 
-/// What a package uses of ours: a dependency with a path is a crate of the workspace.
+/// What a package uses of ours: a dependency with a path is a crate of the workspace. And clap with its kin, which must not get
+/// into PID 1.
 fn ours(package: &serde_json::Value) -> BTreeSet<String> {
     let dependencies = package["dependencies"].as_array().into_iter().flatten();
-    let ours = dependencies.filter(|used| used["path"].is_string() && used["kind"] != "dev");
-    ours.map(|used| short(&used["name"])).collect()
+    let clap = |used: &serde_json::Value| used["name"].as_str().is_some_and(|name| name.starts_with("clap"));
+    let ours = dependencies.filter(|used| (used["path"].is_string() || clap(used)) && used["kind"] != "dev");
+    ours.map(|used| if clap(used) { "clap".to_string() } else { short(&used["name"]) }).collect()
 }
 
 fn edge_faults(graph: &Graph) -> Vec<String> {

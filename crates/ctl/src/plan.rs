@@ -3,7 +3,9 @@
 //! PID 1 says which units wait for each other in a cycle; where that is written, this program reads in their files itself.
 
 use crate::client::{Client, Failure};
+use crate::page::Page;
 use crate::{Answer, OUR_UNIT, UNIT};
+use muster_cli::Verb;
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -42,8 +44,13 @@ struct Wait {
 }
 
 /// What a request would do.
-pub fn plan(verb: &str, unit: &str) -> Result<Plan, Failure> {
-    let (kind, mode) = if verb == "isolate" { ("start", "isolate") } else { (verb, "replace") };
+pub fn plan(verb: Verb, unit: &str) -> Result<Plan, Failure> {
+    let (kind, mode) = match verb {
+        Verb::Start => ("start", "replace"),
+        Verb::Stop => ("stop", "replace"),
+        Verb::Restart => ("restart", "replace"),
+        Verb::Isolate => ("start", "isolate"),
+    };
     let mut client = Client::connect()?;
     let path = client.load_unit(unit)?;
     let (jobs, notes, cycles, refused) = client.plan(&path, kind, mode)?;
@@ -60,23 +67,23 @@ pub fn plan(verb: &str, unit: &str) -> Result<Plan, Failure> {
 }
 
 impl Answer for Plan {
-    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn print(&self, page: &mut Page<'_>) -> io::Result<()> {
         for cycle in &self.cycles {
-            print_cycle(cycle, out)?;
+            print_cycle(cycle, page)?;
         }
         if self.refused.is_some() {
             return Ok(());
         }
         for note in &self.notes {
-            writeln!(out, "note: {note}")?;
+            writeln!(page, "note: {note}")?;
         }
         match self.jobs.len() {
-            0 => writeln!(out, "{}: nothing to do", self.unit)?,
-            1 => writeln!(out, "one job:")?,
-            count => writeln!(out, "{count} jobs, those of one number at once:")?,
+            0 => writeln!(page, "{}: nothing to do", self.unit)?,
+            1 => writeln!(page, "one job:")?,
+            count => writeln!(page, "{count} jobs, those of one number at once:")?,
         }
         for Job { step, kind, unit, why } in &self.jobs {
-            writeln!(out, "  {step:>3}  {kind:<14} {unit:<44} {why}")?;
+            writeln!(page, "  {step:>3}  {kind:<14} {unit:<44} {why}")?;
         }
         Ok(())
     }
@@ -105,13 +112,14 @@ pub fn why_not(unit: &str) -> Result<WhyNot, Failure> {
 }
 
 impl Answer for WhyNot {
-    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{}: {} ({})", self.unit, self.active_state, self.sub_state)?;
+    fn print(&self, page: &mut Page<'_>) -> io::Result<()> {
+        let state = page.state(&self.active_state);
+        writeln!(page, "{}: {state} ({})", self.unit, self.sub_state)?;
         if self.reasons.is_empty() {
-            writeln!(out, "  it is up: musterctl why {}", self.unit)?;
+            writeln!(page, "  it is up: musterctl why {}", self.unit)?;
         }
         for reason in &self.reasons {
-            writeln!(out, "  {reason}")?;
+            writeln!(page, "  {reason}")?;
         }
         Ok(())
     }
@@ -129,15 +137,15 @@ fn waits(client: &mut Client, cycle: &[String]) -> Result<Vec<Wait>, Failure> {
     Ok(all)
 }
 
-fn print_cycle(cycle: &[Wait], out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "cycle: each of these waits for the next, and the last for the first")?;
+fn print_cycle(cycle: &[Wait], page: &mut Page<'_>) -> io::Result<()> {
+    writeln!(page, "cycle: each of these waits for the next, and the last for the first")?;
     for Wait { unit, waits_for, places } in cycle {
-        writeln!(out, "  {unit} waits for {waits_for}")?;
+        writeln!(page, "  {unit} waits for {waits_for}")?;
         if places.is_empty() {
-            writeln!(out, "    --> no file says so: it is implied")?;
+            writeln!(page, "    --> no file says so: it is implied")?;
         }
         for place in places {
-            writeln!(out, "    --> {place}")?;
+            writeln!(page, "    --> {place}")?;
         }
     }
     Ok(())

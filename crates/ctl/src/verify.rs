@@ -5,6 +5,7 @@
 //! the manager's own configuration.
 
 use crate::Answer;
+use crate::page::{Page, Style};
 use muster_unit::diagnostic::{Code, Diagnostic};
 use muster_unit::lexer::short;
 use muster_unit::load::{Lookup, Source, load};
@@ -81,7 +82,7 @@ struct Found {
 pub struct Verdict(Vec<Found>);
 
 /// Checks the files.
-pub fn verify(paths: &[&str]) -> Verdict {
+pub fn verify(paths: &[String]) -> Verdict {
     let mut all = Vec::new();
     for path in paths {
         let diagnostics = match read(path) {
@@ -112,13 +113,13 @@ pub fn verify(paths: &[&str]) -> Verdict {
 }
 
 impl Answer for Verdict {
-    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn print(&self, page: &mut Page<'_>) -> io::Result<()> {
         for found in &self.0 {
-            print(&found.diagnostic, &found.text, out)?;
+            print(&found.diagnostic, &found.text, page)?;
         }
         match self.0.len() {
             0 => Ok(()),
-            count => writeln!(out, "{count} diagnostic{}", if count == 1 { "" } else { "s" }),
+            count => writeln!(page, "{count} diagnostic{}", if count == 1 { "" } else { "s" }),
         }
     }
 
@@ -203,15 +204,17 @@ fn commands(file: &UnitFile) -> Vec<Diagnostic> {
         .collect()
 }
 
-fn print(diagnostic: &Diagnostic, text: &str, out: &mut dyn Write) -> io::Result<()> {
+fn print(diagnostic: &Diagnostic, text: &str, page: &mut Page<'_>) -> io::Result<()> {
     let severity = if diagnostic.fatal { "error" } else { "warning" };
-    writeln!(out, "{severity}[{}]: {}", diagnostic.code.id(), diagnostic.message())?;
+    let style = if diagnostic.fatal { Style::Bad } else { Style::Moving };
+    let kind = format!("{severity}[{}]", diagnostic.code.id());
+    writeln!(page, "{}: {}", page.paint(style, &kind), diagnostic.message())?;
     let (from, to) = (diagnostic.from, diagnostic.to);
     let number = from.line.to_string();
     let gap = " ".repeat(number.len());
     let line = usize::try_from(from.line).ok().and_then(|line| text.split('\n').nth(line.checked_sub(1)?));
     let Some(line) = line.map(|line| line.trim_end_matches('\r')) else {
-        return writeln!(out, " --> {}\n", diagnostic.file);
+        return writeln!(page, " --> {}\n", diagnostic.file);
     };
     let bytes = |column: u32| usize::try_from(column).unwrap_or(0).saturating_sub(1);
     let (before, rest) = line.split_at_checked(bytes(from.column)).unwrap_or((line, ""));
@@ -222,19 +225,19 @@ fn print(diagnostic: &Diagnostic, text: &str, out: &mut dyn Write) -> io::Result
     let column = before.chars().count().saturating_add(1);
     let carets = "^".repeat(marked.chars().count().max(1));
     let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    writeln!(out, "{gap}--> {}:{number}:{column}", diagnostic.file)?;
-    writeln!(out, "{gap} |\n{number} | {}\n{gap} | {indent}{carets}", line)?;
+    writeln!(page, "{gap}--> {}:{number}:{column}", diagnostic.file)?;
+    writeln!(page, "{gap} |\n{number} | {}\n{gap} | {indent}{carets}", line)?;
     if diagnostic.code == Code::UnknownKey {
         if let Some(near) = nearest(&diagnostic.directive, &diagnostic.expected) {
-            writeln!(out, "{gap} = help: did you mean '{near}'?")?;
+            writeln!(page, "{gap} = help: did you mean '{near}'?")?;
         }
         let elsewhere =
             rows().into_iter().find(|row| row.name == diagnostic.directive).map(|row| row.section);
         if let Some(section) = elsewhere.filter(|section| !["Exec", "Kill", "CGroup"].contains(section)) {
-            writeln!(out, "{gap} = help: this is a directive of [{section}]")?;
+            writeln!(page, "{gap} = help: this is a directive of [{section}]")?;
         }
     }
-    writeln!(out)
+    writeln!(page)
 }
 
 /// The directive of a section whose name is nearest to a text.

@@ -119,7 +119,7 @@ fn main() -> Result<()> {
 fn all_cases(init: Init) -> Result<Vec<Case>> {
     let mut cases = boot::cases();
     cases.extend(bad_input::cases());
-    cases.extend(docs::cases());
+    cases.extend(docs::cases()?);
     cases.extend(table::cases());
     cases.extend(load::cases());
     cases.extend(oci::cases());
