@@ -490,12 +490,17 @@ impl Manager {
                     || self.state.jobs.of(unit.id).is_some()
             })
         };
+        // A boot that ended in a shell does not go on.
+        let is_rescued = ["rescue.target", "emergency.target"].iter().any(|name| {
+            let unit = name.parse::<UnitName>().ok().and_then(|name| self.unit(&name));
+            unit.is_some_and(|unit| unit.active_state() == ActiveState::Active)
+        });
         let shutting_down = self.shutdown_is_queued();
         if shutting_down || self.state.shutdown.is_some() {
             SystemState::Stopping
-        } else if !self.state.basic_reached {
+        } else if !self.state.basic_reached && !is_rescued {
             SystemState::Initializing
-        } else if !self.startup_is_finished() {
+        } else if !self.startup_is_finished() && !is_rescued {
             SystemState::Starting
         } else if is_active("rescue.target") || is_active("emergency.target") {
             SystemState::Maintenance

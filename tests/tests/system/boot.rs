@@ -22,6 +22,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("boot/sigrtmin", poweroff_signal),
         Case::new("boot/properties", same_properties),
         Case::new("boot/slow-jobs", slow_jobs),
+        Case::new("boot/emergency", emergency),
         Case::new("boot/failure-action", |ground| {
             let unit = r"[Unit]\nFailureAction=exit-force\nFailureActionExitStatus=7\n[Service]\nExecStart=/bin/false";
             end_by_unit(ground, unit, Exit::Code(7))
@@ -143,6 +144,32 @@ fn small(ground: &Ground) -> Result<Outcome> {
         ensure!(answer.contains(wanted), "{address}: no {wanted} in\n{answer}");
     }
     ensure!(container.console().contains("Demo Socket"), "no status line:\n{}", container.console());
+    Ok(Outcome::Passed)
+}
+
+/// What the boot cannot do without fails: the emergency shell comes, and the console says what failed, and what fell with it.
+fn emergency(ground: &Ground) -> Result<Outcome> {
+    let unit = "[Unit]\nDescription=Breaks\nDefaultDependencies=no\nBefore=local-fs.target\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'exit 5'\n";
+    let shell = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'touch /run/shell; exec sleep infinity'\n";
+    let container = ground
+        .debian()
+        .file("etc/systemd/system/breaks.service", unit)
+        .file("etc/systemd/system/emergency.service.d/here.conf", shell)
+        .link("etc/systemd/system/local-fs.target.requires/breaks.service", "../breaks.service")
+        .spawn()?;
+    container.until(BOOT_LIMIT, "test -e /run/shell && systemctl is-active emergency.target")?;
+    let (console, state) =
+        (container.console(), container.sh("systemctl is-system-running; systemctl is-active nginx")?);
+    ensure!(state.stdout.starts_with("maintenance\ninactive"), "{}", state.stdout);
+    for text in [
+        "Failed to start ",
+        "breaks.service",
+        "systemctl status breaks.service",
+        "Dependency failed for ",
+        "local-fs.target",
+    ] {
+        ensure!(console.contains(text), "the console does not say {text:?}:\n{console}");
+    }
     Ok(Outcome::Passed)
 }
 
