@@ -236,8 +236,8 @@ mod tests {
     fn table() -> Vec<u8> {
         let names = b"\0bpf_lsm_file_open\0file\0f_inode\0inode\0i_sb\0super_block\0s_magic\0other\0";
         let at = |name: &str| {
-            let place =
-                names.windows(name.len() + 1).position(|part| part == [name.as_bytes(), &[0]].concat());
+            let whole = [name.as_bytes(), &[0]].concat();
+            let place = names.windows(whole.len()).position(|part| part == whole);
             u32::try_from(place.unwrap_or(0)).unwrap_or(0)
         };
         let structure = |name: &str, member: &str, bits: u32| {

@@ -55,16 +55,19 @@ pub fn sockets() -> Result<Sockets, Failure> {
     Ok(Sockets(units.iter().flat_map(|unit| listening(&unit.name, &mut answers)).collect()))
 }
 
+/// An address, and its options by name.
+type Options = (String, Vec<(String, String)>);
+
 /// The addresses of a unit, from the answers to [`QUESTIONS`]; none where it is gone meanwhile.
 fn listening(unit: &str, answers: &mut Answers) -> Vec<Listening> {
     let queues: Vec<(String, u64)> = answers.take().unwrap_or_default();
-    let options: Vec<(String, Vec<(String, String)>)> = answers.take().unwrap_or_default();
+    let options: Vec<Options> = answers.take().unwrap_or_default();
     let [accepted, refused, open] = [(); 3].map(|()| answers.take::<u32>().unwrap_or_default());
     let [failed, pauses] = [(); 2].map(|()| answers.take::<u64>().unwrap_or_default());
     let accept = answers.take().unwrap_or_default();
     let triggers: Vec<String> = answers.take().unwrap_or_default();
     let starts = if accept { Vec::new() } else { triggers };
-    let each = |((address, waiting), (_, options)): ((String, u64), (_, Vec<(String, String)>))| Listening {
+    let each = |((address, waiting), (_, options)): ((String, u64), Options)| Listening {
         address,
         waiting: (waiting != u64::MAX).then_some(waiting),
         accepted,
@@ -77,7 +80,7 @@ fn listening(unit: &str, answers: &mut Answers) -> Vec<Listening> {
         accept,
         options: options.into_iter().collect(),
     };
-    queues.into_iter().zip::<Vec<(String, Vec<(String, String)>)>>(options).map(each).collect()
+    queues.into_iter().zip(options).map(each).collect()
 }
 
 impl Answer for Sockets {

@@ -115,9 +115,9 @@ fn set_machine() -> Vec<String> {
     let mut complaints = Vec::new();
     for (kind, place, data) in MOUNTS_OF_A_MACHINE {
         let missing = Path::new(place).is_dir() && knows_file_system(kind);
-        match missing.then(|| mount_once(kind, place, kind, MsFlags::from_bits_truncate(SAFE), data)) {
-            Some(Err(error)) => complaints.push(format!("{kind} could not be mounted on {place}: {error}")),
-            Some(Ok(())) | None => {}
+        let mounted = missing.then(|| mount_once(kind, place, kind, MsFlags::from_bits_truncate(SAFE), data));
+        if let Some(Err(error)) = mounted {
+            complaints.push(format!("{kind} could not be mounted on {place}: {error}"));
         }
     }
     load_modules();

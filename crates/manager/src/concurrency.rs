@@ -102,7 +102,7 @@ impl Manager {
     fn pace(&self, id: UnitId) -> (UnitKind, Reverse<u64>, i32, UnitName) {
         let file = self.state.units.get(&id).map(|unit| &unit.file);
         let weight = file.and_then(|file| file.cgroup.as_ref()?.cpu_weight()).map_or(100, |weight| weight.0);
-        let nice = file.and_then(|file| file.exec.as_ref()?.nice()).map_or(0, |nice| nice.0.into());
+        let nice = file.and_then(|file| file.exec.as_ref()?.nice()).map_or(0, |nice| nice.0);
         let name = self.name_of(id);
         (name.kind(), Reverse(weight), nice, name)
     }

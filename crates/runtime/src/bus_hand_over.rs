@@ -41,7 +41,7 @@ enum HandedAsked {
     Names,
     User(String),
     Process(String),
-    Polkit(Right, KeptMessage),
+    Polkit(Right, Box<KeptMessage>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl HandedBus {
     /// Its descriptors, those of messages included.
     pub(crate) fn fds(&self) -> impl Iterator<Item = RawFd> + '_ {
         let asked = self.asked.iter().filter_map(|(_, asked)| match asked {
-            HandedAsked::Polkit(_, call) => Some(call),
+            HandedAsked::Polkit(_, call) => Some(&**call),
             _ => None,
         });
         let waiting = self.callers.iter().flat_map(|(_, caller)| &caller.waiting);
@@ -71,7 +71,7 @@ fn keep_asked(asked: &Asked) -> HandedAsked {
         Asked::Names => HandedAsked::Names,
         Asked::User(name) => HandedAsked::User(name.clone()),
         Asked::Process(name) => HandedAsked::Process(name.clone()),
-        Asked::Polkit(right, call) => HandedAsked::Polkit(*right, call.keep()),
+        Asked::Polkit(right, call) => HandedAsked::Polkit(*right, Box::new(call.keep())),
     }
 }
 

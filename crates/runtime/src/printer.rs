@@ -384,6 +384,8 @@ fn put(mut bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn text(make: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -408,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_lines_of_its_unit() {
-        let fd = OwnedFd::from(std::fs::File::open("/dev/null").expect("there is a null device"));
+        let fd = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let (unit, content) = (String::new(), Vec::new());
         let mut stream =
             Stream { fd, header: HEADER_LINES, unit, prefixes: false, text: content, open: true };

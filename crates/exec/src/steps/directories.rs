@@ -4,13 +4,15 @@ use super::{About, Direct, Done, Step, quota};
 use crate::{Context, Exit, Process, tree};
 use muster_unit::{ExecDirectory, Quota};
 
+/// Whether what is in a directory is counted, and what it may take.
+type Wish = (bool, Option<Quota>);
+
 struct Kind {
     variable: &'static str,
     base: &'static str,
     list: for<'a> fn(&'a Context<'_>) -> &'a [ExecDirectory],
     mode: fn(&Context<'_>) -> u32,
-    /// Whether what is in it is counted, and what it may take.
-    quota: fn(&Context<'_>) -> Option<(bool, Option<Quota>)>,
+    quota: fn(&Context<'_>) -> Option<Wish>,
 }
 
 macro_rules! kind {

@@ -62,7 +62,7 @@ fn bytes(directory: &OwnedFd, limit: Option<Quota>) -> io::Result<Option<u64>> {
         Some(Quota::Bytes(bytes)) => Some(bytes),
         Some(Quota::Percent(percent)) => {
             let stat = nix::sys::statvfs::fstatvfs(directory)?;
-            let size = u64::from(stat.blocks()).saturating_mul(stat.fragment_size());
+            let size = stat.blocks().saturating_mul(stat.fragment_size());
             Some(size.saturating_mul(u64::from(percent)) / 100)
         }
     })
