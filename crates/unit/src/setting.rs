@@ -452,7 +452,10 @@ fn nice_limit(text: &str) -> Option<u64> {
 
 /// Words of a list with their places, each expanded after splitting.
 pub(crate) fn words(value: &str, context: &Context<'_>) -> Result<Vec<Split>, Fault> {
-    let mut words = split_raw(value)?;
+    expanded(split_raw(value)?, context)
+}
+
+fn expanded(mut words: Vec<Split>, context: &Context<'_>) -> Result<Vec<Split>, Fault> {
     for word in &mut words {
         word.text = context.expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?;
     }
@@ -592,7 +595,7 @@ impl Setting for InputData {
 /// Names that are not valid are named and skipped; the rest of the line counts.
 impl Setting for Vec<UnitName> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
-        let words = words(value, context)?;
+        let words = expanded(split_names(value)?, context)?;
         let mut bad = None;
         let mut more = Vec::new();
         // A line may hold a hundred thousand names: looked up, not searched for.

@@ -131,6 +131,22 @@ pub fn split_words(text: &str) -> Result<Vec<String>, Fault> {
 
 /// The same with the place of each word.
 pub fn split_raw(text: &str) -> Result<Vec<Split>, Fault> {
+    split(text, escape)
+}
+
+/// The same, with escapes left as they are: those of a unit name are a part of it (systemd.unit(5)).
+pub fn split_names(text: &str) -> Result<Vec<Split>, Fault> {
+    split(text, |chars, bytes| {
+        push(bytes, '\\');
+        chars.next().into_iter().for_each(|next| push(bytes, next));
+        Ok(())
+    })
+}
+
+fn split(
+    text: &str,
+    escape: impl Fn(&mut Chars<'_>, &mut Vec<u8>) -> Result<(), Fault>,
+) -> Result<Vec<Split>, Fault> {
     let mut words = Vec::new();
     let mut chars = text.chars();
     let place = |chars: &Chars<'_>| text.len().saturating_sub(chars.as_str().len());

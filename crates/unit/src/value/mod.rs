@@ -24,7 +24,9 @@ mod words;
 pub use self::base64::{decode_base64, encode_base64};
 pub use address::{Listen, ListenKind, NETLINK_FAMILIES, SocketAddress, UNIX_PATH_MAX, VsockKind};
 pub use calendar::Calendar;
-pub use command::{ExecCommand, Privilege, Split, split_raw, split_words, unescape, unescape_bytes};
+pub use command::{
+    ExecCommand, Privilege, Split, split_names, split_raw, split_words, unescape, unescape_bytes,
+};
 pub use condition::{Condition, ConditionKind};
 pub use control::{
     AddressPrefix, AllowList, BindRule, BpfProgram, Controllers, FileSystemList, InterfaceList, IoLatencies,
