@@ -60,6 +60,9 @@ const EXECUTOR: &[(&str, &str)] = &[
     ("BindReadOnlyPaths", "/srv:/mnt"),
     ("TemporaryFileSystem", "/srv"),
     ("PrivateTmp", "yes"),
+    ("PrivateBPF", "yes"),
+    ("UserNamespacePath", "/run/user-namespace"),
+    ("MemoryTHP", "disable"),
     ("ProtectKernelTunables", "yes"),
     ("ProtectControlGroups", "yes"),
     ("NetworkNamespacePath", "/run/net"),
@@ -142,9 +145,20 @@ const EXECUTOR: &[(&str, &str)] = &[
     ("ImportCredential", "a"),
 ];
 
-/// They qualify a directive of the list above, and say nothing alone; or PID 1 says them to journald.
+/// They qualify a directive of the list above, and say nothing alone; or PID 1 says them to journald; or a step is needed where
+/// the kernel has that security module.
 const QUALIFY: &[&str] = &[
     "TimeoutCleanSec",
+    "DelegateNamespaces",
+    "SELinuxContext",
+    "AppArmorProfile",
+    "SmackProcessLabel",
+    "StateDirectoryAccounting",
+    "StateDirectoryQuota",
+    "CacheDirectoryAccounting",
+    "CacheDirectoryQuota",
+    "LogsDirectoryAccounting",
+    "LogsDirectoryQuota",
     "RootImageOptions",
     "RootImagePolicy",
     "RootEphemeral",
