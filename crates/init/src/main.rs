@@ -92,6 +92,8 @@ struct Beginning {
     cgroups: Tree,
     log: Log,
     printer: Option<Printer>,
+    /// Where this program was installed.
+    program: String,
 }
 
 /// The cgroup tree; where it is not ours to change, what takes its place, with a word to say of that.
@@ -130,8 +132,10 @@ fn log(printer: Option<&Printer>) -> Log {
 }
 
 /// Sets the stage. What is known of processes, and who prints logs, comes from the boot before.
-fn begin(known: Option<Known>, handed: Option<Printer>, program: &str) -> Result<Beginning, String> {
+fn begin(known: Option<Known>, handed: Option<Printer>) -> Result<Beginning, String> {
     let mut complaints = stage::set();
+    // Asked of /proc, which the stage mounts in a machine without an initrd.
+    let program = program();
     if nix::unistd::access("/run/systemd", nix::unistd::AccessFlags::W_OK).is_err() {
         let why = complaints.pop().unwrap_or_default();
         return Err(format!("{why}. Nothing works without /run: give the container a tmpfs there."));
@@ -141,7 +145,7 @@ fn begin(known: Option<Known>, handed: Option<Printer>, program: &str) -> Result
     complaints.extend(stage::name(&options));
     complaints.extend(credentials::take(&options));
     let mut facts = facts::read(&options);
-    let printer = printer(handed, program).unwrap_or_else(|error| {
+    let printer = printer(handed, &program).unwrap_or_else(|error| {
         complaints.push(error);
         None
     });
@@ -156,7 +160,7 @@ fn begin(known: Option<Known>, handed: Option<Printer>, program: &str) -> Result
             None,
         );
     }
-    Ok(Beginning { options, facts, cgroups, log, printer })
+    Ok(Beginning { options, facts, cgroups, log, printer, program })
 }
 
 /// Reads configuration and runs generators, before unit files are read.
@@ -170,8 +174,7 @@ fn prepare(manager: &mut Manager, program: &str) {
 fn boot() -> ExitCode {
     muster_runtime::crash::install(stage::in_container());
     stage::clear_run();
-    let program = program();
-    let Beginning { options, facts, cgroups, log, printer } = match begin(None, None, &program) {
+    let Beginning { options, facts, cgroups, log, printer, program } = match begin(None, None) {
         Ok(beginning) => beginning,
         Err(error) => return give_up(&error),
     };
@@ -223,7 +226,7 @@ fn go_on(number: &str) -> ExitCode {
     let handed = HandOver::receive(number);
     let program = program();
     let handed = match handed {
-        Ok(handed) if handed.anew.is_some() => return go_on_anew(handed, program),
+        Ok(handed) if handed.anew.is_some() => return go_on_anew(handed),
         handed => handed,
     };
     let mut handed = handed;
@@ -267,10 +270,10 @@ fn go_on(number: &str) -> ExitCode {
 }
 
 /// Goes on with what survived, in a boot anew.
-fn go_on_anew(mut handed: HandOver<'static>, program: String) -> ExitCode {
+fn go_on_anew(mut handed: HandOver<'static>) -> ExitCode {
     let printer = handed.printer.take().map(HandedPrinter::take_in);
-    let beginning = begin(handed.kin.take(), printer, &program);
-    let Beginning { options, facts, cgroups, log, printer } = match beginning {
+    let beginning = begin(handed.kin.take(), printer);
+    let Beginning { options, facts, cgroups, log, printer, program } = match beginning {
         Ok(beginning) => beginning,
         Err(error) => return give_up(&error),
     };
