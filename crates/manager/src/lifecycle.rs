@@ -140,19 +140,12 @@ impl Manager {
     }
 
     fn became_active(&mut self, id: UnitId, had_job: bool) {
-        if !had_job && self.boot_is_queued() {
+        if !had_job {
             self.start_requirements_late(id);
         }
         if self.unit_name(id) == "basic.target" {
             self.state.basic_reached = true;
         }
-    }
-
-    /// Whether the boot's jobs were queued. What is found up before (mounts, devices) asks for its own in that transaction, in order
-    /// with all else of it.
-    fn boot_is_queued(&self) -> bool {
-        let (begun, queued) = (&self.state.units_load_start, &self.state.units_load_finish);
-        queued.monotonic_usec >= begun.monotonic_usec
     }
 
     /// A unit came up without a job (a mount by hand): what it requires is started after the fact.

@@ -28,7 +28,6 @@ impl Manager {
         };
         let Some(id) = ids.iter().find(loaded).copied() else { return };
         self.presume_done(id);
-        self.state.units_load_finish = self.stamp();
         // With the end of what is brought back, the start of the system is over, as after a boot.
         self.booting = true;
         if let Err(refused) = self.enqueue(id, JobType::Start, JobMode::Replace, "recovery") {
