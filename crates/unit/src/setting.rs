@@ -494,9 +494,11 @@ pub(crate) fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The lists of `[Install]`, which are names.
 impl Setting for Vec<String> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
-        append(self, words(value, context)?.into_iter().map(|word| word.text).collect())
+        let words = expanded(split_names(value)?, context)?;
+        append(self, words.into_iter().map(|word| word.text).collect())
     }
 }
 
