@@ -6,6 +6,7 @@ use muster_tests::{image, paths};
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// How many tests passed, failed, and were skipped.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -65,24 +66,48 @@ pub fn run(args: &[&str], more: &[&str]) -> Result<i32> {
 
 /// Runs everything; the exit status says whether something failed.
 pub fn all() -> Result<i32> {
-    println!("house rules");
+    let mut part = Part::begin("house rules");
     let mut tally = lint("fmt", &["fmt", "--all", "--check"]);
     tally += lint(
         "clippy",
         &["clippy", "--release", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
     );
     tally += cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
-    println!("\nsystem tests");
+    part = part.then("system tests");
     tally += cargo(&SYSTEM)?;
-    println!("\nthe same cases under systemd, the oracle");
+    part = part.then("the same cases under systemd, the oracle");
     tally += cargo(&[&SYSTEM[..], &["--init", "systemd"]].concat())?;
-    println!("\npackages and images");
+    part = part.then("packages and images");
     tally += artefacts::test(artefacts::programs());
-    println!("\nvirtual machine tests");
+    part = part.then("virtual machine tests");
     tally += vm::test();
     tally += vm::test_debian(image::MUSTER);
+    part.end();
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(i32::from(tally.failed > 0))
+}
+
+/// A part of the whole run: its heading before it, its time after it.
+struct Part {
+    name: &'static str,
+    begun: Instant,
+}
+
+impl Part {
+    fn begin(name: &'static str) -> Self {
+        println!("{name}");
+        Self { name, begun: Instant::now() }
+    }
+
+    fn end(self) {
+        println!("{}: {} s", self.name, self.begun.elapsed().as_secs());
+    }
+
+    fn then(self, name: &'static str) -> Self {
+        self.end();
+        println!();
+        Self::begin(name)
+    }
 }
 
 /// Packages and images alone, of the programs as they are released.
