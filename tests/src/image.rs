@@ -298,7 +298,8 @@ fn need(what: &str, package: &str) -> Result<()> {
     eprintln!("installing {package}");
     let install =
         |args: &[&str]| run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(args));
-    let quick = ["install", "-y", "-qq", "--no-install-recommends", package];
+    // Somebody else may be installing something.
+    let quick = ["install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", package];
     install(&quick).or_else(|_| install(&["update", "-qq"]).and_then(|()| install(&quick))).context(advice)
 }
 

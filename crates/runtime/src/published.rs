@@ -104,5 +104,15 @@ pub fn remove_credentials(unit: &UnitName) {
             Err(_) => break,
         }
     }
-    let _ = std::fs::remove_dir(&path);
+    if std::fs::remove_dir(&path).is_err() {
+        remove_files(&path);
+        let _ = std::fs::remove_dir(&path);
+    }
+}
+
+/// Where a container gives no right to mount, they are plain files, 1,024 at most.
+fn remove_files(path: &str) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten().take(1_024) {
+        let _ = std::fs::remove_file(entry.path());
+    }
 }

@@ -45,6 +45,13 @@ pub fn cases() -> Vec<Case> {
         case("oci/command", command),
         case("oci/reexec", reexec),
         case("oci/confined", confined),
+        Case::new("oci/stock", |ground| {
+            match ground.init {
+                Init::Systemd => oracle(ground),
+                Init::Muster => stock(ground),
+            }
+            .map(|()| Outcome::Passed)
+        }),
         case("oci/nowhere-to-write", nowhere_to_write),
         case("oci/docs", docs),
     ]
@@ -223,6 +230,81 @@ fn confined(ground: &Ground) -> Result<()> {
     let code = running.wait(END)?;
     let text = running.text();
     ensure!(code == 0 && text.contains("soft.service runs without "), "ended with {code}:\n{text}");
+    Ok(())
+}
+
+/// A stock Debian with its journal, bus and daemons, where nothing may be mounted: all of it runs. Two of its units are mounts,
+/// which the container's manager has to make; where it does not they fail, and nothing else does.
+fn stock(ground: &Ground) -> Result<()> {
+    let secret = "[Service]\nUser=daemon\nSetCredential=secret:word\nUMask=0777\nSuccessExitStatus=SIGTERM\n\
+        ExecStart=/bin/sh -c 'cat $$CREDENTIALS_DIRECTORY/secret; echo; exec sleep 1000'\n";
+    let both = "run-lock.mount tmp.mount ";
+    for (runtime, places, state, failed) in [
+        (Runtime::Crun, &["/run", "/run/lock", "/tmp"][..], "running", ""),
+        (Runtime::Runc, &["/run", "/run/lock", "/tmp"], "running", ""),
+        (Runtime::Crun, &[], "degraded", both),
+    ] {
+        let layers = ground
+            .debian()
+            .file("etc/systemd/system/secret.service", secret)
+            .link("etc/systemd/system/multi-user.target.wants/secret.service", "../secret.service");
+        let bundle = Bundle::of(layers).no_new_privileges();
+        let bundle = places.iter().fold(bundle, |bundle, place| bundle.volatile(place));
+        let mut running = bundle.start(runtime)?;
+        running.until(BOOT_LIMIT, "systemctl is-system-running --wait | grep -xE 'running|degraded'")?;
+        let names = "systemctl --failed --no-legend --plain | cut -d ' ' -f 1 | tr '\\n' ' '";
+        let said = running.sh(&format!("systemctl is-system-running; {names}"))?.stdout;
+        ensure!(said == format!("{state}\n{failed}"), "{}: {said}\n{}", runtime.name(), running.text());
+        let active =
+            running.sh("systemctl is-active nginx ssh dbus systemd-journald systemd-logind secret")?;
+        ensure!(active.stdout == "active\n".repeat(6), "{}\n{}", active.stdout, running.text());
+        credentials(&running)?;
+        running.signal(TERM)?;
+        let code = running.wait(END)?;
+        ensure!(code == 0, "ended with {code}:\n{}", running.text());
+    }
+    Ok(())
+}
+
+/// What systemd does there: with a cgroup tree for reading it ends at once. It wants the tree for writing.
+fn oracle(ground: &Ground) -> Result<()> {
+    for (tree, wanted) in [(Tree::ReadOnly, Some(255)), (Tree::Writable, None)] {
+        let bundle = Bundle::of(ground.debian()).args(["/usr/lib/systemd/systemd"]).env("container", "oci");
+        let places = ["/run", "/run/lock", "/tmp"];
+        let bundle = places.iter().fold(bundle, |bundle, place| bundle.volatile(place));
+        let mut running = bundle.no_new_privileges().tree(tree).start(Runtime::Crun)?;
+        match wanted {
+            Some(wanted) => {
+                let code = running.wait(END)?;
+                ensure!(code == wanted, "ended with {code}:\n{}", running.text());
+            }
+            None => {
+                running.until(BOOT_LIMIT, "systemctl is-system-running --wait | grep -x running")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// They are its user's alone, by an access list (whose mask the mode shows), and gone with the run.
+fn credentials(running: &Running) -> Result<()> {
+    let place = "/run/credentials/secret.service";
+    running.until(END, "journalctl -b -o cat -u secret | grep -x word")?;
+    running
+        .until(END, "journalctl -b -o cat | grep 'runs without a file system of its own for credentials'")?;
+    let who = "for i in daemon nobody; do setpriv --reuid=$i --clear-groups cat";
+    let read = running.sh(&format!("{who} {place}/secret; echo; done; stat -c %a {place} {place}/secret"))?;
+    ensure!(read.stdout == "word\n\n550\n440\n", "{}{}", read.stdout, read.stderr);
+    ensure!(read.stderr.contains("Permission denied"), "{}", read.stderr);
+    let gone = running.sh(&format!(
+        "systemctl restart secret && cat {place}/secret && systemctl stop secret; ls /run/credentials"
+    ))?;
+    ensure!(
+        gone.stdout.starts_with("word") && !gone.stdout.contains("secret"),
+        "{}{}",
+        gone.stdout,
+        gone.stderr
+    );
     Ok(())
 }
 

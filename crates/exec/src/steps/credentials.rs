@@ -2,7 +2,8 @@
 //!
 //! Each process up to the main one makes a file system of its own for them, which is filled while it stands nowhere, made
 //! read-only, and then put below /run/credentials; those that follow find it there, and PID 1 takes it away when the run is
-//! over. What must stay true: what is there is whole, and nobody but root and that user has ever been able to open it.
+//! over. Where a container gives no right to mount, they are plain files in a directory there, which is made beside its place.
+//! What must stay true: what is there is whole, and nobody but root and that user has ever been able to open it.
 
 use super::{About, Direct, Done, Step, failed};
 use crate::{Context, Exit, Process};
@@ -45,14 +46,21 @@ pub fn directory(unit: &str) -> String {
 
 fn run(context: &Context<'_>, process: &mut Process) -> Done {
     let path = directory(context.unit);
-    let made = is_made(&path);
+    let mounts = super::namespaces::may_mount();
+    let made = if mounts { is_made(&path) } else { Path::new(&path).is_dir() };
     if context.fresh_credentials || !made {
         let found = collect(context)?;
-        if made {
-            rustix::mount::unmount(path.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-                .about(&path)?;
+        let reader = process.user.as_ref().map(|user| user.uid);
+        if !mounts {
+            make_files(&path, &found, reader).about(&path)?;
+            super::namespaces::go_without(process, "a file system of its own for credentials")?;
+        } else {
+            if made {
+                rustix::mount::unmount(path.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+                    .about(&path)?;
+            }
+            make(&path, &found, reader).about(&path)?;
         }
-        make(&path, &found, process.user.as_ref().map(|user| user.uid)).about(&path)?;
     }
     process.set("CREDENTIALS_DIRECTORY", path);
     Ok(())
@@ -283,25 +291,62 @@ fn make(path: &str, found: &Found, reader: Option<u32>) -> rustix::io::Result<()
     let made = crate::sandbox::mount::file_system("tmpfs", &options, all);
     // Kernels before 6.4 swap; ramfs is never swapped, and has no limit but our own.
     let tree = made.or_else(|_| crate::sandbox::mount::file_system("ramfs", &[("mode", "0700")], all))?;
-    let old = rustix::process::umask(Mode::empty());
-    let filled = fill(&tree, found, reader);
-    rustix::process::umask(old);
-    filled?;
+    fill(&tree, found, reader)?;
     let read_only = u64::from((all | Attr::MOUNT_ATTR_RDONLY).bits());
     let set = muster_sys::set_mount_attributes(tree.as_fd(), false, read_only, 0, 0);
     set.map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))?;
     for (place, mode) in [(BASE, 0o755), (path, 0o700)] {
-        match rustix::fs::mkdir(place, Mode::from_raw_mode(mode)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(error),
-        }
+        make_directory(place, mode)?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
     crate::sandbox::mount::attach(&tree, &target)
 }
 
+fn make_directory(path: &str, mode: u32) -> rustix::io::Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same without a mount: a directory that is filled beside its place.
+fn make_files(path: &str, found: &Found, reader: Option<u32>) -> std::io::Result<()> {
+    if found.all.len() > FILES_MAX {
+        return Err(std::io::ErrorKind::StorageFull.into());
+    }
+    let beside = format!("{BASE}/.new-{}", std::process::id());
+    make_directory(BASE, 0o755)?;
+    clear(&beside)?;
+    rustix::fs::mkdir(beside.as_str(), Mode::RWXU)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let filled = rustix::fs::openat(CWD, beside.as_str(), flags, Mode::empty())
+        .and_then(|directory| fill(&directory, found, reader));
+    let done = filled.map_err(Into::into).and_then(|()| clear(path));
+    let done = done.and_then(|()| std::fs::rename(&beside, path));
+    if done.is_err() {
+        clear(&beside)?;
+    }
+    done
+}
+
+/// Removes a directory that may be there.
+fn clear(path: &str) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Each has its mode, whatever the umask of the service is.
 fn fill(tree: &OwnedFd, found: &Found, reader: Option<u32>) -> rustix::io::Result<()> {
+    let old = rustix::process::umask(Mode::empty());
+    let filled = write(tree, found, reader);
+    rustix::process::umask(old);
+    filled
+}
+
+fn write(tree: &OwnedFd, found: &Found, reader: Option<u32>) -> rustix::io::Result<()> {
     for (name, data) in &found.all {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(tree, name.as_str(), flags, Mode::from_raw_mode(0o600))?;

@@ -188,13 +188,13 @@ pub const WITHOUT: &str = "without ";
 
 /// A container's manager that gives no right to make namespaces confines all services by itself: as far as a directive only
 /// confines, they run without it (systemd.exec(5), "Sandboxing").
-fn go_without(process: &Process, what: &str) -> Done {
+pub(super) fn go_without(process: &Process, what: &str) -> Done {
     process.tell(&format!("{WITHOUT}{what}"));
     Ok(())
 }
 
 /// Whether mounts may be made.
-fn may_mount() -> bool {
+pub(super) fn may_mount() -> bool {
     caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(true)
 }
 
