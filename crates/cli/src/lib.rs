@@ -158,7 +158,8 @@ Examples:
     },
     /// Every directive, and whether it has an effect in this version
     ///
-    /// A directive is applied, stored (it is read and shown, and has no effect) or ignored (systemd ignores it as well).
+    /// A directive is applied, stored (it is read and shown, and has no effect) or ignored (systemd ignores it as well). What
+    /// is not applied says why. The last ones are those of the section X-Muster (muster.unit(5)).
     #[command(after_long_help = "\
 Examples:
   musterctl coverage | grep stored")]

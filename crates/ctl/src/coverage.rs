@@ -1,4 +1,4 @@
-//! `musterctl coverage`: every directive, and whether it has an effect in this version.
+//! `musterctl coverage`: every directive, whether it has an effect in this version, and why not.
 
 use crate::Answer;
 use crate::page::{Page, Style};
@@ -13,6 +13,9 @@ struct Covered {
     section: &'static str,
     directive: &'static str,
     effect: &'static str,
+    /// Why it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 impl From<Row> for Covered {
@@ -22,7 +25,7 @@ impl From<Row> for Covered {
             Effect::Stored => "stored",
             Effect::Ignored => "ignored",
         };
-        Covered { section: row.section, directive: row.name, effect }
+        Covered { section: row.section, directive: row.name, effect, reason: row.reason() }
     }
 }
 
@@ -38,11 +41,15 @@ pub fn coverage() -> Coverage {
 impl Answer for Coverage {
     fn print(&self, page: &mut Page<'_>) -> io::Result<()> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for Covered { section, directive, effect } in &self.0 {
+        for Covered { section, directive, effect, reason } in &self.0 {
             let count = counts.entry(effect).or_default();
             *count = count.saturating_add(1);
             let style = if *effect == "stored" { Style::Moving } else { Style::Plain };
-            writeln!(page, "{section:<12} {directive:<40} {}", page.paint(style, effect))?;
+            write!(page, "{section:<12} {directive:<40} {}", page.paint(style, effect))?;
+            match reason {
+                Some(reason) => writeln!(page, ": {reason}")?,
+                None => writeln!(page)?,
+            }
         }
         for (word, count) in counts {
             writeln!(page, "{count} {word}")?;

@@ -150,6 +150,10 @@ const EXECUTOR: &[(&str, &str)] = &[
 const QUALIFY: &[&str] = &[
     "TimeoutCleanSec",
     "DelegateNamespaces",
+    "BPFDelegateCommands",
+    "BPFDelegateMaps",
+    "BPFDelegatePrograms",
+    "BPFDelegateAttachments",
     "SELinuxContext",
     "AppArmorProfile",
     "SmackProcessLabel",

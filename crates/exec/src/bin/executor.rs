@@ -11,6 +11,17 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((mode, options)) = arguments.split_first()
+        && mode == steps::bpf::ARGUMENT
+    {
+        let Err(why) = steps::bpf::mount(options) else { return ExitCode::SUCCESS };
+        println!("{why}");
+        return ExitCode::FAILURE;
+    }
+    if let [mode] = arguments.as_slice() {
+        let done = mode == steps::bpf::BEGINNING && steps::bpf::begin();
+        return if done { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if let [mode, pid] = arguments.as_slice() {
         let done = mode == steps::namespaces::MAP && steps::namespaces::write_map(pid);
         return if done { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -118,7 +118,7 @@ impl Order {
 }
 
 /// Mounts on a place; what was mounted there before goes, where the kernel can do that without a gap.
-fn replace(tree: &OwnedFd, target: &OwnedFd, path: &str) -> rustix::io::Result<()> {
+pub fn replace(tree: &OwnedFd, target: &OwnedFd, path: &str) -> rustix::io::Result<()> {
     let beneath = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
         | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH
         | MoveMountFlags::from_bits_retain(0x200);

@@ -445,7 +445,10 @@ fn fresh(mount: &Mount) -> rustix::io::Result<(OwnedFd, bool)> {
         }
         Mount::System => file_system("sysfs", &[], all)?,
         Mount::Queues => file_system("mqueue", &[], all)?,
-        Mount::Pinned => file_system("bpf", &[("mode", "0700")], all)?,
+        Mount::Pinned(delegated) => {
+            let options = delegated.iter().map(|(name, value)| (*name, value.as_str()));
+            file_system("bpf", &options.chain([("mode", "0700")]).collect::<Vec<_>>(), all)?
+        }
         Mount::ControlGroups => file_system("cgroup2", &[], all)?,
         Mount::Devices => {
             let options = [("mode", "0755"), ("size", "4m"), ("nr_inodes", "64k")];

@@ -6,6 +6,7 @@
 //! left out.
 
 use crate::journal;
+use crate::steps::bpf::delegation;
 use muster_unit::{
     BindPath, ExecSection, ImageOption, MarkedPath, MountFlags, MountImage, PrivateTmp, ProcSubset,
     ProtectControlGroups, ProtectHome, ProtectProc, ProtectSystem, TemporaryMount,
@@ -25,6 +26,8 @@ pub struct Facts {
     pub notifies: bool,
     /// An IPC namespace of its own, for which `/dev/mqueue` is mounted anew.
     pub own_ipc: bool,
+    /// What `PrivateBPF=` mounts is replaced once the user namespace is there that it delegates to.
+    pub delegates_later: bool,
 }
 
 /// Whether a place can be written, from lax to strict.
@@ -65,8 +68,8 @@ pub enum Mount {
     System,
     /// Message queues of the process's IPC namespace.
     Queues,
-    /// A place of its own to pin BPF programs and maps at.
-    Pinned,
+    /// A place of its own to pin BPF programs and maps at, with these options.
+    Pinned(Vec<(&'static str, String)>),
     /// The cgroup tree of the process's cgroup namespace.
     ControlGroups,
     /// The file systems of an image.
@@ -387,7 +390,8 @@ fn private(all: &mut Vec<Entry>, exec: &ExecSection, facts: &Facts) {
         mounts(all, "PrivateNetwork=", "/sys", ReadWrite, Mount::System);
     }
     if exec.private_bpf() {
-        mounts(all, "PrivateBPF=", "/sys/fs/bpf", ReadWrite, Mount::Pinned);
+        let options = if facts.delegates_later { Vec::new() } else { delegation(exec) };
+        mounts(all, "PrivateBPF=", "/sys/fs/bpf", ReadWrite, Mount::Pinned(options));
     }
     if facts.own_ipc {
         mounts(all, "PrivateIPC=", "/dev/mqueue", ReadWrite, Mount::Queues);

@@ -21,6 +21,7 @@
 //! 8. security context and seccomp last, so that no filter has to allow what the steps do; then the program,
 //!    which was looked for and made ready before.
 
+pub mod bpf;
 pub mod confinement;
 pub mod credentials;
 pub mod descriptors;

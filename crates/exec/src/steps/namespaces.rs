@@ -211,6 +211,7 @@ fn own_view(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done {
         own_network: !has_own_mounts(context)
             && (has_own_network(context) || context.exec.network_namespace_path().is_some()),
         own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
+        delegates_later: has_own_users(context) && !has_own_mounts(context),
     };
     let ephemeral = crate::image::ephemeral::root(context, locks)?;
     let done = mount::carry_out(ephemeral.as_ref().unwrap_or(context.exec), &facts);
@@ -238,14 +239,17 @@ pub const USERS: Step = Step {
     needed: has_own_users,
     direct: Direct::No,
     run: |context, process| {
-        if let Some(users) = process.users.take() {
-            return setns(users, CloneFlags::CLONE_NEWUSER).about("UserNamespacePath=");
-        }
-        let (uid, gid) = process.owner();
-        let (Some(users), Some(groups)) = (user_map(context, uid), user_map(context, gid)) else {
-            return Ok(());
+        let outside = match has_own_mounts(context) {
+            true => None,
+            false => super::bpf::Outside::begin(context.exec)?,
         };
-        own_users(&users, &groups)
+        let (uid, gid) = process.owner();
+        match (process.users.take(), user_map(context, uid), user_map(context, gid)) {
+            (Some(users), ..) => setns(users, CloneFlags::CLONE_NEWUSER).about("UserNamespacePath=")?,
+            (None, Some(users), Some(groups)) => own_users(&users, &groups)?,
+            _ => return Ok(()),
+        }
+        outside.map_or(Ok(()), |outside| outside.finish())
     },
 };
 
@@ -380,7 +384,7 @@ fn hold(entry: &OwnedFd, name: &str) -> nix::Result<()> {
 }
 
 /// Leaves a descriptor in a queue.
-pub fn leave(entry: &OwnedFd, fd: &OwnedFd) -> nix::Result<()> {
+pub fn leave(entry: &impl AsRawFd, fd: &OwnedFd) -> nix::Result<()> {
     let fds = [fd.as_raw_fd()];
     let parts = [ControlMessage::ScmRights(&fds)];
     sendmsg::<()>(entry.as_raw_fd(), &[IoSlice::new(b"n")], &parts, MsgFlags::MSG_DONTWAIT, None).map(drop)

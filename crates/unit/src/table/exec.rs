@@ -73,10 +73,10 @@ section! {
         "ProtectProc" => protect_proc: ProtectProc = Default::default(), Applied Raw;
         "ProcSubset" => proc_subset: ProcSubset = Default::default(), Applied Raw;
         "PrivateBPF" => private_bpf: bool = false, Applied Raw;
-        "BPFDelegateCommands" => bpf_delegate_commands: BpfDelegation = Default::default(), Stored Raw;
-        "BPFDelegateMaps" => bpf_delegate_maps: BpfDelegation = Default::default(), Stored Raw;
-        "BPFDelegatePrograms" => bpf_delegate_programs: BpfDelegation = Default::default(), Stored Raw;
-        "BPFDelegateAttachments" => bpf_delegate_attachments: BpfDelegation = Default::default(), Stored Raw;
+        "BPFDelegateCommands" => bpf_delegate_commands: BpfDelegation = Default::default(), Applied Raw;
+        "BPFDelegateMaps" => bpf_delegate_maps: BpfDelegation = Default::default(), Applied Raw;
+        "BPFDelegatePrograms" => bpf_delegate_programs: BpfDelegation = Default::default(), Applied Raw;
+        "BPFDelegateAttachments" => bpf_delegate_attachments: BpfDelegation = Default::default(), Applied Raw;
         "SystemCallFilter" => system_call_filter: Box<SyscallFilter> = Default::default(), Applied Raw;
         "SystemCallArchitectures" => system_call_architectures: Architectures = Default::default(), Applied Raw;
         "SystemCallErrorNumber" => system_call_error_number: Option<SyscallAction> = None, Applied Raw;

@@ -59,17 +59,29 @@ pub struct Row {
 const REASONS: &[(&str, &str)] = &[
     ("OOMRules", "no systemd-oomd of Debian 13 knows rules; newer than systemd 257"),
     ("RootMStack", "images of layers (systemd.mstack(7)) are not built; newer than systemd 257"),
-    ("BPFDelegate", "no BPF token is made; newer than systemd 257"),
     ("RestrictFileSystems", "its program is made, and was not yet seen to hold in a machine"),
     ("RefreshOnReload", "what is mounted into a service stays until it restarts; newer than systemd 257"),
     ("LUOSession", "needs a kernel that hands over live (Linux 6.19); newer than systemd 257"),
 ];
 
 impl Row {
-    /// Why it has no effect, where it is only stored.
+    /// Why it has no effect, where it has none.
     pub fn reason(&self) -> Option<&'static str> {
-        let found = REASONS.iter().find(|(part, _)| self.name.contains(part));
-        found.filter(|_| self.effect == Effect::Stored).map(|(_, reason)| *reason)
+        let stored = || REASONS.iter().find(|(part, _)| self.name.contains(part)).map(|(_, reason)| *reason);
+        match self.effect {
+            Effect::Applied => None,
+            Effect::Stored => stored(),
+            Effect::Ignored if self.name.starts_with("Utmp") => {
+                Some("Debian 13 has no utmp, and systemd there is built without")
+            }
+            Effect::Ignored => Some("of old unit files; systemd ignores it as well"),
+        }
+    }
+
+    /// The same row with the section where it is written: what muster adds is written in one of its own.
+    fn as_written(self) -> Row {
+        let mine = MUSTER_ROWS.iter().any(|mine| mine.section == self.section && mine.name == self.name);
+        Row { section: if mine { "X-Muster" } else { self.section }, ..self }
     }
 }
 
@@ -366,7 +378,7 @@ pub const REDIRECTED: &[(&str, &str, &str, &[&str])] = &[
     ("Service", "TimeoutSec", "Service", &["TimeoutStartSec", "TimeoutStopSec"]),
 ];
 
-/// Every directive that is understood, in the order of the tables.
+/// Every directive that is understood, in the order of the tables; what muster adds comes last.
 pub fn rows() -> Vec<Row> {
     let tables: &[&[Row]] = &[
         UnitSection::ROWS,
@@ -390,6 +402,8 @@ pub fn rows() -> Vec<Row> {
     rows.extend(ConditionKind::DIRECTIVES.iter().map(|name| row("Unit", name, Effect::Applied)));
     rows.extend(REDIRECTED.iter().map(|(section, name, _, _)| row(section, name, Effect::Applied)));
     rows.extend(IGNORED.iter().map(|(section, name)| row(section, name, Effect::Ignored)));
+    let mut rows: Vec<Row> = rows.into_iter().map(Row::as_written).collect();
+    rows.sort_by_key(|row| row.section == "X-Muster");
     rows
 }
 
@@ -483,7 +497,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_says_why() {
         let all = rows();
-        let silent = all.iter().filter(|row| row.effect == Effect::Stored && row.reason().is_none());
+        let silent = all.iter().filter(|row| (row.effect == Effect::Applied) == row.reason().is_some());
         assert_eq!(silent.map(|row| row.name).collect::<Vec<_>>(), Vec::<&str>::new());
         let idle = REASONS.iter().filter(|(part, _)| {
             !all.iter().any(|row| row.effect == Effect::Stored && row.name.contains(part))

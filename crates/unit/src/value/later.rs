@@ -48,27 +48,60 @@ pub enum BpfDelegation {
     Nothing,
     /// Everything.
     Any,
-    /// What has one of these names (bpf(2)).
+    /// What has one of these names, as the kernel writes them.
     Names(BTreeSet<String>),
+}
+
+/// Names that the kernel has (linux/bpf.h), without what all of a kind begin with; a line a kind, each name at the place of its
+/// number.
+const BPF_NAMES: &str = include_str!("bpf.txt");
+
+/// A name as the kernel writes it. Upper and lower case, underscores, and what all of a kind begin with make no difference.
+fn bpf_name(kind: &str, word: &str) -> Option<&'static str> {
+    let plain = |word: &str| word.replace('_', "").to_ascii_lowercase();
+    let wanted = plain(word);
+    let short = wanted.strip_prefix("bpf").unwrap_or(&wanted);
+    let short = match kind {
+        "maps" => short.strip_prefix("maptype"),
+        "programs" => short.strip_prefix("progtype"),
+        _ => None,
+    }
+    .unwrap_or(short);
+    let line = BPF_NAMES.lines().find(|line| line.split(' ').next() == Some(kind))?;
+    line.split(' ').skip(1).find(|name| plain(name) == short)
+}
+
+impl BpfDelegation {
+    /// As an option of a bpffs has it (`delegate_cmds=` and kin).
+    pub fn option(&self) -> Option<String> {
+        match self {
+            BpfDelegation::Nothing => None,
+            BpfDelegation::Any => Some("any".to_owned()),
+            BpfDelegation::Names(names) => Some(names.iter().cloned().collect::<Vec<_>>().join(":")),
+        }
+    }
 }
 
 impl Setting for BpfDelegation {
     /// What is no name is named and skipped.
-    fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
+    fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         if value == "any" {
             *self = BpfDelegation::Any;
             return Ok(());
         }
+        let kind = context.directive.strip_prefix("BPFDelegate").unwrap_or("").to_ascii_lowercase();
         let mut names = match std::mem::take(self) {
             BpfDelegation::Names(names) => names,
             BpfDelegation::Nothing | BpfDelegation::Any => BTreeSet::new(),
         };
         let mut fault = Ok(());
         for (word, at) in plain_words(value, value) {
-            if word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-                names.insert(word.to_owned());
-            } else {
-                fault = Err(Fault::new(Code::Name, word, "any, or names of letters and digits").within(at));
+            match bpf_name(&kind, word) {
+                Some(name) => drop(names.insert(name.to_owned())),
+                None => {
+                    let expected = format!("any, or names of {kind} that the kernel has (linux/bpf.h)");
+                    fault = Err(Fault::new(Code::Name, word, expected).within(at));
+                }
             }
         }
         *self = if names.is_empty() { BpfDelegation::Nothing } else { BpfDelegation::Names(names) };
@@ -144,6 +177,11 @@ mod tests {
         assert_eq!(Concurrency::read("infinity"), Ok(Concurrency(u32::MAX)));
         assert_eq!(Refresh::read("~credentials"), Ok(Refresh { extensions: true, credentials: false }));
         assert!(Refresh::read("bogus").is_err());
+        let name = |kind, word| bpf_name(kind, word).unwrap_or("");
+        assert_eq!(name("commands", "BPF_MAP_CREATE"), "map_create");
+        assert_eq!(name("maps", "BPFMapTypeLPMTrie"), "lpm_trie");
+        assert_eq!((name("programs", "socket_filter"), name("programs", "hash")), ("socket_filter", ""));
+        assert_eq!(name("attachments", "BPFCGroupInetIngress"), "cgroup_inet_ingress");
         assert!(is_attribute("user.a") && !is_attribute("security.a") && !is_attribute("user."));
     }
 }
