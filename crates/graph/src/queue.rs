@@ -272,40 +272,35 @@ impl Queue {
     }
 
     /// Ends a job; with `propagate`, also those that cannot succeed any more. All that ended, in the order of their ends.
+    /// `is_down` says of a unit that it is neither up nor on its way.
     pub fn end(
         &mut self,
         graph: &Graph,
         id: JobId,
         result: JobResult,
         propagate: bool,
+        is_down: impl Fn(UnitId) -> bool,
     ) -> Vec<(Job, JobResult)> {
         let (mut ends, mut ended) = (vec![(id, result)], Vec::new());
         while let Some((id, result)) = ends.pop() {
             let Some(job) = self.remove(id) else { continue };
-            if propagate && !result.is_fulfilled() {
-                ends.extend(self.that_fall_with(graph, &job).map(|id| (id, JobResult::Dependency)));
+            if propagate {
+                let kinds = kinds_that_fall(&job, result, &is_down);
+                let fall = self.that_fall_with(graph, job.unit, kinds);
+                ends.extend(fall.map(|id| (id, JobResult::Dependency)));
             }
             ended.push((job, result));
         }
         ended
     }
 
-    /// The jobs that cannot succeed any more, this one not having been fulfilled: starts of what requires the unit that
-    /// does not come up, and of what conflicts with the unit that does not go down.
-    fn that_fall_with<'a>(&'a self, graph: &'a Graph, job: &Job) -> impl Iterator<Item = JobId> + 'a {
-        let kinds: &[Dependency] = match job.kind {
-            JobType::Start | JobType::VerifyActive => {
-                &[Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::BoundBy]
-            }
-            JobType::Stop => &[Dependency::ConflictedBy],
-            JobType::Reload
-            | JobType::Restart
-            | JobType::Nop
-            | JobType::TryRestart
-            | JobType::TryReload
-            | JobType::ReloadOrStart => &[],
-        };
-        let unit = job.unit;
+    /// The starts that cannot succeed any more, since they depend on a unit in one of these ways.
+    fn that_fall_with<'a>(
+        &'a self,
+        graph: &'a Graph,
+        unit: UnitId,
+        kinds: &'static [Dependency],
+    ) -> impl Iterator<Item = JobId> + 'a {
         let others = kinds.iter().flat_map(move |kind| graph.of(unit, *kind));
         let starts = |job: &&Job| matches!(job.kind, JobType::Start | JobType::VerifyActive);
         others.filter_map(|other| self.of(other)).filter(starts).map(|job| job.id)
@@ -342,6 +337,28 @@ impl Queue {
     /// Whether a job is neither running nor ready nor waiting: its unit could not take it yet, and must wake it.
     pub fn is_resting(&self, job: &Job) -> bool {
         !job.running && job.waits_at.is_none() && !self.ready.contains(&job.id)
+    }
+}
+
+/// Whose starts fall with a job that ended: what requires a unit that does not come up, what conflicts with one that does not
+/// go down, and what must find it up (`Requisite=`) where its start was done and it is not.
+fn kinds_that_fall(job: &Job, result: JobResult, is_down: impl Fn(UnitId) -> bool) -> &'static [Dependency] {
+    match job.kind {
+        JobType::Start | JobType::VerifyActive if !result.is_fulfilled() => {
+            &[Dependency::RequiredBy, Dependency::RequisiteOf, Dependency::BoundBy]
+        }
+        JobType::VerifyActive if result == JobResult::Skipped => &[Dependency::RequisiteOf],
+        JobType::Start | JobType::VerifyActive if is_down(job.unit) => &[Dependency::RequisiteOf],
+        JobType::Stop if !result.is_fulfilled() => &[Dependency::ConflictedBy],
+        JobType::Start
+        | JobType::VerifyActive
+        | JobType::Stop
+        | JobType::Reload
+        | JobType::Restart
+        | JobType::Nop
+        | JobType::TryRestart
+        | JobType::TryReload
+        | JobType::ReloadOrStart => &[],
     }
 }
 

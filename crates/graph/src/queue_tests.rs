@@ -110,7 +110,7 @@ fn the_queue_does_what_its_model_does() {
                     let (got, expected) = (queue.install(order, active), model.install(unit, kind, active));
                     assert_eq!(got, expected, "{place}");
                     if let Installed::Against(id) = got {
-                        let ended = queue.end(&graph, id, JobResult::Canceled, false);
+                        let ended = queue.end(&graph, id, JobResult::Canceled, false, |_| false);
                         assert_eq!(ended.len(), 1, "{place}");
                         model.jobs.retain(|job| job.0 != id.0);
                     }
@@ -119,8 +119,11 @@ fn the_queue_does_what_its_model_does() {
                     if let Some(id) = queue.of(unit).map(|job| job.id) {
                         let results = [JobResult::Done, JobResult::Failed, JobResult::Canceled];
                         let result = results[draw(&mut seed, 3) as usize];
-                        let ended: BTreeSet<u32> =
-                            queue.end(&graph, id, result, true).iter().map(|(job, _)| job.id.0).collect();
+                        let ended: BTreeSet<u32> = queue
+                            .end(&graph, id, result, true, |_| false)
+                            .iter()
+                            .map(|(job, _)| job.id.0)
+                            .collect();
                         assert_eq!(ended, model.end(&graph, id.0, result), "{place}");
                     }
                 }

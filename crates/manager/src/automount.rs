@@ -17,7 +17,7 @@ use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Unit, UnitResult, words};
 use muster_graph::{JobMode, JobResult, JobType, UnitId};
-use muster_unit::{AutomountSection, Body, LoadState, UnitKind, UnitName};
+use muster_unit::{AutomountSection, Body, LoadState, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -132,9 +132,6 @@ impl Manager {
     }
 
     fn automount_start(&mut self, id: UnitId) -> Started {
-        if !self.supports(UnitKind::Automount) {
-            return Started::Ended(JobResult::Unsupported);
-        }
         let name = self.unit_name(id);
         let mount = self.triggered_unit(id).map(|unit| (unit.file.load_state, unit.active_state()));
         match mount {

@@ -14,7 +14,7 @@ use crate::jobs::Started;
 use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Unit};
-use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
+use muster_graph::{Dependency, JobMode, JobType, UnitId};
 use muster_unit::{Body, LoadState, Source, UnitFile, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -42,7 +42,8 @@ impl TypeState for Device {
 }
 
 pub(crate) const VERBS: Verbs = Verbs {
-    start: |manager, _| manager.device_start(),
+    // Nobody makes a device; it is waited for.
+    start: |_, _| Started::Working,
     stop: |manager, id| {
         manager.set_plugged(id, false);
         Started::Working
@@ -165,12 +166,6 @@ impl Manager {
             // What cannot be started says so by itself; a wish binds nobody.
             let _ = self.enqueue(wanted, JobType::Start, JobMode::Fail, &format!("{device} Wants="));
         }
-    }
-
-    /// Nobody makes a device; it is waited for.
-    fn device_start(&self) -> Started {
-        let followed = self.state.facts.follows_interfaces;
-        if followed { Started::Working } else { Started::Ended(JobResult::Unsupported) }
     }
 
     /// What is known of a device stands in for its unit file.

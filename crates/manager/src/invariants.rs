@@ -3,7 +3,8 @@
 //! Who owns what is kept twice, in the unit and in an index by which it is found, and the two must agree both ways:
 //!
 //! - Names: every name leads to a loaded unit, and a unit's own name leads to it.
-//! - Jobs: [`muster_graph::Queue`] agrees with itself; a job's unit is loaded; a job rests only while its unit is on its way.
+//! - Jobs: [`muster_graph::Queue`] agrees with itself; a job's unit is loaded; a job rests only while its unit is on its way,
+//!   or while what a run of it left is being removed.
 //! - Processes: a number in the index is the main or control process of that unit; each
 //!   process of a unit whose number is known is in the index. The same for spawns, until the process ended.
 //! - Questions: each open one is that of the conditions or of the removal of the unit that it leads to, and the reverse.
@@ -104,7 +105,7 @@ impl Manager {
             match self.state.units.get(&job.unit).map(|unit| unit.active_state()) {
                 None => faults.0.push(format!("job {number} belongs to a unit that is not loaded")),
                 Some(ActiveState::Inactive | ActiveState::Failed | ActiveState::Active)
-                    if self.state.jobs.is_resting(job) =>
+                    if self.state.jobs.is_resting(job) && !self.is_removing(job.unit) =>
                 {
                     faults.0.push(format!("job {number} rests, and its unit does not change"));
                 }

@@ -4,6 +4,7 @@
 //! of its unit, by its timeout, or by the failure of what it requires. Ends are worked off a list, never by recursion.
 
 use crate::concurrency::Room;
+use crate::cycles::Found;
 use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::Manager;
 use crate::refused::{Refused, Word};
@@ -70,6 +71,12 @@ impl Facts for Manager {
             _ if matches!(kind, JobType::Reload | JobType::TryReload) && !self.can_reload(unit.id) => {
                 Some(Refusal::NotApplicable)
             }
+            // What somebody else made is not made again.
+            _ if matches!(kind, JobType::Restart | JobType::TryRestart)
+                && matches!(unit.name.kind(), UnitKind::Scope | UnitKind::Device) =>
+            {
+                Some(Refusal::NotApplicable)
+            }
             _ => None,
         }
     }
@@ -127,22 +134,21 @@ impl Manager {
             Ok(made) => made,
             Err(error) => {
                 if let TransactionError::Cyclic(cycle) = &error {
-                    let cycle = self.cycle_text(cycle);
-                    let text = format!("Found ordering cycle {cycle}, and every job in it is needed.");
-                    self.log(Level::Error, Some(unit), text);
+                    self.cycles.push(Found { anchor: unit, cycle: cycle.clone(), victim: None });
                 }
                 return Err(self.refused_transaction(unit, kind, error));
             }
         };
         for note in &made.notes {
-            let text = self.note_text(note);
-            // Whose job it was is asked, too, why it is not up.
-            if let Note::Cycle(_, victim) = note
-                && *victim != unit
-            {
-                self.log(Level::Warning, Some(*victim), text.clone());
+            match note {
+                Note::Cycle(cycle, victim) => {
+                    let (cycle, victim) = (cycle.clone(), Some(*victim));
+                    self.cycles.push(Found { anchor: unit, cycle, victim });
+                }
+                Note::Refused(..) | Note::More(_) => {
+                    self.log(Level::Warning, Some(unit), self.note_text(note));
+                }
             }
-            self.log(Level::Warning, Some(unit), text);
         }
         if mode == JobMode::Flush {
             self.clear_jobs_except(&made);
@@ -172,17 +178,6 @@ impl Manager {
             ),
             Note::More(count) => format!("{count} more jobs were left out."),
         }
-    }
-
-    /// A cycle in a line of bounded length.
-    fn cycle_text(&self, cycle: &[UnitId]) -> String {
-        const SHOWN_MAX: usize = 50;
-        let mut names: Vec<String> = cycle.iter().take(SHOWN_MAX).map(|unit| self.unit_name(*unit)).collect();
-        if cycle.len() > SHOWN_MAX {
-            names.push(format!("({} more)", cycle.len().saturating_sub(SHOWN_MAX)));
-        }
-        names.extend(cycle.first().map(|unit| self.unit_name(*unit)));
-        names.join(" -> ")
     }
 
     pub(crate) fn check_mode(&self, unit: UnitId, kind: JobType, mode: JobMode) -> Result<(), Refused> {
@@ -257,7 +252,10 @@ impl Manager {
 
     fn install(&mut self, made: Transaction, mode: JobMode, cause: &str) -> Result<JobId, Refused> {
         let mut anchor_job = None;
-        for (&unit, &kind) in &made.jobs {
+        // Who only looks whether a unit is up does so before anything is started, where nothing is ordered otherwise.
+        let looks = |(_, kind): &(&UnitId, &JobType)| **kind == JobType::VerifyActive;
+        let (first, then) = (made.jobs.iter().filter(looks), made.jobs.iter().filter(|job| !looks(job)));
+        for (&unit, &kind) in first.chain(then) {
             let pulled =
                 made.pulled_by.get(&unit).map(|(by, via)| format!("{} {}=", self.unit_name(*by), via.name()));
             let why = match pulled {
@@ -384,7 +382,7 @@ impl Manager {
         match self.active_state(unit) {
             ActiveState::Active | ActiveState::Reloading => Started::Ended(JobResult::Done),
             ActiveState::Activating => Started::Later,
-            _ => Started::Ended(JobResult::Dependency),
+            _ => Started::Ended(JobResult::Skipped),
         }
     }
 
@@ -445,7 +443,12 @@ impl Manager {
     }
 
     fn end_job(&mut self, id: JobId, result: JobResult, propagate: bool, report: bool) {
-        for (job, result) in self.state.jobs.end(&self.state.graph, id, result, propagate) {
+        let units = &self.state.units;
+        let is_down = |unit: UnitId| {
+            let state = units.get(&unit).map(|unit| unit.active_state());
+            matches!(state, Some(ActiveState::Inactive | ActiveState::Failed) | None)
+        };
+        for (job, result) in self.state.jobs.end(&self.state.graph, id, result, propagate, is_down) {
             self.job_ended(&job, result, propagate, report);
         }
         self.check_startup_finished();

@@ -33,6 +33,7 @@ mod bus_names;
 mod concurrency;
 mod conditions;
 mod consumed;
+mod cycles;
 mod deadlines;
 mod device;
 pub mod directories;

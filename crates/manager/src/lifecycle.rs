@@ -324,7 +324,8 @@ impl Manager {
         }
     }
 
-    /// Hands a start job to the unit: conditions first, then the type's own start.
+    /// Hands a start job to the unit. In this order, as systemd looks: conditions, asserts, whether there are units of the type
+    /// here, whether what it is bound to is up, and then the type's own start, which has the start limit.
     pub(crate) fn start_unit(&mut self, id: UnitId) -> Started {
         match self.active_state(id) {
             ActiveState::Active | ActiveState::Reloading => return Started::Ended(JobResult::Done),
@@ -339,10 +340,6 @@ impl Manager {
         if unit.pending_conditions.is_some() {
             return Started::Working;
         }
-        if self.bound_unit_is_missing(id) {
-            return Started::Ended(JobResult::Dependency);
-        }
-        let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
         // An automatic restart goes on with the answers that its first start had.
         if self.waits_for_restart(id) {
             return self.start_by_kind(id);
@@ -375,12 +372,10 @@ impl Manager {
         }
     }
 
-    /// `BindsTo=` and `Requisite=` with `After=` demand the other unit active at this moment.
+    /// `BindsTo=` with `After=` demands the other unit active at this moment. (`Requisite=` does so when the other's job ends.)
     fn bound_unit_is_missing(&self, id: UnitId) -> bool {
         let graph = &self.state.graph;
-        let mut others =
-            [Dependency::BindsTo, Dependency::Requisite].into_iter().flat_map(|kind| graph.of(id, kind));
-        others.any(|other| {
+        graph.of(id, Dependency::BindsTo).any(|other| {
             graph.has(id, Dependency::After, other)
                 && !matches!(self.active_state(other), ActiveState::Active | ActiveState::Reloading)
         })
@@ -425,9 +420,16 @@ impl Manager {
     }
 
     fn start_by_kind(&mut self, id: UnitId) -> Started {
-        self.mark(id, NO_MARKS);
         let Some(unit) = self.state.units.get(&id) else { return Started::Ended(JobResult::Invalid) };
-        (crate::kind::verbs(unit.name.kind()).start)(self, id)
+        let kind = unit.name.kind();
+        if !self.supports(kind) {
+            return Started::Ended(JobResult::Unsupported);
+        }
+        if self.bound_unit_is_missing(id) {
+            return Started::Ended(JobResult::Dependency);
+        }
+        self.mark(id, NO_MARKS);
+        (crate::kind::verbs(kind).start)(self, id)
     }
 
     pub(crate) fn stop_unit(&mut self, id: UnitId) -> Started {

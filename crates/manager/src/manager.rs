@@ -23,6 +23,8 @@ pub struct Manager {
     pub(crate) booting: bool,
     /// Targets of `SuccessAction=` and its kin, with the reason; empty between events.
     pub(crate) wanted_targets: Vec<(&'static str, String)>,
+    /// Ordering cycles that nobody was told of yet; empty between events.
+    pub(crate) cycles: Vec<crate::cycles::Found>,
     /// A loaded instance of each template whose instances come with connections: what the next is made from. Kept until
     /// the next reload; losing it costs a reading.
     pub(crate) templates: BTreeMap<UnitName, Rc<UnitFile>>,
@@ -142,6 +144,7 @@ impl Manager {
         self.state.units_load_finish = self.stamp();
         self.booting = true;
         self.settle();
+        self.tell_cycles(source);
     }
 
     fn start_perpetual(&mut self, id: UnitId) {
@@ -262,6 +265,7 @@ impl Manager {
             self.start_wanted_targets(source);
             self.settle();
         }
+        self.tell_cycles(source);
     }
 
     /// The next thing to do, in order.

@@ -213,6 +213,13 @@ impl Manager {
         let argv = mount_command(section);
         let (path, mode) =
             (section.where_().as_deref().unwrap_or_default().to_owned(), section.directory_mode().0);
+        if !self.start_is_allowed(id) {
+            return self.refuse_tool(id, |kind| {
+                if let Some(mount) = Mount::of_mut(kind) {
+                    (mount.failed, mount.result) = (true, UnitResult::StartLimitHit);
+                }
+            });
+        }
         self.prepare_run(id);
         self.run_mount_command(id, argv, Some((path, mode)))
     }

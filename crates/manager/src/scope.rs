@@ -15,7 +15,7 @@ use crate::kind::{Kind, TypeState, Verbs};
 use crate::manager::Manager;
 use crate::refused::Refused;
 use crate::state::{ActiveState, Unit, UnitResult};
-use muster_graph::UnitId;
+use muster_graph::{JobResult, UnitId};
 use muster_unit::{OomPolicy, UnitName};
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,11 @@ impl Manager {
     }
 
     fn scope_start(&mut self, id: UnitId) -> Started {
+        // There are no processes for a second run.
+        let ran = self.state.units.get(&id).is_some_and(|unit| unit.active_exit.monotonic_usec != 0);
+        if ran && !self.state.scope_pids.contains_key(&id) {
+            return Started::Ended(JobResult::Once);
+        }
         self.prepare_run(id);
         if let Some(pids) = self.state.scope_pids.remove(&id) {
             self.state.populated.insert(id);

@@ -211,12 +211,16 @@ impl Manager {
     }
 
     fn swap_start(&mut self, id: UnitId) -> Started {
-        if !self.supports(UnitKind::Swap) {
-            return Started::Ended(JobResult::Unsupported);
-        }
         let Some(argv) = self.swap_section(id).map(swapon) else {
             return Started::Ended(JobResult::Invalid);
         };
+        if !self.start_is_allowed(id) {
+            return self.refuse_tool(id, |kind| {
+                if let Some(swap) = Swap::of_mut(kind) {
+                    (swap.sub, swap.result) = (SwapSub::Failed, UnitResult::StartLimitHit);
+                }
+            });
+        }
         self.prepare_run(id);
         self.run_swap_command(id, argv, SwapSub::Activating)
     }

@@ -2,11 +2,13 @@
 //!
 //! What must stay true: whoever runs one takes the process into its state, so that its end is told to it.
 
-use crate::effect::{Effect, Spawn, SpawnId, SpawnRole};
+use crate::effect::{Effect, Level, Spawn, SpawnId, SpawnRole};
 use crate::event::Exit;
+use crate::jobs::Started;
+use crate::kind::Kind;
 use crate::manager::Manager;
 use crate::state::{Process, UnitResult};
-use muster_graph::UnitId;
+use muster_graph::{JobResult, UnitId};
 use muster_unit::{ExecCommand, Timespan};
 
 impl Manager {
@@ -62,6 +64,15 @@ impl Manager {
         self.state.spawns.insert(spawn, id);
         self.state.populated.insert(id);
         Some(Process { spawn: Some(spawn), pid: None, command: Some(command), place: None, alien: false })
+    }
+
+    /// The unit was started too often: it fails as `fail` says, and nothing runs.
+    pub(crate) fn refuse_tool(&mut self, id: UnitId, fail: impl FnOnce(&mut Kind)) -> Started {
+        let text = format!("{}: Start request repeated too quickly.", self.unit_name(id));
+        self.log(Level::Warning, Some(id), text);
+        self.change_state(id, fail);
+        self.start_limit_action(id);
+        Started::Ended(JobResult::Failed)
     }
 
     /// When a program that starts now has taken too long; `None` for never.

@@ -15,6 +15,7 @@ pub mod install;
 pub mod lexer;
 pub mod load;
 pub mod origin;
+mod places;
 pub mod preset;
 pub mod setting;
 pub mod specifier;
@@ -27,6 +28,7 @@ pub use file::{Body, LoadState, UnitFile};
 pub use index::Index;
 pub use jiff::tz::TimeZone;
 pub use load::{Setting, Source, assign, check_settings, further_instance, load, load_made, load_settings};
+pub use places::place_naming;
 pub use specifier::SpecifierContext;
 pub use table::{
     AutomountRow, AutomountSection, CGroupRow, CGroupSection, ExecRow, ExecSection, InstallRow,
