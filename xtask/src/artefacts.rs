@@ -2,16 +2,17 @@
 //!
 //! What must stay true: a tool that cannot be had here is a skip with its name; all else that goes wrong fails.
 
+use crate::contained::{self, Entry};
 use crate::dist::{self, Steps};
 use crate::oci;
 use crate::package::{self, Packages, Programs};
 use crate::test::Tally;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use muster_tests::{Container, image};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -45,9 +46,11 @@ pub fn check(name: &str, needs: Result<()>, test: impl FnOnce() -> Result<()>) -
         println!("SKIP   {name}: {reason:#}");
         return Tally::skipped();
     }
+    eprintln!("running {name}");
+    let begun = Instant::now();
     match test() {
         Ok(()) => {
-            println!("ok     {name}");
+            println!("ok     {name} ({:.1} s)", begun.elapsed().as_secs_f64());
             Tally::passed()
         }
         Err(error) => {
@@ -62,7 +65,7 @@ fn containers() -> Result<()> {
 }
 
 fn make(name: &str, programs: &Programs) -> Result<Packages> {
-    package::make(programs, &dist::scratch(name)?, &mut Steps::silent())
+    package::make(programs, &dist::scratch(name)?, &mut Steps::uncounted())
 }
 
 /// Made again, everything is the same to the byte.
@@ -149,23 +152,12 @@ const AS_MUSTER: &[(&str, &str)] = &[
     ("systemd-run -q --wait true && echo still-starts-services", "still-starts-services"),
 ];
 
-/// The image as registries' tools read it, unpacked as for a runtime.
+/// The image as registries' tools read it, unpacked as for a runtime, and run.
 fn container_image(packages: &Packages) -> Result<()> {
-    let layout = oci::make(&packages.muster, &mut Steps::silent())?;
-    let name = format!("oci:{}:{}", layout.display(), oci::TAG);
-    let config = dist::output(Command::new("skopeo").args(["inspect", "--config", &name]))?;
-    let config: serde_json::Value = serde_json::from_str(&config)?;
-    ensure!(config["config"]["Entrypoint"][0] == image::MUSTER, "{config}");
+    let layout = oci::make(&packages.muster, &mut Steps::uncounted())?;
+    let entry = Entry::read(&format!("oci:{}:{}", layout.display(), oci::TAG))?;
     let bundle = dist::scratch("bundle")?.join("bundle");
     let image = format!("{}:{}", layout.display(), oci::TAG);
     image::run(Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle))?;
-    runs(&bundle)
-}
-
-fn runs(bundle: &Path) -> Result<()> {
-    let program = bundle.join("rootfs").join(image::MUSTER.trim_start_matches('/'));
-    if !program.exists() {
-        bail!("no {}", program.display());
-    }
-    Ok(())
+    contained::test(&bundle.join("rootfs"), &entry)
 }

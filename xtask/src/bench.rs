@@ -3,8 +3,10 @@
 //! What must stay true: both sides run the same measurements from outside, with the same programs; a measurement that did
 //! not come off is shown as such, never left out.
 
+mod container;
 mod exec;
 mod first;
+mod page;
 mod units;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +14,6 @@ use muster_tests::{Builder, Container, cgroup, image, paths};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const INITS: [&str; 2] = ["systemd", "muster"];
@@ -69,6 +70,8 @@ pub enum Rows {
     Units,
     /// The boot alone.
     Boot,
+    /// A container with one service, under other inits as well.
+    Container,
 }
 
 /// Runs the rounds and prints the tables; with `write`, docs/benchmarks.md as well.
@@ -78,6 +81,9 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     }
     cgroup::sweep();
     eprintln!("building");
+    if rows == Rows::Container {
+        return run_containers(rounds, write);
+    }
     image::build_programs()?;
     let root = image::debian()?;
     if rows == Rows::Boot {
@@ -103,19 +109,27 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
             }
         }
     }
-    let stock = (rows != Rows::Units).then(|| table(&ROWS, &samples, &floor, rounds));
-    let many = (rows != Rows::Stock).then(|| units::table(&sizes, rounds));
-    let tables = [stock, many].into_iter().flatten().collect::<Vec<_>>().join("\n");
-    println!("{tables}");
+    let stock = (rows != Rows::Units).then(|| ("stock", table(&ROWS, &samples, &floor, rounds)));
+    let many = (rows != Rows::Stock).then(|| ("units", units::table(&sizes, rounds)));
+    let tables: Vec<(&str, String)> = [stock, many].into_iter().flatten().collect();
+    tables.iter().for_each(|(_, table)| println!("{table}"));
     if write {
-        let path = paths::workspace().join("docs/benchmarks.md");
-        fs::create_dir_all(path.parent().context("docs")?)?;
-        fs::write(&path, page(&tables)?)?;
-        eprintln!("written: {}", path.display());
+        page::write(&tables)?;
     }
     let stock = rows == Rows::Units || samples.iter().all(|samples| samples.len() >= ROWS.len());
     let many = rows == Rows::Stock || (0..2).all(|init| units::complete(&sizes[init], init));
-    Ok(i32::from(!stock || !many))
+    let containers = rows != Rows::All || run_containers(rounds, write)? == 0;
+    Ok(i32::from(!stock || !many || !containers))
+}
+
+/// Containers under several inits.
+fn run_containers(rounds: usize, write: bool) -> Result<i32> {
+    let (table, complete) = container::run(rounds)?;
+    println!("{table}");
+    if write {
+        page::write(&[("container", table)])?;
+    }
+    Ok(i32::from(!complete))
 }
 
 /// The boot alone.
@@ -332,12 +346,20 @@ impl Process {
 
     /// Resident, and the part of it that no other process shares.
     fn memory_mib(&self) -> Result<(f64, f64)> {
+        Ok((self.mapped_mib(&["Rss:"])?, self.mapped_mib(&["Private_Clean:", "Private_Dirty:"])?))
+    }
+
+    /// Resident, with each page divided by the number of those who share it.
+    fn proportional_mib(&self) -> Result<f64> {
+        self.mapped_mib(&["Pss:"])
+    }
+
+    /// The sum of these lines of proc_pid_smaps(5).
+    fn mapped_mib(&self, names: &[&str]) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0))?;
-        let sum = |names: &[&str]| -> f64 {
-            let lines = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
-            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum::<f64>() / 1024.0
-        };
-        Ok((sum(&["Rss:"]), sum(&["Private_Clean:", "Private_Dirty:"])))
+        let lines = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+        let kilobytes = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+        Ok(kilobytes.sum::<f64>() / 1024.0)
     }
 }
 
@@ -384,23 +406,6 @@ fn number(value: f64) -> String {
         value if value < 0.1 => format!("{value:.3}"),
         value => format!("{value:.2}"),
     }
-}
-
-fn page(table: &str) -> Result<String> {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let date = Command::new("date").args(["-u", "+%F"]).output()?.stdout;
-    Ok(format!(
-        "# Benchmarks\n\nWritten by `cargo xtask bench --write` on {}: {cores} cores of {}, Linux {}. Each round boots the same \
-        Debian 13\nroot file system as a container, under systemd 257 and under muster in turn; every number is taken from outside.\n\
-        The floor is a plain server that accepts, forks and executes the same program, in the same container.\n\n{table}",
-        String::from_utf8_lossy(&date).trim(),
-        model.unwrap_or("an unnamed processor"),
-        kernel.trim(),
-    ))
 }
 
 #[cfg(test)]

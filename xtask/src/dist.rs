@@ -74,18 +74,18 @@ impl Steps {
         Self { done: 0, all }
     }
 
-    /// For a test.
-    pub fn silent() -> Self {
+    /// Of a test: nobody counts them.
+    pub fn uncounted() -> Self {
         Self::of(0)
     }
 
     /// The next one begins.
     pub fn next(&mut self, what: &str) {
         self.done += 1;
-        if self.all == 0 {
-            return;
+        match self.all {
+            0 => eprintln!("       {what}"),
+            all => eprintln!("[{}/{all}] {what}", self.done),
         }
-        eprintln!("[{}/{}] {what}", self.done, self.all);
     }
 }
 

@@ -5,6 +5,7 @@
 mod artefacts;
 mod bench;
 mod boot;
+mod contained;
 mod disk;
 mod dist;
 mod images;
@@ -37,14 +38,15 @@ const USAGE: &str = "cargo xtask COMMAND
   test --vm [--init systemd]
                          only the machine that boots from a disk; under systemd it shows what is expected
   test --artefacts       only packages and images: made, installed, booted, removed
-  test --package         more of that, for half an hour: docs/install.md in a machine, with its restarts; the disk image,
-                         which grows; two builds of one commit in two directories, which are the same
+  test --package         more of that, in a machine: docs/install.md with its restarts; the disk image, which grows
+  test --reproducible    two builds of one commit in two directories, which are the same
   install --root DIR [--init]
                          installs muster below DIR, with manual pages and completions; with --init, as its /sbin/init
   man --root DIR         writes manual pages and completions below DIR
-  bench [--rounds N] [--rows boot|stock|units] [--write]
+  bench [--rounds N] [--rows boot|stock|units|container] [--write]
                          compares a Debian container under systemd and under muster: as it is, and with up to 50,000
-                         units; --write writes docs/benchmarks.md
+                         units; and one with a single service under other inits as well; --write puts the tables into
+                         docs/benchmarks.md
   sim [--seeds N] [--hours H] [--first N] [--threads N] [--twice N]
                          runs the simulator over random scenarios, and shrinks what fails; of N seeds (8) one is run again
   scenarios [--count N] [--first N]
@@ -76,6 +78,7 @@ fn command(args: &[&str]) -> Result<i32> {
         ["test"] => test::all(),
         ["test", "--artefacts"] => Ok(test::artefacts()),
         ["test", "--package"] => Ok(test::packages()),
+        ["test", "--reproducible"] => Ok(test::reproducible()),
         ["test", "--vm"] => Ok(test::machines(image::MUSTER)),
         ["test", "--vm", "--init", "systemd"] => Ok(test::machines("/usr/lib/systemd/systemd")),
         ["install", "--root", dir] => install(dir, false),
@@ -137,11 +140,15 @@ fn bench(options: &[&str]) -> Result<i32> {
                 rows = bench::Rows::Units;
                 rest
             }
+            ["--rows", "container", rest @ ..] => {
+                rows = bench::Rows::Container;
+                rest
+            }
             _ => bail!("not understood\n{USAGE}"),
         };
     }
-    if write && rows != bench::Rows::All {
-        bail!("--write writes a page of all rows");
+    if write && rows == bench::Rows::Boot {
+        bail!("these rows are on no page");
     }
     bench::run(rounds, rows, write)
 }

@@ -1,6 +1,6 @@
-//! `cargo xtask test --package`: what takes longer than the tests of every day. The page docs/install.md, carried out in a
-//! machine with a stock Debian under systemd, restarts included; the disk image, booted by firmware on a disk that grew; two
-//! builds of one commit in two directories.
+//! What takes longer than the tests of every day. `cargo xtask test --package`: the page docs/install.md, carried out in a machine
+//! with a stock Debian under systemd, restarts included; the disk image, booted by firmware on a disk that grew.
+//! `cargo xtask test --reproducible`: two builds of one commit, this one and a clone's, in two directories.
 //!
 //! What must stay true: the page is the conversation. A line with `# ` is typed at the machine's shell, and each line after it
 //! must be part of the answer.
@@ -18,9 +18,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// All of it.
+/// Two builds.
+pub fn twice() -> Tally {
+    check("package/reproducible", Ok(()), reproducible)
+}
+
+/// What needs a machine.
 pub fn test() -> Tally {
-    let mut tally = check("package/reproducible", Ok(()), reproducible);
+    let mut tally = Tally::default();
     let prepared = Kernel::get().and_then(|kernel| Ok((Emulator::prepare(&kernel)?, kernel)));
     let (emulator, kernel) = match prepared {
         Ok(prepared) => prepared,
@@ -30,8 +35,9 @@ pub fn test() -> Tally {
             return tally;
         }
     };
+    eprintln!("building the programs as they are released (some minutes)");
     let made =
-        package::build().and_then(|programs| package::make(&programs, &dist::dir(), &mut Steps::silent()));
+        package::build().and_then(|programs| package::make(&programs, &dist::dir(), &mut Steps::uncounted()));
     let packages = match made {
         Ok(packages) => packages,
         Err(error) => {
@@ -45,23 +51,27 @@ pub fn test() -> Tally {
     tally
 }
 
-/// Two clones of the commit, in directories of different lengths, each with nothing built: the same bytes.
+/// What this checkout makes, and what a clone of its commit makes in a directory of another length, with nothing built: the same
+/// bytes.
 fn reproducible() -> Result<()> {
+    let changed =
+        dist::output(Command::new("git").args(["status", "--porcelain"]).current_dir(paths::workspace()))?;
+    ensure!(changed.is_empty(), "a clone has only what is committed:\n{changed}");
     let dir = dist::scratch("reproducible")?;
-    let mut sums = Vec::new();
-    for name in ["one", "another-one/of-another-length"] {
-        let clone = dir.join(name);
-        image::run(Command::new("git").args(["clone", "-q"]).arg(paths::workspace()).arg(&clone))?;
-        let mut command = Command::new("cargo");
-        command.args(["xtask", "package"]).current_dir(&clone).env_remove("CARGO_TARGET_DIR");
-        image::run(&mut command)?;
-        sums.push(fs::read_to_string(clone.join("target/dist/SHA256SUMS"))?);
-        fs::remove_dir_all(clone)?;
-    }
-    let same = sums.windows(2).all(|pair| pair[0] == pair[1]);
-    ensure!(same && sums[0].lines().count() == 3, "the builds differ:\n{}", sums.join("\n"));
-    print!("{}", sums[0]);
-    Ok(())
+    let clone = dir.join("another-directory/of-another-length");
+    image::run(Command::new("git").args(["clone", "-q"]).arg(paths::workspace()).arg(&clone))?;
+    eprintln!("       the clone's packages (some minutes)");
+    let mut command = Command::new("cargo");
+    command.args(["xtask", "package"]).current_dir(&clone).env_remove("CARGO_TARGET_DIR");
+    image::run(&mut command)?;
+    eprintln!("       our own packages (some minutes, where they were not built before)");
+    let ours = package::make(&package::build()?, &dir.join("ours"), &mut Steps::uncounted())?;
+    let sums = [ours.sums, clone.join("target/dist/SHA256SUMS")].map(fs::read_to_string);
+    let [ours, theirs] = sums;
+    let (ours, theirs) = (ours?, theirs?);
+    ensure!(ours == theirs && ours.lines().count() == 3, "the builds differ:\n{ours}{theirs}");
+    print!("{ours}");
+    Ok(fs::remove_dir_all(dir)?)
 }
 
 /// The page, in a machine.
@@ -109,7 +119,7 @@ const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
 
 /// The disk image on a disk of twice its size, started by firmware.
 fn grows(emulator: &Emulator, packages: &Packages) -> Result<()> {
-    let made = disk::make(packages, &mut Steps::silent())?;
+    let made = disk::make(packages, &mut Steps::uncounted())?;
     let disk = copy_of(&made.image)?;
     image::run(Command::new("truncate").args(["-s", "4G"]).arg(&disk))?;
     let mut machine = emulator.boot_firmware(Path::new(FIRMWARE), &disk, "1024")?;

@@ -112,12 +112,20 @@ impl Part {
 
 /// Packages and images alone, of the programs as they are released.
 pub fn artefacts() -> i32 {
-    i32::from(artefacts::test(package::build()).failed > 0)
+    eprintln!("building the programs as they are released (some minutes)");
+    let tally = artefacts::test(package::build());
+    println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    i32::from(tally.failed > 0)
 }
 
-/// What packages and images need a machine for, and a second build.
+/// What packages and images need a machine for.
 pub fn packages() -> i32 {
     i32::from(package_vm::test().failed > 0)
+}
+
+/// Two builds of one commit.
+pub fn reproducible() -> i32 {
+    i32::from(package_vm::twice().failed > 0)
 }
 
 /// The machine that boots from a disk, alone.
