@@ -8,18 +8,19 @@
 
 mod tracer;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use muster_tests::container::{Builder, Container};
 use muster_tests::{image, paths};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracer::{Order, Tracer};
 
 /// Waits until the tracer is there, then becomes muster.
@@ -31,15 +32,15 @@ systemctl is-system-running
 systemctl list-units >/dev/null
 systemctl list-timers >/dev/null
 systemctl show >/dev/null
-systemctl show cron.service >/dev/null
-systemctl status cron.service >/dev/null
-systemctl restart cron.service
-systemctl stop cron.service
-systemctl start cron.service
-systemctl kill -s KILL cron.service
+systemctl show nginx.service >/dev/null
+systemctl status nginx.service >/dev/null
+systemctl restart nginx.service
+systemctl stop nginx.service
+systemctl start nginx.service
+systemctl kill -s KILL nginx.service
 systemd-run --wait /bin/true
 systemd-run --scope /bin/true
-busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager GetUnit s cron.service
+busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager GetUnit s nginx.service
 systemctl daemon-reload
 systemctl restart systemd-journald.service
 systemctl list-units >/dev/null
@@ -63,7 +64,7 @@ pub fn run() -> Result<i32> {
         traced.inspect_err(|error| eprintln!("tracing ended: {error:#}"))
     });
     reports.recv().context("the tracer did not begin")?;
-    fs::write(container.root().join("order-go"), "go\n")?;
+    go(&container)?;
     container.until(LIMIT, "systemctl is-system-running --wait | grep -qxE 'running|degraded'")?;
     tracer::turn_page(pid)?;
     reports.recv().context("the tracer ended with the boot")?;
@@ -75,6 +76,17 @@ pub fn run() -> Result<i32> {
     let (boot, everyday) = tracer.join().map_err(|_| anyhow::anyhow!("the tracer panicked"))??;
     container.kill()?;
     write(&boot, &everyday)
+}
+
+/// Lets the init go on. Its root is the container's only after a moment: nothing is made where no FIFO is.
+fn go(container: &Container) -> Result<()> {
+    let path = container.root().join("order-go");
+    let deadline = Instant::now() + LIMIT;
+    while !fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        ensure!(Instant::now() < deadline, "no {}", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(fs::File::options().write(true).open(path)?.write_all(b"go\n")?)
 }
 
 /// A container whose init waits to be traced.
