@@ -125,25 +125,41 @@ impl Edges {
 
     /// Makes the edge, or says anew whether it was declared here.
     fn set(&mut self, kind: Dependency, to: UnitId, declared: bool) {
+        let known = self.get_mut(kind, to).map(|known| *known = declared);
+        if known.is_none() {
+            self.insert(kind, to, declared);
+        }
+    }
+
+    /// Makes the edge as one that the other end declared; one that there is stays as it is.
+    fn mirror(&mut self, kind: Dependency, to: UnitId) {
+        if self.get_mut(kind, to).is_none() {
+            self.insert(kind, to, false);
+        }
+    }
+
+    /// Whether the edge, if there is one, was declared here.
+    fn get_mut(&mut self, kind: Dependency, to: UnitId) -> Option<&mut bool> {
+        if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
+            return many.get_mut(&to);
+        }
+        let at = self.few.binary_search_by_key(&(kind, to), Edge::key).ok()?;
+        self.few.get_mut(at).map(|edge| &mut edge.declared)
+    }
+
+    /// Makes an edge that there is not yet.
+    fn insert(&mut self, kind: Dependency, to: UnitId, declared: bool) {
         if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
             many.insert(to, declared);
             return;
         }
-        match self.few.binary_search_by_key(&(kind, to), Edge::key) {
-            Ok(at) => {
-                if let Some(edge) = self.few.get_mut(at) {
-                    edge.declared = declared;
-                }
-            }
-            Err(at) => {
-                if self.few.len() == self.few.capacity() {
-                    self.few.reserve_exact((self.few.len() / 4).max(4));
-                }
-                self.few.insert(at, Edge { to, kind, declared });
-                if self.few(kind).len() > FEW {
-                    self.spread(kind);
-                }
-            }
+        if self.few.len() == self.few.capacity() {
+            self.few.reserve_exact((self.few.len() / 4).max(4));
+        }
+        let at = self.few.partition_point(|edge| edge.key() < (kind, to));
+        self.few.insert(at, Edge { to, kind, declared });
+        if self.few.len() > FEW && self.few(kind).len() > FEW {
+            self.spread(kind);
         }
     }
 
@@ -180,12 +196,11 @@ pub struct Graph {
 impl Graph {
     /// Adds `from kind to` and its inverse. An edge to itself is never stored.
     pub fn add(&mut self, from: UnitId, kind: Dependency, to: UnitId) {
-        if from == to || self.is_declared(from, kind, to) {
+        if from == to {
             return;
         }
         self.edges.entry(from).or_default().set(kind, to, true);
-        let declared = self.is_declared(to, kind.inverse(), from);
-        self.edges.entry(to).or_default().set(kind.inverse(), from, declared);
+        self.edges.entry(to).or_default().mirror(kind.inverse(), from);
     }
 
     fn is_declared(&self, from: UnitId, kind: Dependency, to: UnitId) -> bool {
@@ -195,6 +210,11 @@ impl Graph {
     /// The units that `from` has this kind of dependency on, in id order.
     pub fn of(&self, from: UnitId, kind: Dependency) -> impl Iterator<Item = UnitId> + '_ {
         self.edges.get(&from).into_iter().flat_map(move |edges| edges.of(kind))
+    }
+
+    /// All that `from` depends on in any way: what it has few of in the order of kinds, then what it has many of.
+    pub fn all_of(&self, from: UnitId) -> impl Iterator<Item = (Dependency, UnitId)> + '_ {
+        self.edges.get(&from).into_iter().flat_map(Edges::iter).map(|edge| (edge.kind, edge.to))
     }
 
     /// Whether this edge exists, declared from either side.

@@ -67,7 +67,7 @@ impl Manager {
     }
 
     fn check_names(&self, faults: &mut Faults) {
-        for (name, id) in &self.state.names {
+        for (name, id) in self.state.names.iter() {
             faults.expect(self.is_loaded(*id), || format!("{name} names a unit that is not loaded"));
         }
         for unit in self.state.units.values() {

@@ -49,6 +49,7 @@ mod load;
 mod main_process;
 pub mod marks;
 mod mount;
+mod names;
 mod notify;
 mod oom;
 pub mod path;

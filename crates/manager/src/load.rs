@@ -5,6 +5,7 @@
 
 use crate::effect::{BusSignal, Effect, Level};
 use crate::manager::Manager;
+use crate::names::Names;
 use crate::state::{ActiveState, Kind, Service, Unit};
 use muster_graph::{Dependency, UnitId};
 use muster_unit::{
@@ -22,6 +23,34 @@ const UNITS_MAX: usize = 131_072;
 const TEMPLATES_MAX: usize = 256;
 
 type Pair = (Dependency, UnitName);
+
+/// What the edges of a unit lead to. Most names are those of units that are there, and are not made anew for each edge.
+struct Leads<'a> {
+    names: &'a Names,
+    known: Vec<(Dependency, UnitId)>,
+    /// To be loaded first, unless one before them was the same.
+    missing: Vec<Pair>,
+}
+
+impl Leads<'_> {
+    fn add(&mut self, kind: Dependency, name: &UnitName) {
+        if name.is_template() {
+            return;
+        }
+        match self.names.get(name) {
+            Some(id) => self.known.push((kind, *id)),
+            None => self.missing.push((kind, name.clone())),
+        }
+    }
+
+    /// What is no name of a unit leads nowhere.
+    fn add_text(&mut self, kind: Dependency, name: &str) {
+        match self.names.get(name) {
+            Some(id) => self.known.push((kind, *id)),
+            None => name.parse().iter().for_each(|name| self.add(kind, name)),
+        }
+    }
+}
 
 impl Manager {
     /// The unit of this name, loaded with all that it refers to.
@@ -45,8 +74,7 @@ impl Manager {
         }
         for id in &linked {
             self.tie_to_its_socket(*id);
-            self.order_target_after_its_parts(*id);
-            self.order_targets_that_want(*id);
+            self.order_targets_around(*id);
         }
         linked
     }
@@ -149,15 +177,19 @@ impl Manager {
     /// Adds the edges of a unit; what they lead to and is not loaded yet goes to `queue`.
     fn link(&mut self, id: UnitId, source: &dyn Source, queue: &mut VecDeque<UnitId>) {
         let Some(file) = self.state.units.get(&id).map(|unit| unit.file.clone()) else { return };
-        let mut pairs = declared(&file);
-        implied(&file, &mut pairs);
+        let mut pairs = Vec::new();
         self.mount_pairs(&file, source, &mut pairs);
         self.device_pairs(&file, &mut pairs);
         self.swap_pairs(&file, &mut pairs);
-        for (kind, name) in pairs {
-            if name.is_template() {
-                continue;
-            }
+        let mut leads = Leads { names: &self.state.names, known: Vec::new(), missing: Vec::new() };
+        declared(&file, &mut |kind, name| leads.add(kind, name));
+        implied(&file, &mut |kind, name| leads.add_text(kind, name));
+        pairs.iter().for_each(|(kind, name)| leads.add(*kind, name));
+        let Leads { known, missing, .. } = leads;
+        for (kind, other) in known {
+            self.state.graph.add(id, kind, other);
+        }
+        for (kind, name) in missing {
             let other = match self.state.names.get(&name) {
                 Some(other) => *other,
                 None => {
@@ -218,50 +250,32 @@ impl Manager {
     }
 
     /// A target is reached when all that it pulls in is there (systemd.target(5)), unless it is ordered otherwise.
-    fn order_target_after_its_parts(&mut self, id: UnitId) {
-        let parts: Vec<UnitId> = [
-            Dependency::Requires,
-            Dependency::Wants,
-            Dependency::BindsTo,
-            Dependency::Requisite,
-            Dependency::Upholds,
-        ]
-        .into_iter()
-        .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
-        .collect();
-        for part in parts {
-            self.order_target_after(id, part);
+    fn order_targets_around(&mut self, id: UnitId) {
+        use Dependency as D;
+        let is_target = self.is_ordered_target(id);
+        let pair = |(kind, other): (Dependency, UnitId)| match kind {
+            D::Requires | D::Wants | D::BindsTo | D::Requisite | D::Upholds => {
+                is_target.then_some((id, other))
+            }
+            D::RequiredBy | D::WantedBy | D::BoundBy | D::RequisiteOf | D::UpheldBy => {
+                self.is_ordered_target(other).then_some((other, id))
+            }
+            _ => None,
+        };
+        let pairs: Vec<(UnitId, UnitId)> = self.state.graph.all_of(id).filter_map(pair).collect();
+        for (target, part) in pairs {
+            let applies =
+                self.state.units.get(&part).is_some_and(|unit| unit.file.unit.default_dependencies());
+            if applies && !self.state.graph.has(target, Dependency::Before, part) {
+                self.state.graph.add(target, Dependency::After, part);
+            }
         }
     }
 
-    fn order_targets_that_want(&mut self, id: UnitId) {
-        let wanting: Vec<UnitId> = [
-            Dependency::RequiredBy,
-            Dependency::WantedBy,
-            Dependency::BoundBy,
-            Dependency::RequisiteOf,
-            Dependency::UpheldBy,
-        ]
-        .into_iter()
-        .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
-        .collect();
-        for target in wanting {
-            self.order_target_after(target, id);
-        }
-    }
-
-    fn order_target_after(&mut self, target: UnitId, part: UnitId) {
-        let applies =
-            |id: UnitId| self.state.units.get(&id).is_some_and(|unit| unit.file.unit.default_dependencies());
-        let is_target =
-            self.state.units.get(&target).is_some_and(|unit| unit.name.kind() == UnitKind::Target);
-        if is_target
-            && applies(target)
-            && applies(part)
-            && !self.state.graph.has(target, Dependency::Before, part)
-        {
-            self.state.graph.add(target, Dependency::After, part);
-        }
+    fn is_ordered_target(&self, id: UnitId) -> bool {
+        let is_ordered =
+            |unit: &Unit| unit.name.kind() == UnitKind::Target && unit.file.unit.default_dependencies();
+        self.state.units.get(&id).is_some_and(|unit| is_ordered(unit))
     }
 
     /// Reads everything anew after the source changed. States, jobs and processes stay.
@@ -461,7 +475,7 @@ fn new_unit(id: UnitId, file: Rc<UnitFile>) -> Unit {
 }
 
 /// What the file says.
-fn declared(file: &UnitFile) -> Vec<Pair> {
+fn declared(file: &UnitFile, add: &mut dyn FnMut(Dependency, &UnitName)) {
     let unit = &file.unit;
     let table: [(Dependency, &[UnitName]); 16] = [
         (Dependency::Requires, unit.requires()),
@@ -481,20 +495,17 @@ fn declared(file: &UnitFile) -> Vec<Pair> {
         (Dependency::StopPropagatedFrom, unit.stop_propagated_from()),
         (Dependency::JoinsNamespaceOf, unit.joins_namespace_of()),
     ];
-    table.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name.clone()))).collect()
+    for (kind, names) in table {
+        names.iter().for_each(|name| add(kind, name));
+    }
 }
 
 /// What its type implies.
-fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
+fn implied(file: &UnitFile, add: &mut dyn FnMut(Dependency, &str)) {
     // A unit with a bad setting shows what it would have.
     if !matches!(file.load_state, LoadState::Loaded | LoadState::BadSetting) {
         return;
     }
-    let mut add = |kind: Dependency, name: &str| {
-        if let Ok(name) = name.parse::<UnitName>() {
-            pairs.push((kind, name));
-        }
-    };
     let default = file.unit.default_dependencies();
     let before_shutdown = |add: &mut dyn FnMut(Dependency, &str)| {
         add(Dependency::Conflicts, "shutdown.target");
@@ -525,9 +536,9 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
                 add(Dependency::After, "dbus.socket");
             }
             if default {
-                after_sysinit(&mut add);
+                after_sysinit(add);
                 add(Dependency::After, "basic.target");
-                before_shutdown(&mut add);
+                before_shutdown(add);
             }
         }
         Body::Socket(section) => {
@@ -540,20 +551,20 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
                 add(Dependency::Before, &service);
             }
             if default {
-                after_sysinit(&mut add);
+                after_sysinit(add);
                 add(Dependency::Before, "sockets.target");
-                before_shutdown(&mut add);
+                before_shutdown(add);
             }
         }
-        Body::Target if default && file.id.as_str() != "shutdown.target" => before_shutdown(&mut add),
+        Body::Target if default && file.id.as_str() != "shutdown.target" => before_shutdown(add),
         Body::Target | Body::Device => {}
-        Body::Slice(_) if default => before_shutdown(&mut add),
+        Body::Slice(_) if default => before_shutdown(add),
         Body::Slice(_) => {}
-        Body::Scope(_) if default => before_shutdown(&mut add),
+        Body::Scope(_) if default => before_shutdown(add),
         Body::Scope(_) => {}
         Body::Mount(section) => {
             if default && file.id.as_str() != "-.mount" {
-                mount_implies(section, &mut add);
+                mount_implies(section, add);
             }
         }
         Body::Timer(section) => {
@@ -564,9 +575,9 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             add(Dependency::Triggers, &unit);
             add(Dependency::Before, &unit);
             if default {
-                after_sysinit(&mut add);
+                after_sysinit(add);
                 add(Dependency::Before, "timers.target");
-                before_shutdown(&mut add);
+                before_shutdown(add);
                 for target in ["time-set.target", "time-sync.target"] {
                     if !section.on_calendar().is_empty() {
                         add(Dependency::After, target);
@@ -582,9 +593,9 @@ fn implied(file: &UnitFile, pairs: &mut Vec<Pair>) {
             add(Dependency::Triggers, &unit);
             add(Dependency::Before, &unit);
             if default {
-                after_sysinit(&mut add);
+                after_sysinit(add);
                 add(Dependency::Before, "paths.target");
-                before_shutdown(&mut add);
+                before_shutdown(add);
             }
         }
         Body::Automount(_) => {

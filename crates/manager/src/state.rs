@@ -435,7 +435,7 @@ pub struct State {
     /// Loaded units by number.
     pub units: crate::units::Units,
     /// Every name and alias.
-    pub names: BTreeMap<UnitName, UnitId>,
+    pub names: crate::names::Names,
     /// Dependencies.
     pub graph: Graph,
     /// Jobs.

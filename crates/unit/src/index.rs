@@ -122,7 +122,7 @@ impl Index {
             LoadState::Loaded => {}
             _ => return false,
         }
-        let mut now = crate::load::drop_ins(unit, |directory| self.drop_ins_now(directory));
+        let mut now = crate::around::drop_ins(unit, |directory| self.drop_ins_now(directory));
         let mut then: Vec<&String> = unit.drop_in_paths.iter().collect();
         now.sort();
         then.sort();

@@ -25,13 +25,18 @@ pub struct Place {
 
 /// Where the bytes of a logical line come from: each piece begins at this byte of the line, at this place of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pieces(Vec<(usize, Place)>);
+pub struct Pieces {
+    first: Place,
+    /// Those of continuation lines.
+    further: Vec<(usize, Place)>,
+}
 
 impl Pieces {
     /// The place of a byte of the logical line.
     pub fn place(&self, byte: usize) -> Place {
-        let index = self.0.partition_point(|(start, _)| *start <= byte).saturating_sub(1);
-        let (start, place) = self.0.get(index).copied().unwrap_or_default();
+        let before = self.further.partition_point(|(start, _)| *start <= byte);
+        let piece = before.checked_sub(1).and_then(|last| self.further.get(last));
+        let (start, place) = piece.copied().unwrap_or((0, self.first));
         let further = u32::try_from(byte.saturating_sub(start)).unwrap_or(u32::MAX);
         Place { line: place.line, column: place.column.saturating_add(further) }
     }
@@ -58,7 +63,7 @@ pub enum Line<'a> {
         name: &'a str,
     },
     /// `Key=value`.
-    Assignment(Assignment),
+    Assignment(Assignment<'a>),
     /// A line that is not understood.
     Bad {
         /// The first byte.
@@ -74,13 +79,14 @@ pub enum Line<'a> {
     },
 }
 
-/// `Key=value`, white space around both taken away, continuation lines joined by a blank.
+/// `Key=value`, white space around both taken away, continuation lines joined by a blank. What stands on one line is not
+/// copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assignment {
+pub struct Assignment<'a> {
     /// The key.
-    pub key: String,
+    pub key: Cow<'a, str>,
     /// The value.
-    pub value: String,
+    pub value: Cow<'a, str>,
     /// Where the bytes of the logical line come from.
     pieces: Pieces,
     /// Where key and value begin in the logical line.
@@ -88,7 +94,7 @@ pub struct Assignment {
     value_start: usize,
 }
 
-impl Assignment {
+impl Assignment<'_> {
     /// The line of the key.
     pub fn line(&self) -> u32 {
         self.pieces.place(self.key_start).line
@@ -125,7 +131,6 @@ pub fn lines(text: &str) -> Vec<Line<'_>> {
         if pending.is_none() && line.is_empty() {
             continue;
         }
-        let (mut pieces, mut joined) = pending.take().unwrap_or_default();
         let (body, goes_on) = match continuation(line) {
             Some(body) => (body, true),
             None => (line, false),
@@ -133,23 +138,29 @@ pub fn lines(text: &str) -> Vec<Line<'_>> {
         let mark = if number == 1 { skipped } else { 0 };
         let indent = raw.len().saturating_sub(raw.trim_start().len()).saturating_add(mark);
         let column = u32::try_from(indent).unwrap_or(u32::MAX).saturating_add(1);
-        pieces.0.push((joined.len(), Place { line: number, column }));
-        if joined.len().saturating_add(body.len()) > LINE_MAX {
+        let place = Place { line: number, column };
+        let (pieces, joined) = match pending.take() {
+            None => (Pieces { first: place, further: Vec::new() }, Cow::Borrowed(body)),
+            Some((mut pieces, mut joined)) => {
+                pieces.further.push((joined.len(), place));
+                joined.push_str(body);
+                (pieces, Cow::Owned(joined))
+            }
+        };
+        if joined.len() > LINE_MAX {
             let from = pieces.place(0);
             let expected = Cow::Owned(format!("{LINE_MAX} bytes"));
             out.push(Line::Bad { from, to: from, code: Code::LineLength, found: String::new(), expected });
             continue;
         }
-        joined.push_str(body);
         if goes_on {
-            joined.push(' ');
-            pending = Some((pieces, joined));
+            pending = Some((pieces, joined.into_owned() + " "));
             continue;
         }
         out.push(one(pieces, raw, joined));
     }
     if let Some((pieces, joined)) = pending {
-        out.push(one(pieces, "", joined));
+        out.push(one(pieces, "", Cow::Owned(joined)));
     }
     out
 }
@@ -160,7 +171,7 @@ fn continuation(line: &str) -> Option<&str> {
     if slashes % 2 == 1 { line.strip_suffix('\\') } else { None }
 }
 
-fn one<'a>(pieces: Pieces, raw: &'a str, joined: String) -> Line<'a> {
+fn one<'a>(pieces: Pieces, raw: &'a str, joined: Cow<'a, str>) -> Line<'a> {
     let text = joined.trim();
     let start = joined.len().saturating_sub(joined.trim_start().len());
     let bad = |code: Code, found: &str, expected: &'static str| {
@@ -182,13 +193,18 @@ fn one<'a>(pieces: Pieces, raw: &'a str, joined: String) -> Line<'a> {
     }
     let before =
         key.len().saturating_add(1).saturating_add(value.len().saturating_sub(value.trim_start().len()));
-    Line::Assignment(Assignment {
-        key: key.trim().to_owned(),
-        value: value.trim().to_owned(),
-        key_start: start,
-        value_start: start.saturating_add(before),
-        pieces,
-    })
+    let value_start = start.saturating_add(before);
+    let (key, value) = match &joined {
+        Cow::Borrowed(whole) => halves(whole),
+        Cow::Owned(_) => (Cow::Owned(key.trim().to_owned()), Cow::Owned(value.trim().to_owned())),
+    };
+    Line::Assignment(Assignment { key, value, key_start: start, value_start, pieces })
+}
+
+/// What stands before and after the first `=`, without the white space around it.
+fn halves(line: &str) -> (Cow<'_, str>, Cow<'_, str>) {
+    let (key, value) = line.split_once('=').unwrap_or((line, ""));
+    (Cow::Borrowed(key.trim()), Cow::Borrowed(value.trim()))
 }
 
 /// The lines that assign to a key of a section, with what they say.
@@ -198,7 +214,9 @@ pub fn assignments(text: &str, section: &str, key: &str) -> Vec<(u32, String)> {
     for line in lines(text) {
         match line {
             Line::Section { name, .. } => inside = name == section,
-            Line::Assignment(line) if inside && line.key == key => found.push((line.line(), line.value)),
+            Line::Assignment(line) if inside && line.key == key => {
+                found.push((line.line(), line.value.into_owned()));
+            }
             Line::Assignment(_) | Line::Bad { .. } => {}
         }
     }
@@ -223,7 +241,7 @@ mod tests {
     #![allow(clippy::indexing_slicing, clippy::panic, clippy::arithmetic_side_effects)]
     use super::*;
 
-    fn assignment<'a>(line: &'a Line<'_>) -> &'a Assignment {
+    fn assignment<'a>(line: &'a Line<'a>) -> &'a Assignment<'a> {
         match line {
             Line::Assignment(assignment) => assignment,
             other => panic!("{other:?}"),

@@ -5,6 +5,7 @@
 //! A bad line is a diagnostic and never fails the file; nothing here knows D-Bus or a kernel.
 #![forbid(unsafe_code)]
 
+mod around;
 pub mod builtin;
 pub mod diagnostic;
 pub mod file;

@@ -2,6 +2,7 @@
 //!
 //! Never fails: what cannot be loaded is a [`UnitFile`] whose load state and error say why.
 
+use crate::around::{Around, LINKS};
 use crate::builtin;
 use crate::diagnostic::{Code, Diagnostic, Fault};
 use crate::file::{Body, InstanceUse, LoadState, Names, UnitFile};
@@ -14,7 +15,6 @@ use crate::table::{Assigned, Effect, IGNORED, MUSTER_ROWS, REDIRECTED};
 use crate::value::{
     AbsolutePath, ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName,
 };
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// At most this many aliases are followed.
@@ -83,6 +83,7 @@ pub trait Source {
 pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) -> UnitFile {
     let (mut file, found) = named(name, source);
     let id = file.id.clone();
+    let around = Around::of(&file, source);
     let text = match found {
         Lookup::Masked(path) => {
             file.load_state = LoadState::Masked;
@@ -92,7 +93,7 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
         Lookup::File(path) => {
             let reading = source.reading(&path);
             // Before drop-ins are read: what changes meanwhile is seen as changed later.
-            file.origin = origin(&file, &path, reading.identity, source);
+            file.origin = origin(&file, &path, reading.identity, &around, source);
             file.stamps.extend(reading.modified.map(|stamp| (path.clone(), stamp)));
             file.fragment_path = Some(path);
             reading.text
@@ -102,7 +103,7 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
             None if exists_without_file(&id) => Ok("".into()),
             None => {
                 // Drop-ins and links alone make no unit, but their dependencies count once it is there.
-                add_links(&mut file, source);
+                add_links(&mut file, &around);
                 return file;
             }
         },
@@ -110,7 +111,7 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
     match text {
         Ok(text) => {
             let shown = file.fragment_path.clone().unwrap_or_else(|| file.id.to_string());
-            finish(&mut file, source, machine, |file, facts| apply(file, &shown, &text, facts));
+            finish(&mut file, source, around, machine, |file, facts| apply(file, &shown, &text, facts));
         }
         Err(message) => {
             file.load_state = LoadState::Error;
@@ -175,7 +176,8 @@ pub fn load_made(
 ) -> UnitFile {
     let mut file = UnitFile::not_found(name.clone());
     make(&mut file);
-    finish(&mut file, source, machine, |_, _| {});
+    let around = Around::of(&file, source);
+    finish(&mut file, source, around, machine, |_, _| {});
     file
 }
 
@@ -194,7 +196,8 @@ pub fn load_settings(
     let path = format!("/run/systemd/transient/{name}");
     file.stamps.extend(source.modified(&path).map(|stamp| (path.clone(), stamp)));
     file.fragment_path = Some(path.clone());
-    finish(&mut file, source, machine, |file, facts| {
+    let around = Around::of(&file, source);
+    finish(&mut file, source, around, machine, |file, facts| {
         for (section, key, value) in settings {
             if let Err(fault) = apply_one(file, section, key, value, facts) {
                 note(
@@ -307,6 +310,7 @@ fn resolve(name: &UnitName, source: &dyn Source) -> (UnitName, Lookup) {
 fn finish(
     file: &mut UnitFile,
     source: &dyn Source,
+    mut around: Around,
     machine: &SpecifierContext,
     begin: impl FnOnce(&mut UnitFile, &UnitFacts<'_>),
 ) {
@@ -316,7 +320,7 @@ fn finish(
     facts.diagnostics_max = source.diagnostics_max();
     begin(file, &facts);
     let max = source.diagnostics_max();
-    for path in drop_ins(file, |directory| source.drop_ins(directory)) {
+    for path in std::mem::take(&mut around.drop_ins) {
         let reading = source.reading(&path);
         match reading.text {
             Ok(text) => apply(file, &path, &text, &facts),
@@ -326,7 +330,8 @@ fn finish(
         file.drop_in_paths.push(path);
     }
     file.drop_in_paths.shrink_to_fit();
-    add_links(file, source);
+    // After the drop-ins: an empty assignment takes back no link.
+    add_links(file, &around);
     file.origin = with_source(file.origin, file, source);
     let made_from = file.unit.source_path().clone();
     file.stamps.extend(made_from.and_then(|path| source.modified(&path).map(|stamp| (path.0, stamp))));
@@ -340,63 +345,19 @@ fn finish(
     }
 }
 
-/// Every drop-in of a unit in the order of reading: by file name; of one name the most specific directory wins.
-pub(crate) fn drop_ins(
-    file: &UnitFile,
-    listing: impl Fn(&str) -> Vec<(String, Option<String>)>,
-) -> Vec<String> {
-    let mut by_name: BTreeMap<String, Option<String>> = BTreeMap::new();
-    for directory in drop_in_directories(file) {
-        for (name, path) in listing(&directory) {
-            by_name.entry(name).or_insert(path);
-        }
-    }
-    by_name.into_values().flatten().collect()
-}
-
-fn drop_in_directories(file: &UnitFile) -> Vec<String> {
-    let mut directories = Vec::new();
-    for name in std::iter::once(&file.id).chain(file.names.iter().filter(|name| **name != file.id)) {
-        let suffix = name.kind().suffix();
-        directories.push(format!("{name}.d"));
-        if let Some(template) = name.template() {
-            directories.push(format!("{template}.d"));
-        }
-        // `a-b-c.service` also takes `a-b-.service.d` and `a-.service.d`.
-        let (mut prefix, at) = (name.prefix(), if name.instance().is_some() { "@" } else { "" });
-        while let Some((head, _)) = prefix.trim_end_matches('-').rsplit_once('-') {
-            directories.push(format!("{head}-{at}.{suffix}.d"));
-            if at == "@" {
-                directories.push(format!("{head}-.{suffix}.d"));
-            }
-            prefix = head;
-        }
-    }
-    directories.push(format!("{}.d", file.id.kind().suffix()));
-    directories
-}
-
-fn add_links(file: &mut UnitFile, source: &dyn Source) {
-    let names: Vec<UnitName> = file.names.iter().cloned().chain(file.id.template()).collect();
-    let instance = file.id.instance().unwrap_or("").to_owned();
-    for name in names {
-        for suffix in LINKS {
-            for linked in source.linked(&format!("{name}.{suffix}")) {
-                let other = if linked.is_template() { linked.with_instance(&instance) } else { Some(linked) };
-                let mut unit = Rc::make_mut(&mut file.unit).edit();
-                let list = match suffix {
-                    "wants" => unit.wants(),
-                    "requires" => unit.requires(),
-                    _ => unit.upholds(),
-                };
-                list.extend(other.filter(|other| *other != file.id && !list.contains(other)));
-            }
+fn add_links(file: &mut UnitFile, around: &Around) {
+    for (kind, other) in &around.links {
+        let mut unit = Rc::make_mut(&mut file.unit).edit();
+        let list = match *kind {
+            "wants" => unit.wants(),
+            "requires" => unit.requires(),
+            _ => unit.upholds(),
+        };
+        if !list.contains(other) {
+            list.push(other.clone());
         }
     }
 }
-
-/// Directories of links that are dependencies.
-pub(crate) const LINKS: [&str; 3] = ["wants", "requires", "upholds"];
 
 fn complain(file: &mut UnitFile, code: Code, message: &str) {
     let shown = file.fragment_path.clone().unwrap_or_else(|| file.id.to_string());
@@ -475,7 +436,7 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
 }
 
 /// Applies one assignment of a file.
-fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment, facts: &UnitFacts<'_>) {
+fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment<'_>, facts: &UnitFacts<'_>) {
     let Err(fault) = apply_one(file, section, &line.key, &line.value, facts) else { return };
     if fault.code == Code::UnknownKey {
         if !line.key.starts_with("X-") {
@@ -496,7 +457,7 @@ enum Section {
     /// No header yet.
     None,
     /// A known section with this name.
-    Known(String),
+    Known(&'static str),
     /// Passed over without a word (`X-`).
     Foreign,
     /// Passed over with a warning.
@@ -505,11 +466,11 @@ enum Section {
 
 impl Section {
     fn of(file: &UnitFile, name: &str) -> Section {
-        match name {
-            "Unit" | "Install" | "X-Muster" => Section::Known(name.to_owned()),
-            _ if file.body.section() == Some(name) => Section::Known(name.to_owned()),
-            _ if name.starts_with("X-") => Section::Foreign,
-            _ => Section::Unknown,
+        let known = ["Unit", "Install", "X-Muster"].into_iter().chain(file.body.section());
+        match known.into_iter().find(|known| *known == name) {
+            Some(known) => Section::Known(known),
+            None if name.starts_with("X-") => Section::Foreign,
+            None => Section::Unknown,
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! What must stay true: two loads that read anything else never have the same number, and what may change unnoticed has none.
 
+use crate::around::Around;
 use crate::file::{LoadState, UnitFile};
-use crate::load::{LINKS, Lookup, Source, drop_ins, named};
+use crate::load::{Lookup, Source, named};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Whether loading this unit again would read the same files with the same contents in the same places, so that what was
@@ -14,7 +15,8 @@ pub fn is_unchanged(file: &UnitFile, source: &dyn Source) -> bool {
     }
     let (now, found) = named(&file.id, source);
     let Lookup::File(path) = &found else { return false };
-    let origin = with_source(origin(&now, path, source.identity(path), source), file, source);
+    let around = Around::of(&now, source);
+    let origin = with_source(origin(&now, path, source.identity(path), &around, source), file, source);
     now.id == file.id && origin == file.origin
 }
 
@@ -28,17 +30,17 @@ pub(crate) fn with_source(origin: Option<u64>, file: &UnitFile, source: &dyn Sou
 
 /// Everything that a unit is loaded from, as one number; nothing where that may change unnoticed. `identity` is that of its
 /// fragment.
-pub(crate) fn origin(file: &UnitFile, path: &str, identity: Option<u64>, source: &dyn Source) -> Option<u64> {
+pub(crate) fn origin(
+    file: &UnitFile,
+    path: &str,
+    identity: Option<u64>,
+    around: &Around,
+    source: &dyn Source,
+) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
-    (path, identity?).hash(&mut hasher);
-    for path in drop_ins(file, |directory| source.drop_ins(directory)) {
-        (&path, source.identity(&path)?).hash(&mut hasher);
-    }
-    for name in file.names.iter().chain(&file.id.template()) {
-        name.hash(&mut hasher);
-        for suffix in LINKS {
-            source.linked(&format!("{name}.{suffix}")).hash(&mut hasher);
-        }
+    (path, identity?, &*file.names, around).hash(&mut hasher);
+    for path in &around.drop_ins {
+        source.identity(path)?.hash(&mut hasher);
     }
     Some(hasher.finish())
 }
