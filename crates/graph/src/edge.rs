@@ -125,41 +125,31 @@ impl Edges {
 
     /// Makes the edge, or says anew whether it was declared here.
     fn set(&mut self, kind: Dependency, to: UnitId, declared: bool) {
-        let known = self.get_mut(kind, to).map(|known| *known = declared);
-        if known.is_none() {
-            self.insert(kind, to, declared);
-        }
+        self.with(kind, to, |edge| *edge = declared);
     }
 
     /// Makes the edge as one that the other end declared; one that there is stays as it is.
     fn mirror(&mut self, kind: Dependency, to: UnitId) {
-        if self.get_mut(kind, to).is_none() {
-            self.insert(kind, to, false);
-        }
+        self.with(kind, to, |_| ());
     }
 
-    /// Whether the edge, if there is one, was declared here.
-    fn get_mut(&mut self, kind: Dependency, to: UnitId) -> Option<&mut bool> {
-        if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
-            return many.get_mut(&to);
-        }
-        let at = self.few.binary_search_by_key(&(kind, to), Edge::key).ok()?;
-        self.few.get_mut(at).map(|edge| &mut edge.declared)
-    }
-
-    /// Makes an edge that there is not yet.
-    fn insert(&mut self, kind: Dependency, to: UnitId, declared: bool) {
-        if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
-            many.insert(to, declared);
-            return;
-        }
-        if self.few.len() == self.few.capacity() {
-            self.few.reserve_exact((self.few.len() / 4).max(4));
-        }
-        let at = self.few.partition_point(|edge| edge.key() < (kind, to));
-        self.few.insert(at, Edge { to, kind, declared });
-        if self.few.len() > FEW && self.few(kind).len() > FEW {
+    /// Changes whether the edge was declared here; it is made where there is none.
+    fn with(&mut self, kind: Dependency, to: UnitId, change: impl FnOnce(&mut bool)) {
+        if self.few.len() >= FEW && self.few(kind).len() >= FEW {
             self.spread(kind);
+        }
+        if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
+            return change(many.entry(to).or_default());
+        }
+        let at = self.few.binary_search_by_key(&(kind, to), Edge::key).unwrap_or_else(|at| {
+            if self.few.len() == self.few.capacity() {
+                self.few.reserve_exact((self.few.len() / 4).max(4));
+            }
+            self.few.insert(at, Edge { to, kind, declared: false });
+            at
+        });
+        if let Some(edge) = self.few.get_mut(at) {
+            change(&mut edge.declared);
         }
     }
 

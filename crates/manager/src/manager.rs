@@ -300,13 +300,12 @@ impl Manager {
 
     /// Takes a unit's deadline into the index.
     pub(crate) fn follow_deadline(&mut self, id: UnitId) {
-        let at = self.state.units.get(&id).and_then(|unit| self.unit_deadline(unit));
+        let unit = self.state.units.get(&id);
+        let at = unit.and_then(|unit| self.unit_deadline(unit));
+        let on = unit.map(|unit| (unit, crate::kind::verbs(unit.name.kind()).deadline_on));
+        let others = Clock::ALL.map(|clock| (clock, on.and_then(|(unit, on)| on(self, unit, clock))));
         self.deadlines.set(Owner::Unit(id), at);
-        let clocks = Clock::ALL.into_iter().filter(|clock| *clock != Clock::Monotonic);
-        for clock in clocks {
-            let unit = self.state.units.get(&id);
-            let at =
-                unit.and_then(|unit| (crate::kind::verbs(unit.name.kind()).deadline_on)(self, unit, clock));
+        for (clock, at) in others.into_iter().filter(|(clock, _)| *clock != Clock::Monotonic) {
             if at.is_some() || self.deadlines_on.contains_key(&clock) {
                 self.deadlines_on.entry(clock).or_default().set(Owner::Unit(id), at);
             }

@@ -503,8 +503,10 @@ fn assign_one(
     let expander = |text: &str| expand(text, facts);
     let context = Context { expand: &expander, expands: true, directive: "" };
     match section {
-        "Unit" if IGNORED.contains(&("Unit", key)) => return Some(Ok(Effect::Ignored)),
-        "Unit" => return Rc::make_mut(&mut file.unit).assign(key, value, &context),
+        "Unit" => {
+            let known = Rc::make_mut(&mut file.unit).assign(key, value, &context);
+            return known.or_else(|| is_ignored(&["Unit"], key));
+        }
         "Install" => return Rc::make_mut(&mut file.install).assign(key, value, &context),
         _ => {}
     }
@@ -512,21 +514,36 @@ fn assign_one(
     if mine != (section == "X-Muster") {
         return None;
     }
-    if ["CGroup", "Exec", section].iter().any(|group| IGNORED.contains(&(*group, key))) {
-        return Some(Ok(Effect::Ignored));
+    let known = assign_body(file, key, value, &context);
+    known
+        .or_else(|| assign_redirected(file, section, key, value, &context))
+        .or_else(|| is_ignored(&["CGroup", "Exec", section], key))
+}
+
+/// What systemd ignores too is in no table.
+fn is_ignored(groups: &[&str], key: &str) -> Option<Assigned> {
+    let found = IGNORED.iter().any(|(group, name)| *name == key && groups.contains(group));
+    found.then_some(Ok(Effect::Ignored))
+}
+
+/// An old name, or a name of several.
+fn assign_redirected(
+    file: &mut UnitFile,
+    section: &str,
+    key: &str,
+    value: &str,
+    context: &Context<'_>,
+) -> Option<Assigned> {
+    let (_, _, target, keys) = REDIRECTED.iter().find(|row| row.0 == section && row.1 == key)?;
+    let mut last = Ok(Effect::Applied);
+    for key in *keys {
+        last = if *target == "Unit" {
+            Rc::make_mut(&mut file.unit).assign(key, value, context)?
+        } else {
+            assign_body(file, key, value, context)?
+        };
     }
-    if let Some((_, _, target, keys)) = REDIRECTED.iter().find(|row| row.0 == section && row.1 == key) {
-        let mut last = Ok(Effect::Applied);
-        for key in *keys {
-            last = if *target == "Unit" {
-                Rc::make_mut(&mut file.unit).assign(key, value, &context)?
-            } else {
-                assign_body(file, key, value, &context)?
-            };
-        }
-        return Some(last);
-    }
-    assign_body(file, key, value, &context)
+    Some(last)
 }
 
 /// Lists of which each, where it is assigned nothing, resets all (systemd.timer(5), systemd.path(5)).

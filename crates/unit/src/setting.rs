@@ -456,7 +456,7 @@ pub(crate) fn words(value: &str, context: &Context<'_>) -> Result<Vec<Split>, Fa
 }
 
 fn expanded(mut words: Vec<Split>, context: &Context<'_>) -> Result<Vec<Split>, Fault> {
-    for word in &mut words {
+    for word in words.iter_mut().filter(|word| word.text.contains('%')) {
         word.text = context.expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?;
     }
     Ok(words)
@@ -647,13 +647,25 @@ impl Setting for Vec<(String, String)> {
             _ => Err(Fault::new(Code::Value, word, "NAME=VALUE")),
         })?;
         let done = append(self, more);
-        // Of a name that is said twice, the last counts.
-        let mut seen = HashSet::new();
-        self.reverse();
-        self.retain(|(name, _)| seen.insert(name.clone()));
-        self.reverse();
+        keep_last(self);
         done?;
         rest
+    }
+}
+
+/// Of a name that is said twice, the last counts.
+fn keep_last(list: &mut Vec<(String, String)>) {
+    let names = || list.iter().map(|(name, _)| name);
+    let repeats = if list.len() > FEW {
+        names().collect::<HashSet<_>>().len() < list.len()
+    } else {
+        names().enumerate().any(|(at, name)| names().take(at).any(|other| other == name))
+    };
+    if repeats {
+        let mut seen = HashSet::new();
+        list.reverse();
+        list.retain(|(name, _)| seen.insert(name.clone()));
+        list.reverse();
     }
 }
 

@@ -164,6 +164,12 @@ fn split(
         let mut quoted = false;
         let mut end;
         loop {
+            // What means nothing by itself is taken as a whole.
+            let rest = chars.as_str();
+            let means = |c: char| matches!(c, '"' | '\'' | '\\') || (quote.is_none() && c.is_whitespace());
+            let (plain, others) = rest.split_at(rest.find(means).unwrap_or(rest.len()));
+            bytes.extend_from_slice(plain.as_bytes());
+            chars = others.chars();
             end = place(&chars);
             match (chars.next(), quote) {
                 (None, None) => break,
