@@ -186,11 +186,20 @@ pub struct Graph {
 impl Graph {
     /// Adds `from kind to` and its inverse. An edge to itself is never stored.
     pub fn add(&mut self, from: UnitId, kind: Dependency, to: UnitId) {
-        if from == to {
+        self.add_all(from, &[(kind, to)]);
+    }
+
+    /// Adds all that one unit says of others.
+    pub fn add_all(&mut self, from: UnitId, edges: &[(Dependency, UnitId)]) {
+        let others = || edges.iter().filter(|(_, to)| *to != from);
+        if others().next().is_none() {
             return;
         }
-        self.edges.entry(from).or_default().set(kind, to, true);
-        self.edges.entry(to).or_default().mirror(kind.inverse(), from);
+        let own = self.edges.entry(from).or_default();
+        others().for_each(|(kind, to)| own.set(*kind, *to, true));
+        for (kind, to) in others() {
+            self.edges.entry(*to).or_default().mirror(kind.inverse(), from);
+        }
     }
 
     fn is_declared(&self, from: UnitId, kind: Dependency, to: UnitId) -> bool {

@@ -185,10 +185,7 @@ impl Manager {
         declared(&file, &mut |kind, name| leads.add(kind, name));
         implied(&file, &mut |kind, name| leads.add_text(kind, name));
         pairs.iter().for_each(|(kind, name)| leads.add(*kind, name));
-        let Leads { known, missing, .. } = leads;
-        for (kind, other) in known {
-            self.state.graph.add(id, kind, other);
-        }
+        let Leads { mut known, missing, .. } = leads;
         for (kind, name) in missing {
             let other = match self.state.names.get(&name) {
                 Some(other) => *other,
@@ -198,8 +195,9 @@ impl Manager {
                     other
                 }
             };
-            self.state.graph.add(id, kind, other);
+            known.push((kind, other));
         }
+        self.state.graph.add_all(id, &known);
     }
 
     /// The service of a connection knows its socket, which its file does not name.
