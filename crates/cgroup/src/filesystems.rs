@@ -16,8 +16,7 @@ use std::os::fd::BorrowedFd;
 
 /// How our programs are known among others'.
 const NAME: &str = "muster_files";
-/// Names of groups with their members, then names of file systems with their numbers, as systemd-analyze(1) `filesystems`
-/// prints them.
+/// Names of file systems with their numbers, as systemd-analyze(1) `filesystems` prints them.
 const TABLE: &str = include_str!("filesystems.txt");
 /// The function that a program stands before.
 const FUNCTION: &str = "bpf_lsm_file_open";
@@ -34,11 +33,17 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Asks the kernel. The error says what it lacks.
-    pub(crate) fn look() -> Result<Kernel, String> {
-        if !asks_programs() {
-            return Err("this kernel does not ask programs (lsm=bpf)".to_owned());
+    /// Asks the kernel.
+    fn look() -> Result<Kernel, Lack> {
+        match asks_programs() {
+            Some(true) => Kernel::read().map_err(Lack::Known),
+            Some(false) => Err(Lack::Known("this kernel does not ask programs (lsm=bpf)".to_owned())),
+            None => Err(Lack::NotKnown("this kernel does not say yet whether it asks programs".to_owned())),
         }
+    }
+
+    /// Reads what it tells of its types. The error says what it lacks.
+    fn read() -> Result<Kernel, String> {
         let read = || {
             let mut bytes = Vec::new();
             let file = fs::File::open("/sys/kernel/btf/vmlinux")?;
@@ -51,13 +56,48 @@ impl Kernel {
     }
 }
 
-/// Whether programs are among the security modules that the kernel asks.
-fn asks_programs() -> bool {
+/// Why there are no programs.
+enum Lack {
+    /// It stays so.
+    Known(String),
+    /// It may be known later.
+    NotKnown(String),
+}
+
+/// What is known of programs that look at files.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// What they need to know of the kernel, or nothing where it has none.
+    kernel: Option<Option<Kernel>>,
+    /// What is lacking was said.
+    is_said: bool,
+}
+
+impl Files {
+    /// The kernel, or what it lacks.
+    fn kernel(&mut self) -> Result<Option<Kernel>, String> {
+        if let Some(kernel) = self.kernel {
+            return Ok(kernel);
+        }
+        match Kernel::look() {
+            Ok(kernel) => Ok(*self.kernel.insert(Some(kernel))),
+            Err(Lack::Known(lack)) => {
+                self.kernel = Some(None);
+                Err(lack)
+            }
+            Err(Lack::NotKnown(lack)) => Err(lack),
+        }
+    }
+}
+
+/// Whether programs are among the security modules that the kernel asks. Kernels before 6.8 say so in a file system that is
+/// mounted in the course of the boot.
+fn asks_programs() -> Option<bool> {
     const BPF: u64 = 109;
     let listed = |text: String| text.trim().split(',').any(|name| name == "bpf");
     match muster_sys::security_modules() {
-        Ok(modules) => modules.contains(&BPF),
-        Err(_) => fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(listed),
+        Ok(modules) => Some(modules.contains(&BPF)),
+        Err(_) => fs::read_to_string("/sys/kernel/security/lsm").ok().map(listed),
     }
 }
 
@@ -69,22 +109,26 @@ impl Tree {
         files: &FileSystemList,
         is_new: bool,
     ) -> Result<(), String> {
-        if files.0.names.is_empty() {
+        if files.0.is_free() {
             clear(cgroup);
             return Ok(());
         }
-        let is_known = self.kernel.is_some();
-        let lack = match self.kernel.get_or_insert_with(Kernel::look) {
-            Err(_) if is_known => return Ok(()),
-            Err(lack) => lack.clone(),
-            Ok(kernel) => match apply(cgroup, *kernel, files, is_new) {
+        let lack = match self.files.kernel() {
+            Ok(None) => return Ok(()),
+            Err(lack) => lack,
+            Ok(Some(kernel)) => match apply(cgroup, kernel, files, is_new) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error.to_string(),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    self.files.kernel = Some(None);
+                    error.to_string()
+                }
                 Err(error) => return Err(format!("RestrictFileSystems= does not hold: {error}")),
             },
         };
-        self.kernel = Some(Err(lack.clone()));
-        Err(format!("RestrictFileSystems= holds for no unit: {lack}"))
+        match std::mem::replace(&mut self.files.is_said, true) {
+            true => Ok(()),
+            false => Err(format!("RestrictFileSystems= holds for no unit: {lack}")),
+        }
     }
 }
 
@@ -110,7 +154,7 @@ pub(crate) fn apply(
 
 /// The program, if anything is restricted. The context begins with the pointer to the open file.
 fn program(kernel: Kernel, list: &AllowList) -> Option<Vec<Operation>> {
-    if list.names.is_empty() {
+    if list.is_free() {
         return None;
     }
     let mut all = vec![step(LOAD_LONG, 0x12, 0, 0)];
@@ -126,17 +170,13 @@ fn program(kernel: Kernel, list: &AllowList) -> Option<Vec<Operation>> {
 const LOAD_LONG: u8 = 0x79;
 const JUMP_IF_WORD_NOT: u8 = 0x56;
 
-/// The numbers of file systems, those of groups included. A name that is not known has none.
+/// The numbers of file systems. A name that is not known has none.
 fn numbers(names: &BTreeSet<String>) -> BTreeSet<u32> {
-    let words = |name: &str| {
+    let words = |name: &String| {
         let line = TABLE.lines().find(|line| line.split(' ').next() == Some(name));
         line.into_iter().flat_map(|line| line.split(' ').skip(1))
     };
-    let each = names.iter().flat_map(|name| match name.starts_with('@') {
-        true => words(name).collect::<Vec<_>>(),
-        false => vec![name.as_str()],
-    });
-    each.flat_map(words).filter_map(|number| u32::from_str_radix(number, 16).ok()).collect()
+    names.iter().flat_map(words).filter_map(|number| u32::from_str_radix(number, 16).ok()).collect()
 }
 
 /// A table of types.
@@ -282,10 +322,9 @@ mod tests {
     fn names_and_groups_have_numbers() {
         let of = |names: &[&str]| numbers(&names.iter().map(|name| (*name).to_owned()).collect());
         assert_eq!(of(&["ext2", "ext4", "nosuchfs"]), BTreeSet::from([0xef53]));
-        assert_eq!(of(&["@temporary"]), BTreeSet::from([0x0102_1994, 0x8584_58f6]));
-        assert!(of(&["@known"]).len() > 60);
+        assert_eq!(of(&["tmpfs", "ramfs"]), BTreeSet::from([0x0102_1994, 0x8584_58f6]));
         let kernel = Kernel { function: 1, offsets: [1, 2, 3] };
-        let list = |allow| AllowList { allow, names: BTreeSet::from(["proc".to_owned()]) };
+        let list = |allow| AllowList { allow, names: BTreeSet::from(["proc".to_owned()]), said: true };
         let ends = |allow| {
             program(kernel, &list(allow))
                 .map(|all| (all.len(), all.iter().rev().nth(1).map(|step| step.immediate)))

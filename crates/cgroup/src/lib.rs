@@ -138,8 +138,8 @@ pub struct Tree {
     oom: oom::Followed,
     /// Who belongs where, instead of cgroups.
     kin: Option<kin::Kin>,
-    /// What programs that look at files need to know of the kernel, or what it lacks; asked when first needed.
-    kernel: Option<Result<filesystems::Kernel, String>>,
+    /// What is known of programs that look at files.
+    files: filesystems::Files,
 }
 
 impl Tree {
@@ -180,7 +180,7 @@ impl Tree {
             uncertain: BTreeSet::new(),
             oom: oom::Followed::default(),
             kin: None,
-            kernel: None,
+            files: filesystems::Files::default(),
         }
     }
 
@@ -384,7 +384,7 @@ impl Tree {
         counts: bool,
         is_new: bool,
     ) -> Result<(), String> {
-        let files_free = files.is_none_or(|files| files.0.names.is_empty());
+        let files_free = files.is_none_or(|files| files.0.is_free());
         let silent = config.device_policy() == DevicePolicy::Auto
             && config.device_allow().is_empty()
             && network::is_silent(config)

@@ -61,6 +61,7 @@ const EXECUTOR: &[(&str, &str)] = &[
     ("TemporaryFileSystem", "/srv"),
     ("PrivateTmp", "yes"),
     ("PrivateBPF", "yes"),
+    ("RestrictFileSystems", "proc"),
     ("UserNamespacePath", "/run/user-namespace"),
     ("MemoryTHP", "disable"),
     ("ProtectKernelTunables", "yes"),

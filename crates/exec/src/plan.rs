@@ -65,7 +65,8 @@ impl Plan {
             place: request.place.map(|(path, mode)| (path.to_owned(), mode)),
             console_term: std::env::var("TERM").ok(),
             non_blocking: request.non_blocking,
-            enters_cgroup: request.limited_memory && request.cgroup_dir.is_some(),
+            enters_cgroup: request.cgroup_dir.is_some()
+                && (request.limited_memory || crate::steps::cgroup::is_late(request.exec)),
             fresh_credentials: request.fresh_credentials,
             open_files: request.open_files.to_vec(),
             private_tmp: request.private_tmp.map(str::to_owned),

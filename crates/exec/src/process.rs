@@ -26,6 +26,8 @@ pub struct Process {
     pub pairs: [Option<[OwnedFd; 2]>; 3],
     /// The user namespace that it is to enter.
     pub users: Option<OwnedFd>,
+    /// The `cgroup.procs` that it is to write itself into, later.
+    pub cgroup: Option<OwnedFd>,
     /// A PAM session that nobody is to close yet.
     pub session: Option<crate::steps::pam::Session>,
     /// The program, made ready for execve(2).
@@ -57,6 +59,7 @@ impl Process {
             opened: Vec::new(),
             pairs,
             users: None,
+            cgroup: None,
             session: None,
             program: None,
             report,

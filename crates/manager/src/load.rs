@@ -307,7 +307,11 @@ impl Manager {
                     kept.load_state = LoadState::NotFound;
                     unit.file = Rc::new(kept);
                 } else {
-                    if unit.cgroup.is_some() && unit.file.cgroup != file.cgroup {
+                    let held = |file: &UnitFile| {
+                        let files = file.exec.as_ref().map(|exec| exec.restrict_file_systems().clone());
+                        (file.cgroup.clone(), files.unwrap_or_default())
+                    };
+                    if unit.cgroup.is_some() && held(&unit.file) != held(&file) {
                         limited.push((*id, unit.file.cgroup.clone()));
                     }
                     unit.file = file;

@@ -39,28 +39,38 @@ fn main() -> ExitCode {
             return ExitCode::from(Exit::Cgroup.code());
         }
     };
-    if let Err(error) = enter_cgroup(&plan) {
-        muster_exec::tell(&report, &format!("{} cgroup.procs: {error}", Exit::Cgroup.code()));
-        return ExitCode::from(Exit::Cgroup.code());
-    }
+    let later = match enter_cgroup(&plan) {
+        Ok(later) => later,
+        Err(error) => {
+            muster_exec::tell(&report, &format!("{} cgroup.procs: {error}", Exit::Cgroup.code()));
+            return ExitCode::from(Exit::Cgroup.code());
+        }
+    };
     let context = Context::of_plan(&plan);
     let mut process = Process::new(&context, report);
+    process.cgroup = later;
     let Err((exit, message)) = steps::carry_out(&context, &mut process) else { return ExitCode::SUCCESS };
     process.tell(&format!("{} {message}", exit.code()));
     ExitCode::from(exit.code())
 }
 
-/// Before all else: from here on this process is the unit's, and what it uses is counted there.
-fn enter_cgroup(plan: &Plan) -> std::io::Result<()> {
+/// Before all else: from here on this process is the unit's, and what it uses is counted there. Where that is to be later, gives
+/// what leads there.
+fn enter_cgroup(plan: &Plan) -> std::io::Result<Option<OwnedFd>> {
     if !plan.enters_cgroup {
-        return Ok(());
+        return Ok(None);
     }
     let before =
         plan.fd_names.len().saturating_add(usize::from(plan.has_socket)).saturating_add(plan.stdio.len());
     let pairs = plan.has_pairs.iter().filter(|is_there| **is_there).count();
     let before = before.saturating_add(pairs.saturating_mul(2));
     let number = i32::try_from(before).unwrap_or(i32::MAX).saturating_add(FIRST_FD);
-    std::fs::File::from(muster_sys::adopt_fd(number)).write_all(b"0")
+    let procs = muster_sys::adopt_fd(number);
+    if steps::cgroup::is_late(&plan.exec) {
+        // Out of the way of the descriptors that the service gets.
+        return Ok(Some(fcntl(&procs, FcntlArg::F_DUPFD_CLOEXEC(512)).map(muster_sys::adopt_fd)?));
+    }
+    std::fs::File::from(procs).write_all(b"0").map(|()| None)
 }
 
 fn read_plan(fd: OwnedFd) -> Result<Plan, String> {

@@ -18,10 +18,12 @@
 //! 7. identity: groups (which cannot be set in a user namespace), user namespace (which gives a full bounding set) and the
 //!    namespaces that are to belong to it,
 //!    bounding set, user, ambient capabilities, no-new-privileges, each leaving the right to do the next;
+//!    the cgroup, where what holds in it (`RestrictFileSystems=`) would hinder what came before;
 //! 8. security context and seccomp last, so that no filter has to allow what the steps do; then the program,
 //!    which was looked for and made ready before.
 
 pub mod bpf;
+pub mod cgroup;
 pub mod confinement;
 pub mod credentials;
 pub mod descriptors;
@@ -162,6 +164,7 @@ pub const ORDER: &[&Step] = &[
     &identity::NO_NEW_PRIVILEGES,
     &session::CONTEXT_FROM_PEER,
     &program::PREPARED,
+    &cgroup::ENTRY,
     &resources::PERSONALITY,
     &confinement::FILTERS,
     &program::PROGRAM,

@@ -156,9 +156,12 @@ pub const OWN_CONTROL_GROUPS: Step = Step {
     exit: Exit::Namespace,
     needed: |context| has_groups(context) && is_delegated(context, CloneFlags::CLONE_NEWCGROUP),
     direct: Direct::No,
-    run: |_, process| match unshare(CloneFlags::CLONE_NEWCGROUP) {
-        Err(Errno::EPERM) => go_without(process, "ProtectControlGroups="),
-        done => done.about("ProtectControlGroups="),
+    run: |_, process| {
+        super::cgroup::enter(process)?;
+        match unshare(CloneFlags::CLONE_NEWCGROUP) {
+            Err(Errno::EPERM) => go_without(process, "ProtectControlGroups="),
+            done => done.about("ProtectControlGroups="),
+        }
     },
 };
 

@@ -88,7 +88,7 @@ section! {
         "RestrictAddressFamilies" => restrict_address_families: Box<Option<AddressFamilies>> = Default::default(), Applied Raw;
         "LockPersonality" => lock_personality: bool = false, Applied Raw;
         "DelegateNamespaces" => delegate_namespaces: Option<Namespaces> = None, Applied Raw;
-        "RestrictFileSystems" => restrict_file_systems: FileSystemList = Default::default(), Stored Raw;
+        "RestrictFileSystems" => restrict_file_systems: FileSystemList = Default::default(), Applied Raw;
         "LimitCPU" => limit_cpu: Option<LimitSeconds> = None, Applied Raw;
         "LimitFSIZE" => limit_fsize: Option<LimitBytes> = None, Applied Raw;
         "LimitDATA" => limit_data: Option<LimitBytes> = None, Applied Raw;

@@ -59,7 +59,6 @@ pub struct Row {
 const REASONS: &[(&str, &str)] = &[
     ("OOMRules", "no systemd-oomd of Debian 13 knows rules; newer than systemd 257"),
     ("RootMStack", "images of layers (systemd.mstack(7)) are not built; newer than systemd 257"),
-    ("RestrictFileSystems", "its program is made, and was not yet seen to hold in a machine"),
     ("RefreshOnReload", "what is mounted into a service stays until it restarts; newer than systemd 257"),
     ("LUOSession", "needs a kernel that hands over live (Linux 6.19); newer than systemd 257"),
 ];

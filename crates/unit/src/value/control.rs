@@ -299,20 +299,39 @@ pub struct AllowList {
     pub allow: bool,
     /// The names.
     pub names: BTreeSet<String>,
+    /// Something was said: from then on it is settled which of both it is, whatever is taken away again.
+    #[serde(default)]
+    pub said: bool,
 }
 
 impl AllowList {
-    fn add(&mut self, value: &str, valid: fn(&str) -> bool, expected: &'static str) -> Result<(), Fault> {
+    /// Whether it restricts nothing. A list of what is allowed from which all was taken allows nothing.
+    pub fn is_free(&self) -> bool {
+        self.names.is_empty() && !(self.said && self.allow)
+    }
+
+    /// `members` gives what a word stands for, if it is one.
+    fn add<'a>(
+        &mut self,
+        value: &'a str,
+        members: impl Fn(&'a str) -> Option<Vec<&'a str>>,
+        expected: &'static str,
+    ) -> Result<(), Fault> {
         let (except, rest) = value.strip_prefix('~').map_or((false, value), |rest| (true, rest));
-        if self.names.is_empty() {
-            self.allow = !except;
+        if !self.said {
+            (self.allow, self.said) = (!except, true);
         }
         let mut fault = None;
         for (word, at) in plain_words(value, rest) {
-            match valid(word) {
-                false => fault = Some(Fault::new(Code::Name, word, expected).within(at)),
-                true if except != self.allow => drop(self.names.insert(word.to_owned())),
-                true => drop(self.names.remove(word)),
+            let Some(names) = members(word) else {
+                fault = Some(Fault::new(Code::Name, word, expected).within(at));
+                continue;
+            };
+            for name in names {
+                match except != self.allow {
+                    true => drop(self.names.insert(name.to_owned())),
+                    false => drop(self.names.remove(name)),
+                }
             }
         }
         fault.map_or(Ok(()), Err)
@@ -329,7 +348,7 @@ impl Setting for InterfaceList {
             crate::setting::InterfaceName::read(word).is_ok()
                 || (word.len() <= 127 && !word.contains(['/', ':', '%']))
         };
-        self.0.add(value, valid, "the name of a network interface")
+        self.0.add(value, |word| valid(word).then(|| vec![word]), "the name of a network interface")
     }
 }
 
@@ -337,26 +356,23 @@ impl Setting for InterfaceList {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSystemList(pub AllowList);
 
-/// Groups of `systemd-analyze filesystems`.
-const FILE_SYSTEM_GROUPS: [&str; 11] = [
-    "@basic-api",
-    "@anonymous",
-    "@application",
-    "@auxiliary-api",
-    "@common-block",
-    "@historical-block",
-    "@network",
-    "@privileged-api",
-    "@security",
-    "@temporary",
-    "@known",
-];
+/// Groups with their members, as systemd-analyze(1) `filesystems` prints them.
+const FILE_SYSTEM_GROUPS: &str = include_str!("filesystems.txt");
 
 impl Setting for FileSystemList {
+    /// A group is its members from here on.
     fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
-        let valid = |word: &str| !word.starts_with('@') || FILE_SYSTEM_GROUPS.contains(&word);
-        self.0.add(value, valid, "a file system, or a group such as @basic-api")
+        let group = |name: &str| FILE_SYSTEM_GROUPS.lines().find(|line| line.split(' ').next() == Some(name));
+        let members = |word| match word_is_group(word) {
+            false => Some(vec![word]),
+            true => group(word).map(|line| line.split(' ').skip(1).collect()),
+        };
+        self.0.add(value, members, "a file system, or a group such as @basic-api")
     }
+}
+
+fn word_is_group(word: &str) -> bool {
+    word.starts_with('@')
 }
 
 /// `BPFProgram=`.
