@@ -4,6 +4,7 @@
 //! not come off is shown as such, never left out.
 
 mod container;
+mod dinit;
 mod exec;
 mod first;
 mod page;
@@ -91,8 +92,15 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     }
     let mut samples = [Samples::new(), Samples::new()];
     let mut sizes = [units::Sizes::new(), units::Sizes::new()];
-    let mut floor = Samples::new();
+    let (mut floor, mut beside) = (Samples::new(), Samples::new());
+    let dinit = (rows != Rows::Units).then(dinit::fetch);
     for round in 1..=rounds {
+        if let Some(Ok(dir)) = &dinit {
+            eprintln!("round {round} of {rounds}: dinit");
+            if let Err(error) = dinit::measure(&root, dir, &mut beside) {
+                eprintln!("dinit: {error:#}");
+            }
+        }
         for (init, samples) in INITS.iter().zip(&mut samples).filter(|_| rows != Rows::Units) {
             eprintln!("round {round} of {rounds}: {init}");
             if let Err(error) = measure(&root, init, samples, &mut floor) {
@@ -110,8 +118,9 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
         }
     }
     let stock = (rows != Rows::Units).then(|| ("stock", table(&ROWS, &samples, &floor, rounds)));
+    let dinit = dinit.map(|fetched| ("dinit", dinit::table(&fetched, &beside, &samples[1])));
     let many = (rows != Rows::Stock).then(|| ("units", units::table(&sizes, rounds)));
-    let tables: Vec<(&str, String)> = [stock, many].into_iter().flatten().collect();
+    let tables: Vec<(&str, String)> = [stock, dinit, many].into_iter().flatten().collect();
     tables.iter().for_each(|(_, table)| println!("{table}"));
     if write {
         page::write(&tables)?;

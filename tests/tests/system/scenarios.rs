@@ -10,7 +10,7 @@
 //! unit, the results of its jobs as the journal has them.
 //!
 //! Nothing depends on how long things take: what is slow waits at a gate, which a command opens. A scenario that differs is
-//! run once more, with more patience, before it counts. What systemd did is kept in `target/scenarios`, by the text of the
+//! run once more, with more patience, before it counts; those that are known to differ are left out, with the reason. What systemd did is kept in `target/scenarios`, by the text of the
 //! scenario, so that it is asked once.
 
 use crate::ground::{Ground, Init, basic, booted};
@@ -145,6 +145,24 @@ const MODES: [&str; 12] = [
     "ignore-requirements",
     "ignore-dependencies",
     "replace-irreversibly",
+];
+
+const BOTH_WAYS: &str =
+    "a restart among units that are ordered in a circle: waits for ever under systemd (docs/differences.md)";
+/// Scenarios that are left out, with the reason why they differ.
+const DIFFERENT: [(u64, &str); 6] = [
+    (125, "two units go down at once by the failure of one; which process dies first is chance under both"),
+    (141, BOTH_WAYS),
+    (
+        142,
+        "what is up already is left alone with what it conflicts with; systemd looks at that too (docs/differences.md)",
+    ),
+    (183, BOTH_WAYS),
+    (185, BOTH_WAYS),
+    (
+        195,
+        "what is started and at once not needed is stopped before its command writes anything; chance under both",
+    ),
 ];
 
 struct Dice(u64);
@@ -469,19 +487,28 @@ fn differences(scenario: &Scenario, theirs: &[Seen], ours: &[Seen]) -> Vec<Strin
             differ("status", theirs.code.to_string(), ours.code.to_string());
         }
         differ("rest", (!theirs.restless).to_string(), (!ours.restless).to_string());
+        // systemd kills by cgroup.kill, and newer kernels then kill what is started in the cgroup next: ExecStopPost=.
+        let killed = |mark: &&String| {
+            matches!(step, Step::Systemctl(words) if words.iter().any(|word| word == "KILL")
+                && words.last().is_some_and(|unit| mark.starts_with(&format!("{unit} stop-post"))))
+        };
+        let marks = |seen: &Seen| -> Vec<String> {
+            seen.marks.iter().filter(|mark| !killed(mark)).cloned().collect()
+        };
+        let (their_marks, our_marks) = (marks(theirs), marks(ours));
         for (unit, state) in &theirs.states {
             differ(unit, state.clone(), ours.states.get(unit).cloned().unwrap_or_default());
         }
         for unit in scenario.names() {
             let jobs = |seen: &Seen| seen.jobs.get(unit).cloned().unwrap_or_default();
             differ(&format!("jobs of {unit}"), jobs(theirs), jobs(ours));
-            differ(&format!("commands of {unit}"), of(&theirs.marks, &[unit]), of(&ours.marks, &[unit]));
+            differ(&format!("commands of {unit}"), of(&their_marks, &[unit]), of(&our_marks, &[unit]));
         }
         let pairs: BTreeSet<_> = scenario.ordered.iter().collect();
         for (one, other) in pairs {
             let pair = [scenario.units[*one].0.as_str(), scenario.units[*other].0.as_str()];
             let what = format!("order of {} and {}", pair[0], pair[1]);
-            differ(&what, of(&theirs.marks, &pair), of(&ours.marks, &pair));
+            differ(&what, of(&their_marks, &pair), of(&our_marks, &pair));
         }
         if !all.is_empty() {
             break;
@@ -547,16 +574,20 @@ fn both(ground: &Ground, scenarios: &[Scenario], looks: usize) -> Result<Vec<Vec
 
 /// Runs scenarios by number; what differed, as texts.
 fn compare(ground: &Ground, first: u64, count: u64) -> Result<Vec<String>> {
-    let mut found = Vec::new();
+    let (mut found, mut ran) = (Vec::new(), 0);
     let mut begin = first;
     while begin < first + count {
         let end = (begin + BATCH).min(first + count);
-        let scenarios: Vec<Scenario> = (begin..end).map(Scenario::new).collect();
+        let different = |number: &u64| DIFFERENT.iter().find(|(known, _)| known == number);
+        for (number, why) in (begin..end).filter_map(|number| different(&number)) {
+            println!("       scenario {number} is left out: {why}");
+        }
+        let numbers: Vec<u64> = (begin..end).filter(|number| different(number).is_none()).collect();
+        let scenarios: Vec<Scenario> = numbers.iter().copied().map(Scenario::new).collect();
         let differ = both(ground, &scenarios, 2)?;
-        let again: Vec<Scenario> = (begin..end)
-            .zip(&differ)
+        let again: Vec<Scenario> = (numbers.iter().zip(&differ))
             .filter(|(_, differ)| !differ.is_empty())
-            .map(|(number, _)| Scenario::new(number))
+            .map(|(number, _)| Scenario::new(*number))
             .collect();
         if !again.is_empty() {
             let differ = both(ground, &again, 6)?;
@@ -567,7 +598,8 @@ fn compare(ground: &Ground, first: u64, count: u64) -> Result<Vec<String>> {
                 found.push(text);
             }
         }
-        println!("       {} scenarios, {} differ", end - first, found.len());
+        ran += numbers.len();
+        println!("       {ran} scenarios, {} differ", found.len());
         begin = end;
     }
     Ok(found)
@@ -581,7 +613,7 @@ pub fn at_length(first: u64, count: u64) -> Result<i32> {
     let ground = Ground::prepare(Init::Muster)?;
     let begun = Instant::now();
     let found = compare(&ground, first, count)?;
-    println!("\n{count} scenarios in {:.0} s, {} differ", begun.elapsed().as_secs_f64(), found.len());
+    println!("\nof {count} scenarios in {:.0} s, {} differ", begun.elapsed().as_secs_f64(), found.len());
     Ok(i32::from(!found.is_empty()))
 }
 
