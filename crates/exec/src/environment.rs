@@ -36,11 +36,14 @@ pub fn assemble(
     all
 }
 
-/// What the manager gives to all, and `PassEnvironment=`: of PID 1's own environment what is asked for.
+/// What the manager gives to all, `ExecSearchPath=` for its `PATH`, and `PassEnvironment=`: of PID 1's own environment what is
+/// asked for.
 pub fn base(given: &[String], exec: &ExecSection) -> Vec<String> {
+    let searched: Vec<&str> = exec.exec_search_path().0.iter().map(|path| path.as_str()).collect();
+    let path = (!searched.is_empty()).then(|| format!("PATH={}", searched.join(":")));
     let passed =
         |name: &muster_unit::VariableName| Some(format!("{}={}", name.0, std::env::var(&name.0).ok()?));
-    given.iter().cloned().chain(exec.pass_environment().iter().filter_map(passed)).collect()
+    given.iter().cloned().chain(path).chain(exec.pass_environment().iter().filter_map(passed)).collect()
 }
 
 /// Expands `$VAR` and `${VAR}` in arguments (systemd.service(5), "Command Lines"): a word that is `$VAR` alone is split
