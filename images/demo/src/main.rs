@@ -16,6 +16,7 @@ mod probe;
 mod root_disk;
 mod sees;
 mod serve;
+mod shortage;
 
 use anyhow::{Result, bail};
 
@@ -56,6 +57,8 @@ const USAGE: &str = "muster-demo MODE
   load-modules FILE...  loads kernel modules
   hang-fs DIRECTORY     mounts a file system that does not answer
   spin-exit CODE        exits at once
+  shortage NUMBER FILE PROGRAM ...
+                        becomes a program whose system call of this number fails; its name is added to the file
 As /init of an initramfs it goes on to the disk.";
 
 fn main() -> Result<()> {
@@ -100,6 +103,10 @@ fn main() -> Result<()> {
         ["agent", device] => agent::serve(device),
         ["load-modules", paths @ ..] => agent::load_modules(paths),
         ["hang-fs", place] => hang::serve(place),
+        ["shortage", place, report, program, arguments @ ..] => {
+            shortage::run(place, report, program, arguments)
+        }
+        ["shortage-of", pid, place, report] => shortage::trace(pid.parse()?, place.parse()?, report),
         ["spin-exit", code] => std::process::exit(code.parse()?),
         _ => bail!("{USAGE}"),
     }

@@ -15,6 +15,7 @@
 //!     $~ command                   the same, repeated for 10 s at most until all that is expected is true
 //!     $% calls command             runs a program (no shell) while these system calls of process 1 and its children are
 //!                                  traced; what was traced counts as output too
+//!     $! calls:error=E command     runs a shell command while these system calls of process 1 itself fail (strace(1), `inject`)
 //!     = code                       its exit status must be this (0 if nothing is said)
 //!     > text                       its output, standard error included, must contain this
 //!     ! text                       its output must not contain this
@@ -22,7 +23,8 @@
 //! Lines that begin with `#` are comments.
 
 use crate::ground::{Ground, Init, basic, booted};
-use crate::{Case, Outcome, trace};
+use crate::trace::{self, Trace};
+use crate::{Case, Outcome};
 use anyhow::{Context, Result, bail, ensure};
 use muster_tests::machine::Hands;
 use muster_tests::{Container, Output, paths};
@@ -59,8 +61,8 @@ struct Step {
     line: usize,
     command: String,
     patient: bool,
-    /// System calls to be traced meanwhile.
-    trace: Option<String>,
+    /// System calls to be traced, or to fail, meanwhile.
+    trace: Option<Trace>,
     code: i32,
     says: Vec<String>,
     silent: Vec<String>,
@@ -174,10 +176,12 @@ impl Text {
                 let command = format!("{rest}\n");
                 self.steps.push(Step { line: number, command, patient: mark == "$~", ..Step::default() });
             }
-            "$%" => {
+            "$%" | "$!" => {
                 *open = Open::Command;
                 let (calls, command) = rest.split_once(' ').context("system calls and a command")?;
-                let (command, trace) = (format!("{command}\n"), Some(calls.to_string()));
+                let calls = calls.to_string();
+                let trace = Some(if mark == "$%" { Trace::Shown(calls) } else { Trace::Failing(calls) });
+                let command = format!("{command}\n");
                 self.steps.push(Step { line: number, command, trace, ..Step::default() });
             }
             _ => self.steps.last_mut().context("no command yet")?.expect(mark, rest)?,

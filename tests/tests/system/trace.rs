@@ -5,12 +5,26 @@ use muster_tests::{Container, Output, image};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// Runs something while these calls (comma separated) of process 1 and of all that it starts are traced; the trace is added
-/// to the output.
-pub fn during(container: &Container, calls: &str, run: impl FnOnce() -> Result<Output>) -> Result<Output> {
+/// What is done with system calls.
+#[derive(Debug, Clone)]
+pub enum Trace {
+    /// These (comma separated), of process 1 and of all that it starts, are shown.
+    Shown(String),
+    /// These, of process 1 alone, fail: what strace(1) takes for `inject=`.
+    Failing(String),
+}
+
+/// Runs something while system calls of process 1 are traced; what is seen is added to the output.
+pub fn during(container: &Container, trace: &Trace, run: impl FnOnce() -> Result<Output>) -> Result<Output> {
     image::need_program("strace", "strace")?;
+    let how = match trace {
+        Trace::Shown(calls) => vec!["-f".to_string(), "-e".to_string(), format!("trace={calls}")],
+        Trace::Failing(calls) => vec!["-e".to_string(), format!("inject={calls}")],
+    };
     let mut tracer = Command::new("strace")
-        .args(["-f", "-s", "256", "-e", &format!("trace={calls}"), "-p", &container.pid().to_string()])
+        .args(["-s", "256"])
+        .args(how)
+        .args(["-p", &container.pid().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
