@@ -44,7 +44,7 @@ const TERM: i32 = 15;
 /// SIGRTMIN+3.
 const HALT: i32 = 37;
 
-const INITS: [Init; 8] = [
+const INITS: [Init; 7] = [
     Init {
         name: "none: the service is process 1",
         image: "contained",
@@ -75,17 +75,6 @@ const INITS: [Init; 8] = [
         packages: &["s6"],
         command: &["/usr/bin/s6-svscan", "/etc/s6"],
         files: &[("etc/s6/up/run", "#!/bin/sh\nexec /usr/lib/up\n")],
-        stop: Some(TERM),
-    },
-    Init {
-        name: "dinit",
-        image: "contained",
-        packages: &["dinit"],
-        command: &["/usr/sbin/dinit", "--container", "--services-dir", "/etc/dinit.d"],
-        files: &[
-            ("etc/dinit.d/boot", "type = internal\ndepends-on = up\n"),
-            ("etc/dinit.d/up", "type = process\ncommand = /usr/lib/up\n"),
-        ],
         stop: Some(TERM),
     },
     Init {
