@@ -150,7 +150,7 @@ const MODES: [&str; 12] = [
 const BOTH_WAYS: &str =
     "a restart among units that are ordered in a circle: waits for ever under systemd (docs/differences.md)";
 /// Scenarios that are left out, with the reason why they differ.
-const DIFFERENT: [(u64, &str); 6] = [
+const DIFFERENT: [(u64, &str); 9] = [
     (125, "two units go down at once by the failure of one; which process dies first is chance under both"),
     (141, BOTH_WAYS),
     (
@@ -159,6 +159,9 @@ const DIFFERENT: [(u64, &str); 6] = [
     ),
     (183, BOTH_WAYS),
     (185, BOTH_WAYS),
+    (212, BOTH_WAYS),
+    (230, BOTH_WAYS),
+    (255, BOTH_WAYS),
     (
         195,
         "what is started and at once not needed is stopped before its command writes anything; chance under both",
