@@ -18,8 +18,8 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const MACHINE_LIMIT: Duration = Duration::from_secs(240);
 
 /// What the machine's kernel gets: a loopback for vsock, a USB controller that is its own device, and functions for it; what
-/// images need; block devices without and with a queue.
-const MODULES: [&str; 14] = [
+/// images need; block devices without and with a queue; a watchdog.
+const MODULES: [&str; 15] = [
     "vsock_loopback",
     "vsock_diag",
     "dummy_hcd",
@@ -34,6 +34,7 @@ const MODULES: [&str; 14] = [
     "overlay",
     "dm_verity",
     "quota_v2",
+    "softdog",
 ];
 
 /// What shows the machine's firmware to its kernel: loaded before the init looks there, if this kernel has them as modules.
