@@ -61,7 +61,17 @@ fn effective(u: &UnitView<'_>, total: u64, own: u64, get: impl Fn(&CGroupSection
 
 fn effective_memory(u: &UnitView<'_>, get: fn(&CGroupSection) -> Option<Amount>) -> u64 {
     let total = u.manager.state().facts.memory_total;
+    if !u.unit.file.is_whole() {
+        return u64::MAX;
+    }
     effective(u, total, get(u.cgroup()).map_or(u64::MAX, |limit| limit.of(total)), get)
+}
+
+/// Where the kernel counts nothing, what the limits leave.
+fn memory_left(u: &UnitView<'_>) -> u64 {
+    let (max, high) =
+        (|section: &CGroupSection| section.memory_max(), |section: &CGroupSection| section.memory_high());
+    effective_memory(u, max).min(effective_memory(u, high))
 }
 
 fn effective_tasks(u: &UnitView<'_>) -> u64 {
@@ -168,7 +178,7 @@ properties! {
         MemorySwapCurrent "t" Never [live] = or(&u.live_number(LiveValue::MemorySwapCurrent), UNSET);
         MemorySwapPeak "t" Never [live] = or(&u.live_number(LiveValue::MemorySwapPeak), UNSET);
         MemoryZSwapCurrent "t" Never [live] = or(&u.live_number(LiveValue::MemoryZSwapCurrent), UNSET);
-        MemoryAvailable "t" Never [live] = or(&u.live_number(LiveValue::MemoryAvailable), UNSET);
+        MemoryAvailable "t" Never [live] = or(&u.live_number(LiveValue::MemoryAvailable), i128::from(memory_left(u)));
         EffectiveMemoryMax "t" Never = effective_memory(u, |cgroup| cgroup.memory_max());
         EffectiveMemoryHigh "t" Never = effective_memory(u, |cgroup| cgroup.memory_high());
         CPUUsageNSec "t" Never [live] = or(&u.live_number(LiveValue::CPUUsageNSec), UNSET);

@@ -5,6 +5,7 @@
 use crate::show::Emit;
 use crate::wire::Out;
 use muster_manager::state::{CommandList, ExecStatus, Process};
+use muster_manager::tool::Runs;
 use muster_unit::{ExecCommand, Privilege};
 use std::collections::BTreeMap;
 
@@ -56,6 +57,22 @@ impl Emit for Commands<'_> {
                 out.structure(|out| write(command, status, self.with_flags, out));
             }
         });
+    }
+}
+
+/// A program of the system that was run for a unit; nothing where it never was.
+pub struct Tool<'a>(pub &'a Runs, pub CommandList);
+
+impl Emit for Tool<'_> {
+    fn emit(self, signature: &'static str, out: &mut Out<'_>) {
+        let argv = self.0.argv.get(&self.1);
+        let command = argv.map(|argv| ExecCommand {
+            path: argv.first().cloned().unwrap_or_default(),
+            argv: argv.clone(),
+            ..ExecCommand::default()
+        });
+        let list = command.as_slice();
+        Commands { list, status: self.0.status.get(&self.1), with_flags: false }.emit(signature, out);
     }
 }
 

@@ -7,11 +7,12 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_unit::{
-    AddressFamilies, BindPath, CoredumpFilter, CpuAffinity, CpuPolicy, Credential, CredentialPattern,
-    CredentialSource, EnvironmentFile, ExecDirectory, ExtensionImage, ImageOption, ImagePolicy, IoClass,
-    LoadState, LogPattern, MarkedPath, MountFlags, MountImage, NumaMask, NumberSet, PROCESSORS_MAX,
-    Personality, PrivateUsers, ProtectControlGroups, RootHash, RootHashSignature, SecurityLabel, StdInput,
-    StdOutput, SyscallAction, SyscallFilter, SyslogLevel, TemporaryMount, WorkingDirectory,
+    AddressFamilies, BindPath, CapabilitySet, CoredumpFilter, CpuAffinity, CpuPolicy, Credential,
+    CredentialPattern, CredentialSource, EnvironmentFile, ExecDirectory, ExtensionImage, ImageOption,
+    ImagePolicy, IoClass, LogPattern, MarkedPath, MountFlags, MountImage, NumaMask, NumberSet,
+    PROCESSORS_MAX, Personality, PrivateUsers, ProtectControlGroups, RootHash, RootHashSignature,
+    SecurityLabel, StdInput, StdOutput, SyscallAction, SyscallFilter, SyslogLevel, TemporaryMount, UnitKind,
+    WorkingDirectory,
 };
 
 fn assignments(list: &[(String, String)]) -> Vec<String> {
@@ -32,6 +33,10 @@ fn environment_file(file: &EnvironmentFile, out: &mut Out<'_>) {
     });
 }
 
+fn is_loaded(u: &UnitView<'_>) -> bool {
+    u.unit.file.is_whole()
+}
+
 /// What the unit says, else what PID 1 has and its children inherit.
 fn limit(u: &UnitView<'_>, name: &str, soft: bool) -> u64 {
     match u.exec().limit(name).or_else(|| u.manager.state().facts.config.limit(name)) {
@@ -47,12 +52,18 @@ fn limit(u: &UnitView<'_>, name: &str, soft: bool) -> u64 {
 }
 
 fn paths(directories: &[ExecDirectory]) -> Vec<String> {
-    directories.iter().map(|directory| directory.path.clone()).collect()
+    sorted(directories).map(|directory| directory.path.clone()).collect()
+}
+
+fn sorted(directories: &[ExecDirectory]) -> impl Iterator<Item = &ExecDirectory> {
+    let mut sorted: Vec<&ExecDirectory> = directories.iter().collect();
+    sorted.sort_by(|one, other| one.path.cmp(&other.path));
+    sorted.into_iter()
 }
 
 /// Each directory with its links; one without any has an empty one.
 fn links(directories: &[ExecDirectory]) -> impl Iterator<Item = (&str, &str)> {
-    directories.iter().flat_map(|directory| {
+    sorted(directories).flat_map(|directory| {
         let links = directory.symlinks.iter().map(String::as_str);
         let none = directory.symlinks.is_empty().then_some("");
         links.chain(none).map(|link| (directory.path.as_str(), link))
@@ -111,11 +122,13 @@ fn input_name(u: &UnitView<'_>) -> String {
     }
 }
 
-/// `StandardOutput=`; of a unit that does not exist, what it is before systemd's default is taken.
+/// `StandardOutput=`; of a service that does not exist, what it is before systemd's default is taken; the root runs nothing.
 fn standard_output(u: &UnitView<'_>) -> String {
-    match u.unit.file.load_state {
-        LoadState::Loaded => u.exec().standard_output().to_string(),
-        _ => StdOutput::Inherit.to_string(),
+    match u.unit.name.kind() {
+        _ if u.unit.name.as_str() == "-.mount" => StdOutput::Null.to_string(),
+        UnitKind::Service if !is_loaded(u) => StdOutput::Inherit.to_string(),
+        _ if !is_loaded(u) => StdOutput::Journal.to_string(),
+        _ => u.exec().standard_output().to_string(),
     }
 }
 
@@ -153,6 +166,12 @@ fn log_pattern(pattern: &LogPattern, out: &mut Out<'_>) {
         out.bool(pattern.keep);
         out.str(&pattern.text);
     });
+}
+
+/// What is not said is everything, those that nobody knows yet included.
+fn bounding_set(u: &UnitView<'_>) -> u64 {
+    let rest = if u.exec().capability_bounding_set().is_none() { !CapabilitySet::ALL.0 } else { 0 };
+    u.exec().bounding_set().map_or(u64::MAX, |set| set.0 | rest)
 }
 
 fn has_own_root(u: &UnitView<'_>) -> bool {
@@ -459,7 +478,7 @@ properties! {
         LogFilterPatterns "a(bs)" Const = Each(u.exec().log_filter_patterns(), log_pattern);
         LogNamespace "s" Const = u.exec().log_namespace();
         SecureBits "i" Const = i32::from(u.exec().secure_bits().0);
-        CapabilityBoundingSet "t" Const = u.exec().bounding_set().map_or(u64::MAX, |set| set.0);
+        CapabilityBoundingSet "t" Const = bounding_set(u);
         AmbientCapabilities "t" Const = u.exec().ambient_capabilities().0;
         User "s" Const = u.exec().user();
         Group "s" Const = u.exec().group();
@@ -498,7 +517,7 @@ properties! {
         PrivatePIDs "s" Const = yes_no(u.exec().private_pids());
         ProtectHome "s" Const = u.exec().protect_home().as_str();
         ProtectSystem "s" Const = u.exec().protect_system().as_str();
-        SameProcessGroup "b" Const = u.unit.name.kind() == muster_unit::UnitKind::Mount;
+        SameProcessGroup "b" Const = u.unit.name.kind() == UnitKind::Mount;
         UtmpIdentifier "s" Const = u.exec().utmp_identifier();
         UtmpMode "s" Const = u.exec().utmp_mode().as_str();
         SELinuxContext "(bs)" Const = Optional(u.exec().selinux_context().as_ref());

@@ -69,7 +69,7 @@ properties! { MANAGER: Manager(s) {
     Virtualization "s" Const = state(s).facts.virtualization;
     ConfidentialVirtualization "s" Const = "";
     Architecture "s" Const = state(s).facts.architecture;
-    Tainted "s" Const = "";
+    Tainted "s" Const = state(s).facts.tainted.as_str();
     FirmwareTimestamp "t" Const = NEVER.realtime_usec;
     FirmwareTimestampMonotonic "t" Const = NEVER.monotonic_usec;
     LoaderTimestamp "t" Const = NEVER.realtime_usec;

@@ -2,12 +2,13 @@
 //!
 //! What a type shares with others (`cgroup`, `exec`) is not here.
 
+use crate::command::Tool;
 use crate::show::{Each, Empty, UNSET, or};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_manager::event::MountPoint;
-use muster_manager::state::Mount;
+use muster_manager::state::{ActiveState, CommandList, Mount};
 use muster_manager::timer::monotonic_entries;
 
 /// What the kernel says of a mount; it wins over the unit file.
@@ -19,8 +20,9 @@ fn mounted<'a>(u: &UnitView<'a>) -> Option<&'a MountPoint> {
 fn monotonic(u: &UnitView<'_>) -> Vec<(&'static str, u64, u64)> {
     let each = &u.timer_state().monotonic_each;
     let entries = monotonic_entries(u.timer()).into_iter().enumerate();
-    let next = |at: usize| each.get(at).copied().flatten().unwrap_or(u64::MAX);
-    entries.map(|(at, (base, span))| (base.as_str(), span, next(at))).collect()
+    let next = |at: usize| each.get(at).copied().flatten().unwrap_or(0);
+    // The last comes first.
+    entries.rev().map(|(at, (base, span))| (base.as_str(), span, next(at))).collect()
 }
 
 fn monotonic_timer((word, span, next): (&'static str, u64, u64), out: &mut Out<'_>) {
@@ -31,10 +33,16 @@ fn monotonic_timer((word, span, next): (&'static str, u64, u64), out: &mut Out<'
     });
 }
 
+/// What is shown where there is no next moment: no time where a timer that waits has none of that kind.
+fn never(u: &UnitView<'_>, has_some: bool) -> u64 {
+    let waits = u.unit.active_state() == ActiveState::Active;
+    if waits && !has_some { 0 } else { u64::MAX }
+}
+
 fn calendar(u: &UnitView<'_>) -> Vec<(String, u64)> {
     let each = &u.timer_state().calendar_each;
     let events = u.timer().on_calendar().iter().enumerate();
-    let next = |at: usize| each.get(at).copied().flatten().unwrap_or(u64::MAX);
+    let next = |at: usize| each.get(at).copied().flatten().unwrap_or(0);
     events.map(|(at, event)| (event.to_string(), next(at))).collect()
 }
 
@@ -82,8 +90,8 @@ properties! {
         Result "s" Change = u.unit.kind.state().result();
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
-        ExecMount "a(sasbttttuii)" Invalidates = Empty;
-        ExecUnmount "a(sasbttttuii)" Invalidates = Empty;
+        ExecMount "a(sasbttttuii)" Invalidates = Tool(&u.mount_state().runs, CommandList::ExecMount);
+        ExecUnmount "a(sasbttttuii)" Invalidates = Tool(&u.mount_state().runs, CommandList::ExecUnmount);
         ExecRemount "a(sasbttttuii)" Invalidates = Empty;
     }
 }
@@ -99,8 +107,8 @@ properties! {
         Result "s" Change = u.unit.kind.state().result();
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
-        ExecActivate "a(sasbttttuii)" Invalidates = Empty;
-        ExecDeactivate "a(sasbttttuii)" Invalidates = Empty;
+        ExecActivate "a(sasbttttuii)" Invalidates = Tool(&u.swap_state().runs, CommandList::ExecActivate);
+        ExecDeactivate "a(sasbttttuii)" Invalidates = Tool(&u.swap_state().runs, CommandList::ExecDeactivate);
     }
 }
 
@@ -112,8 +120,8 @@ properties! {
         TimersCalendar "a(sst)" Invalidates = Each(calendar(u), calendar_timer);
         OnClockChange "b" Const = u.timer().on_clock_change();
         OnTimezoneChange "b" Const = u.timer().on_timezone_change();
-        NextElapseUSecRealtime "t" Change = u.timer_state().next_realtime_usec.unwrap_or(0);
-        NextElapseUSecMonotonic "t" Change = u.timer_state().next_monotonic_usec.unwrap_or(u64::MAX);
+        NextElapseUSecRealtime "t" Change = u.timer_state().next_realtime_usec.unwrap_or_else(|| never(u, false));
+        NextElapseUSecMonotonic "t" Change = u.timer_state().next_monotonic_usec.unwrap_or_else(|| never(u, !monotonic_entries(u.timer()).is_empty()));
         LastTriggerUSec "t" Change = u.timer_state().last_trigger.realtime_usec;
         LastTriggerUSecMonotonic "t" Change = u.timer_state().last_trigger.monotonic_usec;
         Result "s" Change = u.unit.kind.state().result();

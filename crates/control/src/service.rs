@@ -7,8 +7,8 @@ use crate::show::{Each, Emit, UNSET, or};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
-use muster_manager::state::CommandList;
-use muster_unit::{ExitStatusSet, LoadState, NotifyAccess, ServiceType, Signal};
+use muster_manager::state::{CommandList, Stamp};
+use muster_unit::{ExitStatusSet, NotifyAccess, ServiceType, Signal};
 
 /// `(aiai)`: exit codes and signals.
 struct Statuses<'a>(&'a ExitStatusSet);
@@ -22,7 +22,7 @@ impl Emit for Statuses<'_> {
 }
 
 fn is_loaded(u: &UnitView<'_>) -> bool {
-    u.unit.file.load_state == LoadState::Loaded
+    u.unit.file.is_whole()
 }
 
 /// `Type=`; of a unit that does not exist, nothing.
@@ -41,7 +41,7 @@ fn timeout_start(u: &UnitView<'_>) -> i128 {
         ServiceType::Oneshot if is_loaded(u) => UNSET,
         _ => i128::from(u.manager.state().facts.default_timeout_start_usec),
     };
-    or(&u.service().timeout_start_sec(), default)
+    or(&u.service().timeout_start_sec().filter(|span| is_loaded(u) || span.0 != u64::MAX), default)
 }
 
 fn timeout_stop(u: &UnitView<'_>) -> i128 {
@@ -50,9 +50,21 @@ fn timeout_stop(u: &UnitView<'_>) -> i128 {
 
 /// Infinite until a service without a watchdog first runs, then 0: systemd shows it so.
 fn watchdog(u: &UnitView<'_>) -> i128 {
-    let begun = u.unit.inactive_exit.monotonic_usec > u.unit.inactive_enter.monotonic_usec;
+    let begun = u.unit.inactive_exit.monotonic_usec != 0;
     let configured = if begun { or(&u.service().watchdog_sec(), 0) } else { UNSET };
     or(&u.service_state().watchdog_override_usec, configured)
+}
+
+/// The last sign of life of a service that has to give some.
+fn watchdog_stamp(u: &UnitView<'_>) -> Stamp {
+    let watched = u.manager.watchdog_usec(u.unit.id).is_some();
+    if watched { u.service_state().watchdog } else { Stamp::default() }
+}
+
+/// When the main process was made by us; a service that forks made it by itself.
+fn handoff(u: &UnitView<'_>) -> Stamp {
+    let forks = u.service().effective_type() == ServiceType::Forking;
+    if forks { Stamp::default() } else { u.service_state().main_status.start }
 }
 
 /// `NotifyAccess=`, which a type that notifies raises to `main`, and the service itself may change.
@@ -95,8 +107,8 @@ properties! {
         RuntimeMaxUSec "t" Const = or(&u.service().runtime_max_sec(), UNSET);
         RuntimeRandomizedExtraUSec "t" Const = or(&u.service().runtime_randomized_extra_sec(), 0);
         WatchdogUSec "t" Never = watchdog(u);
-        WatchdogTimestamp "t" Never = u.service_state().watchdog.realtime_usec;
-        WatchdogTimestampMonotonic "t" Never = u.service_state().watchdog.monotonic_usec;
+        WatchdogTimestamp "t" Never = watchdog_stamp(u).realtime_usec;
+        WatchdogTimestampMonotonic "t" Never = watchdog_stamp(u).monotonic_usec;
         RootDirectoryStartOnly "b" Const = u.service().root_directory_start_only();
         RemainAfterExit "b" Const = u.service().remain_after_exit();
         GuessMainPID "b" Const = u.service().guess_main_pid();
@@ -130,8 +142,8 @@ properties! {
         ExecMainStartTimestampMonotonic "t" Change = u.service_state().main_status.start.monotonic_usec;
         ExecMainExitTimestamp "t" Change = u.service_state().main_status.exit.realtime_usec;
         ExecMainExitTimestampMonotonic "t" Change = u.service_state().main_status.exit.monotonic_usec;
-        ExecMainHandoffTimestamp "t" Change = u.service_state().main_status.start.realtime_usec;
-        ExecMainHandoffTimestampMonotonic "t" Change = u.service_state().main_status.start.monotonic_usec;
+        ExecMainHandoffTimestamp "t" Change = handoff(u).realtime_usec;
+        ExecMainHandoffTimestampMonotonic "t" Change = handoff(u).monotonic_usec;
         ExecMainPID "u" Change = u.service_state().main_status.pid;
         ExecMainCode "i" Change = u.service_state().main_status.code_and_status().0;
         ExecMainStatus "i" Change = u.service_state().main_status.code_and_status().1;

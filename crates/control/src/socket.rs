@@ -3,13 +3,13 @@
 //! What is not set shows systemd's default; the defaults are systemd.socket(5)'s.
 
 use crate::command::{Commands, pid};
-use crate::show::{Each, or};
+use crate::show::{Each, UNSET, or};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_manager::state::CommandList;
 use muster_unit::setting::Size;
-use muster_unit::{Attribute, Listen, SocketProtocol};
+use muster_unit::{Attribute, Listen, LoadState, SocketProtocol};
 
 fn size(size: Option<Size>) -> u64 {
     size.map_or(0, |size| size.0)
@@ -38,6 +38,11 @@ fn attribute(attribute: &Attribute, out: &mut Out<'_>) {
         out.str(&attribute.name);
         out.str(&attribute.value);
     });
+}
+
+/// A default, which what is not loaded does not have.
+fn known(u: &UnitView<'_>, default: i128) -> i128 {
+    if u.unit.file.load_state == LoadState::Loaded { default } else { UNSET }
 }
 
 /// The number of a protocol (protocols(5)).
@@ -104,10 +109,10 @@ properties! {
         NRefused "u" Never = u.socket_state().refused;
         FileDescriptorName "s" Never = descriptor_name(u);
         SocketProtocol "i" Const = protocol(u.socket().socket_protocol());
-        TriggerLimitIntervalUSec "t" Const = or(&u.socket().trigger_limit_interval_sec(), 2_000_000);
-        TriggerLimitBurst "u" Const = or(&u.socket().trigger_limit_burst(), if u.socket().accept() { 200 } else { 20 });
-        PollLimitIntervalUSec "t" Const = or(&u.socket().poll_limit_interval_sec(), 2_000_000);
-        PollLimitBurst "u" Const = or(&u.socket().poll_limit_burst(), if u.socket().accept() { 150 } else { 15 });
+        TriggerLimitIntervalUSec "t" Const = or(&u.socket().trigger_limit_interval_sec(), known(u, 2_000_000));
+        TriggerLimitBurst "u" Const = or(&u.socket().trigger_limit_burst(), known(u, if u.socket().accept() { 200 } else { 20 }));
+        PollLimitIntervalUSec "t" Const = or(&u.socket().poll_limit_interval_sec(), known(u, 2_000_000));
+        PollLimitBurst "u" Const = or(&u.socket().poll_limit_burst(), known(u, if u.socket().accept() { 150 } else { 15 }));
         UID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(uid, _)| uid);
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         ExecStartPre "a(sasbttttuii)" Invalidates = Commands::plain(u.socket().exec_start_pre(), &u.socket_state().command_status, CommandList::ExecStartPre);

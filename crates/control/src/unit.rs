@@ -68,17 +68,20 @@ fn job(u: &UnitView<'_>, out: &mut Out<'_>) {
 
 /// `Conditions` or `Asserts`: name, trigger, negate, parameter, and 1 met, -1 not met, 0 not tested.
 fn conditions(u: &UnitView<'_>, asserts: bool, out: &mut Out<'_>) {
+    // The last comes first, and with the first that fails the rest is not looked at.
+    let listed = u.unit.file.unit.conditions().iter().enumerate().rev();
+    let mut over = false;
     out.array("(sbbsi)", |out| {
-        for (at, condition) in
-            u.unit.file.unit.conditions().iter().enumerate().filter(|(_, c)| c.assert == asserts)
-        {
+        for (at, condition) in listed.filter(|(_, condition)| condition.assert == asserts) {
+            let result = u.unit.condition_each.get(at).copied().unwrap_or(0);
             out.structure(|out| {
                 out.str(&condition.directive());
                 out.bool(condition.trigger);
                 out.bool(condition.negate);
                 out.str(&condition.parameter);
-                out.i32(u.unit.condition_each.get(at).copied().unwrap_or(0));
+                out.i32(if over { 0 } else { result });
             });
+            over |= result < 0 && !condition.trigger;
         }
     });
 }
@@ -111,6 +114,22 @@ fn fragment(u: &UnitView<'_>) -> String {
 
 fn need_daemon_reload(u: &UnitView<'_>) -> bool {
     u.live.has_changed(&u.unit.file)
+}
+
+/// Whether something can be mounted into its processes' view: they have one of their own.
+fn can_live_mount(u: &UnitView<'_>) -> bool {
+    matches!(&u.unit.file.body, Body::Service(_)) && is_loaded(u) && u.exec().has_mount_namespace()
+}
+
+/// The preset of a unit with a file, be it one that masks it.
+fn preset(u: &UnitView<'_>) -> String {
+    let said = u.live.unit_file_preset(u.unit.name.as_str());
+    let has_file = u.unit.transient || u.unit.file.load_state == LoadState::Masked;
+    if said.is_empty() && has_file && u.unit.name.as_str() != "init.scope" {
+        "enabled".to_owned()
+    } else {
+        said
+    }
 }
 
 fn file_state(u: &UnitView<'_>) -> String {
@@ -192,7 +211,7 @@ properties! {
         SourcePath "s" Const = source_path(u);
         DropInPaths "as" Const = u.unit.file.drop_in_paths;
         UnitFileState "s" Never [live] = file_state(u);
-        UnitFilePreset "s" Never [live] = u.live.unit_file_preset(u.unit.name.as_str());
+        UnitFilePreset "s" Never [live] = preset(u);
         StateChangeTimestamp "t" Change = u.unit.state_change.realtime_usec;
         StateChangeTimestampMonotonic "t" Change = u.unit.state_change.monotonic_usec;
         InactiveExitTimestamp "t" Change = u.unit.inactive_exit.realtime_usec;
@@ -209,7 +228,7 @@ properties! {
         CanIsolate "b" Const = is_loaded(u) && u.unit.file.unit.allow_isolate();
         CanClean "as" Const = muster_manager::directories::can_clean(u.unit);
         CanFreeze "b" Const = can_freeze(u);
-        CanLiveMount "b" Const = false;
+        CanLiveMount "b" Const = can_live_mount(u);
         Job "(uo)" Change = With(|out: &mut Out<'_>| job(u, out));
         StopWhenUnneeded "b" Const = u.unit.file.unit.stop_when_unneeded();
         RefuseManualStart "b" Const = u.unit.file.unit.refuse_manual_start();

@@ -56,12 +56,30 @@ pub fn read(options: &Options) -> Facts {
         no_service_watchdogs: options.service_watchdogs == Some(false),
         strict: options.strict,
         version: format!("257 (muster {})", env!("CARGO_PKG_VERSION")),
+        tainted: tainted(),
         architecture,
         hostname,
         cgroup_root: String::new(),
         // What system.conf says is taken in next.
         ..defaults
     }
+}
+
+/// What is unusual about the machine (org.freedesktop.systemd1(5), `Tainted`).
+fn tainted() -> String {
+    let leads_to = |link: &str, places: &[&str]| {
+        std::fs::read_link(link).is_ok_and(|target| places.iter().any(|place| target.as_os_str() == *place))
+    };
+    let number = |file: &str| first_of(&[file]).trim().to_owned();
+    let table = [
+        ("unmerged-usr", !leads_to("/bin", &["usr/bin", "/usr/bin"])),
+        ("unmerged-bin", !leads_to("/usr/sbin", &["bin", "/usr/bin"])),
+        ("var-run-bad", !leads_to("/var/run", &["../run", "/run"])),
+        ("overflowuid-not-65534", number("/proc/sys/kernel/overflowuid") != "65534"),
+        ("overflowgid-not-65534", number("/proc/sys/kernel/overflowgid") != "65534"),
+    ];
+    let words: Vec<&str> = table.into_iter().filter(|(_, is)| *is).map(|(word, _)| word).collect();
+    words.join(":")
 }
 
 /// What the command line says of the manager, as system.conf would.
@@ -104,7 +122,7 @@ fn first_of(paths: &[&str]) -> String {
 }
 
 /// Shell-like assignments (os-release(5)).
-fn assignments(text: &str) -> BTreeMap<String, String> {
+pub fn assignments(text: &str) -> BTreeMap<String, String> {
     let line = |line: &str| {
         let (key, value) = line.trim().split_once('=')?;
         let value = muster_unit::split_words(value).ok()?.into_iter().next().unwrap_or_default();

@@ -459,7 +459,7 @@ impl Manager {
         self.follow_job_deadline(job.id);
         self.something_moved();
         self.follow_shutdown(job.unit);
-        if !result.is_fulfilled() && result != JobResult::Canceled {
+        if result == JobResult::Failed {
             self.state.n_failed_jobs = self.state.n_failed_jobs.saturating_add(1);
         }
         if report {

@@ -66,6 +66,10 @@ pub trait TypeState {
     }
     /// How its commands went, where the type keeps that.
     fn command_status_mut(&mut self) -> Option<&mut CommandStatus> {
+        self.runs_mut().map(|runs| &mut runs.status)
+    }
+    /// The programs of the system that do its work, where the type has such.
+    fn runs_mut(&mut self) -> Option<&mut crate::tool::Runs> {
         None
     }
 }

@@ -71,7 +71,7 @@ mod spawn;
 mod swap;
 mod target;
 pub mod timer;
-mod tool;
+pub mod tool;
 pub mod units;
 mod watchdog;
 pub mod wishes;

@@ -26,6 +26,7 @@ type Pair = (Dependency, UnitName);
 
 /// What the edges of a unit lead to. Most names are those of units that are there, and are not made anew for each edge.
 struct Leads<'a> {
+    id: &'a UnitName,
     names: &'a Names,
     known: Vec<(Dependency, UnitId)>,
     /// To be loaded first, unless one before them was the same.
@@ -34,9 +35,15 @@ struct Leads<'a> {
 
 impl Leads<'_> {
     fn add(&mut self, kind: Dependency, name: &UnitName) {
-        if name.is_template() {
-            return;
-        }
+        // A template stands for its instance of this unit's own.
+        let own = name
+            .is_template()
+            .then(|| name.with_instance(self.id.instance().unwrap_or_else(|| self.id.prefix())));
+        let name = match &own {
+            None => name,
+            Some(Some(own)) if !own.is_template() => own,
+            Some(_) => return,
+        };
         match self.names.get(name) {
             Some(id) => self.known.push((kind, *id)),
             None => self.missing.push((kind, name.clone())),
@@ -181,9 +188,16 @@ impl Manager {
         self.mount_pairs(&file, source, &mut pairs);
         self.device_pairs(&file, &mut pairs);
         self.swap_pairs(&file, &mut pairs);
-        let mut leads = Leads { names: &self.state.names, known: Vec::new(), missing: Vec::new() };
+        let mut leads =
+            Leads { id: &file.id, names: &self.state.names, known: Vec::new(), missing: Vec::new() };
         declared(&file, &mut |kind, name| leads.add(kind, name));
-        implied(&file, &mut |kind, name| leads.add_text(kind, name));
+        // What cannot be switched is ordered with nothing that switches.
+        let off = file.id.kind() == UnitKind::Swap && !self.supports(UnitKind::Swap);
+        implied(&file, &mut |kind, name| {
+            if !(off && matches!(name, "umount.target" | "swap.target")) {
+                leads.add_text(kind, name);
+            }
+        });
         pairs.iter().for_each(|(kind, name)| leads.add(*kind, name));
         let Leads { mut known, missing, .. } = leads;
         for (kind, name) in missing {
@@ -214,23 +228,9 @@ impl Manager {
         if file.load_state != LoadState::Loaded {
             return;
         }
-        let own: Vec<muster_unit::AbsolutePath> = match &file.body {
-            Body::Path(section) => [
-                section.path_exists(),
-                section.path_exists_glob(),
-                section.path_changed(),
-                section.path_modified(),
-                section.directory_not_empty(),
-            ]
-            .into_iter()
-            .flat_map(|list| list.0.iter().cloned())
-            .collect(),
-            _ => Vec::new(),
-        };
         for (kind, paths) in [
             (Dependency::Requires, file.unit.requires_mounts_for()),
             (Dependency::Wants, file.unit.wants_mounts_for()),
-            (Dependency::Requires, &own),
         ] {
             let names = paths.iter().flat_map(|path| mounts_on(path));
             for mount in
@@ -262,8 +262,9 @@ impl Manager {
         };
         let pairs: Vec<(UnitId, UnitId)> = self.state.graph.all_of(id).filter_map(pair).collect();
         for (target, part) in pairs {
-            let applies =
-                self.state.units.get(&part).is_some_and(|unit| unit.file.unit.default_dependencies());
+            let applies = self.state.units.get(&part).is_some_and(|unit| {
+                unit.file.unit.default_dependencies() && unit.file.load_state != LoadState::BadSetting
+            });
             if applies && !self.state.graph.has(target, Dependency::Before, part) {
                 self.state.graph.add(target, Dependency::After, part);
             }
@@ -504,8 +505,8 @@ fn declared(file: &UnitFile, add: &mut dyn FnMut(Dependency, &UnitName)) {
 
 /// What its type implies.
 fn implied(file: &UnitFile, add: &mut dyn FnMut(Dependency, &str)) {
-    // A unit with a bad setting shows what it would have.
-    if !matches!(file.load_state, LoadState::Loaded | LoadState::BadSetting) {
+    // A unit that does not hold together shows what it would have.
+    if !file.is_whole() {
         return;
     }
     let default = file.unit.default_dependencies();
@@ -519,8 +520,10 @@ fn implied(file: &UnitFile, add: &mut dyn FnMut(Dependency, &str)) {
     };
     if let Some(slice) = slice_of(file) {
         add(Dependency::InSlice, &slice);
-        add(Dependency::Requires, &slice);
-        add(Dependency::After, &slice);
+        if file.load_state == LoadState::Loaded {
+            add(Dependency::Requires, &slice);
+            add(Dependency::After, &slice);
+        }
     }
     if default && file.cgroup.as_deref().is_some_and(is_for_oomd) {
         add(Dependency::Wants, "systemd-oomd.service");

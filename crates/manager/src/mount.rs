@@ -18,7 +18,8 @@ use crate::jobs::Started;
 use crate::kill::Wave;
 use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
-use crate::state::{ActiveState, Process, Unit, UnitResult, words};
+use crate::state::{ActiveState, CommandList, Process, Unit, UnitResult, words};
+use crate::tool::Runs;
 use muster_graph::{JobResult, UnitId};
 use muster_unit::{LoadState, MountSection, UnitFile, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub struct Mount {
     pub result: UnitResult,
     /// When the command at work is to be ended, on the monotonic clock in microseconds.
     pub deadline_usec: Option<u64>,
+    /// Its commands.
+    pub runs: Runs,
 }
 words! {
     /// What a mount unit is doing; the words are its `SubState` meanwhile.
@@ -51,6 +54,10 @@ words! {
 }
 
 impl TypeState for Mount {
+    fn runs_mut(&mut self) -> Option<&mut Runs> {
+        Some(&mut self.runs)
+    }
+
     fn active_state(&self, _: &Unit) -> ActiveState {
         match self.phase {
             MountPhase::Mounting => ActiveState::Activating,
@@ -97,6 +104,7 @@ pub(crate) const VERBS: Verbs = Verbs {
     deadline: |_, unit| Mount::of(&unit.kind)?.deadline_usec,
     due: Manager::mount_due,
     control_exited: |manager, id, _, exit| manager.mount_control_exited(id, exit),
+    cgroup_emptied: Manager::mount_is_over,
     has_cgroup: true,
     ignores_isolate: true,
     ..Verbs::NOTHING
@@ -194,11 +202,32 @@ impl Manager {
         if mount.mounted == mounted && (mount.phase == MountPhase::Settled || mount.control.is_some()) {
             return;
         }
+        let appears = mount.mounted.is_none() && mounted.is_some();
+        let by_itself = appears && mount.phase == MountPhase::Settled && mount.control.is_none();
         mount.mounted = mounted;
         mount.phase = MountPhase::Settled;
         mount.deadline_usec = None;
         mount.failed &= mount.mounted.is_none();
+        if by_itself && self.unit_name(id) != "-.mount" {
+            self.new_invocation(id);
+        }
         self.state_changed(id, old);
+        self.mount_is_over(id);
+    }
+
+    /// What is down has no cgroup.
+    fn mount_is_over(&mut self, id: UnitId) {
+        let unit = self.state.units.get(&id);
+        let Some(mount) = unit.and_then(|unit| Mount::of(&unit.kind)) else { return };
+        let down = mount.phase == MountPhase::Settled && mount.mounted.is_none() && mount.control.is_none();
+        if !down || unit.is_none_or(|unit| unit.cgroup.is_none()) {
+            return;
+        }
+        if self.state.populated.contains(&id) {
+            self.watch_cgroup_again(id);
+        } else {
+            self.run_is_over(id);
+        }
     }
 
     fn mount_mut(&mut self, id: UnitId) -> Option<&mut Mount> {
@@ -291,7 +320,10 @@ impl Manager {
     /// Runs mount(8) on a place, which is made with that mode where it is missing, or umount(8).
     fn run_mount_command(&mut self, id: UnitId, argv: Vec<String>, place: Option<(String, u32)>) -> Started {
         let up = place.is_some();
-        let Some(process) = self.run_tool(id, argv, place) else { return Started::Ended(JobResult::Invalid) };
+        let list = if up { CommandList::ExecMount } else { CommandList::ExecUnmount };
+        let Some(process) = self.run_tool(id, list, argv, place) else {
+            return Started::Ended(JobResult::Invalid);
+        };
         let deadline = self.mount_deadline(id);
         let old = self.active_state(id);
         if let Some(mount) = self.mount_mut(id) {
@@ -328,6 +360,7 @@ impl Manager {
         self.state.mounts_waiting.insert(id);
         self.effects.push_back(Effect::ReadMountTable);
         self.state_changed(id, old);
+        self.mount_is_over(id);
     }
 }
 

@@ -151,7 +151,9 @@ impl Manager {
         if let Some(path) = self.path_mut(id) {
             *path = Path::default();
         }
-        self.set_path_sub(id, PathSub::Waiting);
+        let other = self.triggered_unit(id).map(|unit| unit.active_state());
+        let is_up = other.is_some_and(|state| !matches!(state, ActiveState::Inactive | ActiveState::Failed));
+        self.set_path_sub(id, if is_up { PathSub::Running } else { PathSub::Waiting });
         self.path_watch(id);
         Started::Working
     }

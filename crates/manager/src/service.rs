@@ -345,7 +345,11 @@ impl Manager {
             CommandList::ExecReloadPost => self.enter_running(id),
             CommandList::ExecStop => self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Success),
             CommandList::ExecStopPost => self.enter_signal(id, ServiceSub::FinalSigterm, UnitResult::Success),
-            CommandList::ExecStopPre => {}
+            CommandList::ExecStopPre
+            | CommandList::ExecMount
+            | CommandList::ExecUnmount
+            | CommandList::ExecActivate
+            | CommandList::ExecDeactivate => {}
         }
     }
 

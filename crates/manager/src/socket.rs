@@ -261,7 +261,11 @@ impl Manager {
             | CommandList::ExecStart
             | CommandList::ExecReload
             | CommandList::ExecReloadPost
-            | CommandList::ExecStop => {}
+            | CommandList::ExecStop
+            | CommandList::ExecMount
+            | CommandList::ExecUnmount
+            | CommandList::ExecActivate
+            | CommandList::ExecDeactivate => {}
         }
     }
 

@@ -305,13 +305,20 @@ impl Manager {
 
     /// Gives a unit a fresh invocation: id, cgroup, published.
     pub(crate) fn prepare_run(&mut self, id: UnitId) {
+        if let Some(unit) = self.state.units.edit(&id) {
+            unit.usage = Usage::default();
+            unit.oom_killed = false;
+        }
+        self.new_invocation(id);
+        self.realize_cgroup(id);
+    }
+
+    /// A run of a unit has a number of its own.
+    pub(crate) fn new_invocation(&mut self, id: UnitId) {
         let invocation = self.new_invocation_id();
         let Some(unit) = self.state.units.edit(&id) else { return };
         unit.invocation_id.clone_from(&invocation);
-        unit.usage = Usage::default();
-        unit.oom_killed = false;
         let name = unit.name.clone();
-        self.realize_cgroup(id);
         let log = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
         let invocation_id = Some(invocation);
         self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id, log });

@@ -240,6 +240,10 @@ pub enum CommandList {
     ExecStop,
     ExecStopPost,
     ExecStopPre,
+    ExecMount,
+    ExecUnmount,
+    ExecActivate,
+    ExecDeactivate,
 }
 
 /// One process of a unit.
@@ -664,6 +668,8 @@ pub struct Facts {
     pub strict: bool,
     /// Version text shown on D-Bus.
     pub version: String,
+    /// What is unusual about the machine, as `Tainted` says it.
+    pub tainted: String,
     /// Architecture word.
     pub architecture: String,
     /// Hostname for messages.
@@ -699,6 +705,7 @@ impl Default for Facts {
             no_service_watchdogs: false,
             strict: false,
             version: String::new(),
+            tainted: String::new(),
             architecture: String::new(),
             hostname: String::new(),
         }

@@ -18,7 +18,8 @@ use crate::jobs::Started;
 use crate::kill::Wave;
 use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
-use crate::state::{ActiveState, Process, Unit, UnitResult, words};
+use crate::state::{ActiveState, CommandList, Process, Unit, UnitResult, words};
+use crate::tool::Runs;
 use muster_graph::{Dependency, JobResult, UnitId};
 use muster_unit::{Body, LoadState, Source, SwapSection, UnitFile, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
@@ -48,9 +49,15 @@ pub struct Swap {
     pub result: UnitResult,
     /// When the command at work is to be ended, on the monotonic clock in microseconds.
     pub deadline_usec: Option<u64>,
+    /// Its commands.
+    pub runs: Runs,
 }
 
 impl TypeState for Swap {
+    fn runs_mut(&mut self) -> Option<&mut Runs> {
+        Some(&mut self.runs)
+    }
+
     fn active_state(&self, _: &Unit) -> ActiveState {
         match self.sub {
             SwapSub::Dead => ActiveState::Inactive,
@@ -250,7 +257,13 @@ impl Manager {
     }
 
     fn run_swap_command(&mut self, id: UnitId, argv: Vec<String>, sub: SwapSub) -> Started {
-        let Some(process) = self.run_tool(id, argv, None) else { return Started::Ended(JobResult::Invalid) };
+        let list = match sub {
+            SwapSub::Deactivating => CommandList::ExecDeactivate,
+            _ => CommandList::ExecActivate,
+        };
+        let Some(process) = self.run_tool(id, list, argv, None) else {
+            return Started::Ended(JobResult::Invalid);
+        };
         let deadline = self.swap_deadline(id);
         self.change_state(id, |kind| {
             if let Some(swap) = Swap::of_mut(kind) {

@@ -31,7 +31,10 @@ impl TypeState for Target {
 }
 
 pub(crate) const VERBS: Verbs = Verbs {
-    start: |manager, id| manager.set_target(id, true),
+    start: |manager, id| {
+        manager.new_invocation(id);
+        manager.set_target(id, true)
+    },
     stop: |manager, id| manager.set_target(id, false),
     ..Verbs::NOTHING
 };

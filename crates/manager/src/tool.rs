@@ -7,9 +7,21 @@ use crate::event::Exit;
 use crate::jobs::Started;
 use crate::kind::Kind;
 use crate::manager::Manager;
-use crate::state::{Process, UnitResult};
+use crate::state::{CommandList, ExecStatus, Process, UnitResult};
 use muster_graph::{JobResult, UnitId};
 use muster_unit::{ExecCommand, Timespan};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What was run for a unit last, and how it went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Runs {
+    /// The commands.
+    pub argv: BTreeMap<CommandList, Vec<String>>,
+    /// How they went.
+    pub status: BTreeMap<CommandList, BTreeMap<u32, ExecStatus>>,
+}
 
 impl Manager {
     /// Runs a program in the execution context of the unit; `place` is a directory that it needs, made with that mode where
@@ -17,10 +29,16 @@ impl Manager {
     pub(crate) fn run_tool(
         &mut self,
         id: UnitId,
+        list: CommandList,
         argv: Vec<String>,
         place: Option<(String, u32)>,
     ) -> Option<Process> {
         let path = argv.first().cloned()?;
+        let start = self.stamp();
+        if let Some(runs) = self.state.units.edit(&id)?.kind.state_mut().runs_mut() {
+            runs.argv.insert(list, argv.clone());
+            runs.status.entry(list).or_default().insert(0, ExecStatus { start, ..ExecStatus::default() });
+        }
         let command = ExecCommand { path, argv, ..ExecCommand::default() };
         let spawn = SpawnId(self.state.next_spawn);
         self.state.next_spawn = self.state.next_spawn.saturating_add(1);
@@ -63,7 +81,13 @@ impl Manager {
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);
         self.state.populated.insert(id);
-        Some(Process { spawn: Some(spawn), pid: None, command: Some(command), place: None, alien: false })
+        Some(Process {
+            spawn: Some(spawn),
+            pid: None,
+            command: Some(command),
+            place: Some((list, 0)),
+            alien: false,
+        })
     }
 
     /// The unit was started too often: it fails as `fail` says, and nothing runs.

@@ -128,7 +128,10 @@ const UNITS: &[(&str, &str)] = &[
         "-.slice",
         "[Unit]\nDescription=Root Slice\nDocumentation=man:systemd.special(7)\nDefaultDependencies=no\n",
     ),
-    ("system.slice", "[Unit]\nDescription=System Slice\nDefaultDependencies=no\n"),
+    (
+        "system.slice",
+        "[Unit]\nDescription=System Slice\nDocumentation=man:systemd.special(7)\nDefaultDependencies=no\n",
+    ),
     (
         "init.scope",
         "[Unit]\nDescription=System and Service Manager\nDocumentation=man:systemd(1)\nDefaultDependencies=no\n",

@@ -198,7 +198,20 @@ thread_local! {
     static DEFAULT_KILL: Rc<KillSection> = Rc::default();
 }
 
+/// Why a unit is refused for a line that could not be read.
+pub(crate) const FATAL: &str = "Unit configuration has a fatal error.";
+
 impl UnitFile {
+    /// Whether it was refused for a line of its file: nothing that follows from all of it holds.
+    pub fn is_cut_short(&self) -> bool {
+        self.load_state == LoadState::BadSetting && self.load_error.as_deref() == Some(FATAL)
+    }
+
+    /// Whether all of its lines were read, be it that they do not hold together.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.load_state, LoadState::Loaded | LoadState::BadSetting) && !self.is_cut_short()
+    }
+
     /// A unit that exists as a name only.
     pub fn not_found(name: UnitName) -> UnitFile {
         let kind = name.kind();

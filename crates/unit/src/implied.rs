@@ -1,8 +1,12 @@
 //! What one setting says of others, once a unit is read as a whole (systemd.exec(5)).
 
+use crate::file::{Body, UnitFile};
 use crate::setting::Account;
 use crate::table::{CGroupSection, ExecSection};
-use crate::value::{DevicePolicy, DeviceRule, PrivateTmp, ProtectHome, ProtectSystem, UnitName, name_hash};
+use crate::value::{
+    DevicePolicy, DeviceRule, ExecDirectory, ListenKind, PrivateTmp, ProtectHome, ProtectSystem,
+    SocketAddress, UnitName, name_hash,
+};
 use std::rc::Rc;
 
 /// What `PrivateDevices=` and, where devices are listed at all, `ProtectClock=` say of devices (systemd.exec(5)).
@@ -59,4 +63,59 @@ fn user_of(unit: &UnitName) -> String {
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let fits = name.len() <= 31 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if begins && fits { name.to_owned() } else { format!("_du{:016x}", name_hash(name)) }
+}
+
+/// The paths that a unit cannot do without, beyond what it says by `RequiresMountsFor=`: where its sockets lie, and its
+/// directories (systemd.socket(5) and systemd.exec(5), "Implicit Dependencies").
+pub(crate) fn places(file: &UnitFile) -> Vec<String> {
+    let mut places = Vec::new();
+    if let Body::Socket(section) = &file.body {
+        places.extend(section.listen().iter().filter_map(|listen| match (&listen.address, listen.kind) {
+            (SocketAddress::FilePath(_), ListenKind::MessageQueue) => None,
+            (SocketAddress::Path(path) | SocketAddress::FilePath(path), _) => Some(path.clone()),
+            _ => None,
+        }));
+    }
+    if let Body::Swap(section) = &file.body {
+        places.extend(
+            section.what().clone().filter(|what| what.starts_with('/') && !what.starts_with("/dev/")),
+        );
+    }
+    if let Body::Path(section) = &file.body {
+        let lists = [
+            section.path_exists(),
+            section.path_exists_glob(),
+            section.path_changed(),
+            section.path_modified(),
+            section.directory_not_empty(),
+        ];
+        places.extend(lists.into_iter().flat_map(|list| list.0.iter().map(|path| path.0.clone())));
+    }
+    if matches!(&file.body, Body::Timer(section) if section.persistent()) {
+        places.push("/var/lib/systemd/timers".to_owned());
+    }
+    if let Body::Mount(section) = &file.body {
+        places.extend(section.what().clone().filter(|what| what.starts_with('/')));
+    }
+    if let Body::Mount(_) | Body::Automount(_) = &file.body {
+        let place = crate::value::path_unescape(file.id.stem());
+        let parent = place.rsplit_once('/').filter(|(_, last)| !last.is_empty()).map(|(parent, _)| parent);
+        places
+            .extend(parent.map(|parent| if parent.is_empty() { "/".to_owned() } else { parent.to_owned() }));
+    }
+    if let Some(exec) = file.exec.as_ref().filter(|_| file.executes()) {
+        let below = |base: &str, directories: &[ExecDirectory]| -> Vec<String> {
+            directories.iter().map(|directory| format!("{base}/{}", directory.path)).collect()
+        };
+        let working = exec.working_directory().as_ref().filter(|wished| !wished.optional);
+        let working = working.and_then(|wished| wished.path.as_deref());
+        places.extend(working.map(str::to_owned));
+        places.extend(below("/run", exec.runtime_directory()));
+        places.extend(below("/var/lib", exec.state_directory()));
+        places.extend(below("/var/cache", exec.cache_directory()));
+        places.extend(below("/var/log", exec.logs_directory()));
+        places.extend(below("/etc", exec.configuration_directory()));
+    }
+    places.retain(|place| !file.unit.requires_mounts_for().iter().any(|known| **known == **place));
+    places
 }

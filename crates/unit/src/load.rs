@@ -12,9 +12,7 @@ use crate::origin::{origin, with_source};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, MUSTER_ROWS, REDIRECTED};
-use crate::value::{
-    AbsolutePath, ExecDirectory, ListenKind, ServiceType, SocketAddress, Timespan, UnitKind, UnitName,
-};
+use crate::value::{AbsolutePath, ServiceType, Timespan, UnitKind, UnitName};
 use std::rc::Rc;
 
 /// At most this many aliases are followed.
@@ -448,7 +446,7 @@ fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment<
     let fatal = FATAL_KEYS.contains(&&*line.key) && !lenient;
     note(file, path, &line.key, line.value_span(fault.at.clone()), fault, fatal, facts.diagnostics_max);
     if fatal {
-        file.load_error.get_or_insert("Unit configuration has a fatal error.".to_owned());
+        file.load_error.get_or_insert(crate::file::FATAL.to_owned());
     }
 }
 
@@ -582,45 +580,6 @@ fn assign_body(file: &mut UnitFile, key: &str, value: &str, context: &Context<'_
         .or_else(|| file.cgroup.as_mut().and_then(|cgroup| Rc::make_mut(cgroup).assign(key, value, context)))
 }
 
-/// The paths that a unit cannot do without, beyond what it says by `RequiresMountsFor=`: where its sockets lie, and its
-/// directories (systemd.socket(5) and systemd.exec(5), "Implicit Dependencies").
-fn places(file: &UnitFile) -> Vec<String> {
-    let mut places = Vec::new();
-    if let Body::Socket(section) = &file.body {
-        places.extend(section.listen().iter().filter_map(|listen| match (&listen.address, listen.kind) {
-            (SocketAddress::FilePath(_), ListenKind::MessageQueue) => None,
-            (SocketAddress::Path(path) | SocketAddress::FilePath(path), _) => Some(path.clone()),
-            _ => None,
-        }));
-    }
-    if let Body::Swap(section) = &file.body {
-        places.extend(
-            section.what().clone().filter(|what| what.starts_with('/') && !what.starts_with("/dev/")),
-        );
-    }
-    if let Body::Mount(_) | Body::Automount(_) = &file.body {
-        let place = crate::value::path_unescape(file.id.stem());
-        let parent = place.rsplit_once('/').filter(|(_, last)| !last.is_empty()).map(|(parent, _)| parent);
-        places
-            .extend(parent.map(|parent| if parent.is_empty() { "/".to_owned() } else { parent.to_owned() }));
-    }
-    if let Some(exec) = file.exec.as_ref().filter(|_| file.executes()) {
-        let below = |base: &str, directories: &[ExecDirectory]| -> Vec<String> {
-            directories.iter().map(|directory| format!("{base}/{}", directory.path)).collect()
-        };
-        let working = exec.working_directory().as_ref().filter(|wished| !wished.optional);
-        let working = working.and_then(|wished| wished.path.as_deref());
-        places.extend(working.map(str::to_owned));
-        places.extend(below("/run", exec.runtime_directory()));
-        places.extend(below("/var/lib", exec.state_directory()));
-        places.extend(below("/var/cache", exec.cache_directory()));
-        places.extend(below("/var/log", exec.logs_directory()));
-        places.extend(below("/etc", exec.configuration_directory()));
-    }
-    places.retain(|place| !file.unit.requires_mounts_for().iter().any(|known| **known == **place));
-    places
-}
-
 /// A time span of zero means none at all.
 macro_rules! endless {
     ($section:expr, $field:ident) => {
@@ -654,7 +613,10 @@ fn settle(file: &mut UnitFile) {
             endless!(section, timeout_start_sec);
             endless!(section, timeout_stop_sec);
             endless!(section, runtime_max_sec);
-            if section.effective_type() == ServiceType::Oneshot && section.timeout_start_sec().is_none() {
+            if file.load_state == LoadState::Loaded
+                && section.effective_type() == ServiceType::Oneshot
+                && section.timeout_start_sec().is_none()
+            {
                 *section.edit().timeout_start_sec() = Some(Timespan::INFINITY);
             }
         }
@@ -664,6 +626,11 @@ fn settle(file: &mut UnitFile) {
         }
         Body::Mount(section) => {
             endless!(section, timeout_sec);
+            if file.load_state == LoadState::Loaded && file.unit.description().is_none() {
+                let place = section.where_().as_ref().map(|place| place.0.clone());
+                let place = place.unwrap_or_else(|| crate::value::path_unescape(file.id.stem()));
+                *Rc::make_mut(&mut file.unit).edit().description() = Some(place);
+            }
             section
                 .edit()
                 .where_()
@@ -672,6 +639,9 @@ fn settle(file: &mut UnitFile) {
         Body::Swap(section) => {
             endless!(section, timeout_sec);
             section.edit().what().get_or_insert_with(|| crate::value::path_unescape(file.id.stem()));
+            if file.load_state == LoadState::Loaded && file.unit.description().is_none() {
+                *Rc::make_mut(&mut file.unit).edit().description() = section.what().clone();
+            }
         }
         Body::Automount(section) => {
             section
@@ -685,7 +655,7 @@ fn settle(file: &mut UnitFile) {
         }
         Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Device => {}
     }
-    let places = places(file);
+    let places = implied::places(file);
     let private_tmp = file.exec.as_ref().is_some_and(|exec| exec.private_tmp_is_set());
     let wished = file.exec.as_ref().and_then(|exec| exec.working_directory().as_ref());
     let wished = wished.filter(|wished| wished.optional).and_then(|wished| wished.path.clone());

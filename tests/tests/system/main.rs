@@ -18,6 +18,7 @@ mod fixture;
 mod ground;
 mod load;
 mod oci;
+mod properties;
 mod scenarios;
 mod strangers;
 mod table;
@@ -123,6 +124,7 @@ fn all_cases(init: Init) -> Result<Vec<Case>> {
     cases.extend(table::cases());
     cases.extend(load::cases());
     cases.extend(oci::cases());
+    cases.extend(properties::cases(init));
     cases.extend(scenarios::cases(init));
     cases.extend(strangers::cases());
     cases.push(fixture::every_row());

@@ -483,6 +483,41 @@ impl ExecSection {
         self.private_ipc() && self.ipc_namespace_path().is_none()
     }
 
+    /// Whether processes have a view of the file systems of the unit's own.
+    pub fn has_mount_namespace(&self) -> bool {
+        let paths = [
+            self.read_write_paths(),
+            self.read_only_paths(),
+            self.inaccessible_paths(),
+            self.exec_paths(),
+            self.no_exec_paths(),
+        ];
+        self.root_directory().is_some()
+            || self.root_image().is_some()
+            || paths.iter().any(|paths| !paths.is_empty())
+            || !self.bind_paths().is_empty()
+            || !self.bind_read_only_paths().is_empty()
+            || !self.temporary_file_system().is_empty()
+            || !self.mount_images().is_empty()
+            || !self.extension_images().is_empty()
+            || !self.extension_directories().is_empty()
+            || self.private_tmp_is_set()
+            || self.private_devices()
+            || self.private_mounts() == Some(true)
+            || self.private_ipc()
+            || self.private_pids()
+            || self.protect_system().as_str() != "no"
+            || self.protect_home().as_str() != "no"
+            || self.protect_kernel_tunables()
+            || self.protect_kernel_modules()
+            || self.protect_kernel_logs()
+            || self.protect_control_groups().as_str() != "no"
+            || self.protect_proc().as_str() != "default"
+            || self.proc_subset().as_str() != "all"
+            || self.log_namespace().is_some()
+            || self.mount_flags().is_some()
+    }
+
     /// Whether `/tmp` is private.
     pub fn private_tmp_is_set(&self) -> bool {
         self.private_tmp() != PrivateTmp::No

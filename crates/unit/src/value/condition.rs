@@ -87,7 +87,9 @@ impl Condition {
             };
             return Err(Fault::new(Code::Value, rest, expected));
         }
-        Ok(Condition { kind, parameter: rest.to_owned(), trigger, negate, assert })
+        let slash = if kind.is_path() && rest.len() > 1 { rest.trim_end_matches('/') } else { rest };
+        let parameter = if slash.is_empty() { "/" } else { slash }.to_owned();
+        Ok(Condition { kind, parameter, trigger, negate, assert })
     }
 
     /// The directive's name.
