@@ -21,6 +21,8 @@ pub struct Manager {
     pub(crate) now: Now,
     /// The boot transaction was queued; its end is the end of startup.
     pub(crate) booting: bool,
+    /// No job runs: what is found up before the boot is queued asks for its own jobs, in order with all else of the boot.
+    pub(crate) held: bool,
     /// Targets of `SuccessAction=` and its kin, with the reason; empty between events.
     pub(crate) wanted_targets: Vec<(&'static str, String)>,
     /// Ordering cycles that nobody was told of yet; empty between events.
@@ -125,12 +127,17 @@ impl Manager {
         }
     }
 
+    /// No job runs until the boot is queued.
+    pub fn hold_jobs(&mut self) {
+        self.held = true;
+    }
+
     /// Queues the boot: the default target (or what the command line names), and what it wants besides.
     pub fn start_default(&mut self, now: Now, source: &dyn Source) {
         self.now = now;
         let target = self.state.facts.boot_target.clone();
         let candidates = [target.as_str(), "default.target", "multi-user.target", "rescue.target"];
-        let started = candidates.into_iter().any(|name| self.start_boot_unit(name, source));
+        let started = candidates.into_iter().any(|name| self.start_boot_unit(name, JobMode::Isolate, source));
         if !started {
             self.log(
                 Level::Emergency,
@@ -139,10 +146,10 @@ impl Manager {
             );
         }
         for name in self.state.facts.wanted.clone() {
-            self.start_boot_unit(&name, source);
+            self.start_boot_unit(&name, JobMode::Replace, source);
         }
         self.state.units_load_finish = self.stamp();
-        self.booting = true;
+        (self.booting, self.held) = (true, false);
         self.settle();
         self.tell_cycles(source);
     }
@@ -156,7 +163,7 @@ impl Manager {
         self.state_changed(id, old);
     }
 
-    fn start_boot_unit(&mut self, name: &str, source: &dyn Source) -> bool {
+    fn start_boot_unit(&mut self, name: &str, mode: JobMode, source: &dyn Source) -> bool {
         let Ok(name) = name.parse::<UnitName>() else {
             self.log(
                 Level::Error,
@@ -166,7 +173,6 @@ impl Manager {
             return false;
         };
         let id = self.load(&name, source);
-        let mode = if self.state.jobs.is_empty() { JobMode::Isolate } else { JobMode::Replace };
         match self
             .enqueue(id, JobType::Start, mode, "boot")
             .or_else(|_| self.enqueue(id, JobType::Start, JobMode::Replace, "boot"))
@@ -412,6 +418,9 @@ impl Manager {
 
     /// Works everything off that an event may have left.
     fn settle(&mut self) {
+        if self.held {
+            return self.flush_changes();
+        }
         self.run_jobs();
         self.start_idle_services();
         self.trigger_deferred();
@@ -477,6 +486,8 @@ impl Manager {
     pub fn unit_of_process(&self, pid: u32, cgroup: Option<&str>) -> Option<UnitId> {
         let by_cgroup = cgroup.and_then(|path| {
             std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(parent, _)| parent))
+                // What is in the root itself is nobody's.
+                .take_while(|path| !path.is_empty())
                 .find_map(|path| self.state.cgroups.get(path))
         });
         by_cgroup.or_else(|| self.state.processes.get(&pid)).copied()

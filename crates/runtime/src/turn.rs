@@ -287,6 +287,7 @@ impl Runtime {
     /// Queues the boot.
     pub fn start_default(&mut self) {
         self.manager.begin(clock::now(), &self.index);
+        self.manager.hold_jobs();
         self.read_tables();
         self.manager.start_default(clock::now(), &self.index);
         self.work_off();

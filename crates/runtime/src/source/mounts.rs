@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// The rest is this many times as long as the reading.
-const REST_FACTOR: u64 = 50;
+const REST_FACTOR: u64 = 100;
 /// The longest rest, in microseconds.
 const REST_MAX_USEC: u64 = 500_000;
 
