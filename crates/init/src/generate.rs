@@ -1,8 +1,10 @@
 //! Generators (systemd.generator(7)), run in a child of PID 1: all at once, ninety seconds at most.
 
+use muster_manager::config::GENERATED;
 use muster_unit::Index;
 use muster_unit::install::{Options, preset_all as preset_all_units};
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -16,6 +18,15 @@ const DIRECTORIES: &[&str] = &[
 ];
 const OUTPUT: [&str; 3] =
     ["/run/systemd/generator", "/run/systemd/generator.early", "/run/systemd/generator.late"];
+/// Those of the manager's environment (systemd.environment-generator(7)).
+const OF_THE_ENVIRONMENT: &[&str] = &[
+    "/run/systemd/system-environment-generators",
+    "/etc/systemd/system-environment-generators",
+    "/usr/local/lib/systemd/system-environment-generators",
+    "/usr/lib/systemd/system-environment-generators",
+];
+/// What one of them may say, in bytes.
+const SAID_MAX: u64 = 1 << 16;
 const LIMIT: Duration = Duration::from_secs(90);
 /// Says that it is the boot, not a reload.
 pub const BOOT: &str = "--boot";
@@ -37,7 +48,9 @@ pub fn run(is_boot: bool) -> ExitCode {
         let _ = std::fs::remove_dir_all(directory);
         let _ = std::fs::create_dir_all(directory);
     }
-    let mut running: Vec<Child> = generators().into_iter().filter_map(|path| start(&path)).collect();
+    make_environment();
+    let mut running: Vec<Child> =
+        executables(DIRECTORIES).into_iter().filter_map(|path| start(&path)).collect();
     let begin = Instant::now();
     while !running.is_empty() {
         running.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
@@ -55,6 +68,47 @@ pub fn run(is_boot: bool) -> ExitCode {
         let _ = std::fs::remove_dir(directory);
     }
     ExitCode::SUCCESS
+}
+
+/// Runs the generators of the environment, one after the other, each with what those before it said, and leaves what they made
+/// where the manager's configuration is read.
+fn make_environment() {
+    let mut made: BTreeMap<String, String> = BTreeMap::new();
+    for path in executables(OF_THE_ENVIRONMENT) {
+        made.extend(crate::facts::assignments(&said_by(&path, &made).unwrap_or_default()));
+    }
+    let line = |(name, value): (String, String)| format!("{name}={value}\n");
+    // A line is a variable: what has several lines is none.
+    let text: String = made.into_iter().filter(|(_, value)| !value.contains('\n')).map(line).collect();
+    let _ = match text.as_str() {
+        "" => std::fs::remove_file(GENERATED),
+        text => std::fs::write(GENERATED, text),
+    };
+}
+
+/// What a program writes, if it ends well and in time.
+fn said_by(path: &str, environment: &BTreeMap<String, String>) -> Option<String> {
+    let aside = format!("{GENERATED}.new");
+    let output = std::fs::File::create(&aside).ok()?;
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null()).stdout(output).envs(environment).current_dir("/");
+    let mut child = command.spawn().ok()?;
+    let begin = Instant::now();
+    let status = loop {
+        match child.try_wait() {
+            Ok(None) if begin.elapsed() > LIMIT => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+            Ok(None) => wait_for_child(),
+            status => break status.ok().flatten()?,
+        }
+    };
+    let mut text = String::new();
+    let _ = std::fs::File::open(&aside).ok()?.take(SAID_MAX).read_to_string(&mut text);
+    let _ = std::fs::remove_file(&aside);
+    status.success().then_some(text)
 }
 
 /// Enables what presets want enabled, and disables nothing (systemd.preset(5)).
@@ -79,9 +133,9 @@ fn wait_for_child() {
 }
 
 /// Executables by name; an earlier directory hides a later one, a link to /dev/null hides all.
-fn generators() -> Vec<String> {
+fn executables(directories: &[&str]) -> Vec<String> {
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
-    for directory in DIRECTORIES {
+    for directory in directories {
         for entry in std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
             let (Ok(name), Some(path)) =
                 (entry.file_name().into_string(), entry.path().to_str().map(str::to_owned))

@@ -168,6 +168,9 @@ fn prepare(manager: &mut Manager, program: &str) {
     manager.configure(&muster_runtime::config::read());
     let begun = clock::now();
     generate::run_and_wait(program);
+    if std::path::Path::new(muster_manager::config::GENERATED).exists() {
+        manager.configure(&muster_runtime::config::read());
+    }
     manager.note_generators(begun, clock::now());
 }
 

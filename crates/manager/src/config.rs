@@ -10,11 +10,15 @@ use crate::manager::Manager;
 use muster_unit::setting::Amount;
 pub use muster_unit::system_conf::{Config, CrashAction, LOG_TARGETS, level};
 
+/// Where generators of the environment leave what they made, a variable a line.
+pub const GENERATED: &str = "/run/systemd/generator-environment";
+
 impl Manager {
     /// Takes the configuration as these files say it: (path, text), lowest precedence first.
     pub fn configure(&mut self, files: &[(String, String)]) {
         let own = Some(("/proc/cmdline".to_owned(), self.state.facts.command_line.clone()));
-        let files: Vec<_> = files.iter().cloned().chain(own.filter(|(_, text)| !text.is_empty())).collect();
+        let (made, files): (Vec<_>, Vec<_>) = files.iter().cloned().partition(|(path, _)| path == GENERATED);
+        let files: Vec<_> = files.into_iter().chain(own.filter(|(_, text)| !text.is_empty())).collect();
         let (config, said) = Config::read(&files);
         let complaints: Vec<String> = said.iter().map(ToString::to_string).collect();
         let facts = &mut self.state.facts;
@@ -29,6 +33,7 @@ impl Manager {
         // What the command line says of a variable counts for more.
         let mut environment = config.default_environment.clone();
         environment.extend(facts.own_environment.iter().cloned());
+        environment.extend(made.iter().flat_map(|(_, text)| text.lines().map(str::to_owned)));
         facts.base_environment = environment;
         let show = facts.show_status.or(config.show_status).unwrap_or(true);
         let by_command_line = facts.log_level.clone();

@@ -1,6 +1,7 @@
 //! Where the manager's own configuration lies (systemd-system.conf(5)).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Directories, highest precedence first.
 const DIRECTORIES: [&str; 4] = ["/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd"];
@@ -9,7 +10,7 @@ const DIRECTORIES: [&str; 4] = ["/etc/systemd", "/run/systemd", "/usr/local/lib/
 /// and one that is empty or a link to /dev/null hides the others. What cannot be read is passed over.
 pub fn read() -> Vec<(String, String)> {
     let main = DIRECTORIES.iter().map(|directory| format!("{directory}/system.conf"));
-    let main = main.into_iter().find(|path| std::path::Path::new(path).exists());
+    let main = main.into_iter().find(|path| Path::new(path).exists());
     let mut drop_ins: BTreeMap<String, String> = BTreeMap::new();
     for directory in DIRECTORIES {
         let directory = format!("{directory}/system.conf.d");
@@ -26,5 +27,7 @@ pub fn read() -> Vec<(String, String)> {
         let text = muster_unit::index::read_unit_file(&path).ok()?.to_string();
         Some((path, text))
     };
-    main.into_iter().chain(drop_ins.into_values()).filter_map(text).collect()
+    let generated =
+        Some(muster_manager::config::GENERATED.to_owned()).filter(|path| Path::new(path).exists());
+    main.into_iter().chain(drop_ins.into_values()).chain(generated).filter_map(text).collect()
 }

@@ -26,7 +26,7 @@ impl Runtime {
                 }
             }
             Effect::WatchCgroup { path } => self.watch_cgroup(path),
-            Effect::RealizeCgroup { path, unit, config, disabled, owner, oom, files, .. } => {
+            Effect::RealizeCgroup { path, unit, config, disabled, invocation_id, owner, oom, files } => {
                 let wanted = Wanted {
                     config: &config,
                     owner: owner.as_deref().and_then(numeric_owner),
@@ -38,6 +38,7 @@ impl Runtime {
                 if let Err(error) = self.cgroups.realize(&path, &wanted) {
                     self.note(Level::Warning, &format!("{unit}: its cgroup {path}: {error}"));
                 }
+                self.mark_run(&path, &invocation_id, config.is_delegated());
                 self.mark_survivor(&path, &unit);
                 self.tell_oomd(&path, Some(&config));
             }
