@@ -12,6 +12,7 @@ mod kernel;
 mod loops;
 mod pam;
 pub mod quota;
+mod signature;
 mod spawn;
 mod watchdog;
 
@@ -25,6 +26,7 @@ pub use kernel::{
 };
 pub use loops::{configure_loop, detach_loop, free_loop};
 pub use pam::{PamSession, begin_processes, in_child};
+pub use signature::is_signed;
 pub use spawn::{Failure, Program, Shared, Spawned, Step, Variable, spawn};
 pub use watchdog::{
     swap_off, watchdog_enable, watchdog_keep_alive, watchdog_set_pretimeout, watchdog_set_timeout,

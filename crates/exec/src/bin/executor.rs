@@ -2,6 +2,7 @@
 //! block. What fails is reported to PID 1 by name, with its exit status of systemd.exec(5).
 #![forbid(unsafe_code)]
 
+use muster_exec::image::signature;
 use muster_exec::steps::identity::{find_group, find_user};
 use muster_exec::{Context, Exit, FIRST_FD, PLAN_FD, Plan, Process, REPORT_FD, steps};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -19,7 +20,11 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if let [mode] = arguments.as_slice() {
-        let done = mode == steps::bpf::BEGINNING && steps::bpf::begin();
+        let done = match mode.as_str() {
+            steps::bpf::BEGINNING => steps::bpf::begin(),
+            signature::ARGUMENT => signature::answer().map_err(|why| println!("{why}")).is_ok(),
+            _ => false,
+        };
         return if done { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if let [mode, pid] = arguments.as_slice() {

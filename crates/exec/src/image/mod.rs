@@ -9,6 +9,7 @@ pub mod disk;
 pub mod ephemeral;
 pub mod extension;
 pub mod live;
+pub mod signature;
 pub mod verity;
 
 use crate::steps::{Done, Failed};

@@ -3,8 +3,8 @@
 //!
 //! What must stay true: where a hash is said, what is mounted was checked against it, or nothing is mounted.
 
-use super::Device;
 use super::disk::{Disk, number};
+use super::{Device, signature};
 use muster_unit::{ExecSection, RootHash, RootHashSignature};
 use std::fs::File;
 use std::io::Read;
@@ -132,19 +132,29 @@ impl Verity {
         let length =
             file.read_at_place(at, &mut block).map_err(|error| format!("its tree of hashes: {error}"))?;
         let table = table(block.get(..length).unwrap_or(&[]), &data.path, &tree.path, &hash.root)?;
-        let Table { sectors, mut words } = table;
+        let Table { sectors, words } = table;
         // A device of a name of its own for each: what two services see of one image is their own.
         let name = format!("muster-{}-{}", std::process::id(), data.path.trim_start_matches("/dev/"));
-        if let Some(signature) = &hash.signature {
-            let key = std::ffi::CString::new(name.as_str()).map_err(|error| error.to_string())?;
-            muster_sys::add_thread_key(&key, signature)
-                .map_err(|error| format!("RootHashSignature=: {error}"))?;
-            words.push_str(&format!(" 2 root_hash_sig_key_desc {name}"));
-        }
         let about = |error: std::io::Error| format!("its integrity cannot be checked (dm-verity): {error}");
         let control = File::options().read(true).write(true).open(CONTROL).map_err(about)?;
-        let minor =
-            muster_sys::map_device(control.as_fd(), &name, sectors, "verity", &words).map_err(about)?;
+        let map = |words: &str| muster_sys::map_device(control.as_fd(), &name, sectors, "verity", words);
+        let minor = match &hash.signature {
+            None => map(&words).map_err(about)?,
+            Some(signature) => {
+                let key = std::ffi::CString::new(name.as_str()).map_err(|error| error.to_string())?;
+                muster_sys::add_thread_key(&key, signature)
+                    .map_err(|error| format!("RootHashSignature=: {error}"))?;
+                // A kernel that knows no key for it says so, and certificates of this machine's may know better.
+                match map(&format!("{words} 2 root_hash_sig_key_desc {name}")) {
+                    Ok(minor) => minor,
+                    Err(error) => {
+                        signature::verify(signature, hash.root.as_bytes())
+                            .map_err(|why| format!("{}; {why}", about(error)))?;
+                        map(&words).map_err(about)?
+                    }
+                }
+            }
+        };
         Ok(Verity { control, name, path: format!("/dev/dm-{minor}") })
     }
 }
