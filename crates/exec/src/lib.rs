@@ -119,7 +119,7 @@ pub struct Started {
 /// No process was made.
 #[derive(Debug)]
 pub struct SpawnError {
-    /// Exit status of systemd.exec(5), "Process Exit Codes".
+    /// Exit status of systemd.exec(5), "Process Exit Codes", or that of [`Exit::NotMade`].
     pub status: i32,
     /// Directive, path and error of the failed step.
     pub message: String,
@@ -163,8 +163,9 @@ pub fn start(request: &Request<'_>, executor: &str) -> Result<Started, SpawnErro
     }
 }
 
+/// PID 1 itself lacks what a process needs: there is none, and so no step that failed.
 fn fail(what: &str, error: &dyn std::fmt::Display) -> SpawnError {
-    SpawnError { status: Exit::Cgroup.into(), message: format!("{what}: {error}") }
+    SpawnError { status: Exit::NotMade.into(), message: format!("{what}: {error}") }
 }
 
 fn start_directly(request: &Request<'_>, program: muster_sys::Program) -> Result<Started, SpawnError> {
@@ -197,7 +198,9 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
     fds.extend(request.network.iter().chain(&request.ipc).chain(&request.copies).flatten());
     let procs = request.cgroup_dir.filter(|_| plan.enters_cgroup).map(|directory| {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        openat(directory, "cgroup.procs", flags, Mode::empty()).map_err(|error| fail("cgroup.procs", &error))
+        let about =
+            |error| SpawnError { status: Exit::Cgroup.into(), message: format!("cgroup.procs: {error}") };
+        openat(directory, "cgroup.procs", flags, Mode::empty()).map_err(about)
     });
     let procs = procs.transpose()?;
     fds.extend(procs.as_ref().map(AsFd::as_fd));

@@ -260,6 +260,9 @@ impl Runtime {
                 );
                 self.follow_up.push_back(Event::Spawned { spawn: spawn.id, pid: started.pid });
             }
+            Err(error) if error.status == i32::from(muster_exec::Exit::NotMade) => {
+                self.follow_up.push_back(Event::SpawnRefused { spawn: spawn.id, message: error.message });
+            }
             Err(error) => self.follow_up.push_back(Event::SpawnFailed {
                 spawn: spawn.id,
                 status: error.status,

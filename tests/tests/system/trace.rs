@@ -19,7 +19,11 @@ pub fn during(container: &Container, trace: &Trace, run: impl FnOnce() -> Result
     image::need_program("strace", "strace")?;
     let how = match trace {
         Trace::Shown(calls) => vec!["-f".to_string(), "-e".to_string(), format!("trace={calls}")],
-        Trace::Failing(calls) => vec!["-e".to_string(), format!("inject={calls}")],
+        Trace::Failing(calls) => {
+            let names = calls.split(':').next().unwrap_or_default();
+            let only = format!("trace={names}");
+            vec!["-e".to_string(), only, "-e".to_string(), format!("inject={calls}")]
+        }
     };
     let mut tracer = Command::new("strace")
         .args(["-s", "256"])
