@@ -113,8 +113,12 @@ fn of_command(command: &Command) -> Result<String> {
     let about = command.get_long_about().or(command.get_about()).context("every command says what it is")?;
     paragraphs(&mut roff, &about.to_string());
     let mut text = roff.to_roff();
-    let alone = command.clone().disable_help_flag(true);
-    if alone.get_arguments().next().is_some() {
+    if command.get_arguments().next().is_some() {
+        // Options of all commands are told once, and are there for what speaks of them.
+        let whole = CommandLine::command();
+        let common = whole.get_arguments().filter(|option| option.is_global_set());
+        let alone =
+            command.clone().disable_help_flag(true).args(common.map(|option| option.clone().hide(true)));
         let mut options = Vec::new();
         Man::new(alone).render_options_section(&mut options)?;
         text += body(&String::from_utf8(options)?)?.trim_start_matches(".SH OPTIONS\n");

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -113,12 +113,28 @@ fn functions(program: &Path) -> Result<Vec<(u64, String)>> {
     Ok(text.lines().filter_map(entry).collect())
 }
 
+/// How much of the list the built program still has: the rest was renamed or merged since it was made.
+pub fn freshness() -> Result<String> {
+    let functions = functions(&paths::release().join("muster"))?;
+    let names: BTreeSet<&str> = functions.iter().map(|(_, name)| name.as_str()).collect();
+    let list = fs::read_to_string(list())?;
+    let known = list.lines().filter(|name| names.contains(name)).count();
+    let all = list.lines().count();
+    Ok(format!(
+        "functions.order: the program has {known} of its {all} functions; `cargo xtask order` makes it anew"
+    ))
+}
+
+fn list() -> PathBuf {
+    paths::workspace().join("crates/init/functions.order")
+}
+
 /// What runs every day comes first, then what only the boot needs.
 fn write(boot: &Order, everyday: &Order) -> Result<i32> {
     let mut seen = BTreeSet::new();
     let names = everyday.iter().chain(boot).filter(|name| seen.insert(name.as_str()));
     let text: String = names.map(|name| format!("{name}\n")).collect();
-    let path = paths::workspace().join("crates/init/functions.order");
+    let path = list();
     fs::write(&path, &text)?;
     println!("{} functions at boot, {} every day: {}", boot.len(), everyday.len(), path.display());
     Ok(0)

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test there is, and one count at the end.
 
-use crate::{artefacts, package, package_vm, vm};
+use crate::{artefacts, order, package, package_vm, vm};
 use anyhow::{Context, Result};
 use muster_tests::{image, paths};
 use std::io::{BufRead, BufReader};
@@ -68,16 +68,14 @@ pub fn run(args: &[&str], more: &[&str]) -> Result<i32> {
 pub fn all() -> Result<i32> {
     let mut part = Part::begin("house rules");
     let mut tally = lint("fmt", &["fmt", "--all", "--check"]);
-    tally += lint(
-        "clippy",
-        &["clippy", "--release", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
-    );
-    tally += cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
+    tally += lint("clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    tally += cargo(&["test", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
     part = part.then("system tests");
     tally += cargo(&SYSTEM)?;
     part = part.then("the same cases under systemd, the oracle");
     tally += cargo(&[&SYSTEM[..], &["--init", "systemd"]].concat())?;
     part = part.then("packages and images");
+    order::freshness().map_or_else(|error| println!("{error:#}"), |known| println!("{known}"));
     tally += artefacts::test(artefacts::programs());
     part = part.then("virtual machine tests");
     tally += vm::test();
