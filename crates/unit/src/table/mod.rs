@@ -59,7 +59,10 @@ pub struct Row {
 const REASONS: &[(&str, &str)] = &[
     ("OOMRules", "no systemd-oomd of Debian 13 knows rules; newer than systemd 257"),
     ("RootMStack", "images of layers (systemd.mstack(7)) are not built; newer than systemd 257"),
-    ("RefreshOnReload", "what is mounted into a service stays until it restarts; newer than systemd 257"),
+    (
+        "RefreshOnReload",
+        "a reload leaves extensions and credentials as the start made them, as in systemd 257, which does not know it",
+    ),
     ("LUOSession", "needs a kernel that hands over live (Linux 6.19); newer than systemd 257"),
 ];
 
