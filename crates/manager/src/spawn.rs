@@ -309,18 +309,29 @@ impl Manager {
             unit.usage = Usage::default();
             unit.oom_killed = false;
         }
-        self.new_invocation(id);
+        self.number_run(id);
         self.realize_cgroup(id);
+        // The cgroup is there: some of what is published is written to it.
+        self.publish_run(id);
     }
 
-    /// A run of a unit has a number of its own.
+    /// A run without a cgroup has a number of its own, too.
     pub(crate) fn new_invocation(&mut self, id: UnitId) {
+        self.number_run(id);
+        self.publish_run(id);
+    }
+
+    fn number_run(&mut self, id: UnitId) {
         let invocation = self.new_invocation_id();
-        let Some(unit) = self.state.units.edit(&id) else { return };
-        unit.invocation_id.clone_from(&invocation);
-        let name = unit.name.clone();
-        let log = self.state.units.get(&id).and_then(|unit| unit.file.exec.clone());
-        let invocation_id = Some(invocation);
+        if let Some(unit) = self.state.units.edit(&id) {
+            unit.invocation_id = invocation;
+        }
+    }
+
+    fn publish_run(&mut self, id: UnitId) {
+        let Some(unit) = self.state.units.get(&id) else { return };
+        let (name, log) = (unit.name.clone(), unit.file.exec.clone());
+        let invocation_id = Some(unit.invocation_id.clone());
         self.effects.push_back(Effect::PublishInvocation { unit: name, invocation_id, log });
     }
 
