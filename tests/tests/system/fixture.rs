@@ -230,7 +230,7 @@ impl Text {
         self.files.iter().map(add).collect::<String>() + "systemctl daemon-reload\n"
     }
 
-    /// A script that ends the units of the case and removes its files.
+    /// A script that ends the units of the case and removes its files, with what `set-property` wrote for them.
     fn move_out(&self) -> String {
         let name = |(path, _): &(String, String)| path.rsplit('/').next().map(str::to_string);
         let units: Vec<String> =
@@ -238,7 +238,8 @@ impl Text {
         let files: String = self.files.iter().map(|(path, _)| format!(" /{path}")).collect();
         let units = units.join(" ");
         format!(
-            "systemctl stop {units} 2>/dev/null; rm -f{files}; systemctl daemon-reload; systemctl reset-failed"
+            "systemctl stop {units} 2>/dev/null; rm -f{files}; rm -rf /run/systemd/system.control \
+             /etc/systemd/system.control; systemctl daemon-reload; systemctl reset-failed"
         )
     }
 
