@@ -1,10 +1,13 @@
 //! Generators (systemd.generator(7)), run in a child of PID 1: all at once, ninety seconds at most.
 
 use muster_manager::config::GENERATED;
+use muster_runtime::files::write_all;
 use muster_unit::Index;
 use muster_unit::install::{Options, preset_all as preset_all_units};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read, Seek};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -80,18 +83,25 @@ fn make_environment() {
     let line = |(name, value): (String, String)| format!("{name}={value}\n");
     // A line is a variable: what has several lines is none.
     let text: String = made.into_iter().filter(|(_, value)| !value.contains('\n')).map(line).collect();
-    let _ = match text.as_str() {
-        "" => std::fs::remove_file(GENERATED),
-        text => std::fs::write(GENERATED, text),
+    let made = match text.as_str() {
+        "" => std::fs::remove_file(GENERATED).or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }),
+        text => {
+            write_all(&[(GENERATED.to_owned(), text.to_owned())]).map_err(|error| Error::other(error.message))
+        }
     };
+    if let Err(error) = made {
+        eprintln!("muster: {GENERATED}: {error}");
+    }
 }
 
 /// What a program writes, if it ends well and in time.
 fn said_by(path: &str, environment: &BTreeMap<String, String>) -> Option<String> {
-    let aside = format!("{GENERATED}.new");
-    let output = std::fs::File::create(&aside).ok()?;
+    let mut said = File::from(memfd_create("environment-generator", MFdFlags::MFD_CLOEXEC).ok()?);
     let mut command = Command::new(path);
-    command.stdin(Stdio::null()).stdout(output).envs(environment).current_dir("/");
+    command.stdin(Stdio::null()).stdout(said.try_clone().ok()?).envs(environment).current_dir("/");
     let mut child = command.spawn().ok()?;
     let begin = Instant::now();
     let status = loop {
@@ -106,8 +116,8 @@ fn said_by(path: &str, environment: &BTreeMap<String, String>) -> Option<String>
         }
     };
     let mut text = String::new();
-    let _ = std::fs::File::open(&aside).ok()?.take(SAID_MAX).read_to_string(&mut text);
-    let _ = std::fs::remove_file(&aside);
+    said.rewind().ok()?;
+    let _ = said.take(SAID_MAX).read_to_string(&mut text);
     status.success().then_some(text)
 }
 

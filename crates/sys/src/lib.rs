@@ -9,6 +9,8 @@ mod autofs;
 pub mod bpf;
 mod dm;
 mod kernel;
+#[cfg(not(target_feature = "crt-static"))]
+mod library;
 mod loops;
 mod pam;
 pub mod quota;

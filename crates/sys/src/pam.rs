@@ -54,6 +54,7 @@ impl PamSession {
 
 #[cfg(not(target_feature = "crt-static"))]
 mod dynamic {
+    use crate::library::Library;
     use std::ffi::{CStr, CString, c_char, c_int, c_void};
     use std::ptr;
 
@@ -122,7 +123,7 @@ mod dynamic {
     type Handle = *mut c_void;
 
     /// The functions of libpam that are used.
-    struct Library {
+    struct Functions {
         start: unsafe extern "C" fn(*const c_char, *const c_char, *const Conversation, *mut Handle) -> c_int,
         set_item: unsafe extern "C" fn(Handle, c_int, *const c_void) -> c_int,
         put_variable: unsafe extern "C" fn(Handle, *const c_char) -> c_int,
@@ -135,42 +136,29 @@ mod dynamic {
         end: unsafe extern "C" fn(Handle, c_int) -> c_int,
     }
 
-    impl Library {
-        fn load() -> Result<Library, String> {
-            // SAFETY: a name that ends with a NUL; the library's constructors are those of libpam.
-            let library = unsafe { libc::dlopen(c"libpam.so.0".as_ptr(), libc::RTLD_NOW) };
-            if library.is_null() {
-                return Err("libpam.so.0 cannot be loaded".to_owned());
-            }
-            let symbol = |name: &CStr| {
-                // SAFETY: the handle was just given, the name ends with a NUL.
-                let found = unsafe { libc::dlsym(library, name.as_ptr()) };
-                if found.is_null() {
-                    Err(format!("libpam has no {}", name.to_string_lossy()))
-                } else {
-                    Ok(found)
-                }
-            };
-            // SAFETY: each symbol is a function of this type by the documentation of PAM (pam(3)), and none is null.
+    impl Functions {
+        fn load() -> Result<Functions, String> {
+            let library = Library::load(c"libpam.so.0")?;
+            // SAFETY: each function is of this type by the documentation of PAM (pam(3)).
             unsafe {
-                Ok(Library {
-                    start: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_start")?),
-                    set_item: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_set_item")?),
-                    put_variable: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_putenv")?),
-                    account: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_acct_mgmt")?),
-                    credentials: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_setcred")?),
-                    open_session: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_open_session")?),
-                    close_session: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_close_session")?),
-                    variables: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_getenvlist")?),
-                    explain: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_strerror")?),
-                    end: std::mem::transmute::<*mut c_void, _>(symbol(c"pam_end")?),
+                Ok(Functions {
+                    start: library.function(c"pam_start")?,
+                    set_item: library.function(c"pam_set_item")?,
+                    put_variable: library.function(c"pam_putenv")?,
+                    account: library.function(c"pam_acct_mgmt")?,
+                    credentials: library.function(c"pam_setcred")?,
+                    open_session: library.function(c"pam_open_session")?,
+                    close_session: library.function(c"pam_close_session")?,
+                    variables: library.function(c"pam_getenvlist")?,
+                    explain: library.function(c"pam_strerror")?,
+                    end: library.function(c"pam_end")?,
                 })
             }
         }
     }
 
     pub(super) struct Transaction {
-        library: Library,
+        library: Functions,
         handle: Handle,
         // PAM keeps a pointer to it.
         _conversation: Box<Conversation>,
@@ -183,7 +171,7 @@ mod dynamic {
             terminal: Option<&CStr>,
             environment: &[CString],
         ) -> Result<Transaction, String> {
-            let library = Library::load()?;
+            let library = Functions::load()?;
             let conversation = Box::new(Conversation { talk, data: ptr::null_mut() });
             let mut handle = ptr::null_mut();
             // SAFETY: texts end with a NUL, the conversation lives as long as the transaction, `handle` is a place for one.

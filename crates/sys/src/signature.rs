@@ -17,6 +17,7 @@ pub fn is_signed(signature: &[u8], content: &[u8], certificates: &[Vec<u8>]) -> 
 
 #[cfg(not(target_feature = "crt-static"))]
 mod dynamic {
+    use crate::library::Library;
     use std::ffi::{CStr, c_int, c_void};
     use std::ptr;
 
@@ -29,7 +30,7 @@ mod dynamic {
     const BINARY: c_int = 0x80;
 
     /// The functions of libcrypto that are used.
-    struct Library {
+    struct Functions {
         buffer: unsafe extern "C" fn(*const c_void, c_int) -> Object,
         free_buffer: unsafe extern "C" fn(Object) -> c_int,
         read_signature: unsafe extern "C" fn(Object, *mut Object) -> Object,
@@ -42,36 +43,23 @@ mod dynamic {
         verify: unsafe extern "C" fn(Object, Object, Object, Object, Object, c_int) -> c_int,
     }
 
-    impl Library {
-        fn load() -> Result<Library, String> {
-            // SAFETY: a name that ends with a NUL; the library's constructors are those of libcrypto.
-            let library = unsafe { libc::dlopen(c"libcrypto.so.3".as_ptr(), libc::RTLD_NOW) };
-            if library.is_null() {
-                return Err("libcrypto.so.3 cannot be loaded".to_owned());
-            }
-            let symbol = |name: &CStr| {
-                // SAFETY: the handle was just given, the name ends with a NUL.
-                let found = unsafe { libc::dlsym(library, name.as_ptr()) };
-                if found.is_null() {
-                    Err(format!("libcrypto has no {}", name.to_string_lossy()))
-                } else {
-                    Ok(found)
-                }
-            };
-            // SAFETY: each symbol is a function of this type by the documentation of OpenSSL 3 (BIO_s_mem(3), d2i_PKCS7_bio(3),
-            // PEM_read_bio_X509(3), DEFINE_STACK_OF(3), PKCS7_verify(3)), and none is null.
+    impl Functions {
+        fn load() -> Result<Functions, String> {
+            let library = Library::load(c"libcrypto.so.3")?;
+            // SAFETY: each function is of this type by the documentation of OpenSSL 3 (BIO_s_mem(3), d2i_PKCS7_bio(3),
+            // PEM_read_bio_X509(3), DEFINE_STACK_OF(3), PKCS7_verify(3)).
             unsafe {
-                Ok(Library {
-                    buffer: std::mem::transmute::<*mut c_void, _>(symbol(c"BIO_new_mem_buf")?),
-                    free_buffer: std::mem::transmute::<*mut c_void, _>(symbol(c"BIO_free")?),
-                    read_signature: std::mem::transmute::<*mut c_void, _>(symbol(c"d2i_PKCS7_bio")?),
-                    free_signature: std::mem::transmute::<*mut c_void, _>(symbol(c"PKCS7_free")?),
-                    read_certificate: std::mem::transmute::<*mut c_void, _>(symbol(c"PEM_read_bio_X509")?),
-                    free_certificate: std::mem::transmute::<*mut c_void, _>(symbol(c"X509_free")?),
-                    stack: std::mem::transmute::<*mut c_void, _>(symbol(c"OPENSSL_sk_new_null")?),
-                    push: std::mem::transmute::<*mut c_void, _>(symbol(c"OPENSSL_sk_push")?),
-                    free_stack: std::mem::transmute::<*mut c_void, _>(symbol(c"OPENSSL_sk_free")?),
-                    verify: std::mem::transmute::<*mut c_void, _>(symbol(c"PKCS7_verify")?),
+                Ok(Functions {
+                    buffer: library.function(c"BIO_new_mem_buf")?,
+                    free_buffer: library.function(c"BIO_free")?,
+                    read_signature: library.function(c"d2i_PKCS7_bio")?,
+                    free_signature: library.function(c"PKCS7_free")?,
+                    read_certificate: library.function(c"PEM_read_bio_X509")?,
+                    free_certificate: library.function(c"X509_free")?,
+                    stack: library.function(c"OPENSSL_sk_new_null")?,
+                    push: library.function(c"OPENSSL_sk_push")?,
+                    free_stack: library.function(c"OPENSSL_sk_free")?,
+                    verify: library.function(c"PKCS7_verify")?,
                 })
             }
         }
@@ -97,7 +85,7 @@ mod dynamic {
     }
 
     /// Bytes as the library reads them; they live longer than it.
-    fn reader<'a>(library: &Library, bytes: &'a [u8]) -> Option<(Owned<c_int>, &'a [u8])> {
+    fn reader<'a>(library: &Functions, bytes: &'a [u8]) -> Option<(Owned<c_int>, &'a [u8])> {
         let length = c_int::try_from(bytes.len()).ok()?;
         // SAFETY: the bytes are live for as long as the reader, which the caller keeps no longer than them.
         let object = unsafe { (library.buffer)(bytes.as_ptr().cast(), length) };
@@ -109,14 +97,14 @@ mod dynamic {
         content: &[u8],
         certificates: &[Vec<u8>],
     ) -> Result<bool, String> {
-        let library = Library::load()?;
+        let library = Functions::load()?;
         Ok(certificates
             .iter()
             .any(|certificate| check(&library, signature, content, certificate) == Some(true)))
     }
 
     /// Nothing where something cannot be read.
-    fn check(library: &Library, signature: &[u8], content: &[u8], certificate: &[u8]) -> Option<bool> {
+    fn check(library: &Functions, signature: &[u8], content: &[u8], certificate: &[u8]) -> Option<bool> {
         let (message, _) = reader(library, signature)?;
         let (pem, _) = reader(library, certificate)?;
         let (data, _) = reader(library, content)?;
