@@ -2,7 +2,7 @@
 //!
 //! Live rows are asked of the kernel at the time of the call; `u64::MAX` says that there is no number.
 
-use crate::show::{Each, Emit, Empty, Listed, UNSET, or};
+use crate::show::{Each, Emit, Listed, UNSET, or};
 use crate::table::properties;
 use crate::view::{LiveValue, UnitView};
 use crate::wire::Out;
@@ -197,11 +197,11 @@ properties! {
         Delegate "b" Never = is_delegated(u.cgroup());
         DelegateControllers "as" Never = delegated(u);
         DelegateSubgroup "s" Never = u.cgroup().delegate_subgroup();
-        CPUAccounting "b" Never = true;
+        CPUAccounting "b" Never = u.cgroup().cpu_accounting().unwrap_or(true);
         CPUWeight "t" Never = weight(u.cgroup().cpu_weight());
         StartupCPUWeight "t" Never = weight(u.cgroup().startup_cpu_weight());
-        CPUShares "t" Never = UNSET;
-        StartupCPUShares "t" Never = UNSET;
+        CPUShares "t" Never = or(&u.cgroup().cpu_shares().map(|shares| shares.0), UNSET);
+        StartupCPUShares "t" Never = or(&u.cgroup().startup_cpu_shares().map(|shares| shares.0), UNSET);
         CPUQuotaPerSecUSec "t" Never = quota(u);
         CPUQuotaPeriodUSec "t" Never = or(&u.cgroup().cpu_quota_period_sec(), UNSET);
         AllowedCPUs "ay" Never = u.cgroup().allowed_cpus().bytes().as_slice();
@@ -217,16 +217,16 @@ properties! {
         IOReadIOPSMax "a(st)" Never = Each(u.cgroup().io_read_iops_max().limits(), device_number);
         IOWriteIOPSMax "a(st)" Never = Each(u.cgroup().io_write_iops_max().limits(), device_number);
         IODeviceLatencyTargetUSec "a(st)" Never = Each(&u.cgroup().io_device_latency_target_sec().0, device_number);
-        BlockIOAccounting "b" Never = false;
-        BlockIOWeight "t" Never = UNSET;
-        StartupBlockIOWeight "t" Never = UNSET;
-        BlockIODeviceWeight "a(st)" Never = Empty;
-        BlockIOReadBandwidth "a(st)" Never = Empty;
-        BlockIOWriteBandwidth "a(st)" Never = Empty;
+        BlockIOAccounting "b" Never = u.cgroup().block_io_accounting().unwrap_or(false);
+        BlockIOWeight "t" Never = or(&u.cgroup().block_io_weight().map(|weight| weight.0), UNSET);
+        StartupBlockIOWeight "t" Never = or(&u.cgroup().startup_block_io_weight().map(|weight| weight.0), UNSET);
+        BlockIODeviceWeight "a(st)" Never = Each(&u.cgroup().block_io_device_weight().0, device_number);
+        BlockIOReadBandwidth "a(st)" Never = Each(u.cgroup().block_io_read_bandwidth().limits(), device_number);
+        BlockIOWriteBandwidth "a(st)" Never = Each(u.cgroup().block_io_write_bandwidth().limits(), device_number);
         MemoryAccounting "b" Never = u.cgroup().memory_accounting().unwrap_or(config(u).default_memory_accounting);
-        DefaultMemoryLow "t" Never = 0_u64;
-        DefaultStartupMemoryLow "t" Never = 0_u64;
-        DefaultMemoryMin "t" Never = 0_u64;
+        DefaultMemoryLow "t" Never = amount(u, u.cgroup().default_memory_low(), 0);
+        DefaultStartupMemoryLow "t" Never = amount(u, u.cgroup().default_startup_memory_low(), 0);
+        DefaultMemoryMin "t" Never = amount(u, u.cgroup().default_memory_min(), 0);
         MemoryMin "t" Never = amount(u, u.cgroup().memory_min(), 0);
         MemoryLow "t" Never = amount(u, u.cgroup().memory_low(), 0);
         StartupMemoryLow "t" Never = amount(u, u.cgroup().startup_memory_low(), 0);
@@ -239,7 +239,7 @@ properties! {
         MemoryZSwapMax "t" Never = amount(u, u.cgroup().memory_zswap_max(), u64::MAX);
         StartupMemoryZSwapMax "t" Never = amount(u, u.cgroup().startup_memory_zswap_max(), u64::MAX);
         MemoryZSwapWriteback "b" Never = u.cgroup().memory_zswap_writeback().unwrap_or(true);
-        MemoryLimit "t" Never = UNSET;
+        MemoryLimit "t" Never = amount(u, u.cgroup().memory_limit(), u64::MAX);
         DevicePolicy "s" Never = u.cgroup().device_policy().as_str();
         DeviceAllow "a(ss)" Never = Each(u.cgroup().device_allow().iter().rev(), device_rule);
         TasksAccounting "b" Never = u.cgroup().tasks_accounting().unwrap_or(config(u).default_tasks_accounting);

@@ -252,6 +252,8 @@ fn in_range(name: &str, value: &Value) -> Result<(), Refusal> {
         "MemoryMaxScale",
         "MemoryHigh",
         "MemoryHighScale",
+        "MemoryLimit",
+        "MemoryLimitScale",
         "TasksMax",
         "TasksMaxScale",
         "IOWeight",
@@ -326,13 +328,6 @@ fn text_of(name: &str, value: &Value, settings: &[Setting]) -> Text {
         // A dollar sign that a client sent is expanded when the command runs; a file that is read says it literally.
         _ if name.starts_with("Exec") => lines(true, &|value| value.replace('$', "$$")),
         "EnvironmentFiles" => lines(true, &same),
-        // Ignored today, and so not remembered.
-        "BlockIODeviceWeight" | "BlockIOReadBandwidth" | "BlockIOWriteBandwidth" => {
-            match lines(true, &same) {
-                Text::Lines(text) => Text::Lines(format!("{text}\n")),
-                other => other,
-            }
-        }
         "CPUQuotaPerSecUSec" => lines(false, &|text| match value.as_number() {
             Some(usec) if !text.is_empty() => hundredths(usec, 10_000),
             _ => String::new(),
@@ -368,6 +363,9 @@ fn is_list(name: &str) -> bool {
     matches!(
         name,
         "DeviceAllow"
+            | "BlockIODeviceWeight"
+            | "BlockIOReadBandwidth"
+            | "BlockIOWriteBandwidth"
             | "IODeviceWeight"
             | "IOReadBandwidthMax"
             | "IOWriteBandwidthMax"
@@ -580,6 +578,12 @@ fn special(name: &str, value: &Value, all: &[(String, Value)]) -> Option<Pairs> 
             unset if unset == i128::from(u64::MAX) => one(name, ""),
             weight => one(name, weight.to_string()),
         },
+        "CPUShares" | "StartupCPUShares" | "BlockIOWeight" | "StartupBlockIOWeight" => {
+            match value.as_number()? {
+                unset if unset == i128::from(u64::MAX) => one(name, ""),
+                number => one(name, number.to_string()),
+            }
+        }
         "ManagedOOMMemoryPressureLimit" => one(name, scale(value.as_number()?)?),
         "IODeviceLatencyTargetUSec" => lines("IODeviceLatencyTargetSec", value, |fields| match fields {
             [Value::Text(path), usec] => Some(format!("{} {}us", bare(path), usec.as_number()?)),

@@ -21,7 +21,7 @@ struct Covered {
 impl From<Row> for Covered {
     fn from(row: Row) -> Covered {
         let effect = match row.effect {
-            Effect::Applied => "applied",
+            Effect::Applied | Effect::Older => "applied",
             Effect::Stored => "stored",
             Effect::Ignored => "ignored",
         };

@@ -4,6 +4,7 @@
 use crate::effect::Effect;
 use crate::manager::Manager;
 use muster_graph::{Dependency, UnitId};
+use muster_unit::setting::Amount;
 use muster_unit::{AddressPrefix, CGroupSection, Controllers, UnitKind};
 use std::rc::Rc;
 
@@ -18,6 +19,10 @@ impl Manager {
         if config.has_startup_values() && self.is_starting_or_stopping() {
             config = Rc::new(config.at_startup());
         }
+        if let Some(today) = config.in_terms_of_today() {
+            config = Rc::new(today);
+        }
+        self.protect_memory(id, &mut config);
         let is_slice = unit.name.kind() == UnitKind::Slice;
         let above: Vec<Rc<CGroupSection>> =
             self.slices_above(id).filter(|slice| says_addresses(slice)).collect();
@@ -36,6 +41,27 @@ impl Manager {
             }
         }
         config
+    }
+
+    /// Memory that is kept for a unit by what the nearest slice above says for all below it, where the unit says nothing of its
+    /// own (`DefaultMemoryMin=`, `DefaultMemoryLow=`, `DefaultStartupMemoryLow=`).
+    fn protect_memory(&self, id: UnitId, config: &mut Rc<CGroupSection>) {
+        let above: Vec<Rc<CGroupSection>> =
+            self.slices_above(id).filter(|slice| slice.has_defaults()).collect();
+        if above.is_empty() {
+            return;
+        }
+        let nearest =
+            |value: fn(&CGroupSection) -> Option<Amount>| above.iter().find_map(|slice| value(slice));
+        let at_startup = match self.is_starting_or_stopping() {
+            true => nearest(|slice| slice.default_startup_memory_low()),
+            false => None,
+        };
+        let low = config.memory_low().or(at_startup).or_else(|| nearest(|slice| slice.default_memory_low()));
+        let min = config.memory_min().or_else(|| nearest(|slice| slice.default_memory_min()));
+        let mut own = Rc::make_mut(config).edit();
+        *own.memory_low() = low;
+        *own.memory_min() = min;
     }
 
     /// What `DisableControllers=` of the slices above a unit takes from it.
@@ -70,8 +96,13 @@ impl Manager {
             let config = config?;
             let addresses = (config.ip_address_allow(), config.ip_address_deny());
             let controllers = config.disable_controllers();
-            let says = says_addresses(config) || !controllers.is_empty();
-            says.then(|| (addresses.0.clone(), addresses.1.clone(), controllers.clone()))
+            let memory = [
+                config.default_memory_min(),
+                config.default_memory_low(),
+                config.default_startup_memory_low(),
+            ];
+            let says = says_addresses(config) || !controllers.is_empty() || config.has_defaults();
+            says.then(|| (addresses.0.clone(), addresses.1.clone(), controllers.clone(), memory))
         };
         if unit.name.kind() != UnitKind::Slice || said(old) == said(unit.file.cgroup.as_deref()) {
             return;
@@ -113,9 +144,13 @@ impl Manager {
 
     /// The system has started, begins to shut down, or does so no more: what is said for that time holds or holds no more.
     pub(crate) fn startup_values_changed(&mut self) {
-        let units = self.state.units.iter().filter(|(_, unit)| {
-            unit.cgroup.is_some()
-                && unit.file.cgroup.as_ref().is_some_and(|config| config.has_startup_values())
+        let has_values = |config: &Option<Rc<CGroupSection>>| {
+            config.as_ref().is_some_and(|config| config.has_startup_values())
+        };
+        let units = self.state.units.iter().filter(|(id, unit)| {
+            let defaults =
+                || self.slices_above(**id).any(|slice| slice.default_startup_memory_low().is_some());
+            unit.cgroup.is_some() && (has_values(&unit.file.cgroup) || defaults())
         });
         let ids: Vec<UnitId> = units.map(|(id, _)| *id).collect();
         ids.into_iter().for_each(|id| self.realize_cgroup(id));

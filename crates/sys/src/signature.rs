@@ -18,7 +18,7 @@ pub fn is_signed(signature: &[u8], content: &[u8], certificates: &[Vec<u8>]) -> 
 #[cfg(not(target_feature = "crt-static"))]
 mod dynamic {
     use crate::library::Library;
-    use std::ffi::{CStr, c_int, c_void};
+    use std::ffi::{c_int, c_void};
     use std::ptr;
 
     type Object = *mut c_void;

@@ -69,6 +69,8 @@ codes! {
     Limit "M209" "{directive}=: '{found}': expected {expected}",
     /// A directive that is known and does nothing here.
     NoEffect "M301" "{directive}= has no effect in this version",
+    /// A directive under a name of earlier versions.
+    Older "M302" "{directive}= is an older name, {expected} replaces it",
 }
 
 /// What is wrong with a value.

@@ -11,7 +11,7 @@ use crate::lexer::{Assignment, Line, Place, lines, short};
 use crate::origin::{origin, with_source};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
-use crate::table::{Assigned, Effect, IGNORED, MUSTER_ROWS, REDIRECTED};
+use crate::table::{Assigned, Effect, IGNORED, MUSTER_ROWS, REDIRECTED, newer_name};
 use crate::value::{AbsolutePath, ServiceType, Timespan, UnitKind, UnitName};
 use std::rc::Rc;
 
@@ -234,7 +234,7 @@ fn apply_one(
     key: &str,
     value: &str,
     facts: &UnitFacts<'_>,
-) -> Result<(), Fault> {
+) -> Result<Effect, Fault> {
     let assigned = assign_one(file, section, key, value, facts);
     let named = facts.take_named_instance();
     if named || key == "Description" {
@@ -245,7 +245,7 @@ fn apply_one(
             if !value.is_empty() {
                 note_effect(file, key, effect);
             }
-            Ok(())
+            Ok(effect)
         }
         Some(Err(message)) => Err(message),
         None => Err(unknown(section, key)),
@@ -435,7 +435,15 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
 
 /// Applies one assignment of a file.
 fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment<'_>, facts: &UnitFacts<'_>) {
-    let Err(fault) = apply_one(file, section, &line.key, &line.value, facts) else { return };
+    let fault = match apply_one(file, section, &line.key, &line.value, facts) {
+        Ok(Effect::Older) => {
+            let fault = Fault::new(Code::Older, "", newer_name(&line.key));
+            note(file, path, &line.key, line.key_span(), fault, false, facts.diagnostics_max);
+            return;
+        }
+        Ok(_) => return,
+        Err(fault) => fault,
+    };
     if fault.code == Code::UnknownKey {
         if !line.key.starts_with("X-") {
             note(file, path, &line.key, line.key_span(), fault, false, facts.diagnostics_max);

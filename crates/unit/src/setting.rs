@@ -3,7 +3,8 @@
 use crate::diagnostic::{Code, Fault};
 use crate::value::*;
 pub use crate::value::{
-    Amount, CpuPriority, CpuQuota, IoPriority, NiceLevel, OomScore, PressureDuration, Size, Weight, Within,
+    Amount, BlockIoWeight, CpuPriority, CpuQuota, CpuShares, IoPriority, NiceLevel, OomScore,
+    PressureDuration, Size, Weight, Within,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -142,6 +143,7 @@ borrowed!(
     SearchPath,
     NumberSet,
     IoWeights,
+    BlockIoWeights,
     IoLimits,
     IoLatencies,
     Controllers,

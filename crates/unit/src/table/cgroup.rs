@@ -14,11 +14,17 @@ section! {
         "AllowedMemoryNodes" => allowed_memory_nodes: NumberSet = Default::default(), Applied Expand;
         "StartupAllowedMemoryNodes" => startup_allowed_memory_nodes: NumberSet = Default::default(), Applied Expand;
         "CPUSetPartition" => cpuset_partition: Option<CpusetPartition> = None, Applied Raw;
+        "CPUAccounting" => cpu_accounting: Option<bool> = None, Ignored Raw;
         "CPUWeight" => cpu_weight: Option<Weight> = None, Applied Raw;
         "StartupCPUWeight" => startup_cpu_weight: Option<Weight> = None, Applied Raw;
+        "CPUShares" => cpu_shares: Option<CpuShares> = None, Older Raw;
+        "StartupCPUShares" => startup_cpu_shares: Option<CpuShares> = None, Older Raw;
         "CPUQuota" => cpu_quota: Option<CpuQuota> = None, Applied Raw;
         "CPUQuotaPeriodSec" => cpu_quota_period_sec: Option<Timespan> = None, Applied Raw;
         "MemoryAccounting" => memory_accounting: Option<bool> = None, Applied Raw;
+        "DefaultMemoryMin" => default_memory_min: Option<Amount> = None, Applied Raw;
+        "DefaultMemoryLow" => default_memory_low: Option<Amount> = None, Applied Raw;
+        "DefaultStartupMemoryLow" => default_startup_memory_low: Option<Amount> = None, Applied Raw;
         "MemoryMin" => memory_min: Option<Amount> = None, Applied Raw;
         "MemoryLow" => memory_low: Option<Amount> = None, Applied Raw;
         "StartupMemoryLow" => startup_memory_low: Option<Amount> = None, Applied Raw;
@@ -26,6 +32,7 @@ section! {
         "StartupMemoryHigh" => startup_memory_high: Option<Amount> = None, Applied Raw;
         "MemoryMax" => memory_max: Option<Amount> = None, Applied Raw;
         "StartupMemoryMax" => startup_memory_max: Option<Amount> = None, Applied Raw;
+        "MemoryLimit" => memory_limit: Option<Amount> = None, Older Raw;
         "MemorySwapMax" => memory_swap_max: Option<Amount> = None, Applied Raw;
         "StartupMemorySwapMax" => startup_memory_swap_max: Option<Amount> = None, Applied Raw;
         "MemoryZSwapMax" => memory_zswap_max: Option<Amount> = None, Applied Raw;
@@ -42,6 +49,12 @@ section! {
         "IOReadIOPSMax" => io_read_iops_max: IoLimits = Default::default(), Applied Expand;
         "IOWriteIOPSMax" => io_write_iops_max: IoLimits = Default::default(), Applied Expand;
         "IODeviceLatencyTargetSec" => io_device_latency_target_sec: IoLatencies = Default::default(), Applied Expand;
+        "BlockIOAccounting" => block_io_accounting: Option<bool> = None, Ignored Raw;
+        "BlockIOWeight" => block_io_weight: Option<BlockIoWeight> = None, Older Raw;
+        "StartupBlockIOWeight" => startup_block_io_weight: Option<BlockIoWeight> = None, Older Raw;
+        "BlockIODeviceWeight" => block_io_device_weight: BlockIoWeights = Default::default(), Older Expand;
+        "BlockIOReadBandwidth" => block_io_read_bandwidth: IoLimits = Default::default(), Older Expand;
+        "BlockIOWriteBandwidth" => block_io_write_bandwidth: IoLimits = Default::default(), Older Expand;
         "TasksAccounting" => tasks_accounting: Option<bool> = None, Applied Raw;
         "TasksMax" => tasks_max: Option<Amount> = None, Applied Raw;
         "Delegate" => delegate: Option<Delegate> = None, Applied Raw;
@@ -91,6 +104,9 @@ impl CGroupSection {
             "IOWriteBandwidthMax" => each(&self.io_write_bandwidth_max().0, number),
             "IOReadIOPSMax" => each(&self.io_read_iops_max().0, number),
             "IOWriteIOPSMax" => each(&self.io_write_iops_max().0, number),
+            "BlockIODeviceWeight" => each(&self.block_io_device_weight().0, number),
+            "BlockIOReadBandwidth" => each(&self.block_io_read_bandwidth().0, number),
+            "BlockIOWriteBandwidth" => each(&self.block_io_write_bandwidth().0, number),
             "IODeviceLatencyTargetSec" => {
                 each(&self.io_device_latency_target_sec().0, |usec| Timespan(usec).to_string())
             }
@@ -155,7 +171,7 @@ impl CGroupSection {
 /// Items of one of these lists, oldest first, in the order in which files say them: each device once, with what was said of
 /// it last.
 pub fn listed(directive: &str, items: Vec<String>) -> Vec<String> {
-    let by_device = directive.starts_with("IO") || directive == "DeviceAllow";
+    let by_device = directive.contains("IO") || directive == "DeviceAllow";
     let key = |item: &str| match by_device {
         true => item.split(' ').next().unwrap_or(item).to_owned(),
         false => item.to_owned(),
@@ -211,6 +227,70 @@ startup! {
     memory_swap_max startup_memory_swap_max;
     memory_zswap_max startup_memory_zswap_max;
     io_weight startup_io_weight;
+    cpu_shares startup_cpu_shares;
+    block_io_weight startup_block_io_weight;
+}
+
+macro_rules! says {
+    ($section:expr, $($row:ident)*) => { $section.set.iter().any(|row| matches!(row, $(CGroupRow::$row(_))|*)) };
+}
+
+/// Names of version 1 of the cgroup tree. The names of today count alone where one of their group is said.
+impl CGroupSection {
+    /// What older names say, in the terms of today; nothing where none is said.
+    pub fn in_terms_of_today(&self) -> Option<CGroupSection> {
+        let memory = says!(self, memory_limit);
+        let shares = says!(self, cpu_shares startup_cpu_shares);
+        let block = says!(self, block_io_weight startup_block_io_weight block_io_device_weight
+            block_io_read_bandwidth block_io_write_bandwidth);
+        if !memory && !shares && !block {
+            return None;
+        }
+        let mut today = self.clone();
+        let mut edit = today.edit();
+        if memory && !self.limits_memory() {
+            *edit.memory_max() = self.memory_limit();
+        }
+        if shares && !says!(self, cpu_weight startup_cpu_weight) {
+            *edit.cpu_weight() = self.cpu_shares().map(CpuShares::weight);
+        }
+        if block && !self.limits_io() {
+            *edit.io_weight() = self.block_io_weight().map(BlockIoWeight::weight);
+            *edit.io_device_weight() = self.block_io_device_weight().weights();
+            *edit.io_read_bandwidth_max() = self.block_io_read_bandwidth().clone();
+            *edit.io_write_bandwidth_max() = self.block_io_write_bandwidth().clone();
+        }
+        drop(edit);
+        Some(today)
+    }
+
+    /// Whether a name of today protects memory or limits it.
+    fn limits_memory(&self) -> bool {
+        let protected = [self.memory_min(), self.memory_low(), self.startup_memory_low()];
+        let limits = [
+            self.memory_high(),
+            self.startup_memory_high(),
+            self.memory_max(),
+            self.startup_memory_max(),
+            self.memory_swap_max(),
+            self.startup_memory_swap_max(),
+            self.memory_zswap_max(),
+            self.startup_memory_zswap_max(),
+        ];
+        protected.into_iter().flatten().any(|amount| amount != Amount::Absolute(0))
+            || limits.into_iter().flatten().any(|amount| amount != Amount::Infinity)
+    }
+
+    /// Whether a name of today says anything of block devices.
+    fn limits_io(&self) -> bool {
+        says!(self, io_weight startup_io_weight io_device_weight io_device_latency_target_sec io_read_bandwidth_max
+            io_write_bandwidth_max io_read_iops_max io_write_iops_max)
+    }
+
+    /// Whether anything is said for units below a slice (`DefaultMemoryMin=` and kin).
+    pub fn has_defaults(&self) -> bool {
+        says!(self, default_memory_min default_memory_low default_startup_memory_low)
+    }
 }
 
 impl CGroupSection {

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{Code, Fault};
 use crate::setting::{Context, Scalar, Setting, append, each_word, plain_words};
-use crate::value::{AbsolutePath, Delegate, NumberSet, Timespan};
+use crate::value::{AbsolutePath, BlockIoWeight, Delegate, NumberSet, Timespan, Within};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -60,10 +60,24 @@ macro_rules! per_device {
 per_device! {
     /// `IODeviceWeight=`.
     IoWeights false |text| text.parse().ok().filter(|weight| (1..=10_000).contains(weight)), "a weight from 1 to 10000";
+    /// `BlockIODeviceWeight=`: a [`BlockIoWeight`] each.
+    BlockIoWeights false |text| text.parse().ok().filter(|weight| (10..=1000).contains(weight)), "a weight from 10 to 1000";
     /// `IOReadBandwidthMax=` and kin: to the base of 1000; each device once.
     IoLimits true |text| thousands(text).filter(|limit| *limit > 0), "a number above zero, with K, M, G or T, or 'infinity'";
     /// `IODeviceLatencyTargetSec=`: microseconds.
     IoLatencies false |text| Timespan::parse(text, 1_000_000).ok().map(|span| span.0), "a time span such as '25ms'";
+}
+
+impl BlockIoWeights {
+    /// As `IODeviceWeight=` has them.
+    pub fn weights(&self) -> IoWeights {
+        let today = |item: &PerDevice| {
+            let weight =
+                i32::try_from(item.value).map_or(item.value, |value| BlockIoWeight::weight(Within(value)).0);
+            PerDevice { path: item.path.clone(), value: weight }
+        };
+        IoWeights(self.0.iter().map(today).collect())
+    }
 }
 
 impl IoLimits {

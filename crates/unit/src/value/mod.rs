@@ -29,8 +29,8 @@ pub use command::{
 };
 pub use condition::{Condition, ConditionKind};
 pub use control::{
-    AddressPrefix, AllowList, BindRule, BpfProgram, Controllers, FileSystemList, InterfaceList, IoLatencies,
-    IoLimits, IoWeights, NftSet, PerDevice, PressureLimit,
+    AddressPrefix, AllowList, BindRule, BlockIoWeights, BpfProgram, Controllers, FileSystemList,
+    InterfaceList, IoLatencies, IoLimits, IoWeights, NftSet, PerDevice, PressureLimit,
 };
 pub use credentials::{
     Credential, CredentialPattern, CredentialSource, INPUT_MAX, InputData, is_credential_name,
@@ -56,7 +56,8 @@ pub use names::{
 };
 pub(crate) use number::number;
 pub use number::{
-    Amount, CpuPriority, CpuQuota, IoPriority, NiceLevel, OomScore, PressureDuration, Size, Weight, Within,
+    Amount, BlockIoWeight, CpuPriority, CpuQuota, CpuShares, IoPriority, NiceLevel, OomScore,
+    PressureDuration, Size, Weight, Within,
 };
 pub use open_file::{LogPattern, OpenFile, is_descriptor_name, is_log_field};
 pub use path::{

@@ -71,6 +71,30 @@ pub type IoPriority = Within<0, 7>;
 /// `CPUSchedulingPriority=`.
 pub type CpuPriority = Within<0, 99>;
 
+/// `CPUShares=`: 1024 are a [`Weight`] of 100.
+pub type CpuShares = Within<2, 262_144>;
+/// `BlockIOWeight=`: 500 are a [`Weight`] of 100.
+pub type BlockIoWeight = Within<10, 1000>;
+
+impl CpuShares {
+    /// As `CPUWeight=` has it.
+    pub fn weight(self) -> Weight {
+        scaled(self.0, 1024)
+    }
+}
+
+impl BlockIoWeight {
+    /// As `IOWeight=` has it.
+    pub fn weight(self) -> Weight {
+        scaled(self.0, 500)
+    }
+}
+
+fn scaled(value: i32, usual: u64) -> Weight {
+    let value = u64::try_from(value).unwrap_or_default().saturating_mul(100);
+    Weight(value.checked_div(usual).unwrap_or_default().clamp(1, 10_000))
+}
+
 impl<const FROM: i32, const TO: i32> Held for Option<Within<FROM, TO>> {
     type Ref<'a> = Self;
     fn held(&self) -> Self {
