@@ -197,7 +197,7 @@ properties! {
         Delegate "b" Never = is_delegated(u.cgroup());
         DelegateControllers "as" Never = delegated(u);
         DelegateSubgroup "s" Never = u.cgroup().delegate_subgroup();
-        CPUAccounting "b" Never = u.cgroup().cpu_accounting().unwrap_or(true);
+        CPUAccounting "b" Never = u.cgroup().cpu_accounting().unwrap_or(config(u).default_cpu_accounting);
         CPUWeight "t" Never = weight(u.cgroup().cpu_weight());
         StartupCPUWeight "t" Never = weight(u.cgroup().startup_cpu_weight());
         CPUShares "t" Never = or(&u.cgroup().cpu_shares().map(|shares| shares.0), UNSET);
@@ -217,7 +217,7 @@ properties! {
         IOReadIOPSMax "a(st)" Never = Each(u.cgroup().io_read_iops_max().limits(), device_number);
         IOWriteIOPSMax "a(st)" Never = Each(u.cgroup().io_write_iops_max().limits(), device_number);
         IODeviceLatencyTargetUSec "a(st)" Never = Each(&u.cgroup().io_device_latency_target_sec().0, device_number);
-        BlockIOAccounting "b" Never = u.cgroup().block_io_accounting().unwrap_or(false);
+        BlockIOAccounting "b" Never = u.cgroup().block_io_accounting().unwrap_or(config(u).default_block_io_accounting);
         BlockIOWeight "t" Never = or(&u.cgroup().block_io_weight().map(|weight| weight.0), UNSET);
         StartupBlockIOWeight "t" Never = or(&u.cgroup().startup_block_io_weight().map(|weight| weight.0), UNSET);
         BlockIODeviceWeight "a(st)" Never = Each(&u.cgroup().block_io_device_weight().0, device_number);

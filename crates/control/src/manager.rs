@@ -144,8 +144,8 @@ properties! { MANAGER: Manager(s) {
     DefaultRestartUSec "t" Const = state(s).facts.default_restart_usec;
     DefaultStartLimitIntervalUSec "t" Const = state(s).facts.default_start_limit_interval_usec;
     DefaultStartLimitBurst "u" Const = state(s).facts.default_start_limit_burst;
-    DefaultCPUAccounting "b" Const = true;
-    DefaultBlockIOAccounting "b" Const = false;
+    DefaultCPUAccounting "b" Const = state(s).facts.config.default_cpu_accounting;
+    DefaultBlockIOAccounting "b" Const = state(s).facts.config.default_block_io_accounting;
     DefaultIOAccounting "b" Const = state(s).facts.config.default_io_accounting;
     DefaultIPAccounting "b" Const = state(s).facts.config.default_ip_accounting;
     DefaultMemoryAccounting "b" Const = state(s).facts.config.default_memory_accounting;

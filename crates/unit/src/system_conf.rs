@@ -25,6 +25,8 @@ pub struct Config {
     pub default_timer_accuracy_usec: u64,
     /// 15% of what there can be, where it is not said.
     pub default_tasks_max: Option<Amount>,
+    pub default_cpu_accounting: bool,
+    pub default_block_io_accounting: bool,
     pub default_memory_accounting: bool,
     pub default_tasks_accounting: bool,
     pub default_io_accounting: bool,
@@ -72,6 +74,8 @@ impl Default for Config {
             default_start_limit_burst: 5,
             default_timer_accuracy_usec: 60_000_000,
             default_tasks_max: None,
+            default_cpu_accounting: true,
+            default_block_io_accounting: false,
             default_memory_accounting: true,
             default_tasks_accounting: true,
             default_io_accounting: false,
@@ -109,6 +113,7 @@ const WITH_EFFECT: &[&str] = &[
     "DefaultTimerAccuracySec",
     "DefaultTasksMax",
     "DefaultCPUAccounting",
+    "DefaultBlockIOAccounting",
     "DefaultMemoryAccounting",
     "DefaultTasksAccounting",
     "DefaultIOAccounting",
@@ -259,8 +264,9 @@ impl Config {
                 }
                 self.default_tasks_max = amount;
             }
-            // The kernel counts it for every cgroup.
-            "DefaultCPUAccounting" => drop(read::<bool>(value)?),
+            // Shown and no more: the unified tree counts for every cgroup.
+            "DefaultCPUAccounting" => self.default_cpu_accounting = read(value)?.unwrap_or(true),
+            "DefaultBlockIOAccounting" => self.default_block_io_accounting = read(value)?.unwrap_or(false),
             "DefaultMemoryAccounting" => self.default_memory_accounting = read(value)?.unwrap_or(true),
             "DefaultTasksAccounting" => self.default_tasks_accounting = read(value)?.unwrap_or(true),
             "DefaultIOAccounting" => self.default_io_accounting = read(value)?.unwrap_or(false),
