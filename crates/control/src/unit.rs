@@ -7,7 +7,7 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_graph::Dependency;
-use muster_unit::{Body, LoadState, ServiceType, UnitKind};
+use muster_unit::{Body, LoadState, UnitKind};
 use std::collections::BTreeSet;
 
 fn names(u: &UnitView<'_>) -> Vec<String> {
@@ -44,13 +44,7 @@ fn can_stop(u: &UnitView<'_>) -> bool {
 }
 
 fn can_reload(u: &UnitView<'_>) -> bool {
-    match &u.unit.file.body {
-        Body::Service(service) => {
-            !service.exec_reload().is_empty() || service.effective_type() == ServiceType::NotifyReload
-        }
-        Body::Mount(_) => true,
-        _ => false,
-    }
+    matches!(u.unit.file.body, Body::Mount(_)) || u.manager.can_reload(u.unit.id)
 }
 
 fn can_freeze(u: &UnitView<'_>) -> bool {

@@ -15,6 +15,7 @@ pub mod exit;
 pub mod image;
 pub mod journal;
 pub mod limits;
+pub mod pass;
 pub mod plan;
 pub mod process;
 pub mod resources;
@@ -31,12 +32,10 @@ pub use process::Process;
 
 use muster_unit::{ExecCommand, ExecSection, OpenFile};
 use nix::fcntl::{OFlag, openat};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::io::{Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Descriptor of the plan in the executor.
 pub const PLAN_FD: i32 = 3;
@@ -183,14 +182,11 @@ pub fn direct_failure(shared: &muster_sys::Shared, program: &str) -> Option<(i32
 
 fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, SpawnError> {
     let plan = Plan::of(request);
-    let memfd = memfd_create(c"muster-plan", MFdFlags::MFD_CLOEXEC).map_err(|error| fail("memfd", &error))?;
-    let mut file = std::fs::File::from(memfd);
+    let mut file = pass::memory(c"muster-plan").map_err(|error| fail("memory of the plan", &error))?;
     let mut bytes = Vec::new();
     ciborium::into_writer(&plan, &mut bytes).map_err(|error| fail("plan", &error))?;
     file.write_all(&bytes).and_then(|()| file.rewind()).map_err(|error| fail("plan", &error))?;
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
-        .map_err(|error| fail("report socket", &error))?;
+    let (ours, theirs) = pass::messages().map_err(|error| fail("report socket", &error))?;
     let mut fds = vec![file.as_fd(), theirs.as_fd()];
     fds.extend(request.fds.iter().map(|(fd, _)| *fd));
     fds.extend(request.stdio_socket);
@@ -226,13 +222,13 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
 /// Tells PID 1 something, from the executor.
 pub fn tell(report: &OwnedFd, text: &str) {
     // Nobody to tell is no reason not to go on.
-    let _ = send(report.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL);
+    let _ = pass::send(report, text.as_bytes());
 }
 
 /// Reads the report without waiting.
 pub fn read_report(report: &OwnedFd) -> Report {
     let mut bytes = [0_u8; 1024];
-    match recv(report.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+    match pass::receive(report, &mut bytes) {
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Report::NotYet,
         Ok(0) | Err(_) => Report::Executed,
         Ok(length) => {

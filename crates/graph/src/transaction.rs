@@ -100,6 +100,8 @@ struct Node {
     dropped: bool,
     /// The request needs it.
     matters: bool,
+    /// What it asks for itself was left out, since it would change nothing.
+    held: bool,
     /// Links from it and to it, by their place in the table.
     pulls: Vec<usize>,
     pulled: Vec<usize>,
@@ -291,12 +293,8 @@ impl<F: Facts> Builder<'_, F> {
             if matches!(self.mode, JobMode::IgnoreDependencies | JobMode::IgnoreRequirements) {
                 continue;
             }
-            // What is up already keeps what it has: its own wishes were met, or not, when it started. Only isolating
-            // needs to know them, to tell what stays.
-            let settled = kind == JobType::Start
-                && self.facts.installed(unit).is_none()
-                && self.facts.is_redundant(unit, kind);
-            if settled && from != root && self.mode != JobMode::Isolate {
+            if from != root && self.is_settled(unit, kind) {
+                self.nodes.get_mut(from).into_iter().for_each(|node| node.held = true);
                 continue;
             }
             let restarts =
@@ -312,10 +310,29 @@ impl<F: Facts> Builder<'_, F> {
                     self.link(Link { from, to, matters, via });
                     if new {
                         queue.push_back(to);
+                        queue.extend(self.unsettled_by((other, wanted)));
                     }
                 }
             }
         }
+    }
+
+    /// Whether the job is the start of a unit that is up already, and keeps what it has: its own wishes were met, or not, when
+    /// it started. Only isolating needs to know them, to tell what stays; and who finds out what becomes of a unit that
+    /// something else would take down.
+    fn is_settled(&self, unit: UnitId, kind: JobType) -> bool {
+        kind == JobType::Start
+            && self.mode != JobMode::Isolate
+            && self.facts.installed(unit).is_none()
+            && self.of(unit).all(|(kind, _)| self.facts.is_redundant(unit, kind))
+    }
+
+    /// The start whose wishes count after all, since there is this job for the same unit.
+    fn unsettled_by(&mut self, (unit, kind): Key) -> Option<NodeId> {
+        let start = *self.places.get(&(unit, JobType::Start))?;
+        let held = self.nodes.get_mut(start).filter(|node| node.held)?;
+        held.held = self.facts.is_redundant(unit, kind);
+        (!held.held).then_some(start)
     }
 
     /// The node of this job, and whether it was made now.
@@ -324,7 +341,8 @@ impl<F: Facts> Builder<'_, F> {
             return (*known, false);
         }
         let id = self.nodes.len();
-        self.nodes.push(Node { key, dropped: false, matters: false, pulls: Vec::new(), pulled: Vec::new() });
+        let (pulls, pulled) = (Vec::new(), Vec::new());
+        self.nodes.push(Node { key, dropped: false, matters: false, held: false, pulls, pulled });
         self.places.insert(key, id);
         (id, true)
     }
@@ -564,9 +582,12 @@ impl<F: Facts> Builder<'_, F> {
         stops
     }
 
-    /// Dropping one job never tears another unit, so that one look at each is enough.
+    /// First where the request needs one of the jobs, which leaves no choice. Dropping one job never tears another unit, so
+    /// that one look at each is enough.
     fn settle_conflicts(&mut self) -> Result<(), TransactionError> {
-        for unit in self.units() {
+        let torn = self.units().into_iter().filter(|unit| self.merged(*unit).is_none());
+        let (first, then): (Vec<_>, Vec<_>) = torn.partition(|unit| self.unit_matters(*unit));
+        for unit in first.into_iter().chain(then) {
             if self.merged(unit).is_some() {
                 continue;
             }
@@ -578,7 +599,8 @@ impl<F: Facts> Builder<'_, F> {
                 (true, true) => return Err(TransactionError::Conflicting(unit)),
                 (true, false) => false,
                 (false, true) => true,
-                // Neither matters: being stopped by a unit that conflicts wins over being wanted.
+                // Neither matters: the unit that conflicts is started, and that which it conflicts with stopped
+                // (systemd.unit(5), `Conflicts=`).
                 (false, false) => !self.is_conflict_stop(unit),
             };
             // Here a propagated stop gives way alone: what propagates it still goes down.
@@ -592,10 +614,7 @@ impl<F: Facts> Builder<'_, F> {
 
     fn is_conflict_stop(&self, unit: UnitId) -> bool {
         let stop = self.places.get(&(unit, JobType::Stop)).and_then(|id| self.nodes.get(*id));
-        stop.is_some_and(|node| {
-            self.links(&node.pulled)
-                .any(|link| matches!(link.via, Dependency::Conflicts | Dependency::ConflictedBy))
-        })
+        stop.is_some_and(|node| self.links(&node.pulled).any(|link| link.via == Dependency::Conflicts))
     }
 
     fn drop_alone(&mut self, id: NodeId) {

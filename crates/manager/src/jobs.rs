@@ -353,8 +353,10 @@ impl Manager {
         match outcome {
             Started::Working => self.check_job_after_start(id),
             Started::Later => self.state.jobs.rest(id),
-            // There was nothing to do, so there is nothing to say.
-            Started::Ended(JobResult::Done) => self.end_job(id, JobResult::Done, true, false),
+            // There was nothing to do, so there is nothing to say; but for a reload that goes on to others.
+            Started::Ended(JobResult::Done) => {
+                self.end_job(id, JobResult::Done, true, job.kind == JobType::Reload);
+            }
             Started::Ended(result) => self.finish_job(id, result, true),
         }
     }

@@ -10,7 +10,7 @@ use crate::lazy::Lazy;
 use crate::manager::Manager;
 use crate::state::{ActiveState, CommandList, ExecStatus, Process, Service, Socket, Unit, UnitResult};
 use crate::{automount, device, mount, path, scope, service, slice, socket, swap, target, timer};
-use muster_graph::{JobResult, UnitId};
+use muster_graph::{Dependency, JobResult, UnitId};
 use muster_unit::{OomPolicy, UnitKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -116,7 +116,10 @@ impl Verbs {
         start: |_, _| Started::Ended(JobResult::Unsupported),
         stop: |_, _| Started::Ended(JobResult::Done),
         reload: |_, _| Started::Ended(JobResult::Done),
-        can_reload: |_, _| false,
+        // Such a reload does nothing but go on to others.
+        can_reload: |manager, unit| {
+            manager.state.graph.of(unit.id, Dependency::PropagatesReloadTo).next().is_some()
+        },
         deadline: |_, _| None,
         deadline_on: |_, _, _| None,
         due: |_, _| {},

@@ -10,6 +10,7 @@ use crate::manager::Manager;
 use crate::marks::MarksChange;
 use crate::state::{ActiveState, Cause, Service, Stamp, SystemState};
 use muster_graph::job::Job;
+use muster_graph::transaction::Facts;
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
 use muster_unit::{EmergencyAction, UnitName};
 
@@ -113,8 +114,11 @@ impl Manager {
         let stopping_job =
             self.job_kind(id).is_some_and(|kind| matches!(kind, JobType::Stop | JobType::Restart));
         self.job_by_state(id);
-        if !is_up(old) && is_up(new) {
-            self.became_active(id, had_job);
+        if is_down(old) && !is_down(new) && !had_job {
+            self.start_requirements_late(id);
+        }
+        if !is_up(old) && is_up(new) && self.unit_name(id) == "basic.target" {
+            self.state.basic_reached = true;
         }
         let goes = |state| is_down(state) || state == ActiveState::Deactivating;
         // A unit that comes back by `RestartMode=direct` does not go down for others, until it does.
@@ -139,25 +143,26 @@ impl Manager {
         self.state.jobs.of(unit).map(|job| job.kind)
     }
 
-    fn became_active(&mut self, id: UnitId, had_job: bool) {
-        if !had_job {
-            self.start_requirements_late(id);
-        }
-        if self.unit_name(id) == "basic.target" {
-            self.state.basic_reached = true;
-        }
-    }
-
-    /// A unit came up without a job (a mount by hand): what it requires is started after the fact.
+    /// A unit left its rest without a job (a mount by hand, the wait for an automatic restart): what it would have asked for
+    /// is asked for after the fact, but not what had to be there before it. One whose job ended on the way has done so.
     fn start_requirements_late(&mut self, id: UnitId) {
-        let wanted: Vec<UnitId> = [Dependency::Requires, Dependency::BindsTo, Dependency::Wants]
-            .into_iter()
-            .flat_map(|kind| self.state.graph.of(id, kind).collect::<Vec<_>>())
-            .filter(|other| self.active_state(*other) == ActiveState::Inactive)
-            .collect();
+        const LATE: [(Dependency, JobType, JobMode); 5] = [
+            (Dependency::Requires, JobType::Start, JobMode::Replace),
+            (Dependency::BindsTo, JobType::Start, JobMode::Replace),
+            (Dependency::Wants, JobType::Start, JobMode::Fail),
+            (Dependency::Conflicts, JobType::Stop, JobMode::Replace),
+            (Dependency::ConflictedBy, JobType::Stop, JobMode::Replace),
+        ];
         let cause = format!("{} came up by itself", self.unit_name(id));
-        for other in wanted {
-            self.request_quietly(other, JobType::Start, JobMode::Replace, &cause);
+        for (via, kind, mode) in LATE {
+            let others: Vec<UnitId> = self.state.graph.of(id, via).collect();
+            for other in others {
+                let late = kind == JobType::Stop || !self.state.graph.has(id, Dependency::After, other);
+                let there = self.is_active(other) == (kind == JobType::Start);
+                if late && !there {
+                    self.request_quietly(other, kind, mode, &cause);
+                }
+            }
         }
     }
 

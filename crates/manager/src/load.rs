@@ -456,7 +456,9 @@ impl Manager {
             self.effects.push_back(Effect::Signal(BusSignal::UnitRemoved { unit: name }));
         }
         self.state.gc_queue.extend(refers.into_iter().filter(|other| {
-            self.state.units.get(other).is_some_and(|unit| unit.active_state() == ActiveState::Inactive)
+            self.state.units.get(other).is_some_and(|unit| {
+                matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed)
+            })
         }));
     }
 }

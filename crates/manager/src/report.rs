@@ -113,11 +113,6 @@ impl Manager {
         self.with_id(Level::Info, id, text, id::RELOADING);
     }
 
-    pub(crate) fn report_reloaded(&mut self, id: UnitId) {
-        let text = format!("Reloaded {}.", self.title(id));
-        self.with_id(Level::Info, id, text, id::RELOADED);
-    }
-
     pub(crate) fn report_condition(&mut self, job: JobId, failed: String) {
         let Some(job) = self.state.jobs.get(&job).cloned() else { return };
         let text = format!("{} skipped, unmet condition check {failed}", self.title(job.unit));
@@ -204,7 +199,9 @@ impl Manager {
         let Some((mark, level, text, message_id)) = self.job_words(job, result) else { return };
         let fields = job_fields(job, result, message_id);
         self.log_with(level, Some(job.unit), text.clone(), fields);
-        self.status(mark, text.clone());
+        if mark != StatusMark::None {
+            self.status(mark, text);
+        }
         if mark == StatusMark::Failed {
             let name = self.unit_name(job.unit);
             self.status(StatusMark::None, format!("See 'systemctl status {name}' for details."));
@@ -269,6 +266,9 @@ impl Manager {
             }
             (JobType::Stop | JobType::Restart, JobResult::Failed | JobResult::Timeout) => {
                 (StatusMark::Failed, Level::Error, format!("Failed to stop {title}."), id::FAILED)
+            }
+            (JobType::Reload, JobResult::Done) => {
+                (StatusMark::None, Level::Info, format!("Reloaded {title}."), id::RELOADED)
             }
             (JobType::Reload, JobResult::Failed) => {
                 (StatusMark::Failed, Level::Error, format!("Reload failed for {title}."), id::FAILED)

@@ -280,7 +280,8 @@ impl Manager {
             self.fail_with(id, UnitResult::StartLimitHit);
             self.sockets_of_start_limit(id);
             self.start_limit_action(id);
-            return Started::Ended(JobResult::Failed);
+            let failed = self.active_state(id) == ActiveState::Failed;
+            return Started::Ended(if failed { JobResult::Failed } else { JobResult::Done });
         }
         if self.leftovers_forbid_start(id) {
             return Started::Ended(JobResult::Failed);
@@ -579,7 +580,7 @@ impl Manager {
     /// The run is over, and what it left on the disk is gone.
     pub(crate) fn run_ends(&mut self, id: UnitId) {
         let Some(service) = self.service(id) else { return };
-        let failed = !matches!(service.result, UnitResult::Success | UnitResult::ExecCondition);
+        let failed = service.has_failed();
         let restart = self.should_restart(id);
         self.report_result(id);
         self.note_leftovers(id);
@@ -609,11 +610,12 @@ impl Manager {
         self.run_is_over(id);
     }
 
-    /// Fails without a run (start limit, resources).
+    /// Fails without a run (start limit, resources); one that was skipped last stays so.
     pub(crate) fn fail_with(&mut self, id: UnitId, result: UnitResult) {
         self.note_result(id, result);
         self.report_result(id);
-        self.set_sub(id, ServiceSub::Failed, None);
+        let failed = self.service(id).is_some_and(Service::has_failed);
+        self.set_sub(id, if failed { ServiceSub::Failed } else { ServiceSub::Dead }, None);
         self.run_is_over(id);
     }
 
@@ -720,12 +722,7 @@ impl Manager {
         service.stopping_heard = false;
         match sub {
             ServiceSub::Start if notify => self.enter_start_post(id),
-            ServiceSub::ReloadNotify => {
-                if self.commands(id, CommandList::ExecReloadPost).is_empty() {
-                    self.report_reloaded(id);
-                }
-                self.enter_reload_post(id);
-            }
+            ServiceSub::ReloadNotify => self.enter_reload_post(id),
             _ => {}
         }
     }

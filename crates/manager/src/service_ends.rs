@@ -6,9 +6,16 @@ use crate::effect::SpawnRole;
 use crate::event::Exit;
 use crate::manager::Manager;
 use crate::service::list_of;
-use crate::state::{CommandList, Process, ServiceSub, UnitResult};
+use crate::state::{CommandList, Process, Service, ServiceSub, UnitResult};
 use muster_graph::UnitId;
 use muster_unit::{KillMode, ServiceType, Signal};
+
+impl Service {
+    /// Whether its result is that of a failure.
+    pub(crate) fn has_failed(&self) -> bool {
+        !matches!(self.result, UnitResult::Success | UnitResult::ExecCondition)
+    }
+}
 
 impl Manager {
     /// The control process ended.
@@ -38,21 +45,10 @@ impl Manager {
                 return self.run_command(id, list, next, SpawnRole::Control);
             }
             if still_here {
-                return self.control_list_done(id, list);
+                return self.list_done(id, list);
             }
         }
         self.control_failed_in(id, sub, result);
-    }
-
-    fn control_list_done(&mut self, id: UnitId, list: CommandList) {
-        let last = match self.commands(id, CommandList::ExecReloadPost).is_empty() {
-            true => CommandList::ExecReload,
-            false => CommandList::ExecReloadPost,
-        };
-        if list == last {
-            self.report_reloaded(id);
-        }
-        self.list_done(id, list);
     }
 
     fn condition_command_failed(&mut self, id: UnitId, exit: Exit, result: UnitResult) {

@@ -406,8 +406,9 @@ impl Manager {
                 close.extend(service.connection.take());
                 close.extend(service.take_given());
             }
+            let failed = service.sub == ServiceSub::Failed;
             let keeps = matches!(&unit.file.body, muster_unit::Body::Service(section)
-                if section.keeps_fd_store(restarts));
+                if section.keeps_fd_store(restarts, failed));
             if !keeps {
                 close.extend(service.fd_store.drain(..).map(|stored| stored.fd));
             }

@@ -10,10 +10,10 @@ use crate::turn::Runtime;
 use mio::Token;
 use muster_bus::Incoming;
 use muster_control::{Refusal, UnitFileOperation, UnitFileOutcome};
+use muster_exec::pass::memory;
 use muster_manager::effect::{BusSignal, QueryId};
 use muster_manager::event::{Event, WriteError};
 use muster_unit::UnitName;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -124,9 +124,7 @@ impl Runtime {
     }
 
     fn start_errand(&self, errand: &Errand) -> std::io::Result<(u32, File)> {
-        let memory =
-            || Ok::<File, std::io::Error>(memfd_create(c"muster-errand", MFdFlags::MFD_CLOEXEC)?.into());
-        let (mut input, answer) = (memory()?, memory()?);
+        let (mut input, answer) = (memory(c"muster-errand")?, memory(c"muster-errand")?);
         let mut bytes = Vec::new();
         ciborium::into_writer(errand, &mut bytes).map_err(std::io::Error::other)?;
         input.write_all(&bytes)?;

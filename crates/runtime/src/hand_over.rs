@@ -1,4 +1,4 @@
-//! Re-execution: everything that PID 1 knows goes out as one value in a memfd, the program is executed anew, and goes on
+//! Re-execution: everything that PID 1 knows goes out as one value in a file in memory, the program is executed anew, and goes on
 //! from it (DESIGN rule 8).
 //!
 //! The value is CBOR with named fields, unknown ones skipped and missing ones defaulted, so that an older and a newer
@@ -10,13 +10,13 @@ use crate::bus_hand_over::HandedBus;
 use crate::processes::HandedProcess;
 use crate::shares::HandedShare;
 use crate::turn::{Runtime, Source};
+use muster_exec::pass::memory;
 use muster_manager::anew::Anew;
 use muster_manager::effect::{FdId, Level};
 use muster_manager::event::Origin;
 use muster_manager::{Manager, State};
 use muster_unit::UnitName;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::SigSet;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -146,12 +146,12 @@ impl Runtime {
     }
 
     fn try_to_reexecute(&mut self, anew: Option<Anew>) -> io::Result<Infallible> {
-        let memfd = memfd_create(c"muster-state", MFdFlags::empty())?;
-        let mut file = File::from(memfd);
+        let mut file = memory(c"muster-state")?;
         let mut bytes = Vec::new();
         ciborium::into_writer(&self.hand_over(anew), &mut bytes).map_err(io::Error::other)?;
         file.write_all(&bytes)?;
         file.rewind()?;
+        set_inherited(file.as_raw_fd(), true);
         for fd in self.handed_fds() {
             set_inherited(fd, true);
         }

@@ -103,8 +103,7 @@ impl Live for LiveView<'_> {
 
     fn file_of(&self, text: &str) -> Option<OwnedFd> {
         use std::io::{Seek, Write};
-        let memfd = nix::sys::memfd::memfd_create(c"dump", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).ok()?;
-        let mut file = std::fs::File::from(memfd);
+        let mut file = muster_exec::pass::memory(c"dump").ok()?;
         file.write_all(text.as_bytes()).and_then(|()| file.rewind()).ok()?;
         Some(file.into())
     }

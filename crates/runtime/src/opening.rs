@@ -11,13 +11,13 @@
 use crate::local;
 use crate::processes::{Helper, send_signal_to_child};
 use crate::turn::{Runtime, Source};
+use muster_exec::pass::memory;
 use muster_manager::effect::{FdId, Level, LogRecord, Network};
 use muster_manager::event::{Event, OpenError, OpenedSocket};
 use muster_socket::{Function, Opened, OpenedSocket as Socket, Owner, Role, Surroundings};
 use muster_unit::setting::Account;
 use muster_unit::{SocketSection, UnitName};
 use nix::cmsg_space;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
     socketpair,
@@ -128,9 +128,7 @@ impl Runtime {
         surroundings: Surroundings,
         keep: Vec<u32>,
     ) -> std::io::Result<()> {
-        let memory =
-            || Ok::<File, std::io::Error>(memfd_create(c"muster-sockets", MFdFlags::MFD_CLOEXEC)?.into());
-        let (mut input, answer) = (memory()?, memory()?);
+        let (mut input, answer) = (memory(c"muster-sockets")?, memory(c"muster-sockets")?);
         let (shared, enters) = match &opening.network {
             Some(Network::Shared(shared)) => (Some(shared), None),
             Some(Network::At(path)) => (None, Some(path.clone())),

@@ -10,13 +10,13 @@ use crate::conditions;
 use crate::processes::Helper;
 use crate::source::{KernelSource, SourceId, World};
 use crate::turn::Runtime;
+use muster_exec::pass::memory;
 use muster_manager::event::Event;
 use muster_manager::path::{PathKind, PathWatch};
 use muster_unit::UnitName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -95,7 +95,7 @@ impl Runtime {
     }
 
     fn start_watcher(&mut self, unit: &UnitName, watch: &PathWatch) -> io::Result<u32> {
-        let mut order = File::from(memfd_create(c"muster-paths", MFdFlags::MFD_CLOEXEC)?);
+        let mut order = memory(c"muster-paths")?;
         let mut bytes = Vec::new();
         ciborium::into_writer(watch, &mut bytes).map_err(io::Error::other)?;
         order.write_all(&bytes)?;

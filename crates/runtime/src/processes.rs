@@ -201,10 +201,10 @@ impl Processes {
 
 impl Runtime {
     pub(crate) fn spawn(&mut self, spawn: &Spawn) {
-        if let Some(message) = self.cgroups.refusal(&spawn.cgroup).map(str::to_owned) {
+        let refusal = self.cgroups.refusal(&spawn.cgroup).map(str::to_owned);
+        if let Some(message) = refusal.or_else(|| self.shares.refusal(spawn.shared.as_ref())) {
             return self.follow_up.push_back(Event::SpawnRefused { spawn: spawn.id, message });
         }
-        self.prepare_share(spawn.shared.as_ref());
         let [network, ipc, copies] = self.shares.pairs(spawn.shared.as_ref());
         let directory = self.cgroups.open_or_make(&spawn.cgroup).ok();
         let fds =

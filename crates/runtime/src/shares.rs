@@ -3,8 +3,7 @@
 //! PID 1 only keeps the pairs, and hands them over.
 
 use crate::hand_over::adopt;
-use crate::turn::Runtime;
-use muster_manager::effect::{Level, ShareId, Shared};
+use muster_manager::effect::{ShareId, Shared};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,6 +51,12 @@ impl Shares {
         [lent(&kept.network, network), lent(&kept.ipc, ipc), lent(&kept.copies, copies)]
     }
 
+    /// Why a process cannot have what it shares, once what is missing of it is made.
+    pub(crate) fn refusal(&mut self, shared: Option<&Shared>) -> Option<String> {
+        let error = self.prepare(shared?).err()?;
+        Some(format!("namespaces cannot be shared: {error}"))
+    }
+
     /// What is missing of a share is made.
     pub(crate) fn prepare(&mut self, shared: &Shared) -> nix::Result<()> {
         let kept = self.0.entry(shared.id).or_default();
@@ -87,16 +92,5 @@ impl Shares {
     /// Nobody joins it any more.
     pub(crate) fn end(&mut self, id: ShareId) {
         self.0.remove(&id);
-    }
-}
-
-impl Runtime {
-    /// Makes ready what a process shares.
-    pub(crate) fn prepare_share(&mut self, shared: Option<&Shared>) {
-        let Some(shared) = shared else { return };
-        // Without a pair a process has namespaces to itself.
-        if let Err(error) = self.shares.prepare(shared) {
-            self.note(Level::Warning, &format!("Namespaces cannot be shared: {error}"));
-        }
     }
 }

@@ -422,12 +422,12 @@ impl ServiceSection {
         }
     }
 
-    /// Whether stored descriptors outlive the end of a run, with or without another one to follow.
-    pub fn keeps_fd_store(&self, restarts: bool) -> bool {
+    /// Whether stored descriptors outlive the end of a run, which another one may follow, or which failed for good.
+    pub fn keeps_fd_store(&self, restarts: bool, failed: bool) -> bool {
         match self.file_descriptor_store_preserve() {
             FdStorePreserve::Yes => true,
-            // How a run ended makes no difference in this version.
-            FdStorePreserve::Restart | FdStorePreserve::OnSuccess => restarts,
+            FdStorePreserve::OnSuccess => restarts || !failed,
+            FdStorePreserve::Restart => restarts,
             FdStorePreserve::No => false,
         }
     }
