@@ -3,7 +3,7 @@
 //! What a type shares with others (`cgroup`, `exec`) is not here.
 
 use crate::command::Tool;
-use crate::show::{Each, Empty, UNSET, or};
+use crate::show::{Each, UNSET, or};
 use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
@@ -92,7 +92,7 @@ properties! {
         GID "u" Change = u.unit.runs_as.map_or(u32::MAX, |(_, gid)| gid);
         ExecMount "a(sasbttttuii)" Invalidates = Tool(&u.mount_state().runs, CommandList::ExecMount);
         ExecUnmount "a(sasbttttuii)" Invalidates = Tool(&u.mount_state().runs, CommandList::ExecUnmount);
-        ExecRemount "a(sasbttttuii)" Invalidates = Empty;
+        ExecRemount "a(sasbttttuii)" Invalidates = Tool(&u.mount_state().runs, CommandList::ExecRemount);
     }
 }
 

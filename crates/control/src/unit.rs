@@ -44,7 +44,7 @@ fn can_stop(u: &UnitView<'_>) -> bool {
 }
 
 fn can_reload(u: &UnitView<'_>) -> bool {
-    matches!(u.unit.file.body, Body::Mount(_)) || u.manager.can_reload(u.unit.id)
+    u.manager.can_reload(u.unit.id)
 }
 
 fn can_freeze(u: &UnitView<'_>) -> bool {

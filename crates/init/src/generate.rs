@@ -5,12 +5,16 @@ use muster_runtime::files::write_all;
 use muster_unit::Index;
 use muster_unit::install::{Options, preset_all as preset_all_units};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Seek};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 const DIRECTORIES: &[&str] = &[
@@ -52,15 +56,15 @@ pub fn run(is_boot: bool) -> ExitCode {
         let _ = std::fs::create_dir_all(directory);
     }
     make_environment();
-    let mut running: Vec<Child> =
+    let mut running: Vec<Pid> =
         executables(DIRECTORIES).into_iter().filter_map(|path| start(&path)).collect();
     let begin = Instant::now();
     while !running.is_empty() {
-        running.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        running.retain(|child| waitpid(*child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive));
         if begin.elapsed() > LIMIT {
-            for child in &mut running {
-                let _ = child.kill();
-                let _ = child.wait();
+            for child in running {
+                let _ = kill(child, Signal::SIGKILL);
+                let _ = waitpid(child, None);
             }
             return ExitCode::FAILURE;
         }
@@ -131,7 +135,7 @@ fn preset_all() {
 
 /// Waits until some child ends, or a moment has passed.
 fn wait_for_child() {
-    use nix::sys::signal::{SigSet, Signal};
+    use nix::sys::signal::SigSet;
     use nix::sys::signalfd::SignalFd;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
@@ -160,7 +164,16 @@ fn executables(directories: &[&str]) -> Vec<String> {
     found.into_values().flatten().collect()
 }
 
-fn start(path: &str) -> Option<Child> {
+/// Forks first, so that the generator can be told its own number.
+fn start(path: &str) -> Option<Pid> {
+    let execute = || {
+        let error = command(path).env("SYSTEMD_EXEC_PID", std::process::id().to_string()).exec();
+        eprintln!("muster: {path}: {error}");
+    };
+    muster_sys::in_child(execute).ok().and_then(|child| i32::try_from(child).ok()).map(Pid::from_raw)
+}
+
+fn command(path: &str) -> Command {
     let mut command = Command::new(path);
     command
         .args(OUTPUT)
@@ -181,5 +194,5 @@ fn start(path: &str) -> Option<Child> {
             format!("{}:{word}", if container.is_empty() { "vm" } else { "container" }),
         );
     }
-    command.spawn().ok()
+    command
 }

@@ -13,9 +13,15 @@ const MOUNTS: &[(&str, &str, &str, MsFlags, &str)] = &[
     ("proc", "/proc", "proc", MsFlags::from_bits_truncate(SAFE), ""),
     ("sysfs", "/sys", "sysfs", MsFlags::from_bits_truncate(SAFE), ""),
     ("devtmpfs", "/dev", "devtmpfs", MsFlags::from_bits_truncate(NOSUID), "mode=0755"),
-    ("tmpfs", "/dev/shm", "tmpfs", MsFlags::from_bits_truncate(NOSUID | NODEV), "mode=01777"),
-    ("devpts", "/dev/pts", "devpts", MsFlags::from_bits_truncate(NOSUID | NOEXEC), "mode=0620,gid=5"),
-    ("tmpfs", "/run", "tmpfs", MsFlags::from_bits_truncate(NOSUID | NODEV), "mode=0755,size=20%"),
+    ("tmpfs", "/dev/shm", "tmpfs", MsFlags::from_bits_truncate(NOSUID | NODEV | STRICT), "mode=01777"),
+    ("devpts", "/dev/pts", "devpts", MsFlags::from_bits_truncate(NOSUID | NOEXEC), "mode=0600,gid=5"),
+    (
+        "tmpfs",
+        "/run",
+        "tmpfs",
+        MsFlags::from_bits_truncate(NOSUID | NODEV | STRICT),
+        "mode=0755,size=20%,nr_inodes=800k",
+    ),
     (
         "cgroup2",
         "/sys/fs/cgroup",
@@ -34,6 +40,7 @@ const MOUNTS_OF_A_MACHINE: &[(&str, &str, &str)] = &[
 const NOSUID: u64 = 2;
 const NODEV: u64 = 4;
 const NOEXEC: u64 = 8;
+const STRICT: u64 = 1 << 24;
 const SAFE: u64 = NOSUID | NODEV | NOEXEC;
 
 /// Directories that stock userland expects (contract with journald, logind, udevd, libsystemd).

@@ -300,6 +300,9 @@ impl Manager {
         self.state.n_installed_jobs = self.state.n_installed_jobs.saturating_add(1);
         self.note_cause(unit, format!("{} queued: {cause}", kind.as_str()));
         let name = self.name_of(unit);
+        if self.state.announced.insert(unit) {
+            self.effects.push_back(Effect::Signal(BusSignal::UnitNew { unit: name.clone() }));
+        }
         self.effects.push_back(Effect::Signal(BusSignal::JobNew { job: id, unit: name }));
         self.follow_shutdown(unit);
         self.touch(unit);
@@ -432,7 +435,10 @@ impl Manager {
     }
 
     fn reload_failed(&self, unit: UnitId) -> bool {
-        self.service(unit).is_some_and(|service| service.reload_result != crate::state::UnitResult::Success)
+        let mount = self.state.units.get(&unit).and_then(|unit| crate::kind::Mount::of(&unit.kind));
+        let result = self.service(unit).map(|service| service.reload_result);
+        let result = result.or(mount.map(|mount| mount.reload_result));
+        result.is_some_and(|result| result != crate::state::UnitResult::Success)
     }
 
     fn turn_into_start(&mut self, id: JobId) {

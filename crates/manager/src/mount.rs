@@ -1,16 +1,20 @@
 //! Mounts (systemd.mount(5)), followed from the kernel's table.
 //!
-//! | state | start | command ends | command fails | in the table | not in the table | time is up | stop |
-//! |---|---|---|---|---|---|---|---|
-//! | dead | mounting | – | – | mounted | – | – | – |
-//! | mounting | – | – | failed `exit-code` | mounted | – | unmounting-sigterm `timeout` | unmounting-sigterm |
-//! | mounted | – | – | – | – | dead | – | unmounting |
-//! | unmounting | – | – | mounted `exit-code` | – | dead | unmounting-sigterm `timeout` | – |
-//! | unmounting-sigterm | – | failed | failed | mounted | – | unmounting-sigkill | – |
-//! | unmounting-sigkill | – | failed | failed | mounted | – | failed | – |
-//! | failed | mounting | – | – | mounted | – | – | – |
+//! | state | start | command ends | command fails | in the table | not in the table | time is up | stop | reload |
+//! |---|---|---|---|---|---|---|---|---|
+//! | dead | mounting | – | – | mounted | – | – | – | – |
+//! | mounting | – | – | failed `exit-code` | mounted | – | unmounting-sigterm `timeout` | unmounting-sigterm | – |
+//! | mounted | – | – | – | – | dead | – | unmounting | remounting |
+//! | remounting | – | – | mounted | – | dead | remounting-sigterm | remounting-sigterm | – |
+//! | remounting-sigterm | – | mounted | mounted | – | dead | remounting-sigkill | – | – |
+//! | remounting-sigkill | – | mounted | mounted | – | dead | mounted | – | – |
+//! | unmounting | – | – | mounted `exit-code` | – | dead | unmounting-sigterm `timeout` | – | – |
+//! | unmounting-sigterm | – | failed | failed | mounted | – | unmounting-sigkill | – | – |
+//! | unmounting-sigkill | – | failed | failed | mounted | – | failed | – | – |
+//! | failed | mounting | – | – | mounted | – | – | – | – |
 //!
 //! A command that takes longer than TimeoutSec= gets SIGTERM, then SIGKILL, with what it started; after that the table counts.
+//! A reload mounts anew with the options that the unit has now; how it went is the job's result, not the unit's.
 
 use crate::effect::{Effect, Level};
 use crate::event::{Exit, MountPoint};
@@ -40,6 +44,8 @@ pub struct Mount {
     pub failed: bool,
     /// How the last command ended.
     pub result: UnitResult,
+    /// How the last reload ended.
+    pub reload_result: UnitResult,
     /// When the command at work is to be ended, on the monotonic clock in microseconds.
     pub deadline_usec: Option<u64>,
     /// Its commands.
@@ -49,7 +55,14 @@ words! {
     /// What a mount unit is doing; the words are its `SubState` meanwhile.
     MountPhase {
         Settled = "", Mounting = "mounting", Unmounting = "unmounting", Sigterm = "unmounting-sigterm",
-        Sigkill = "unmounting-sigkill",
+        Sigkill = "unmounting-sigkill", Remounting = "remounting", RemountSigterm = "remounting-sigterm",
+        RemountSigkill = "remounting-sigkill",
+    }
+}
+
+impl MountPhase {
+    fn is_remounting(self) -> bool {
+        matches!(self, MountPhase::Remounting | MountPhase::RemountSigterm | MountPhase::RemountSigkill)
     }
 }
 
@@ -62,6 +75,9 @@ impl TypeState for Mount {
         match self.phase {
             MountPhase::Mounting => ActiveState::Activating,
             MountPhase::Unmounting | MountPhase::Sigterm | MountPhase::Sigkill => ActiveState::Deactivating,
+            MountPhase::Remounting | MountPhase::RemountSigterm | MountPhase::RemountSigkill => {
+                ActiveState::Reloading
+            }
             MountPhase::Settled if self.mounted.is_some() => ActiveState::Active,
             MountPhase::Settled if self.failed => ActiveState::Failed,
             MountPhase::Settled => ActiveState::Inactive,
@@ -70,12 +86,10 @@ impl TypeState for Mount {
 
     fn sub_state(&self, _: &Unit) -> &'static str {
         match self.phase {
-            MountPhase::Mounting | MountPhase::Unmounting | MountPhase::Sigterm | MountPhase::Sigkill => {
-                self.phase.as_str()
-            }
             MountPhase::Settled if self.mounted.is_some() => "mounted",
             MountPhase::Settled if self.failed => "failed",
             MountPhase::Settled => "dead",
+            phase => phase.as_str(),
         }
     }
 
@@ -101,6 +115,8 @@ impl TypeState for Mount {
 pub(crate) const VERBS: Verbs = Verbs {
     start: Manager::mount_start,
     stop: Manager::mount_stop,
+    reload: Manager::mount_reload,
+    can_reload: |_, _| true,
     deadline: |_, unit| Mount::of(&unit.kind)?.deadline_usec,
     due: Manager::mount_due,
     control_exited: |manager, id, _, exit| manager.mount_control_exited(id, exit),
@@ -202,6 +218,10 @@ impl Manager {
         if mount.mounted == mounted && (mount.phase == MountPhase::Settled || mount.control.is_some()) {
             return;
         }
+        if mount.phase.is_remounting() && mount.control.is_some() && mounted.is_some() {
+            mount.mounted = mounted;
+            return self.touch(id);
+        }
         let appears = mount.mounted.is_none() && mounted.is_some();
         let by_itself = appears && mount.phase == MountPhase::Settled && mount.control.is_none();
         mount.mounted = mounted;
@@ -250,7 +270,17 @@ impl Manager {
             });
         }
         self.prepare_run(id);
-        self.run_mount_command(id, argv, Some((path, mode)))
+        self.run_mount_command(id, MountPhase::Mounting, argv, Some((path, mode)))
+    }
+
+    /// Mounts anew with the options of the file; what somebody else mounted has none.
+    fn mount_reload(&mut self, id: UnitId) -> Started {
+        let has_file = self.state.units.get(&id).is_some_and(|unit| unit.file.fragment_path.is_some());
+        let Some(argv) = self.mount_section(id).filter(|_| has_file).map(remount_command) else {
+            return Started::Ended(JobResult::Failed);
+        };
+        self.report_reloading(id);
+        self.run_mount_command(id, MountPhase::Remounting, argv, None)
     }
 
     fn mount_stop(&mut self, id: UnitId) -> Started {
@@ -260,11 +290,19 @@ impl Manager {
             self.end_mount_command(id, MountPhase::Sigterm, None);
             return Started::Working;
         }
+        if mount.is_some_and(|mount| mount.phase.is_remounting() && mount.control.is_some()) {
+            if mount.is_some_and(|mount| mount.phase == MountPhase::Remounting) {
+                // It is still up: what its state says must not end the job.
+                self.signal_mount_command(id, MountPhase::RemountSigterm, None);
+                self.touch(id);
+            }
+            return Started::Later;
+        }
         let Some(place) = place else { return Started::Ended(JobResult::Done) };
         let Some(argv) = self.mount_section(id).map(|section| umount_command(section, place)) else {
             return Started::Ended(JobResult::Invalid);
         };
-        self.run_mount_command(id, argv, None)
+        self.run_mount_command(id, MountPhase::Unmounting, argv, None)
     }
 
     fn mount_section(&self, id: UnitId) -> Option<&MountSection> {
@@ -281,16 +319,22 @@ impl Manager {
 
     /// mount(8) or umount(8), and whatever they started, must go.
     fn end_mount_command(&mut self, id: UnitId, phase: MountPhase, why: Option<UnitResult>) {
-        let wave = if phase == MountPhase::Sigkill { Wave::Final } else { Wave::Polite };
+        let old = self.active_state(id);
+        self.signal_mount_command(id, phase, why);
+        self.state_changed(id, old);
+    }
+
+    fn signal_mount_command(&mut self, id: UnitId, phase: MountPhase, why: Option<UnitResult>) {
+        let last = matches!(phase, MountPhase::Sigkill | MountPhase::RemountSigkill);
+        let wave = if last { Wave::Final } else { Wave::Polite };
         self.kill_wave(id, wave);
         let deadline = self.mount_deadline(id);
-        let old = self.active_state(id);
         if let Some(mount) = self.mount_mut(id) {
             mount.phase = phase;
             mount.deadline_usec = deadline;
-            mount.result = why.unwrap_or(mount.result);
+            let result = if phase.is_remounting() { &mut mount.reload_result } else { &mut mount.result };
+            *result = why.unwrap_or(*result);
         }
-        self.state_changed(id, old);
     }
 
     fn mount_due(&mut self, id: UnitId) {
@@ -306,8 +350,16 @@ impl Manager {
             MountPhase::Sigterm => {
                 self.end_mount_command(id, MountPhase::Sigkill, Some(UnitResult::Timeout));
             }
+            MountPhase::Remounting => {
+                self.end_mount_command(id, MountPhase::RemountSigterm, Some(UnitResult::Timeout));
+            }
+            MountPhase::RemountSigterm => {
+                self.end_mount_command(id, MountPhase::RemountSigkill, Some(UnitResult::Timeout));
+            }
             // It hangs in the kernel: nothing is left to do but to say how things are.
-            MountPhase::Sigkill => self.mount_control_exited(id, Exit::Killed(muster_unit::Signal::KILL.0)),
+            MountPhase::Sigkill | MountPhase::RemountSigkill => {
+                self.mount_control_exited(id, Exit::Killed(muster_unit::Signal::KILL.0))
+            }
             MountPhase::Settled => {
                 if let Some(mount) = self.mount_mut(id) {
                     mount.deadline_usec = None;
@@ -317,10 +369,19 @@ impl Manager {
         }
     }
 
-    /// Runs mount(8) on a place, which is made with that mode where it is missing, or umount(8).
-    fn run_mount_command(&mut self, id: UnitId, argv: Vec<String>, place: Option<(String, u32)>) -> Started {
-        let up = place.is_some();
-        let list = if up { CommandList::ExecMount } else { CommandList::ExecUnmount };
+    /// Runs mount(8), on a place that is made with that mode where it is missing, or umount(8).
+    fn run_mount_command(
+        &mut self,
+        id: UnitId,
+        phase: MountPhase,
+        argv: Vec<String>,
+        place: Option<(String, u32)>,
+    ) -> Started {
+        let list = match phase {
+            MountPhase::Mounting => CommandList::ExecMount,
+            MountPhase::Remounting => CommandList::ExecRemount,
+            _ => CommandList::ExecUnmount,
+        };
         let Some(process) = self.run_tool(id, list, argv, place) else {
             return Started::Ended(JobResult::Invalid);
         };
@@ -328,8 +389,12 @@ impl Manager {
         let old = self.active_state(id);
         if let Some(mount) = self.mount_mut(id) {
             mount.control = Some(process);
-            mount.phase = if up { MountPhase::Mounting } else { MountPhase::Unmounting };
-            (mount.failed, mount.result, mount.deadline_usec) = (false, UnitResult::Success, deadline);
+            (mount.phase, mount.deadline_usec) = (phase, deadline);
+            if phase.is_remounting() {
+                mount.reload_result = UnitResult::Success;
+            } else {
+                (mount.failed, mount.result) = (false, UnitResult::Success);
+            }
         }
         self.state_changed(id, old);
         Started::Working
@@ -342,20 +407,21 @@ impl Manager {
         let old = self.active_state(id);
         let Some(mount) = self.mount_mut(id) else { return };
         let was = mount.phase;
-        let up = was == MountPhase::Mounting;
-        let signalled = matches!(was, MountPhase::Sigterm | MountPhase::Sigkill);
+        let signalled =
+            !matches!(was, MountPhase::Mounting | MountPhase::Unmounting | MountPhase::Remounting);
+        let (what, result) = match was {
+            MountPhase::Mounting => ("mounting", &mut mount.result),
+            was if was.is_remounting() => ("remounting", &mut mount.reload_result),
+            _ => ("unmounting", &mut mount.result),
+        };
         mount.deadline_usec = None;
-        if !good && mount.result == UnitResult::Success {
-            mount.result = crate::tool::result_of(exit);
+        if !good && *result == UnitResult::Success {
+            *result = crate::tool::result_of(exit);
         }
         if !good || signalled {
             mount.failed = mount.result != UnitResult::Success;
             mount.phase = MountPhase::Settled;
-            self.log(
-                Level::Error,
-                Some(id),
-                format!("{name}: {} failed.", if up { "mounting" } else { "unmounting" }),
-            );
+            self.log(Level::Error, Some(id), format!("{name}: {what} failed."));
         }
         self.state.mounts_waiting.insert(id);
         self.effects.push_back(Effect::ReadMountTable);
@@ -406,18 +472,36 @@ fn take_from_kernel(section: &mut MountSection, mount: &MountPoint) {
 }
 
 fn mount_command(section: &MountSection) -> Vec<String> {
-    let mut argv = vec![
-        "/usr/bin/mount".to_owned(),
-        section.what().clone().unwrap_or_default(),
-        section.where_().as_deref().unwrap_or_default().to_owned(),
-    ];
+    let mut argv = mount_words(section);
+    argv.extend(mount_switches(section));
+    if let Some(options) = section.options().as_ref().filter(|options| !options.is_empty()) {
+        argv.extend(["-o".to_owned(), options.clone()]);
+    }
+    argv
+}
+
+fn remount_command(section: &MountSection) -> Vec<String> {
+    let mut argv = mount_words(section);
+    let options = section.options().as_ref().filter(|options| !options.is_empty());
+    let options = options.map_or_else(|| "remount".to_owned(), |options| format!("remount,{options}"));
+    argv.extend(["-o".to_owned(), options]);
+    argv.extend(mount_switches(section));
+    argv
+}
+
+/// The program, what is mounted, and where.
+fn mount_words(section: &MountSection) -> Vec<String> {
+    let (what, place) = (section.what().clone(), section.where_().as_deref());
+    vec!["/usr/bin/mount".to_owned(), what.unwrap_or_default(), place.unwrap_or_default().to_owned()]
+}
+
+/// How it is mounted, but for the options.
+fn mount_switches(section: &MountSection) -> Vec<String> {
+    let mut argv = Vec::new();
     argv.extend(section.sloppy_options().then(|| "-s".to_owned()));
     argv.extend(section.read_write_only().then(|| "-w".to_owned()));
     if let Some(fs_type) = &section.type_() {
         argv.extend(["-t".to_owned(), fs_type.clone()]);
-    }
-    if let Some(options) = section.options().as_ref().filter(|options| !options.is_empty()) {
-        argv.extend(["-o".to_owned(), options.clone()]);
     }
     argv
 }

@@ -349,6 +349,7 @@ impl Manager {
             CommandList::ExecStopPre
             | CommandList::ExecMount
             | CommandList::ExecUnmount
+            | CommandList::ExecRemount
             | CommandList::ExecActivate
             | CommandList::ExecDeactivate => {}
         }

@@ -264,6 +264,7 @@ impl Manager {
             | CommandList::ExecStop
             | CommandList::ExecMount
             | CommandList::ExecUnmount
+            | CommandList::ExecRemount
             | CommandList::ExecActivate
             | CommandList::ExecDeactivate => {}
         }

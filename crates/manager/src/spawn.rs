@@ -145,6 +145,10 @@ impl Manager {
         let Some(unit) = self.state.units.get(&id) else { return env };
         env.push(format!("INVOCATION_ID={}", unit.invocation_id));
         env.extend(self.pressure_environment(id));
+        if unit.name.as_str() == "dbus.service" {
+            // It would ask us for users of `DynamicUser=` while we wait for it (nss-systemd(8)).
+            env.push("SYSTEMD_NSS_DYNAMIC_BYPASS=1".to_owned());
+        }
         let Some(service) = Service::of(&unit.kind) else { return env };
         let access = self.notify_access(id);
         let hears = match list {

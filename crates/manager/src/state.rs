@@ -242,6 +242,7 @@ pub enum CommandList {
     ExecStopPre,
     ExecMount,
     ExecUnmount,
+    ExecRemount,
     ExecActivate,
     ExecDeactivate,
 }

@@ -112,7 +112,7 @@ impl Clients {
         nix::sys::stat::fchmodat(
             nix::fcntl::AT_FDCWD,
             path,
-            nix::sys::stat::Mode::from_bits_truncate(0o600),
+            nix::sys::stat::Mode::from_bits_truncate(0o700),
             nix::sys::stat::FchmodatFlags::FollowSymlink,
         )?;
         listen(&fd, Backlog::MAXCONN)?;

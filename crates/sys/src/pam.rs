@@ -258,7 +258,7 @@ mod dynamic {
 
 /// Forks a process of one thread: the child does the work and ends.
 pub fn in_child(work: impl FnOnce()) -> std::io::Result<u32> {
-    // SAFETY: the callers (the executor) have one thread, so that the child may use all of the library.
+    // SAFETY: the callers (the executor, the helper that runs generators) have one thread, so that the child may use all of the library.
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error()),
         0 => {

@@ -450,7 +450,12 @@ fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment<
         }
         return;
     }
-    let lenient = line.key == "WorkingDirectory" && line.value.starts_with('-');
+    let mut prefixes = line.value.chars().take_while(|c| "@-:+!|".contains(*c));
+    let lenient = match &*line.key {
+        "WorkingDirectory" => line.value.starts_with('-'),
+        key if key.starts_with("Exec") => prefixes.any(|c| c == '-') || fault.code == Code::Specifier,
+        _ => false,
+    };
     let fatal = FATAL_KEYS.contains(&&*line.key) && !lenient;
     note(file, path, &line.key, line.value_span(fault.at.clone()), fault, fatal, facts.diagnostics_max);
     if fatal {
@@ -481,8 +486,8 @@ impl Section {
     }
 }
 
-/// What decides with whose rights and where something is done: a value that cannot be read refuses the unit, unless it begins
-/// with `-`.
+/// What decides with whose rights and where something is done, and what: a value that cannot be read refuses the unit, unless it
+/// begins with `-`.
 const FATAL_KEYS: &[&str] = &[
     "User",
     "Group",
@@ -496,6 +501,15 @@ const FATAL_KEYS: &[&str] = &[
     "RootImagePolicy",
     "MountImagePolicy",
     "ExtensionImagePolicy",
+    "ExecCondition",
+    "ExecStartPre",
+    "ExecStart",
+    "ExecStartPost",
+    "ExecReload",
+    "ExecReloadPost",
+    "ExecStopPre",
+    "ExecStop",
+    "ExecStopPost",
 ];
 
 /// Assigns one directive in whichever table of the section knows it.

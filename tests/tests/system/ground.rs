@@ -229,6 +229,6 @@ pub fn basic(builder: Builder) -> Builder {
 /// Boots until `systemctl` says that it is done.
 pub fn booted(builder: Builder) -> Result<Container> {
     let container = builder.spawn()?;
-    container.until(BOOT_LIMIT, "systemctl is-system-running | grep -qxE 'running|degraded'")?;
+    container.until(BOOT_LIMIT, "systemctl is-system-running | grep -qxE 'running|degraded|maintenance'")?;
     Ok(container)
 }
