@@ -528,17 +528,21 @@ impl<F: Facts> Builder<'_, F> {
         }
     }
 
-    /// What a restart stops and starts again is restarted: a stop that it propagates (`PropagatesStopTo=`), with what that takes
-    /// along, meets the start of what the same restart requires.
+    /// What a restart stops and starts again is restarted: a stop that it propagates (`PropagatesStopTo=`) meets the start of
+    /// what the same restart requires. What such a stop takes along may be among that, too.
     fn renew(&mut self) {
         let mut stops = self.stops_of_restarts();
         loop {
-            let (met, others): (BTreeSet<_>, _) = stops.into_iter().partition(|id| self.meets_a_start(*id));
+            let (met, mut others): (BTreeSet<_>, BTreeSet<_>) =
+                stops.into_iter().partition(|id| self.meets_a_start(*id));
             if met.is_empty() {
                 return;
             }
             // What is restarted pulls in starts, which may meet others.
-            met.into_iter().for_each(|id| self.restart_instead(id));
+            for id in met {
+                others.extend(self.stops_along(id));
+                self.restart_instead(id);
+            }
             stops = others;
         }
     }
@@ -561,25 +565,25 @@ impl<F: Facts> Builder<'_, F> {
         unit.is_some_and(|unit| self.of(unit).any(|(kind, _)| starts.contains(&kind)))
     }
 
-    /// The stops that restarts propagate, and those that these take along.
+    /// The stops that restarts propagate.
     fn stops_of_restarts(&self) -> BTreeSet<NodeId> {
-        let is = |id: NodeId, kinds: &[JobType]| {
-            self.nodes.get(id).is_some_and(|node| kinds.contains(&node.key.1))
+        let restarts = |id: NodeId| {
+            let node = self.nodes.get(id).filter(|node| !node.dropped);
+            node.is_some_and(|node| matches!(node.key.1, JobType::Restart | JobType::TryRestart))
         };
-        let begins = |link: &&Link| {
-            link.via == Dependency::PropagatesStopTo
-                && is(link.from, &[JobType::Restart, JobType::TryRestart])
-        };
-        let mut stack: Vec<NodeId> = self.links.iter().filter(begins).map(|link| link.to).collect();
-        let mut stops = BTreeSet::new();
-        while let Some(id) = stack.pop() {
-            let Some(node) = self.nodes.get(id).filter(|node| !node.dropped) else { continue };
-            if stops.insert(id) {
-                let pulls = self.links(&node.pulls).map(|link| link.to);
-                stack.extend(pulls.filter(|to| is(*to, &[JobType::Stop])));
-            }
-        }
-        stops
+        let propagated = |link: &&Link| link.via == Dependency::PropagatesStopTo && restarts(link.from);
+        let stops = self.links.iter().filter(propagated).map(|link| link.to);
+        stops.filter(|id| self.is_stop(*id)).collect()
+    }
+
+    /// The stops that a stop takes along.
+    fn stops_along(&self, id: NodeId) -> Vec<NodeId> {
+        let pulls = self.nodes.get(id).map_or(&[][..], |node| &node.pulls);
+        self.links(pulls).map(|link| link.to).filter(|to| self.is_stop(*to)).collect()
+    }
+
+    fn is_stop(&self, id: NodeId) -> bool {
+        self.nodes.get(id).is_some_and(|node| !node.dropped && node.key.1 == JobType::Stop)
     }
 
     /// First where the request needs one of the jobs, which leaves no choice. Dropping one job never tears another unit, so
@@ -596,7 +600,10 @@ impl<F: Facts> Builder<'_, F> {
             let kinds: Vec<JobType> = self.of(unit).map(|(kind, _)| kind).collect();
             let up_matters = kinds.iter().any(|kind| !is_stop(kind) && matters(*kind));
             let stop_goes = match (matters(JobType::Stop), up_matters) {
-                (true, true) => return Err(TransactionError::Conflicting(unit)),
+                (true, true) if !self.is_only_propagated(unit) => {
+                    return Err(TransactionError::Conflicting(unit));
+                }
+                (true, true) => true,
                 (true, false) => false,
                 (false, true) => true,
                 // Neither matters: the unit that conflicts is started, and that which it conflicts with stopped
@@ -610,6 +617,13 @@ impl<F: Facts> Builder<'_, F> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the stop of a unit comes from `PropagatesStopTo=` alone.
+    fn is_only_propagated(&self, unit: UnitId) -> bool {
+        let stop = self.places.get(&(unit, JobType::Stop)).filter(|id| !self.roots.contains(id));
+        stop.and_then(|id| self.nodes.get(*id))
+            .is_some_and(|node| self.links(&node.pulled).all(|link| link.via == Dependency::PropagatesStopTo))
     }
 
     fn is_conflict_stop(&self, unit: UnitId) -> bool {
