@@ -175,9 +175,13 @@ pub const PERSON: &str = "person";
 /// For the console of a machine that is made here and thrown away.
 pub const PASSWORD: &str = "muster";
 
-/// The Debian of images/vm.txt as the image of a disk, with muster's programs, and `init` as its /sbin/init; and the initramfs
-/// that goes on to it.
-pub fn disk(kernel: &Kernel, init: &str) -> Result<(PathBuf, PathBuf)> {
+/// The Debian of images/vm.txt as the image of a disk, with muster's programs, `init` as its /sbin/init, and what `add` adds; and
+/// the initramfs that goes on to it.
+pub fn disk(
+    kernel: &Kernel,
+    init: &str,
+    add: impl FnOnce(&Path) -> Result<()>,
+) -> Result<(PathBuf, PathBuf)> {
     disk_with(kernel, |root| {
         install(root, false)?;
         copy(&paths::release().join("muster-demo"), &root.join(DEMO.trim_start_matches('/')))?;
@@ -187,7 +191,8 @@ pub fn disk(kernel: &Kernel, init: &str) -> Result<(PathBuf, PathBuf)> {
         fs::write(&hook, HOOK)?;
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
         let _ = fs::remove_file(root.join("usr/sbin/init"));
-        Ok(symlink(init, root.join("usr/sbin/init"))?)
+        symlink(init, root.join("usr/sbin/init"))?;
+        add(root)
     })
 }
 
@@ -207,9 +212,12 @@ pub fn disk_with(kernel: &Kernel, add: impl FnOnce(&Path) -> Result<()>) -> Resu
         "useradd -m -s /bin/bash {PERSON} && printf 'root:{PASSWORD}\\n{PERSON}:{PASSWORD}\\n' | chpasswd"
     );
     run(Command::new("chroot").arg(&root).args(["/bin/sh", "-c", &accounts]))?;
+    // For kexec(8), which goes on to them once more.
+    cpio::write(&first_stage(kernel, &dir)?, &initramfs)?;
+    copy(&kernel.image, &root.join("boot/vmlinuz"))?;
+    copy(&initramfs, &root.join("boot/initramfs"))?;
     run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&root).arg(&disk).arg("2G"))?;
     fs::remove_dir_all(&root)?;
-    cpio::write(&first_stage(kernel, &dir)?, &initramfs)?;
     Ok((disk, initramfs))
 }
 
@@ -217,8 +225,8 @@ pub fn disk_with(kernel: &Kernel, add: impl FnOnce(&Path) -> Result<()>) -> Resu
 const CARRIED: &str = "[Unit]\nDefaultDependencies=no\nSurviveFinalKillSignal=yes\nIgnoreOnIsolate=yes\n[Service]\nExecStart=/bin/sleep infinity\n\
          ExecStartPost=/bin/sh -c 'echo $MAINPID > /run/carried'\n";
 
-/// Runs when a machine ends (systemd-shutdown(8)), and says so on the console.
-const HOOK: &str = "#!/bin/sh\necho \"hook-ran-$1 root $(sed -n 's/.* \\/ ext4 \\(r[ow]\\).*/\\1/p' /proc/mounts)\" > /dev/console\n";
+/// Runs when a machine ends (systemd-shutdown(8)), and says so on the console, and whether a watchdog would end it.
+const HOOK: &str = "#!/bin/sh\ncd /sys/class/watchdog/watchdog0\necho \"hook-ran-$1 watchdog $(cat state timeout | paste -s -d ' ') root $(sed -n 's/.* \\/ ext4 \\(r[ow]\\).*/\\1/p' /proc/mounts)\" > /dev/console\n";
 
 /// An initramfs in which `init` looks for the disk's root file system and switches to it (bootup(7), systemctl(1)
 /// `switch-root`): the Debian image with modules, and units that mount the disk and keep a process over the switch.
@@ -259,7 +267,7 @@ fn first_stage(kernel: &Kernel, dir: &Path) -> Result<PathBuf> {
     let stage = dir.join("stage");
     copy(&paths::release().join("muster-demo"), &stage.join("init"))?;
     let mut order = String::new();
-    for module in kernel.modules(&["virtio_pci", "virtio_blk", "ext4", "crc32c_generic"])? {
+    for module in kernel.modules(&["virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "i6300esb"])? {
         let name = module.file_name().context("a module has a name")?;
         copy(&module, &stage.join("modules").join(name))?;
         order += &format!("{}\n", name.to_string_lossy());

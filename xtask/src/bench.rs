@@ -7,6 +7,7 @@ mod container;
 mod dinit;
 mod exec;
 mod first;
+mod machine;
 mod page;
 mod units;
 
@@ -73,10 +74,15 @@ pub enum Rows {
     Boot,
     /// A container with one service, under other inits as well.
     Container,
+    /// A machine, to its login prompt.
+    Machine,
 }
 
 /// Runs the rounds and prints the tables; with `write`, docs/benchmarks.md as well.
 pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
+    if rows == Rows::Machine {
+        return run_machines(rounds, write);
+    }
     if let Some(reason) = Container::unsupported() {
         bail!("cannot boot a container: {reason}");
     }
@@ -128,15 +134,26 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     let stock = rows == Rows::Units || samples.iter().all(|samples| samples.len() >= ROWS.len());
     let many = rows == Rows::Stock || (0..2).all(|init| units::complete(&sizes[init], init));
     let containers = rows != Rows::All || run_containers(rounds, write)? == 0;
-    Ok(i32::from(!stock || !many || !containers))
+    let machines = rows != Rows::All || run_machines(rounds, write)? == 0;
+    Ok(i32::from(!stock || !many || !containers || !machines))
+}
+
+/// Machines, to their login prompt.
+fn run_machines(rounds: usize, write: bool) -> Result<i32> {
+    image::build_programs()?;
+    shown_and_written("vm", machine::run(rounds)?, write)
 }
 
 /// Containers under several inits.
 fn run_containers(rounds: usize, write: bool) -> Result<i32> {
-    let (table, complete) = container::run(rounds)?;
+    shown_and_written("container", container::run(rounds)?, write)
+}
+
+/// Prints a table and writes it into the page; the exit status says whether it is complete.
+fn shown_and_written(rows: &str, (table, complete): (String, bool), write: bool) -> Result<i32> {
     println!("{table}");
     if write {
-        page::write(&[("container", table)])?;
+        page::write(&[(rows, table)])?;
     }
     Ok(i32::from(!complete))
 }

@@ -26,7 +26,7 @@ pub fn debian() -> Result<i32> {
     let kernel = Kernel::get()?;
     let emulator = Emulator::prepare(&kernel)?;
     image::build_programs()?;
-    let (disk, initramfs) = image::disk(&kernel, image::MUSTER)?;
+    let (disk, initramfs) = image::disk(&kernel, image::MUSTER, |_| Ok(()))?;
     let (person, password) = (image::PERSON, image::PASSWORD);
     eprintln!("starting QEMU ({}); log in as root or {person}, password {password}", emulator.acceleration());
     emulator.on_terminal(&debian_parts(&initramfs, &disk))?;
@@ -35,7 +35,14 @@ pub fn debian() -> Result<i32> {
 
 /// What the machine is made of.
 pub fn debian_parts<'a>(initramfs: &'a Path, disk: &'a Path) -> Parts<'a> {
-    Parts { initramfs, memory: "1536", words: DEBIAN_WORDS, agent: None, disk: Some(disk), more: &[] }
+    Parts {
+        initramfs,
+        memory: "1536",
+        words: DEBIAN_WORDS,
+        agent: None,
+        disk: Some(disk),
+        more: &["-device", "i6300esb"],
+    }
 }
 
 /// What is typed at the shell, and what must be among the answers.
@@ -66,12 +73,41 @@ const QUESTIONS: Questions = &[
         &["BindsTo=dev-ttyS0.device", "SubState=running"],
     ),
     (
+        "for place in /proc /sys /dev /run /dev/shm /dev/pts /sys/fs/cgroup /sys/kernel/security /sys/fs/pstore /sys/fs/bpf; do findmnt -nro TARGET,FSTYPE,OPTIONS,PROPAGATION $place; done",
+        &[
+            "/proc proc rw,nosuid,nodev,noexec,relatime shared",
+            "/sys sysfs rw,nosuid,nodev,noexec,relatime shared",
+            "/dev devtmpfs rw,relatime,",
+            "/run tmpfs rw,nosuid,nodev,size=",
+            ",nr_inodes=819200,mode=755,inode64 shared",
+            "/dev/shm tmpfs rw,nosuid,nodev,inode64 shared",
+            "/dev/pts devpts rw,nosuid,noexec,relatime,gid=5,mode=600,ptmxmode=000 shared",
+            "/sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime,nsdelegate,memory_recursiveprot shared",
+            "/sys/kernel/security securityfs rw,nosuid,nodev,noexec,relatime shared",
+            "/sys/fs/pstore pstore rw,nosuid,nodev,noexec,relatime shared",
+            "/sys/fs/bpf bpf rw,nosuid,nodev,noexec,relatime,mode=700 shared",
+        ],
+    ),
+    (
+        "tr '\\0' '\\n' </proc/$(systemctl show -P MainPID systemd-udevd)/environ | grep LISTEN_FD; systemctl show -p NFileDescriptorStore systemd-udevd",
+        &[
+            "LISTEN_FDS=2",
+            "systemd-udevd-kernel.socket",
+            "systemd-udevd-control.socket",
+            "NFileDescriptorStore=0",
+        ],
+    ),
+    (
         "install -d -m 700 -o person -g person ~person/.ssh; ssh-keygen -q -t ed25519 -N '' -f ~/key; install -o person -g person ~/key.pub ~person/.ssh/authorized_keys; echo made-''a-key",
         &["made-a-key"],
     ),
     (
         "ssh -o StrictHostKeyChecking=no -i ~/key person@localhost 'systemctl --user is-active basic.target; loginctl show-session $XDG_SESSION_ID -p Name -p Service -p State; cat /proc/self/cgroup'",
         &["active\n", "Name=person", "Service=sshd", "State=active", "/user.slice/user-1000.slice/session-"],
+    ),
+    (
+        "ssh -o StrictHostKeyChecking=no -i ~/key person@localhost cat /proc/self/loginuid; mkdir -p ~/.ssh; cp ~/key.pub ~/.ssh/authorized_keys; ssh -o StrictHostKeyChecking=no -i ~/key root@localhost 'echo I am $(id -u), $(cat /proc/self/loginuid)'",
+        &["1000", "I am 0, 0"],
     ),
     (
         "ssh -o StrictHostKeyChecking=no -i ~/key person@localhost 'systemctl --no-ask-password stop cron'",
@@ -83,6 +119,12 @@ const QUESTIONS: Questions = &[
     ),
     ("date > /root/before; sync; echo written-''now", &["written-now"]),
 ];
+
+/// The kernel and the initramfs that the disk has for kexec(8).
+const LOAD_KERNEL: Questions = &[(
+    "kexec -l /boot/vmlinuz --initrd=/boot/initramfs --reuse-cmdline; cat /sys/kernel/kexec_loaded",
+    &["\n1\n"],
+)];
 
 /// What is asked after the reboot, which goes through an initrd.
 const AFTER_REBOOT: Questions = &[
@@ -140,9 +182,11 @@ pub fn test_debian(init: &str) -> Tally {
     // From here on what goes wrong is a fault of ours.
     let boots = || {
         image::build_programs()?;
-        let ((disk, initramfs), initrd) = (image::disk(&kernel, init)?, image::initrd(&kernel, init)?);
+        let ((disk, initramfs), initrd) =
+            (image::disk(&kernel, init, |_| Ok(()))?, image::initrd(&kernel, init)?);
         converse(&emulator, &initramfs, &disk, QUESTIONS, "reboot")?;
-        converse(&emulator, &initrd, &disk, AFTER_REBOOT, "poweroff")
+        converse(&emulator, &initrd, &disk, AFTER_REBOOT, "poweroff")?;
+        go_on_and_halt(&emulator, &initramfs, &disk)
     };
     match boots() {
         Ok(()) => {
@@ -176,11 +220,35 @@ fn converse(
     machine.type_line("exit")?;
     log_in(&mut machine, before, "root", "# ")?;
     end_by(&mut machine, end)?;
-    if !machine.console().contains(&format!("hook-ran-{end}")) {
-        bail!("system-shutdown/ was not run at {end}; console:\n{}", machine.console());
+    // RebootWatchdogSec= is about reboots (systemd-system.conf(5)).
+    let watched = if end == "reboot" { " watchdog active " } else { "" };
+    let hook = format!("hook-ran-{end}{watched}");
+    if !machine.console().contains(&hook) {
+        bail!("the console does not show {hook:?}:\n{}", machine.console());
     }
+    is_clean(disk).with_context(|| format!("the file system after {end}"))
+}
+
+fn is_clean(disk: &Path) -> Result<()> {
     image::run(Command::new("e2fsck").arg("-fn").arg(disk))
-        .with_context(|| format!("the file system after {end}"))
+}
+
+/// Goes on to the kernel that kexec(8) loaded, which boots the disk once more, and halts there.
+fn go_on_and_halt(emulator: &Emulator, initramfs: &Path, disk: &Path) -> Result<()> {
+    let mut machine = emulator.boot(&debian_parts(initramfs, disk))?;
+    log_in(&mut machine, 0, "root", "# ")?;
+    ask(&mut machine, LOAD_KERNEL)?;
+    let before = machine.console().len();
+    machine.type_line("systemctl kexec")?;
+    log_in(&mut machine, before, "root", "# ")?;
+    let before = machine.console().len();
+    machine.type_line("systemctl halt")?;
+    expect(&mut machine, before, "System halted")?;
+    for hook in ["hook-ran-kexec", "hook-ran-halt"] {
+        expect(&mut machine, 0, hook)?;
+    }
+    drop(machine);
+    is_clean(disk).context("the file system after a halt")
 }
 
 /// Ends the machine from its shell; QEMU ends at a reboot, too.

@@ -7,6 +7,8 @@
 use crate::agent;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
+use nix::time::{ClockId, clock_gettime};
+use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,8 +40,15 @@ pub fn boot() -> Result<()> {
     nix::unistd::chroot(".")?;
     std::env::set_current_dir("/")?;
     let init = c"/sbin/init";
-    nix::unistd::execv(init, &[init]).context("executing /sbin/init")?;
+    let environment = [c"HOME=/".to_owned(), c"TERM=linux".to_owned(), so_far()?];
+    nix::unistd::execve(init, &[init], &environment).context("executing /sbin/init")?;
     Ok(())
+}
+
+/// The CPU time that process 1 has had already: the kernel's own boot is in it.
+fn so_far() -> Result<CString> {
+    let time = Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?);
+    Ok(CString::new(format!("CPU_BEFORE_INIT={}", time.as_nanos()))?)
 }
 
 fn mount_at(what: &str, place: &str, kind: &str) -> Result<()> {
