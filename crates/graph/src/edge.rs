@@ -191,14 +191,22 @@ impl Graph {
 
     /// Adds all that one unit says of others.
     pub fn add_all(&mut self, from: UnitId, edges: &[(Dependency, UnitId)]) {
-        let others = || edges.iter().filter(|(_, to)| *to != from);
-        if others().next().is_none() {
+        let mut others: Vec<(Dependency, UnitId)> =
+            edges.iter().filter(|(_, to)| *to != from).copied().collect();
+        if others.is_empty() {
             return;
         }
+        // In the order in which they stand, so that each is added at the end.
+        others.sort_unstable();
         let own = self.edges.entry(from).or_default();
-        others().for_each(|(kind, to)| own.set(*kind, *to, true));
-        for (kind, to) in others() {
-            self.edges.entry(*to).or_default().mirror(kind.inverse(), from);
+        own.few.reserve_exact(others.len().min(FEW));
+        others.iter().for_each(|(kind, to)| own.set(*kind, *to, true));
+        // Several edges lead to the same unit, which is looked up once.
+        others.sort_unstable_by_key(|(_, to)| *to);
+        for edges in others.chunk_by(|(_, to), (_, next)| to == next) {
+            let Some((_, to)) = edges.first() else { continue };
+            let other = self.edges.entry(*to).or_default();
+            edges.iter().for_each(|(kind, _)| other.mirror(kind.inverse(), from));
         }
     }
 

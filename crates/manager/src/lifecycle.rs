@@ -69,10 +69,12 @@ impl Manager {
 
     /// Tells clients what changed since the last time, one signal a unit.
     pub(crate) fn flush_changes(&mut self) {
-        self.note_changes();
+        let followed = self.note_changes();
         for id in std::mem::take(&mut self.state.changed) {
             // A wish that rests is no part of the unit.
-            self.follow_deadline(id);
+            if !followed.contains(&id) {
+                self.follow_deadline(id);
+            }
             if !self.state.units.contains_key(&id) {
                 continue;
             }

@@ -369,15 +369,16 @@ impl Manager {
         self.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Brings what follows from units up to those that changed.
-    pub(crate) fn note_changes(&mut self) {
+    /// Brings what follows from units up to those that changed, and gives these.
+    pub(crate) fn note_changes(&mut self) -> BTreeSet<UnitId> {
         let changed = self.state.units.take_changes();
         for id in &changed {
             self.follow_deadline(*id);
         }
         if let Some(changes) = &mut self.changes {
-            changes.extend(changed);
+            changes.extend(&changed);
         }
+        changed
     }
 
     /// Fires what is due.

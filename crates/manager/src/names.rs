@@ -4,14 +4,14 @@
 //! refers to, and most of these are the same few targets. What must stay true: nothing depends on the order of iteration.
 
 use muster_graph::UnitId;
-use muster_unit::UnitName;
+use muster_unit::{NameHasher, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::BuildHasherDefault;
 use std::ops::{Deref, DerefMut};
 
 /// The hasher begins the same in each program, so that the same events make the same state.
-type Map = HashMap<UnitName, UnitId, BuildHasherDefault<DefaultHasher>>;
+type Map = HashMap<UnitName, UnitId, BuildHasherDefault<NameHasher>>;
 
 /// Units by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,11 +7,11 @@ use crate::builtin;
 use crate::file::{LoadState, UnitFile};
 use crate::lexer::FILE_MAX;
 use crate::load::{Lookup, Reading, Source};
-use crate::value::UnitName;
+use crate::value::{NameHasher, UnitName};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, Metadata};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -49,6 +49,9 @@ enum Entry {
     Masked(String),
 }
 
+/// Looked up for each unit that is loaded, and mostly in vain.
+type ByName<T> = HashMap<String, T, BuildHasherDefault<NameHasher>>;
+
 /// A text, and when its file was last changed as it was read.
 type Stamped = (Option<u64>, Rc<str>);
 
@@ -71,9 +74,9 @@ pub struct Index {
     /// Names that lead to a name.
     reverse: BTreeMap<String, Vec<UnitName>>,
     /// `foo.service.d` and kin: file name, path (`None` masked), highest precedence first.
-    drop_ins: BTreeMap<String, Vec<(String, Option<String>)>>,
+    drop_ins: ByName<Vec<(String, Option<String>)>>,
     /// `foo.target.wants` and kin: the names in it.
-    linked: BTreeMap<String, Vec<UnitName>>,
+    linked: ByName<Vec<UnitName>>,
     /// The directories that were looked for, and when each had last been changed; nothing for one that was not there.
     directories: Vec<(String, Option<u64>)>,
     /// Links that enable, read when a state is first asked for.

@@ -123,9 +123,10 @@ pub fn lines(text: &str) -> Vec<Line<'_>> {
     let skipped = text.len().saturating_sub(text.trim_start_matches('\u{feff}').len());
     for (number, raw) in text.trim_start_matches('\u{feff}').split('\n').enumerate() {
         let number = u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1);
-        let line = raw.trim();
+        let begun = trim_start(raw);
+        let line = trim_end(begun);
         // A comment within a continuation is skipped, and the continuation goes on.
-        if line.starts_with(['#', ';']) {
+        if matches!(line.as_bytes().first(), Some(b'#' | b';')) {
             continue;
         }
         if pending.is_none() && line.is_empty() {
@@ -136,7 +137,7 @@ pub fn lines(text: &str) -> Vec<Line<'_>> {
             None => (line, false),
         };
         let mark = if number == 1 { skipped } else { 0 };
-        let indent = raw.len().saturating_sub(raw.trim_start().len()).saturating_add(mark);
+        let indent = raw.len().saturating_sub(begun.len()).saturating_add(mark);
         let column = u32::try_from(indent).unwrap_or(u32::MAX).saturating_add(1);
         let place = Place { line: number, column };
         let (pieces, joined) = match pending.take() {
@@ -167,44 +168,63 @@ pub fn lines(text: &str) -> Vec<Line<'_>> {
 
 /// The line without its trailing backslash, when an odd number of them ends it.
 fn continuation(line: &str) -> Option<&str> {
+    if !line.as_bytes().ends_with(b"\\") {
+        return None;
+    }
     let slashes = line.len().saturating_sub(line.trim_end_matches('\\').len());
     if slashes % 2 == 1 { line.strip_suffix('\\') } else { None }
 }
 
 fn one<'a>(pieces: Pieces, raw: &'a str, joined: Cow<'a, str>) -> Line<'a> {
-    let text = joined.trim();
-    let start = joined.len().saturating_sub(joined.trim_start().len());
+    let begun = trim_start(&joined);
+    let start = joined.len().saturating_sub(begun.len());
+    let text = trim_end(begun);
     let bad = |code: Code, found: &str, expected: &'static str| {
         let (from, to) = pieces.span(start..start.saturating_add(text.len()));
         Line::Bad { from, to, code, found: short(found), expected: Cow::Borrowed(expected) }
     };
-    if text.starts_with('[') {
+    if text.as_bytes().first() == Some(&b'[') {
         let name = raw.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         return match name {
             Some(name) if !name.is_empty() => Line::Section { at: pieces.place(start), name },
             _ => bad(Code::Header, text, "'[Section]'"),
         };
     }
-    let Some((key, value)) = text.split_once('=') else {
+    let Some((key, value, before)) = halves(text) else {
         return bad(Code::Assignment, text, "'Key=value'");
     };
-    if key.trim().is_empty() {
+    if key.is_empty() {
         return bad(Code::Key, text, "'Key=value'");
     }
-    let before =
-        key.len().saturating_add(1).saturating_add(value.len().saturating_sub(value.trim_start().len()));
     let value_start = start.saturating_add(before);
     let (key, value) = match &joined {
-        Cow::Borrowed(whole) => halves(whole),
-        Cow::Owned(_) => (Cow::Owned(key.trim().to_owned()), Cow::Owned(value.trim().to_owned())),
+        Cow::Borrowed(whole) => {
+            let (key, value, _) = halves(whole).unwrap_or_default();
+            (Cow::Borrowed(key), Cow::Borrowed(trim_end(value)))
+        }
+        Cow::Owned(_) => (Cow::Owned(key.to_owned()), Cow::Owned(value.to_owned())),
     };
     Line::Assignment(Assignment { key, value, key_start: start, value_start, pieces })
 }
 
-/// What stands before and after the first `=`, without the white space around it.
-fn halves(line: &str) -> (Cow<'_, str>, Cow<'_, str>) {
-    let (key, value) = line.split_once('=').unwrap_or((line, ""));
-    (Cow::Borrowed(key.trim()), Cow::Borrowed(value.trim()))
+/// What stands before and after the first `=`, without the white space around it, and where the latter begins.
+fn halves(line: &str) -> Option<(&str, &str, usize)> {
+    // Keys are short.
+    let sign = line.bytes().position(|byte| byte == b'=')?;
+    let (key, value) = (line.get(..sign)?, line.get(sign.saturating_add(1)..)?);
+    let begun = trim_start(value);
+    let before = line.len().saturating_sub(begun.len());
+    Some((trim_end(trim_start(key)), trim_end(begun), before))
+}
+
+/// [`str::trim_start`], quick where there is nothing to trim.
+fn trim_start(text: &str) -> &str {
+    if text.as_bytes().first().is_some_and(u8::is_ascii_graphic) { text } else { text.trim_start() }
+}
+
+/// [`str::trim_end`], quick where there is nothing to trim.
+fn trim_end(text: &str) -> &str {
+    if text.as_bytes().last().is_some_and(u8::is_ascii_graphic) { text } else { text.trim_end() }
 }
 
 /// The lines that assign to a key of a section, with what they say.

@@ -47,7 +47,7 @@ pub use misc::{
     Signal, capability_number, exit_status_name, parse_bool, parse_mode, parse_size,
 };
 pub use name::{
-    NameError, UnitKind, UnitName, ephemeral_tree, escape, name_hash, path_escape, path_unescape,
+    NameError, NameHasher, UnitKind, UnitName, ephemeral_tree, escape, name_hash, path_escape, path_unescape,
     private_tmp_name, unescape_name,
 };
 pub use names::{

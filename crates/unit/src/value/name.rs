@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::hash::Hasher;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -54,15 +55,23 @@ impl FromStr for UnitName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let bad = || NameError(text.to_owned());
-        let (stem, suffix) = text.rsplit_once('.').ok_or_else(bad)?;
-        let legal = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+        let (stem, suffix) = halves(text).ok_or_else(bad)?;
+        let legal = |byte: u8| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'-' | b'_' | b'.' | b'\\' | b'@')
+        };
         let valid = !stem.is_empty()
             && text.len() <= NAME_MAX
             && UnitKind::from_suffix(suffix).is_some()
-            && stem.chars().all(legal)
+            && stem.bytes().all(legal)
             && !stem.starts_with('@');
         if valid { Ok(UnitName(text.into())) } else { Err(bad()) }
     }
+}
+
+/// What stands before the last dot and after it: a suffix is too short for a search to pay.
+fn halves(name: &str) -> Option<(&str, &str)> {
+    let dot = name.bytes().rposition(|byte| byte == b'.')?;
+    name.get(..dot).zip(name.get(dot.saturating_add(1)..))
 }
 
 impl UnitName {
@@ -78,15 +87,12 @@ impl UnitName {
 
     /// Its kind.
     pub fn kind(&self) -> UnitKind {
-        self.0
-            .rsplit_once('.')
-            .and_then(|(_, suffix)| UnitKind::from_suffix(suffix))
-            .unwrap_or(UnitKind::Service)
+        halves(&self.0).and_then(|(_, suffix)| UnitKind::from_suffix(suffix)).unwrap_or(UnitKind::Service)
     }
 
     /// The name without its suffix.
     pub fn stem(&self) -> &str {
-        self.0.rsplit_once('.').map_or(&self.0, |(stem, _)| stem)
+        halves(&self.0).map_or(&self.0, |(stem, _)| stem)
     }
 
     /// What stands before the `@`, or the stem.
@@ -123,6 +129,34 @@ impl UnitName {
     /// The same stem with another suffix.
     pub fn with_kind(&self, kind: UnitKind) -> UnitName {
         UnitName(format!("{}.{}", self.stem(), kind.suffix()).into())
+    }
+}
+
+/// Hashes names for tables in memory, eight bytes at a time. Who can choose the names of units by the thousand can do worse
+/// than make them collide.
+#[derive(Debug, Default)]
+pub struct NameHasher(u64);
+
+impl NameHasher {
+    fn add(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.add(u64::from_le_bytes(*word)));
+        self.add(rest.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.add(byte.into());
+    }
+
+    /// The map looks at the highest bits and at the lowest.
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
     }
 }
 
