@@ -122,8 +122,8 @@ const QUESTIONS: Questions = &[
 
 /// The kernel and the initramfs that the disk has for kexec(8).
 const LOAD_KERNEL: Questions = &[(
-    "kexec -l /boot/vmlinuz --initrd=/boot/initramfs --reuse-cmdline; cat /sys/kernel/kexec_loaded",
-    &["\n1\n"],
+    "kexec -l /boot/vmlinuz --initrd=/boot/initramfs --reuse-cmdline; echo loaded-$(cat /sys/kernel/kexec_loaded)",
+    &["loaded-1"],
 )];
 
 /// What is asked after the reboot, which goes through an initrd.
