@@ -27,7 +27,8 @@ impl Manager {
             self.state.units.get(*id).is_some_and(|unit| unit.file.load_state == LoadState::Loaded)
         };
         let Some(id) = ids.iter().find(loaded).copied() else { return };
-        self.presume_done(id);
+        let presumed = self.presume_done(id);
+        self.bring_back(&presumed);
         // With the end of what is brought back, the start of the system is over, as after a boot.
         self.booting = true;
         if let Err(refused) = self.enqueue(id, JobType::Start, JobMode::Replace, "recovery") {
@@ -77,8 +78,24 @@ impl Manager {
         self.state_changed(id, old);
     }
 
-    /// Marks as done what leads to a target and would be done once. The target itself is left to its job.
-    fn presume_done(&mut self, target: UnitId) {
+    /// What is up keeps what it has, and so a transaction does not ask what it wants: what of that is missing is asked for here.
+    fn bring_back(&mut self, presumed: &[UnitId]) {
+        for id in presumed {
+            let cause = format!("recovery of {}", self.unit_name(*id));
+            for kind in [Dependency::Requires, Dependency::BindsTo, Dependency::Wants] {
+                let others: Vec<UnitId> = self.state.graph.of(*id, kind).collect();
+                for other in others {
+                    if self.active_state(other) == ActiveState::Inactive {
+                        self.request_quietly(other, JobType::Start, JobMode::Replace, &cause);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Marks as done what leads to a target and would be done once, and gives that. The target itself is left to its job.
+    fn presume_done(&mut self, target: UnitId) -> Vec<UnitId> {
+        let mut presumed = Vec::new();
         let mut seen = BTreeSet::from([target]);
         let mut queue = vec![target];
         while let Some(id) = queue.pop() {
@@ -103,8 +120,10 @@ impl Manager {
             if let Some(service) = self.service_mut(id) {
                 service.sub = ServiceSub::Exited;
             }
+            presumed.push(id);
             self.state_changed(id, old);
         }
+        presumed
     }
 }
 
