@@ -236,7 +236,7 @@ fn confined(ground: &Ground) -> Result<()> {
 /// A stock Debian with its journal, bus and daemons, where nothing may be mounted: all of it runs. Two of its units are mounts,
 /// which the container's manager has to make; where it does not they fail, and nothing else does.
 fn stock(ground: &Ground) -> Result<()> {
-    let secret = "[Service]\nUser=daemon\nSetCredential=secret:word\nUMask=0777\nSuccessExitStatus=SIGTERM\n\
+    let secret = "[Service]\nType=exec\nUser=daemon\nSetCredential=secret:word\nUMask=0777\nSuccessExitStatus=SIGTERM\n\
         ExecStart=/bin/sh -c 'cat $$CREDENTIALS_DIRECTORY/secret; echo; exec sleep 1000'\n";
     let both = "run-lock.mount tmp.mount ";
     for (runtime, places, state, failed) in [
