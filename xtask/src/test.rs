@@ -2,10 +2,12 @@
 
 use crate::{artefacts, order, package, package_vm, vm};
 use anyhow::{Context, Result};
-use muster_tests::{image, paths};
+use muster_tests::paths;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// How many tests passed, failed, and were skipped.
@@ -30,6 +32,15 @@ impl Tally {
     /// One that could not run here.
     pub fn skipped() -> Self {
         Self { skipped: 1, ..Self::default() }
+    }
+
+    /// The same after its program has ended. A failure without a count (it did not compile) is one failure.
+    fn ended(mut self, well: bool, name: &str) -> Self {
+        if !well && self.failed == 0 {
+            println!("FAILED {name}");
+            self += Self::failed();
+        }
+        self
     }
 
     /// The count in a line of a test program: cargo's `test result: …`, or ours.
@@ -74,12 +85,13 @@ pub fn all() -> Result<i32> {
     tally += cargo(&SYSTEM)?;
     part = part.then("the same cases under systemd, the oracle");
     tally += cargo(&[&SYSTEM[..], &["--init", "systemd"]].concat())?;
-    part = part.then("packages and images");
+    part = part.then("packages and images, and beside them a machine");
     order::freshness().map_or_else(|error| println!("{error:#}"), |known| println!("{known}"));
+    let beside = Beside::begin(&["test", "--vm"])?;
     tally += artefacts::test(artefacts::programs());
-    part = part.then("virtual machine tests");
     tally += vm::test();
-    tally += vm::test_debian(image::MUSTER);
+    part = part.then("what the machine beside them showed");
+    tally += beside.end()?;
     part.end();
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(i32::from(tally.failed > 0))
@@ -108,6 +120,28 @@ impl Part {
     }
 }
 
+/// A part that leaves a processor idle (one emulated machine) and so runs beside another: this program once more, its output
+/// shown when it has ended.
+struct Beside {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Beside {
+    fn begin(args: &[&str]) -> Result<Self> {
+        let output = paths::target().join("beside.txt");
+        let child =
+            Command::new(std::env::current_exe()?).args(args).stdout(File::create(&output)?).spawn()?;
+        Ok(Self { child, output })
+    }
+
+    fn end(mut self) -> Result<Tally> {
+        let status = self.child.wait()?;
+        let tally = show(BufReader::new(File::open(&self.output)?))?;
+        Ok(tally.ended(status.success(), "what ran beside the rest"))
+    }
+}
+
 /// Packages and images alone, of the programs as they are released.
 pub fn artefacts() -> i32 {
     eprintln!("building the programs as they are released (some minutes)");
@@ -128,7 +162,9 @@ pub fn reproducible() -> i32 {
 
 /// The machine that boots from a disk, alone.
 pub fn machines(init: &str) -> i32 {
-    i32::from(vm::test_debian(init).failed > 0)
+    let tally = vm::test_debian(init);
+    println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    i32::from(tally.failed > 0)
 }
 
 /// One of cargo's own checks, as one test; skipped where the toolchain came without it.
@@ -156,25 +192,26 @@ fn lint(name: &str, args: &[&str]) -> Tally {
     }
 }
 
-/// Runs cargo, showing its output, and adds up the counts in it. A failure without a count (it did not compile) is one failure.
+/// Runs cargo, showing its output, and adds up the counts in it.
 fn cargo(args: &[&str]) -> Result<Tally> {
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
     let mut command = Command::new(program);
     command.args(args).current_dir(paths::workspace()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
+    let tally = show(BufReader::new(child.stdout.take().context("cargo's stdout")?))?;
+    Ok(tally.ended(child.wait()?.success(), &format!("cargo {}", args.join(" "))))
+}
+
+/// Shows what test programs print, as far as a person wants to see it, and adds up the counts in it.
+fn show(output: impl BufRead) -> Result<Tally> {
     let mut reading = Reading::default();
-    for line in BufReader::new(child.stdout.take().context("cargo's stdout")?).lines() {
+    for line in output.lines() {
         let line = line?;
         if reading.shows(&line) {
             println!("{line}");
         }
     }
-    let mut tally = reading.tally;
-    if !child.wait()?.success() && tally.failed == 0 {
-        println!("FAILED cargo {}", args.join(" "));
-        tally += Tally::failed();
-    }
-    Ok(tally)
+    Ok(reading.tally)
 }
 
 /// What was read of test programs so far. A test of cargo's harness cannot say that it was skipped: ours print `SKIP reason`

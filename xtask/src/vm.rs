@@ -226,7 +226,17 @@ fn converse(
     if !machine.console().contains(&hook) {
         bail!("the console does not show {hook:?}:\n{}", machine.console());
     }
+    show_console(&format!("to {end}"), machine.console());
     is_clean(disk).with_context(|| format!("the file system after {end}"))
+}
+
+/// Prints what a console showed, line by line and without what only moves a cursor.
+fn show_console(until: &str, console: &str) {
+    println!("the console of vm/debian, {until}:");
+    for line in console.lines() {
+        let plain: String = line.chars().filter(|letter| !letter.is_control()).collect();
+        println!("  | {plain}");
+    }
 }
 
 fn is_clean(disk: &Path) -> Result<()> {
@@ -247,6 +257,7 @@ fn go_on_and_halt(emulator: &Emulator, initramfs: &Path, disk: &Path) -> Result<
     for hook in ["hook-ran-kexec", "hook-ran-halt"] {
         expect(&mut machine, 0, hook)?;
     }
+    show_console("over kexec to halt", machine.console());
     drop(machine);
     is_clean(disk).context("the file system after a halt")
 }
