@@ -55,6 +55,7 @@ impl Case {
 
 struct Options {
     init: Init,
+    /// Cases at a time. A case waits for a fifth of its time, so that three keep two processors busy.
     jobs: usize,
     list: bool,
     show: Option<PathBuf>,
@@ -65,7 +66,7 @@ struct Options {
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
         let mut options =
-            Self { init: Init::Muster, jobs: 2, list: false, show: None, scenarios: None, names: Vec::new() };
+            Self { init: Init::Muster, jobs: 3, list: false, show: None, scenarios: None, names: Vec::new() };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--init" => options.init = args.next().context("--init needs a name")?.parse()?,
