@@ -211,7 +211,7 @@ impl Runtime {
                 Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => continue,
                 Err(nix::errno::Errno::EAGAIN) => return,
                 Err(error) => {
-                    self.clients.retry_usec = Some(clock::now().monotonic_usec.saturating_add(REST_USEC));
+                    self.clients.retry_usec = Some(clock::monotonic_usec().saturating_add(REST_USEC));
                     return self
                         .note(Level::Warning, &format!("Accepting clients rests for a moment: {error}"));
                 }

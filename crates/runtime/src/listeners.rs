@@ -106,7 +106,7 @@ impl Runtime {
     }
 
     fn rest(&mut self, id: FdId, reason: &str) {
-        let until = clock::now().monotonic_usec.saturating_add(REST_USEC);
+        let until = clock::monotonic_usec().saturating_add(REST_USEC);
         if let Some(watched) = self.listeners.watched.get_mut(&id) {
             watched.retry_usec = Some(until);
         }
@@ -114,7 +114,7 @@ impl Runtime {
     }
 
     pub(crate) fn retry_listeners(&mut self) {
-        let now = clock::now().monotonic_usec;
+        let now = clock::monotonic_usec();
         let due: Vec<(Token, FdId)> = self
             .listeners
             .watched

@@ -44,7 +44,7 @@ impl PidFiles {
 
     /// Whether that is now.
     pub fn are_due(&self) -> bool {
-        self.retry_usec.is_some_and(|at| at <= clock::now().monotonic_usec)
+        self.retry_usec.is_some_and(|at| at <= clock::monotonic_usec())
     }
 
     /// Stops watching for the PID file of a unit.
@@ -117,7 +117,7 @@ impl Runtime {
     /// The nearest directory on the way that exists tells of the next step.
     fn follow_pid_file(&mut self, path: &str) {
         if self.watch_way(path).is_none() {
-            let at = clock::now().monotonic_usec.saturating_add(RETRY_USEC);
+            let at = clock::monotonic_usec().saturating_add(RETRY_USEC);
             self.pid_files.retry_usec = Some(at);
         }
     }

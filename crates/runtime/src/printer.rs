@@ -77,7 +77,7 @@ pub fn start(program: &str, search_path: &[String]) -> Result<Option<Printer>, S
         let _ = symlink("/run/systemd/journal/dev-log", DEV_LOG);
     }
     let pid = launch(program, &theirs).map_err(|error| why(&error))?;
-    Ok(Some(Printer { pid, theirs, ours, began_usec: crate::clock::now().monotonic_usec }))
+    Ok(Some(Printer { pid, theirs, ours, began_usec: crate::clock::monotonic_usec() }))
 }
 
 fn has_unit(directory: &str) -> bool {
@@ -159,7 +159,7 @@ impl Runtime {
     /// Another one takes its place; not where it could not even begin.
     pub(crate) fn printer_ended(&mut self) {
         let Some(mut printer) = self.printer.take() else { return };
-        let now = crate::clock::now().monotonic_usec;
+        let now = crate::clock::monotonic_usec();
         if now.saturating_sub(printer.began_usec) < SOON_USEC {
             self.log.print_no_more();
             return self.note(Level::Error, "Nobody prints logs any more: the helper ended at once.");

@@ -103,7 +103,7 @@ impl Runtime {
         let state = self.manager.state();
         let known = |one: &Condition| conditions::is_certain(one.kind).then(|| conditions::check(one, state));
         let results: Vec<Option<bool>> = conditions.iter().map(known).collect();
-        let until_usec = clock::now().monotonic_usec.saturating_add(state.facts.default_timeout_start_usec);
+        let until_usec = clock::monotonic_usec().saturating_add(state.facts.default_timeout_start_usec);
         let question = Question { query, conditions, results, until_usec };
         if question.open().is_empty() {
             return self.answered(question, "");
@@ -133,7 +133,7 @@ impl Runtime {
         let helper = self.questions.helper.as_mut()?;
         send(helper.socket.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).ok()?;
         if owes_nothing {
-            helper.heard_usec = clock::now().monotonic_usec;
+            helper.heard_usec = clock::monotonic_usec();
         }
         Some(())
     }
@@ -167,7 +167,7 @@ impl Runtime {
                 // Its end is told when it is reaped.
                 Err(_) | Ok(0) => break,
                 Ok(length) => {
-                    helper.heard_usec = clock::now().monotonic_usec;
+                    helper.heard_usec = clock::monotonic_usec();
                     let Some((query, answers)) = bytes.get(..length).and_then(<[u8]>::split_first_chunk)
                     else {
                         continue;
@@ -230,7 +230,7 @@ impl Runtime {
 
     /// Gives up on what took too long. Whoever hangs goes when the kernel lets it.
     pub(crate) fn mind_questions(&mut self) {
-        let now = clock::now().monotonic_usec;
+        let now = clock::monotonic_usec();
         if self.questions.next_deadline().is_none_or(|at| at > now) {
             return;
         }

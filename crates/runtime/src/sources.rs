@@ -69,7 +69,7 @@ impl Runtime {
 
     /// Reads what is ready, or due.
     pub(crate) fn follow_sources(&mut self, ready: &BTreeSet<SourceId>) {
-        let now = clock::now().monotonic_usec;
+        let now = clock::monotonic_usec();
         let is_due = |id: SourceId, watched: &Watched| {
             ready.contains(&id)
                 || watched.source.due_usec().is_some_and(|at| at <= now)
@@ -107,7 +107,7 @@ impl Runtime {
                 complaints: &mut complaints,
                 foreign: &mut foreign,
             };
-            let told = watched.source.events(clock::now().monotonic_usec, &mut world);
+            let told = watched.source.events(clock::monotonic_usec(), &mut world);
             let (more, rests) = (watched.source.has_more(), watched.source.due_usec().is_some());
             let token = watched.token;
             self.mind_registration(id);

@@ -352,7 +352,7 @@ impl Runtime {
     /// Work leaves holes in the heap and code that is not needed again soon. When it was quiet for a while, once, that goes
     /// back to the kernel.
     fn mind_idleness(&mut self, something_happened: bool) {
-        let now = clock::now().monotonic_usec;
+        let now = clock::monotonic_usec();
         if something_happened {
             self.idle_usec = Some(now.saturating_add(IDLE_USEC));
         } else if self.idle_usec.is_some_and(|at| at <= now) {
@@ -533,7 +533,7 @@ impl Runtime {
         // Answers go before what can wait.
         self.clients_write();
         self.retry_listeners();
-        if self.clients.retry_usec.is_some_and(|at| at <= clock::now().monotonic_usec) {
+        if self.clients.retry_usec.is_some_and(|at| at <= clock::monotonic_usec()) {
             self.accept_clients();
         }
         self.log.flush();

@@ -50,9 +50,9 @@ impl KernelSource for Mounts {
     }
 
     fn everything(&mut self) -> io::Result<Vec<Event>> {
-        let begun = clock::now().monotonic_usec;
+        let begun = clock::monotonic_usec();
         let changes = self.table.changes()?;
-        let done = clock::now().monotonic_usec;
+        let done = clock::monotonic_usec();
         let rest = done.saturating_sub(begun).saturating_mul(REST_FACTOR).min(REST_MAX_USEC);
         self.rests_until_usec = done.saturating_add(rest);
         self.waits = false;

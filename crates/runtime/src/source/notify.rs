@@ -75,7 +75,7 @@ impl Notify {
         if strangers == 0 {
             return;
         }
-        let now = clock::now().monotonic_usec;
+        let now = clock::monotonic_usec();
         if self.strangers.are_too_many(strangers, now) {
             let rest = now.saturating_sub(since_usec).saturating_mul(REST_SHARE).max(REST_USEC);
             self.strangers.until_usec = Some(now.saturating_add(rest));
