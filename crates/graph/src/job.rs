@@ -105,6 +105,9 @@ pub struct Job {
     pub irreversible: bool,
     /// Waits for nobody, and nobody waits for it: asked for without dependencies.
     pub ignore_order: bool,
+    /// It was asked for itself, and not by a dependency.
+    #[serde(default)]
+    pub asked: bool,
     /// Goes on though order would make it wait, since who it waits for waits for it.
     #[serde(default)]
     pub untied: bool,

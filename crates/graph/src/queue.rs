@@ -52,6 +52,8 @@ pub struct Order {
     pub irreversible: bool,
     /// Starts though ordering would make it wait.
     pub ignore_order: bool,
+    /// It was asked for itself, and not by a dependency.
+    pub asked: bool,
     /// `CLOCK_MONOTONIC`, microseconds.
     pub now_usec: u64,
     /// When it times out if it is new; `u64::MAX` for never.
@@ -112,6 +114,7 @@ impl Queue {
             let (id, freed) = (old.id, order.ignore_order && !old.ignore_order);
             old.irreversible |= order.irreversible;
             old.ignore_order |= order.ignore_order;
+            old.asked |= order.asked;
             let (was, running) = (old.kind, old.running);
             if freed {
                 self.wake_waiters(order.unit);
@@ -139,6 +142,7 @@ impl Queue {
             running: false,
             irreversible: order.irreversible,
             ignore_order: order.ignore_order,
+            asked: order.asked,
             untied: false,
             queued_usec: order.now_usec,
             begun_usec: 0,

@@ -6,7 +6,8 @@
 //! | plugged | – | – | dead | – |
 //!
 //! A device has several names, each a unit: its directory in sysfs, its node, the links to it and its aliases. A name may be
-//! claimed by several devices; its unit is plugged while one of them is there and ready. A start job waits until then. In a
+//! claimed by several devices; its unit is plugged while one of them is there and ready. A start job waits until then;
+//! one that came by a dependency is `collected` when no job is left that waits for it. In a
 //! container devices are its maker's: they are known by name alone, and a start job ends as unsupported.
 
 use crate::event::{DeviceChange, DeviceFound};
@@ -14,7 +15,8 @@ use crate::jobs::Started;
 use crate::kind::{TypeState, Verbs};
 use crate::manager::Manager;
 use crate::state::{ActiveState, Unit};
-use muster_graph::{Dependency, JobMode, JobType, UnitId};
+use muster_graph::job::Job;
+use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
 use muster_unit::{Body, LoadState, Source, UnitFile, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -43,7 +45,11 @@ impl TypeState for Device {
 
 pub(crate) const VERBS: Verbs = Verbs {
     // Nobody makes a device; it is waited for.
-    start: |_, _| Started::Working,
+    start: |manager, id| {
+        manager.state.device_jobs.insert(id);
+        manager.unawaited.insert(id);
+        Started::Working
+    },
     stop: |manager, id| {
         manager.set_plugged(id, false);
         Started::Working
@@ -62,6 +68,34 @@ impl Manager {
                 }
             });
         }
+    }
+
+    /// Notes the devices that the job of this unit, which ended, was ordered after.
+    pub(crate) fn waits_no_more(&mut self, unit: UnitId) {
+        self.state.device_jobs.remove(&unit);
+        let waiting = &self.state.device_jobs;
+        if !waiting.is_empty() {
+            let after = self.state.graph.of(unit, Dependency::After);
+            self.unawaited.extend(after.filter(|device| waiting.contains(device)));
+        }
+    }
+
+    /// Ends the start jobs of devices that no other job waits for, unless the device itself was asked for.
+    pub(crate) fn collect_device_jobs(&mut self) {
+        while let Some(device) = self.unawaited.pop_first() {
+            let job = self.state.jobs.of(device);
+            let by_dependency = |job: &&Job| job.running && job.kind == JobType::Start && !job.asked;
+            let Some(id) = job.filter(by_dependency).map(|job| job.id) else { continue };
+            if !self.is_awaited(device) {
+                self.finish_job(id, JobResult::Collected, false);
+            }
+        }
+    }
+
+    fn is_awaited(&self, device: UnitId) -> bool {
+        let jobs = &self.state.jobs;
+        let waits = |job: &Job| jobs.waits_for(&self.state.graph, job).contains(&device);
+        self.state.graph.of(device, Dependency::Before).filter_map(|unit| jobs.of(unit)).any(waits)
     }
 
     /// The kernel's list of interfaces, whole: what appeared is plugged, what vanished is dead.

@@ -262,21 +262,30 @@ impl Manager {
                 Some(by) if Some(unit) != made.anchor => format!("{by} (of {cause})"),
                 _ => cause.to_owned(),
             };
-            let job = self.install_one(unit, kind.collapse(self.is_active(unit)), mode, why);
-            if Some(unit) == made.anchor {
+            let asked = Some(unit) == made.anchor;
+            let job = self.install_one(unit, kind.collapse(self.is_active(unit)), mode, asked, why);
+            if asked {
                 anchor_job = Some(job);
             }
         }
         anchor_job.ok_or(Refused::Nothing)
     }
 
-    fn install_one(&mut self, unit: UnitId, kind: JobType, mode: JobMode, cause: String) -> JobId {
+    fn install_one(
+        &mut self,
+        unit: UnitId,
+        kind: JobType,
+        mode: JobMode,
+        asked: bool,
+        cause: String,
+    ) -> JobId {
         let timeout = self.state.units.get(&unit).and_then(|unit| unit.file.unit.job_timeout_sec());
         let order = Order {
             unit,
             kind,
             irreversible: mode == JobMode::ReplaceIrreversibly,
             ignore_order: mode == JobMode::IgnoreDependencies,
+            asked,
             now_usec: self.now.monotonic_usec,
             deadline_usec: self.now.monotonic_usec.saturating_add(timeout.map_or(u64::MAX, |span| span.0)),
             cause: cause.clone(),
@@ -496,6 +505,7 @@ impl Manager {
         self.forget_kept_ports(job.unit);
         self.state.gc_queue.insert(job.unit);
         self.queue_wishes_around(job.unit);
+        self.waits_no_more(job.unit);
         if propagate {
             // A job may end without a change of state; what triggers the unit must not wait for one.
             self.tell_triggers(job.unit);

@@ -194,8 +194,7 @@ impl Manager {
         let stops = matches!(kind, JobType::Stop | JobType::Restart | JobType::TryRestart);
         let refused = (starts && unit.file.unit.refuse_manual_start())
             || (stops && unit.file.unit.refuse_manual_stop())
-            || (unit.perpetual && unit.name.kind() != UnitKind::Slice && mode != JobMode::Isolate)
-            || unit.name.kind() == UnitKind::Device;
+            || (unit.perpetual && unit.name.kind() != UnitKind::Slice && mode != JobMode::Isolate);
         if refused && mode != JobMode::IgnoreRequirements {
             return Err(Refused::OnlyByDependency { unit: name.clone() });
         }

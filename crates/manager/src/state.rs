@@ -515,6 +515,9 @@ pub struct State {
     pub zones: BTreeMap<String, crate::timer::Zone>,
     /// Units that may be unloaded.
     pub gc_queue: BTreeSet<UnitId>,
+    /// Devices whose start jobs run: what is waited for.
+    #[serde(default)]
+    pub device_jobs: BTreeSet<UnitId>,
     /// Environment of later processes (`systemctl set-environment`).
     pub client_environment: BTreeMap<String, String>,
     /// `SetExitCode`.

@@ -22,7 +22,7 @@
 //!
 //! Lines that begin with `#` are comments.
 
-use crate::ground::{Ground, Init, basic, booted};
+use crate::ground::{Ground, Init, basic, booted_to};
 use crate::trace::{self, Trace};
 use crate::{Case, Outcome};
 use anyhow::{Context, Result, bail, ensure};
@@ -258,7 +258,9 @@ impl Text {
         for (path, target) in &self.links {
             builder = builder.link(path, target);
         }
-        booted(builder)
+        // A boot to a shell for repairs is no whole boot.
+        let repairs = self.words.iter().any(|word| matches!(word.as_str(), "rescue" | "emergency"));
+        booted_to(builder, if repairs { "maintenance" } else { "running|degraded" })
     }
 }
 

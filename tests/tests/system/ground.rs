@@ -228,7 +228,12 @@ pub fn basic(builder: Builder) -> Builder {
 
 /// Boots until `systemctl` says that it is done.
 pub fn booted(builder: Builder) -> Result<Container> {
+    booted_to(builder, "running|degraded")
+}
+
+/// Boots until `systemctl is-system-running` says one of these words.
+pub fn booted_to(builder: Builder, states: &str) -> Result<Container> {
     let container = builder.spawn()?;
-    container.until(BOOT_LIMIT, "systemctl is-system-running | grep -qxE 'running|degraded|maintenance'")?;
+    container.until(BOOT_LIMIT, &format!("systemctl is-system-running | grep -qxE '{states}'"))?;
     Ok(container)
 }
