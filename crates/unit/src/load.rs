@@ -437,7 +437,7 @@ fn apply(file: &mut UnitFile, path: &str, text: &str, facts: &UnitFacts<'_>) {
 fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment<'_>, facts: &UnitFacts<'_>) {
     let fault = match apply_one(file, section, &line.key, &line.value, facts) {
         Ok(Effect::Older) => {
-            let fault = Fault::new(Code::Older, "", newer_name(&line.key));
+            let fault = Fault::new(Code::Older, "", newer_name(&line.key).unwrap_or_default());
             note(file, path, &line.key, line.key_span(), fault, false, facts.diagnostics_max);
             return;
         }

@@ -235,6 +235,23 @@ macro_rules! says {
     ($section:expr, $($row:ident)*) => { $section.set.iter().any(|row| matches!(row, $(CGroupRow::$row(_))|*)) };
 }
 
+/// What to write instead of an older name.
+const NEWER: &[(&str, &str)] = &[
+    ("MemoryLimit", "MemoryMax="),
+    ("CPUShares", "CPUWeight="),
+    ("StartupCPUShares", "StartupCPUWeight="),
+    ("BlockIOWeight", "IOWeight="),
+    ("StartupBlockIOWeight", "StartupIOWeight="),
+    ("BlockIODeviceWeight", "IODeviceWeight="),
+    ("BlockIOReadBandwidth", "IOReadBandwidthMax="),
+    ("BlockIOWriteBandwidth", "IOWriteBandwidthMax="),
+];
+
+/// What to write instead of an older name; nothing for a name of today.
+pub fn newer_name(name: &str) -> Option<&'static str> {
+    NEWER.iter().find(|(older, _)| *older == name).map(|(_, newer)| *newer)
+}
+
 /// Names of version 1 of the cgroup tree. The names of today count alone where one of their group is said.
 impl CGroupSection {
     /// What older names say, in the terms of today; nothing where none is said.
@@ -311,5 +328,44 @@ impl CGroupSection {
     /// `DelegateSubgroup=`, where the cgroup is delegated.
     pub fn subgroup(&self) -> Option<&str> {
         self.delegate_subgroup().as_deref().filter(|_| self.is_delegated())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(value: u64) -> PerDevice {
+        PerDevice { path: AbsolutePath("/dev/vda".to_owned()), value }
+    }
+
+    #[test]
+    fn older_names_count_where_no_name_of_today_does() {
+        assert_eq!(CGroupSection::default().in_terms_of_today(), None);
+        assert_eq!(CGroupSection::of([CGroupRow::cpu_weight(Some(Weight(7)))]).in_terms_of_today(), None);
+        let older = [
+            CGroupRow::memory_limit(Some(Amount::Absolute(4096))),
+            CGroupRow::cpu_shares(Some(Within(2048))),
+            CGroupRow::block_io_weight(Some(Within(1000))),
+            CGroupRow::block_io_device_weight(BlockIoWeights(vec![device(10)])),
+            CGroupRow::block_io_read_bandwidth(IoLimits(vec![device(5000)])),
+        ];
+        let today = CGroupSection::of(older.clone()).in_terms_of_today().unwrap_or_default();
+        assert_eq!(today.memory_max(), Some(Amount::Absolute(4096)));
+        assert_eq!(today.cpu_weight(), Some(Weight(200)));
+        assert_eq!(today.io_weight(), Some(Weight(200)));
+        assert_eq!(today.io_device_weight().0, [device(2)]);
+        assert_eq!(today.io_read_bandwidth_max().0, [device(5000)]);
+        assert!(today.io_write_bandwidth_max().0.is_empty());
+        // One name of today speaks for its whole group.
+        let newer = [
+            CGroupRow::memory_high(Some(Amount::Absolute(1))),
+            CGroupRow::startup_cpu_weight(Some(Weight(7))),
+            CGroupRow::io_device_weight(IoWeights(vec![device(3)])),
+        ];
+        let today = CGroupSection::of(older.into_iter().chain(newer)).in_terms_of_today().unwrap_or_default();
+        assert_eq!((today.memory_max(), today.cpu_weight(), today.io_weight()), (None, None, None));
+        assert_eq!(today.io_device_weight().0, [device(3)]);
+        assert!(today.io_read_bandwidth_max().0.is_empty());
     }
 }

@@ -13,7 +13,7 @@ mod service;
 mod socket;
 mod unit;
 
-pub use cgroup::{CGroupRow, CGroupSection, listed};
+pub use cgroup::{CGroupRow, CGroupSection, listed, newer_name};
 pub use exec::{ExecRow, ExecSection, KillRow, KillSection};
 pub use muster::{MUSTER_ROWS, MusterRow};
 pub use others::{
@@ -67,16 +67,6 @@ const REASONS: &[(&str, &str)] = &[
     ),
     ("LUOSession", "needs a kernel that hands over live (Linux 6.19); newer than systemd 257"),
 ];
-
-/// What to write instead of an older name.
-pub fn newer_name(name: &str) -> &'static str {
-    match name {
-        "MemoryLimit" => "MemoryMax=",
-        "CPUShares" => "CPUWeight=",
-        "StartupCPUShares" => "StartupCPUWeight=",
-        _ => "IOWeight= and its kin",
-    }
-}
 
 impl Row {
     /// Why it has no effect, where it has none.
@@ -532,6 +522,16 @@ impl ExecSection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_older_name_and_no_other_has_a_newer_one() {
+        for row in rows() {
+            let newer = newer_name(row.name).filter(|newer| newer.ends_with('='));
+            assert_eq!(newer.is_some(), row.effect == Effect::Older, "{}", row.name);
+            let known = |newer: &str| rows().iter().any(|row| newer.strip_suffix('=') == Some(row.name));
+            assert!(newer.is_none_or(known), "{}", row.name);
+        }
+    }
 
     #[test]
     fn what_has_no_effect_says_why() {

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{Code, Fault};
 use crate::setting::{Context, Scalar, Setting, append, each_word, plain_words};
-use crate::value::{AbsolutePath, BlockIoWeight, Delegate, NumberSet, Timespan, Within};
+use crate::value::{AbsolutePath, Delegate, NumberSet, Timespan, of_block_io};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -71,11 +71,8 @@ per_device! {
 impl BlockIoWeights {
     /// As `IODeviceWeight=` has them.
     pub fn weights(&self) -> IoWeights {
-        let today = |item: &PerDevice| {
-            let weight =
-                i32::try_from(item.value).map_or(item.value, |value| BlockIoWeight::weight(Within(value)).0);
-            PerDevice { path: item.path.clone(), value: weight }
-        };
+        let today =
+            |item: &PerDevice| PerDevice { path: item.path.clone(), value: of_block_io(item.value).0 };
         IoWeights(self.0.iter().map(today).collect())
     }
 }

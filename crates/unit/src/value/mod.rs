@@ -54,11 +54,11 @@ pub use names::{
     BusName, CgroupName, LogNamespace, PlainName, ProtectHostname, Reference, SecurityLabel, VariableMatch,
     VariableName,
 };
-pub(crate) use number::number;
 pub use number::{
     Amount, BlockIoWeight, CpuPriority, CpuQuota, CpuShares, IoPriority, NiceLevel, OomScore,
     PressureDuration, Size, Weight, Within,
 };
+pub(crate) use number::{number, of_block_io};
 pub use open_file::{LogPattern, OpenFile, is_descriptor_name, is_log_field};
 pub use path::{
     AbsolutePath, BindPath, MarkedPath, PathLines, PidFilePath, SearchPath, TemporaryMount, WorkingDirectory,

@@ -79,20 +79,25 @@ pub type BlockIoWeight = Within<10, 1000>;
 impl CpuShares {
     /// As `CPUWeight=` has it.
     pub fn weight(self) -> Weight {
-        scaled(self.0, 1024)
+        scaled(u64::try_from(self.0).unwrap_or_default(), 1024)
     }
 }
 
 impl BlockIoWeight {
     /// As `IOWeight=` has it.
     pub fn weight(self) -> Weight {
-        scaled(self.0, 500)
+        of_block_io(u64::try_from(self.0).unwrap_or_default())
     }
 }
 
-fn scaled(value: i32, usual: u64) -> Weight {
-    let value = u64::try_from(value).unwrap_or_default().saturating_mul(100);
-    Weight(value.checked_div(usual).unwrap_or_default().clamp(1, 10_000))
+/// What a weight of `BlockIOWeight=` and its kin is to `IOWeight=`.
+pub(crate) fn of_block_io(weight: u64) -> Weight {
+    scaled(weight, 500)
+}
+
+fn scaled(value: u64, usual: u64) -> Weight {
+    let value = value.saturating_mul(100).checked_div(usual).unwrap_or_default();
+    Weight(value.clamp(1, 10_000))
 }
 
 impl<const FROM: i32, const TO: i32> Held for Option<Within<FROM, TO>> {
