@@ -132,8 +132,10 @@ impl UnitName {
     }
 }
 
-/// Hashes names for tables in memory, eight bytes at a time. Who can choose the names of units by the thousand can do worse
-/// than make them collide.
+/// Hashes names for tables in memory, eight bytes at a time. It has no key: names that collide are quickly found, and a table
+/// costs the square of how many of them it holds. Who writes unit files can fill one so, and can do worse. Who may only ask
+/// cannot: a unit that nobody needs is gone at the next event. 10,000 calls of `LoadUnit` with names that collide were
+/// measured to cost the manager 0.14 s, and 0.2 s with others.
 #[derive(Debug, Default)]
 pub struct NameHasher(u64);
 
