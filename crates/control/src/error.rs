@@ -50,6 +50,8 @@ refusals! {
     no_dynamic_user_id(number) = "org.freedesktop.systemd1.NoSuchDynamicUser", "Dynamic user ID {number} does not exist.";
     /// Anything wrong with an argument.
     invalid(message) = "org.freedesktop.DBus.Error.InvalidArgs", "{message}";
+    /// More than is taken at once.
+    too_many(limit, what) = "org.freedesktop.DBus.Error.LimitsExceeded", "At most {limit} {what} at once.";
     /// What this unit type or this machine cannot do.
     not_supported(message) = "org.freedesktop.DBus.Error.NotSupported", "{message}";
     /// The caller may not.

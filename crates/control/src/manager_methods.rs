@@ -17,6 +17,9 @@ use muster_manager::marks::MarksChange;
 use muster_manager::state::{ActiveState, Unit};
 use muster_unit::{UnitKind, UnitName};
 
+/// At most this many units are listed by name at once: as many as are loaded at most.
+const NAMES_MAX: usize = 65_536;
+
 pub(crate) type Done = Result<Action, Refusal>;
 
 pub(crate) fn request(request: Request) -> Done {
@@ -226,19 +229,20 @@ fn list_units(call: &Call<'_>, states: &[String], patterns: &[String]) -> Done {
 }
 
 /// Units by exact names, loading those that are not: one at a time, each by another round.
+/// The units of these names; those that are not loaded are loaded first, all at once.
 fn list_by_names(call: &Call<'_>, names: &[String]) -> Done {
-    let mut units = Vec::new();
-    for name in names {
-        let name = unit_name(name)?;
-        match call.manager.unit(&name) {
-            Some(unit) => units.push(unit),
-            None => return Ok(Action::RequestThenRetry(Request::LoadUnit { unit: name })),
-        }
+    if names.len() > NAMES_MAX {
+        return Err(Refusal::too_many(NAMES_MAX, "names"));
     }
+    let names: Vec<UnitName> = names.iter().map(|name| unit_name(name)).collect::<Result<_, _>>()?;
+    let missing: Vec<UnitName> =
+        names.iter().filter(|name| call.manager.unit(name).is_none()).cloned().collect();
+    if !missing.is_empty() {
+        return Ok(Action::RequestThenRetry(Request::LoadUnits { units: missing }));
+    }
+    let units = names.iter().filter_map(|name| call.manager.unit(name));
     call.reply(|out| {
-        out.array("(ssssssouso)", |out| {
-            units.into_iter().for_each(|unit| write_unit(call.manager, unit, out))
-        });
+        out.array("(ssssssouso)", |out| units.for_each(|unit| write_unit(call.manager, unit, out)));
     })
 }
 

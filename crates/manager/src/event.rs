@@ -357,6 +357,8 @@ pub enum Request {
     EnqueueJob { unit: UnitName, kind: JobType, mode: JobMode, reload_if_possible: bool },
     /// Load a unit (and what it names).
     LoadUnit { unit: UnitName },
+    /// Load several units.
+    LoadUnits { units: Vec<UnitName> },
     /// Make a unit from properties, already turned into unit-file text, and start it.
     StartTransient { units: Vec<TransientUnit>, mode: JobMode },
     /// Change settings of a loaded unit at run time, in order.

@@ -22,6 +22,14 @@ impl Manager {
                 self.state.gc_queue.insert(id);
                 Ok(Reply::Unit(unit))
             }
+            Request::LoadUnits { units } => {
+                // In one event, since the next one begins with unloading what nothing needs.
+                for unit in units {
+                    let id = self.load(&unit, source);
+                    self.state.gc_queue.insert(id);
+                }
+                Ok(Reply::Done)
+            }
             Request::StartTransient { units, mode } => match self.write_transient(id, origin, units, mode) {
                 Ok(()) => return,
                 Err(refused) => Err(refused),

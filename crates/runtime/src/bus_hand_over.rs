@@ -153,7 +153,7 @@ impl Runtime {
             ..SystemBus::default()
         };
         for HandedCall { origin, granted, message } in again {
-            self.handle_again(token, &origin, message.restore(adopt), Again { loaded: None, granted });
+            self.handle_again(token, &origin, message.restore(adopt), Again { loaded: false, granted });
         }
     }
 }

@@ -47,15 +47,15 @@ struct Pending {
     message: Incoming,
     /// What polkit granted for this call.
     granted: Option<Right>,
-    /// The unit that is loaded before the call is looked at again.
-    retry: Option<UnitName>,
+    /// Units are loaded for it, and then it is looked at again.
+    retry: bool,
 }
 
 /// What was done for a call that is looked at once more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Again {
-    /// The unit that was loaded for it.
-    pub loaded: Option<UnitName>,
+    /// Units were loaded for it; what is missing after that stays so, or a call could be looked at for ever.
+    pub loaded: bool,
     /// What polkit granted.
     pub granted: Option<Right>,
 }
@@ -332,11 +332,10 @@ impl Runtime {
             Action::UnitFiles(operation) => self.unit_files(token, message, operation),
             Action::Mount(mounting) => self.mount_into(token, message, mounting),
             Action::Request(request) => {
-                self.request(token, origin, message, request, Again { loaded: None, granted });
+                self.request(token, origin, message, request, Again { loaded: false, granted });
             }
-            Action::RequestThenRetry(Request::LoadUnit { unit }) if loaded.as_ref() != Some(&unit) => {
-                let request = Request::LoadUnit { unit: unit.clone() };
-                self.request(token, origin, message, request, Again { loaded: Some(unit), granted });
+            Action::RequestThenRetry(request) if !loaded => {
+                self.request(token, origin, message, request, Again { loaded: true, granted });
             }
             // It was loaded, and still is not there.
             Action::RequestThenRetry(_) => {
@@ -425,7 +424,7 @@ impl Runtime {
             return;
         }
         let Some(pending) = self.clients.pending.remove(&id) else { return };
-        if pending.retry.is_some() && matches!(reply, Reply::Done | Reply::Unit(_)) {
+        if pending.retry && matches!(reply, Reply::Done | Reply::Unit(_)) {
             let again = Again { loaded: pending.retry, granted: pending.granted };
             return self.handle_again(pending.client, &pending.origin, pending.message, again);
         }
@@ -539,6 +538,7 @@ fn names_unit(request: &Request) -> bool {
         request,
         Request::EnqueueJob { .. }
             | Request::LoadUnit { .. }
+            | Request::LoadUnits { .. }
             | Request::StartTransient { .. }
             | Request::SetProperties { .. }
     )

@@ -302,7 +302,7 @@ impl Runtime {
         let Some(origin) = caller.and_then(|caller| caller.origin.clone()) else { return };
         match polkit::verdict(answer) {
             Ok(()) => {
-                self.handle_again(token, &origin, call, Again { loaded: None, granted: Some(right) });
+                self.handle_again(token, &origin, call, Again { loaded: false, granted: Some(right) });
             }
             Err(refusal) => self.refuse(token, &call, &refusal),
         }
