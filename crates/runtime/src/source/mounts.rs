@@ -1,8 +1,9 @@
 //! The mount table as a source: what changed in it since it was last read.
 //!
-//! The kernel gives the table whole, each time. After a reading the source rests for a multiple of what the reading took, so
-//! that a storm of mounts costs a bounded share of time; what came meanwhile is read at the end of the rest. What must stay
-//! true: a change is never left unread, and who waits for the answer gets it at once.
+//! The kernel gives the table whole, each time. A few changes are read as they come. When there are more, the source rests
+//! after each reading for a multiple of what the reading took, so that a storm of mounts costs a bounded share of time; what
+//! came meanwhile is read at the end of the rest. What must stay true: a change is never left unread, and who waits for the
+//! answer gets it at once.
 
 use super::{KernelSource, World};
 use crate::clock;
@@ -17,18 +18,24 @@ use std::os::fd::{AsRawFd, RawFd};
 const REST_FACTOR: u64 = 100;
 /// The longest rest, in microseconds.
 const REST_MAX_USEC: u64 = 500_000;
+/// So many readings within a span need no rest.
+const BURST_MAX: u32 = 5;
+/// That span, in microseconds.
+const BURST_USEC: u64 = 1_000_000;
 
 /// The table, open.
 pub struct Mounts {
     table: MountTable,
     rests_until_usec: u64,
+    /// When the span began in which readings are counted, and how many there were.
+    burst: (u64, u32),
     /// It changed while it rested.
     waits: bool,
 }
 
 impl Mounts {
     pub(super) fn open() -> io::Result<Mounts> {
-        Ok(Mounts { table: MountTable::open()?, rests_until_usec: 0, waits: false })
+        Ok(Mounts { table: MountTable::open()?, rests_until_usec: 0, burst: (0, 0), waits: false })
     }
 }
 
@@ -53,8 +60,7 @@ impl KernelSource for Mounts {
         let begun = clock::monotonic_usec();
         let changes = self.table.changes()?;
         let done = clock::monotonic_usec();
-        let rest = done.saturating_sub(begun).saturating_mul(REST_FACTOR).min(REST_MAX_USEC);
-        self.rests_until_usec = done.saturating_add(rest);
+        self.rests_until_usec = done.saturating_add(self.rest_usec(begun, done));
         self.waits = false;
         let mounts = changes.present.into_iter().filter_map(mount_point).collect();
         let gone = changes.gone.iter().filter_map(|place| unit_of(place)).collect();
@@ -63,6 +69,22 @@ impl KernelSource for Mounts {
 
     fn due_usec(&self) -> Option<u64> {
         self.waits.then_some(self.rests_until_usec)
+    }
+}
+
+impl Mounts {
+    /// How long to rest after a reading: not at all while there were few.
+    fn rest_usec(&mut self, begun: u64, done: u64) -> u64 {
+        let (since, count) = self.burst;
+        self.burst = if begun.saturating_sub(since) > BURST_USEC {
+            (begun, 1)
+        } else {
+            (since, count.saturating_add(1))
+        };
+        if self.burst.1 < BURST_MAX {
+            return 0;
+        }
+        done.saturating_sub(begun).saturating_mul(REST_FACTOR).min(REST_MAX_USEC)
     }
 }
 
