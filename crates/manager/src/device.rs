@@ -1,14 +1,17 @@
 //! Devices (systemd.device(5)): what udevd tells of, and network interfaces as the kernel lists them, with or without udevd.
 //!
-//! | state | start | there | gone | stop |
-//! |---|---|---|---|---|
-//! | dead, dead (start job) | – | plugged | – | – |
-//! | plugged | – | – | dead | – |
+//! | state | start | there | gone | mounted from | no more | stop |
+//! |---|---|---|---|---|---|---|
+//! | dead, dead (start job) | – | plugged | – | tentative | – | – |
+//! | tentative | – | plugged | – | – | dead | – |
+//! | plugged | – | – | dead | – | – | – |
 //!
 //! A device has several names, each a unit: its directory in sysfs, its node, the links to it and its aliases. A name may be
 //! claimed by several devices; its unit is plugged while one of them is there and ready. A start job waits until then;
 //! one that came by a dependency is `collected` when no job is left that waits for it. In a
-//! container devices are its maker's: they are known by name alone, and a start job ends as unsupported.
+//! container devices are its maker's: they are known by name alone, and a start job ends as unsupported. A device that
+//! nobody announced, and that something is mounted or swapped from, is tentative: on its way, so that what needs it stays,
+//! and a start job goes on waiting.
 
 use crate::event::{DeviceChange, DeviceFound};
 use crate::jobs::Started;
@@ -31,15 +34,25 @@ const DEVICES_MAX: usize = 65_536;
 pub struct Device {
     /// Whether it is there.
     pub plugged: bool,
+    /// Only what is mounted or swapped from it speaks for it.
+    pub tentative: bool,
 }
 
 impl TypeState for Device {
     fn active_state(&self, _: &Unit) -> ActiveState {
-        if self.plugged { ActiveState::Active } else { ActiveState::Inactive }
+        match (self.plugged, self.tentative) {
+            (true, _) => ActiveState::Active,
+            (false, true) => ActiveState::Activating,
+            (false, false) => ActiveState::Inactive,
+        }
     }
 
     fn sub_state(&self, _: &Unit) -> &'static str {
-        if self.plugged { "plugged" } else { "dead" }
+        match (self.plugged, self.tentative) {
+            (true, _) => "plugged",
+            (false, true) => "tentative",
+            (false, false) => "dead",
+        }
     }
 }
 
@@ -51,7 +64,7 @@ pub(crate) const VERBS: Verbs = Verbs {
         Started::Working
     },
     stop: |manager, id| {
-        manager.set_plugged(id, false);
+        manager.change_device(id, |device| *device = Device::default());
         Started::Working
     },
     ignores_isolate: true,
@@ -59,12 +72,16 @@ pub(crate) const VERBS: Verbs = Verbs {
 };
 
 impl Manager {
-    fn set_plugged(&mut self, id: UnitId, plugged: bool) {
-        let unit = self.state.units.get(&id);
-        if unit.and_then(|unit| Device::of(&unit.kind)).is_some_and(|device| device.plugged != plugged) {
+    fn change_device(&mut self, id: UnitId, change: impl FnOnce(&mut Device)) {
+        let Some(old) = self.state.units.get(&id).and_then(|unit| Device::of(&unit.kind)).copied() else {
+            return;
+        };
+        let mut new = old;
+        change(&mut new);
+        if new != old {
             self.change_state(id, |kind| {
                 if let Some(device) = Device::of_mut(kind) {
-                    device.plugged = plugged;
+                    *device = new;
                 }
             });
         }
@@ -96,6 +113,38 @@ impl Manager {
         let jobs = &self.state.jobs;
         let waits = |job: &Job| jobs.waits_for(&self.state.graph, job).contains(&device);
         self.state.graph.of(device, Dependency::Before).filter_map(|unit| jobs.of(unit)).any(waits)
+    }
+
+    /// What udevd or the kernel says counts: what it takes away is gone, whoever uses it.
+    fn set_plugged(&mut self, id: UnitId, plugged: bool) {
+        self.change_device(id, |device| {
+            if device.plugged != plugged {
+                *device = Device { plugged, tentative: false };
+            }
+        });
+    }
+
+    /// Something is mounted or swapped from a path. To be told before the user is up, which would not stay without its device.
+    pub(crate) fn use_device(&mut self, source: &dyn Source, path: &str, user: &UnitName) {
+        let Some(name) = unit_of_node(path).filter(|_| self.supports(UnitKind::Device)) else { return };
+        if self.state.device_users.entry(name.clone()).or_default().insert(user.clone()) {
+            let id = self.load(&name, source);
+            self.change_device(id, |device| device.tentative = !device.plugged);
+        }
+    }
+
+    /// It is no more. To be told when the user is down.
+    pub(crate) fn leave_device(&mut self, path: &str, user: &UnitName) {
+        let Some(name) = unit_of_node(path) else { return };
+        let Some(users) = self.state.device_users.get_mut(&name) else { return };
+        users.remove(user);
+        if !users.is_empty() {
+            return;
+        }
+        self.state.device_users.remove(&name);
+        if let Some(id) = self.state.names.get(&name).copied() {
+            self.change_device(id, |device| device.tentative = false);
+        }
     }
 
     /// The kernel's list of interfaces, whole: what appeared is plugged, what vanished is dead.
@@ -235,8 +284,7 @@ impl Manager {
             }
             // The root file system is there before any device unit.
             Body::Mount(section) if file.id.as_str() != "-.mount" => {
-                let device =
-                    section.what().as_deref().filter(|what| what.starts_with("/dev/")).and_then(unit_of_path);
+                let device = section.what().as_deref().and_then(unit_of_node);
                 let kinds = mount_ties(section.options().as_deref().unwrap_or_default());
                 pairs.extend(
                     device.iter().flat_map(|device| kinds.iter().map(|kind| (*kind, device.clone()))),
@@ -275,6 +323,11 @@ fn wish(word: &str, file: &UnitFile) -> Option<UnitName> {
 fn unit_of_path(path: &str) -> Option<UnitName> {
     let real = path.starts_with("/dev/") || path.starts_with("/sys/");
     real.then(|| format!("{}.device", muster_unit::path_escape(path)).parse().ok()).flatten()
+}
+
+/// That of a node in /dev.
+fn unit_of_node(path: &str) -> Option<UnitName> {
+    unit_of_path(path).filter(|_| path.starts_with("/dev/"))
 }
 
 fn unit_of_interface(interface: &str) -> Option<UnitName> {

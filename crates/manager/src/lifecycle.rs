@@ -12,7 +12,7 @@ use crate::state::{ActiveState, Cause, Service, Stamp, SystemState};
 use muster_graph::job::Job;
 use muster_graph::transaction::Facts;
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
-use muster_unit::{EmergencyAction, UnitKind, UnitName};
+use muster_unit::{EmergencyAction, UnitName};
 
 /// How many causes are kept for each unit.
 const CAUSES_MAX: usize = 16;
@@ -159,11 +159,7 @@ impl Manager {
         for (via, kind, mode) in LATE {
             let others: Vec<UnitId> = self.state.graph.of(id, via).collect();
             for other in others {
-                // A device that something is on is waited for; nothing else could bring it.
-                let is_device =
-                    self.state.units.get(&other).is_some_and(|unit| unit.name.kind() == UnitKind::Device);
-                let late =
-                    kind == JobType::Stop || is_device || !self.state.graph.has(id, Dependency::After, other);
+                let late = kind == JobType::Stop || !self.state.graph.has(id, Dependency::After, other);
                 let there = self.is_active(other) == (kind == JobType::Start);
                 if late && !there {
                     self.request_quietly(other, kind, mode, &cause);

@@ -160,8 +160,28 @@ impl Manager {
         }
         for (name, mounted) in news {
             if let Some(id) = self.state.names.get(&name).copied() {
-                self.set_mounted(id, mounted);
+                self.mount_follows(source, id, &name, mounted);
             }
+        }
+    }
+
+    /// Brings a unit to what the table says of it, and the device that it is on.
+    fn mount_follows(
+        &mut self,
+        source: &dyn muster_unit::Source,
+        id: UnitId,
+        name: &UnitName,
+        mounted: Option<MountPoint>,
+    ) {
+        let mount = self.state.units.get(&id).and_then(|unit| Mount::of(&unit.kind));
+        let before = mount.and_then(|mount| mount.mounted.as_ref()).map(|mounted| mounted.what.clone());
+        let now = mounted.as_ref().map(|mounted| mounted.what.clone());
+        if let Some(what) = &now {
+            self.use_device(source, what, name);
+        }
+        self.set_mounted(id, mounted);
+        if let Some(what) = before.filter(|what| now.as_ref() != Some(what)) {
+            self.leave_device(&what, name);
         }
     }
 

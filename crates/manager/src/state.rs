@@ -596,6 +596,9 @@ pub struct State {
     /// Who of them claims the name of a device unit.
     #[serde(default)]
     pub device_claims: BTreeMap<UnitName, BTreeSet<String>>,
+    /// The mounts and swaps that are on the device of a unit.
+    #[serde(default)]
+    pub device_users: BTreeMap<UnitName, BTreeSet<UnitName>>,
     /// Mounts whose command ended, and which wait for the mount table.
     #[serde(default)]
     pub mounts_waiting: BTreeSet<UnitId>,

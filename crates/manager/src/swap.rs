@@ -132,7 +132,17 @@ impl Manager {
         let units = self.state.units.values().filter(|unit| unit.name.kind() == UnitKind::Swap);
         let units: Vec<(UnitId, UnitName)> = units.map(|unit| (unit.id, unit.name.clone())).collect();
         for (id, name) in units {
-            self.set_swap_found(id, found.remove(&name));
+            let now = found.remove(&name);
+            let path = now.as_ref().map(|swap| swap.path.clone());
+            if let Some(path) = &path {
+                self.use_device(source, path, &name);
+            }
+            let swap = self.state.units.get(&id).and_then(|unit| Swap::of(&unit.kind));
+            let before = swap.and_then(|swap| swap.found.as_ref()).map(|swap| swap.path.clone());
+            self.set_swap_found(id, now);
+            if let Some(gone) = before.filter(|before| path.as_ref() != Some(before)) {
+                self.leave_device(&gone, &name);
+            }
         }
     }
 

@@ -191,8 +191,20 @@ pub(super) const DEVICE: Machine = Machine {
     file: "device",
     unit: "dev-a.device",
     others: &[],
-    events: &[("start", "start"), ("there", "plug"), ("gone", "unplug"), ("stop", "stop")],
-    states: &[("dead", "", ""), ("dead (start job)", "", "start"), ("plugged", "", "plug")],
+    events: &[
+        ("start", "start"),
+        ("there", "plug"),
+        ("gone", "unplug"),
+        ("mounted from", "a.mount:mounted"),
+        ("no more", "a.mount:gone"),
+        ("stop", "stop"),
+    ],
+    states: &[
+        ("dead", "", ""),
+        ("dead (start job)", "", "start"),
+        ("tentative", "", "a.mount:mounted"),
+        ("plugged", "", "plug"),
+    ],
 };
 
 const PATH_EXISTS: &str = "[Path]\nPathExists=/x\n";
