@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|---|---|
 //! | dead, dead (start job) | – | plugged | – | tentative | – | – |
 //! | tentative | – | plugged | – | – | dead | – |
-//! | plugged | – | – | dead | – | – | – |
+//! | plugged | – | – | dead | – | – | dead |
 //!
 //! A device has several names, each a unit: its directory in sysfs, its node, the links to it and its aliases. A name may be
 //! claimed by several devices; its unit is plugged while one of them is there and ready. A start job waits until then;
