@@ -2,7 +2,8 @@
 
 use crate::Machine;
 use muster_unit::setting::{Amount, CpuQuota};
-use muster_unit::{CGroupSection, NumberSet};
+use muster_unit::{CGroupSection, ManagedOomPreference, NumberSet};
+use std::ffi::CStr;
 
 /// What the kernel has in each of these files where nobody wrote to it. Sets of CPUs and memory nodes are not among them:
 /// the kernel does not take them back from a cgroup that holds processes.
@@ -21,6 +22,19 @@ pub const DEFAULTS: &[(&str, &str)] = &[
     ("pids.max", "max"),
     ("cpuset.cpus.partition", "member"),
 ];
+
+/// What others read of a cgroup, and whether it is to be there: of whose the cgroups below it are (udevd and the journal),
+/// systemd-oomd, and systemd-coredump.
+pub fn marks(config: &CGroupSection) -> [(&'static CStr, bool); 5] {
+    let preference = config.managed_oom_preference();
+    [
+        (c"trusted.delegate", config.is_delegated()),
+        (c"user.delegate", config.is_delegated()),
+        (c"user.oomd_avoid", preference == ManagedOomPreference::Avoid),
+        (c"user.oomd_omit", preference == ManagedOomPreference::Omit),
+        (c"user.coredump_receive", config.coredump_receive()),
+    ]
+}
 
 /// (file, value) for every directive that is set.
 pub fn wanted(config: &CGroupSection, machine: Machine) -> Vec<(&'static str, String)> {

@@ -23,9 +23,7 @@ pub use kin::Known;
 pub use traffic::Counted;
 
 use muster_sys::bpf::Hook;
-use muster_unit::{
-    CGroupSection, DevicePolicy, FileSystemList, ManagedOomPreference, NftSet, NumberSet, OomPolicy,
-};
+use muster_unit::{CGroupSection, DevicePolicy, FileSystemList, NftSet, NumberSet, OomPolicy};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -355,14 +353,9 @@ impl Tree {
         }
     }
 
-    /// What others read of a cgroup: systemd-oomd, and systemd-coredump.
+    /// What others read of a cgroup.
     fn mark(&self, path: &str, config: &CGroupSection, is_new: bool) {
-        let preference = config.managed_oom_preference();
-        let marks = [
-            (c"user.oomd_avoid", preference == ManagedOomPreference::Avoid),
-            (c"user.oomd_omit", preference == ManagedOomPreference::Omit),
-            (c"user.coredump_receive", config.coredump_receive()),
-        ];
+        let marks = attributes::marks(config);
         if is_new && !marks.iter().any(|(_, set)| *set) {
             return;
         }
@@ -501,7 +494,7 @@ impl Tree {
 
     /// An extended attribute of a cgroup, for others to read.
     pub fn set_attribute(&self, path: &str, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
-        muster_sys::set_xattr(self.open_dir(path)?.as_fd(), name, value)
+        muster_sys::set_xattr_path(&std::ffi::CString::new(self.directory(path))?, name, value)
     }
 
     /// Puts a cgroup, and whom its processes run as, in these sets of nftables and in no others (`NFTSet=`). What is there

@@ -38,7 +38,7 @@ impl Runtime {
                 if let Err(error) = self.cgroups.realize(&path, &wanted) {
                     self.note(Level::Warning, &format!("{unit}: its cgroup {path}: {error}"));
                 }
-                self.mark_run(&path, &invocation_id, config.is_delegated());
+                self.mark_run(&path, &invocation_id);
                 self.mark_survivor(&path, &unit);
                 self.tell_oomd(&path, Some(&config));
             }

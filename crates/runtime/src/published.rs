@@ -69,14 +69,14 @@ impl Runtime {
 }
 
 impl Runtime {
-    /// Says at the cgroup of a run which run it is, and whether it may have cgroups of its own: udevd and the journal look there.
-    /// Where extended attributes cannot be had nobody looks for them.
-    pub(crate) fn mark_run(&self, path: &str, invocation_id: &str, delegated: bool) {
-        let run = [c"trusted.invocation_id", c"user.invocation_id"].map(|name| (name, invocation_id));
-        let own =
-            [c"trusted.delegate", c"user.delegate"].map(|name| (name, if delegated { "1" } else { "" }));
-        for (name, value) in run.into_iter().chain(own).filter(|(_, value)| !value.is_empty()) {
-            let _ = self.cgroups.set_attribute(path, name, value.as_bytes());
+    /// Says at the cgroup of a run which run it is: the journal looks there. Where extended attributes cannot be had nobody
+    /// looks for them.
+    pub(crate) fn mark_run(&self, path: &str, invocation_id: &str) {
+        if invocation_id.is_empty() {
+            return;
+        }
+        for name in [c"trusted.invocation_id", c"user.invocation_id"] {
+            let _ = self.cgroups.set_attribute(path, name, invocation_id.as_bytes());
         }
     }
 }
