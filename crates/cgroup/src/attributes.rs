@@ -23,6 +23,37 @@ pub const DEFAULTS: &[(&str, &str)] = &[
     ("cpuset.cpus.partition", "member"),
 ];
 
+/// What was read and written in a cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoTotals {
+    /// `rbytes`.
+    pub read_bytes: u64,
+    /// `rios`.
+    pub read_operations: u64,
+    /// `wbytes`.
+    pub write_bytes: u64,
+    /// `wios`.
+    pub write_operations: u64,
+}
+
+impl IoTotals {
+    /// The sums over all devices: a line of `io.stat` is one device.
+    pub fn parse(text: &str) -> Self {
+        let mut totals = Self::default();
+        for (key, value) in text.split_whitespace().filter_map(|word| word.split_once('=')) {
+            let total = match key {
+                "rbytes" => &mut totals.read_bytes,
+                "rios" => &mut totals.read_operations,
+                "wbytes" => &mut totals.write_bytes,
+                "wios" => &mut totals.write_operations,
+                _ => continue,
+            };
+            *total = total.saturating_add(value.parse().unwrap_or(0));
+        }
+        totals
+    }
+}
+
 /// What others read of a cgroup, and whether it is to be there: of whose the cgroups below it are (udevd and the journal),
 /// systemd-oomd, and systemd-coredump.
 pub fn marks(config: &CGroupSection) -> [(&'static CStr, bool); 5] {

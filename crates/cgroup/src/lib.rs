@@ -18,6 +18,7 @@ mod program;
 mod sets;
 mod traffic;
 
+pub use attributes::IoTotals;
 pub use controllers::Controllers;
 pub use kin::Known;
 pub use traffic::Counted;
@@ -766,13 +767,10 @@ impl Tree {
         text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key)?.1.parse().ok()
     }
 
-    /// What `io.stat` (cgroup-v2, "IO Interface Files") counts under this key, over all devices.
-    pub fn io_total(&self, path: &str, key: &str) -> Option<u64> {
+    /// What `io.stat` (cgroup-v2, "IO Interface Files") counts, over all devices.
+    pub fn io_totals(&self, path: &str) -> Option<IoTotals> {
         let text = fs::read_to_string(format!("{}/io.stat", self.directory(path))).ok()?;
-        let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
-        let values =
-            pairs.filter(|(name, _)| *name == key).filter_map(|(_, value)| value.parse::<u64>().ok());
-        Some(values.fold(0, u64::saturating_add))
+        Some(IoTotals::parse(&text))
     }
 
     /// What was received (`Hook::Ingress`) or sent (`Hook::Egress`); nothing where nobody counts.

@@ -120,3 +120,11 @@ fn files_that_few_kernels_have() {
         assert!(read(&tree, "io.latency").unwrap().ends_with(" target=0"));
     }
 }
+
+#[test]
+fn devices_are_summed() {
+    let text = "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=5 dios=1\n8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n";
+    let totals = IoTotals { read_bytes: 11, read_operations: 4, write_bytes: 22, write_operations: 6 };
+    assert_eq!(IoTotals::parse(text), totals);
+    assert_eq!(IoTotals::parse(""), IoTotals::default());
+}

@@ -25,14 +25,18 @@ impl LiveView<'_> {
         let number = |what| self.cgroup_number(path, what);
         let received = counts.then(|| self.cgroups.received(path)).flatten();
         let sent = counts.then(|| self.cgroups.sent(path)).flatten();
+        // One look for four numbers: this is done at the end of each run.
+        let io = self.cgroups.io_totals(path);
+        let memory_peak = number(LiveValue::MemoryPeak);
         Usage {
             cpu_nsec: number(LiveValue::CPUUsageNSec).filter(|spent| *spent > 0),
-            memory_peak: number(LiveValue::MemoryPeak),
-            memory_swap_peak: number(LiveValue::MemorySwapPeak),
-            io_read_bytes: number(LiveValue::IOReadBytes),
-            io_read_operations: number(LiveValue::IOReadOperations),
-            io_write_bytes: number(LiveValue::IOWriteBytes),
-            io_write_operations: number(LiveValue::IOWriteOperations),
+            memory_peak,
+            // A kernel that has no peak of memory, or no controller of it here, has none of swap.
+            memory_swap_peak: memory_peak.and_then(|_| number(LiveValue::MemorySwapPeak)),
+            io_read_bytes: io.map(|io| io.read_bytes),
+            io_read_operations: io.map(|io| io.read_operations),
+            io_write_bytes: io.map(|io| io.write_bytes),
+            io_write_operations: io.map(|io| io.write_operations),
             ip_ingress_bytes: received.map(|counted| counted.bytes),
             ip_ingress_packets: received.map(|counted| counted.packets),
             ip_egress_bytes: sent.map(|counted| counted.bytes),
@@ -58,10 +62,12 @@ impl Live for LiveView<'_> {
             }
             LiveValue::ControlGroupId => return self.cgroups.id(path),
             LiveValue::MemoryAvailable => return self.cgroups.memory_available(path),
-            LiveValue::IOReadBytes => return self.cgroups.io_total(path, "rbytes"),
-            LiveValue::IOReadOperations => return self.cgroups.io_total(path, "rios"),
-            LiveValue::IOWriteBytes => return self.cgroups.io_total(path, "wbytes"),
-            LiveValue::IOWriteOperations => return self.cgroups.io_total(path, "wios"),
+            LiveValue::IOReadBytes => return self.cgroups.io_totals(path).map(|io| io.read_bytes),
+            LiveValue::IOReadOperations => return self.cgroups.io_totals(path).map(|io| io.read_operations),
+            LiveValue::IOWriteBytes => return self.cgroups.io_totals(path).map(|io| io.write_bytes),
+            LiveValue::IOWriteOperations => {
+                return self.cgroups.io_totals(path).map(|io| io.write_operations);
+            }
             LiveValue::IPIngressBytes => return self.cgroups.received(path).map(|counted| counted.bytes),
             LiveValue::IPIngressPackets => return self.cgroups.received(path).map(|counted| counted.packets),
             LiveValue::IPEgressBytes => return self.cgroups.sent(path).map(|counted| counted.bytes),
