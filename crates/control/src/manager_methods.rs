@@ -17,8 +17,9 @@ use muster_manager::marks::MarksChange;
 use muster_manager::state::{ActiveState, Unit};
 use muster_unit::{UnitKind, UnitName};
 
-/// At most this many units are listed by name at once: as many as are loaded at most.
-const NAMES_MAX: usize = 65_536;
+/// At most this many units are listed by name at once. All are loaded in one event, which anybody may ask for, and each costs a
+/// look at the disk.
+const NAMES_MAX: usize = 16_384;
 
 pub(crate) type Done = Result<Action, Refusal>;
 
