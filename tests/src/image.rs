@@ -23,6 +23,9 @@ pub const PROGRAMS: [(&str, &str, &str); 4] = [
 /// The executor once more, linked dynamically: for units with `PAMName=`, since a static program cannot load PAM's modules.
 pub const PAM_EXECUTOR: &str = "muster-executor-pam";
 
+/// How often a root file system is tried: a package that could not be fetched mostly can be a moment later.
+const TRIES: u32 = 3;
+
 /// Where muster's PID 1 is once installed.
 pub const MUSTER: &str = "/usr/lib/muster/muster";
 /// Where the demo and probe program lies in images and test containers.
@@ -164,7 +167,15 @@ pub fn debian_of(name: &str) -> Result<PathBuf> {
     if !fetch.is_empty() {
         command.arg(format!("--customize-hook={}", fetch.trim()));
     }
-    run(command.arg(suite).arg(&root))?;
+    command.arg(suite).arg(&root);
+    let mut made = run(&mut command);
+    for _ in 1..TRIES {
+        let Err(error) = &made else { break };
+        eprintln!("{error:#}; trying again");
+        let _ = fs::remove_dir_all(&root);
+        made = run(&mut command);
+    }
+    made?;
     fs::write(root.join("etc/machine-id"), "")?;
     fs::write(&stamp, recipe)?;
     Ok(root)
