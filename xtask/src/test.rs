@@ -120,8 +120,8 @@ impl Part {
     }
 }
 
-/// A part that leaves a processor idle (one emulated machine) and so runs beside another: this program once more, its output
-/// shown when it has ended.
+/// A part that does not keep all processors busy (a machine that boots and waits) and so runs beside another: this program once
+/// more, its output shown when it has ended.
 struct Beside {
     child: Child,
     output: PathBuf,

@@ -27,7 +27,8 @@ pub struct Manager {
     pub(crate) wanted_targets: Vec<(&'static str, String)>,
     /// Ordering cycles that nobody was told of yet; empty between events.
     pub(crate) cycles: Vec<crate::cycles::Found>,
-    /// Devices whose start jobs may have nobody left who waits for them; empty between events.
+    /// Devices whose start jobs may have nobody left who waits for them; empty between events, unless jobs are
+    /// held.
     pub(crate) unawaited: BTreeSet<UnitId>,
     /// A loaded instance of each template whose instances come with connections: what the next is made from. Kept until
     /// the next reload; losing it costs a reading.
