@@ -296,6 +296,18 @@ impl Running {
         fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()
     }
 
+    /// The same, waited for: a container may speak before its runtime has written the number.
+    fn until_pid(&self) -> Result<i32> {
+        let deadline = Instant::now() + EXEC_LIMIT;
+        loop {
+            match self.pid() {
+                Some(pid) => return Ok(pid),
+                None if Instant::now() > deadline => bail!("nothing runs; said:\n{}", self.text()),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
     /// Waits until something was said.
     pub fn until_said(&self, what: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
@@ -380,7 +392,7 @@ impl Running {
 
     /// Sends a signal to its first process, as `docker stop` and `podman kill` do.
     pub fn signal(&self, number: i32) -> Result<()> {
-        let pid = self.pid().context("nothing runs")?;
+        let pid = self.until_pid()?;
         let status = Command::new("/bin/sh").args(["-c", &format!("kill -{number} {pid}")]).status()?;
         if !status.success() {
             bail!("signalling process 1 failed: {status}");
