@@ -15,6 +15,7 @@ mod kin;
 mod network;
 mod oom;
 mod program;
+mod reading;
 mod sets;
 mod traffic;
 
@@ -24,7 +25,7 @@ pub use kin::Known;
 pub use traffic::Counted;
 
 use muster_sys::bpf::Hook;
-use muster_unit::{CGroupSection, DevicePolicy, FileSystemList, NftSet, NumberSet, OomPolicy};
+use muster_unit::{CGroupSection, DevicePolicy, FileSystemList, NftSet, OomPolicy};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -755,24 +756,6 @@ impl Tree {
         own.strip_prefix(self.root.as_str()).map(str::to_owned)
     }
 
-    /// One number of a cgroup (`memory.current`); `None` when the file is not there, `u64::MAX` for `max`.
-    pub fn number(&self, path: &str, file: &str) -> Option<u64> {
-        let text = fs::read_to_string(format!("{}/{file}", self.directory(path))).ok()?;
-        if text.trim() == "max" { Some(u64::MAX) } else { text.trim().parse().ok() }
-    }
-
-    /// One number of a file of `key value` lines (`cpu.stat`).
-    pub fn keyed(&self, path: &str, file: &str, key: &str) -> Option<u64> {
-        let text = fs::read_to_string(format!("{}/{file}", self.directory(path))).ok()?;
-        text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key)?.1.parse().ok()
-    }
-
-    /// What `io.stat` (cgroup-v2, "IO Interface Files") counts, over all devices.
-    pub fn io_totals(&self, path: &str) -> Option<IoTotals> {
-        let text = fs::read_to_string(format!("{}/io.stat", self.directory(path))).ok()?;
-        Some(IoTotals::parse(&text))
-    }
-
     /// What was received (`Hook::Ingress`) or sent (`Hook::Egress`); nothing where nobody counts.
     fn traffic(&self, path: &str, hook: Hook) -> Option<Counted> {
         traffic::counted(self.open_dir(path).ok()?.as_fd(), hook)
@@ -786,23 +769,6 @@ impl Tree {
     /// What was sent; nothing where nobody counts.
     pub fn sent(&self, path: &str) -> Option<Counted> {
         self.traffic(path, Hook::Egress)
-    }
-
-    /// A file of a cgroup that lists numbers (`cpuset.cpus.effective`).
-    pub fn numbers(&self, path: &str, file: &str) -> Option<NumberSet> {
-        let text = fs::read_to_string(format!("{}/{file}", self.directory(path))).ok()?;
-        NumberSet::parse(text.trim()).ok()
-    }
-
-    /// Bytes that a cgroup can still take until a limit of its own, or of one above it, holds it back.
-    pub fn memory_available(&self, path: &str) -> Option<u64> {
-        let above = path.char_indices().filter(|(_, sign)| *sign == '/').filter_map(|(at, _)| path.get(..at));
-        let room = |path: &str| {
-            let limit = ["memory.max", "memory.high"].iter().filter_map(|file| self.number(path, file)).min();
-            let limit = limit.filter(|limit| *limit < u64::MAX)?;
-            Some(limit.saturating_sub(self.number(path, "memory.current")?))
-        };
-        above.chain([path]).filter(|path| !path.is_empty()).filter_map(room).min()
     }
 
     /// The kernel's number of a cgroup.

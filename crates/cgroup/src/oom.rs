@@ -48,9 +48,10 @@ impl Tree {
         if self.oom.known.contains_key(path) {
             return;
         }
-        let file = format!("{directory}/memory.events");
         // Without a watch the number is still looked at when a process was killed.
-        let watch = self.events.add_watch(file.as_str(), AddWatchFlags::IN_MODIFY).ok();
+        let watch = self.has_file("memory.events").then(|| format!("{directory}/memory.events"));
+        let watch =
+            watch.and_then(|file| self.events.add_watch(file.as_str(), AddWatchFlags::IN_MODIFY).ok());
         let told = if is_new { 0 } else { self.oom_kills(path) };
         self.oom.by_watch.extend(watch.map(|watch| (watch, path.to_owned())));
         self.oom.known.insert(path.to_owned(), (watch, told));

@@ -68,8 +68,7 @@ pub const DEFAULT_NOFILE: (u64, u64) = (1024, 524_288);
 
 /// The same as far as it may be had here.
 fn default_nofile() -> (u64, u64) {
-    static HIGHEST: OnceLock<u64> = OnceLock::new();
-    let highest = *HIGHEST.get_or_init(|| highest(Resource::RLIMIT_NOFILE));
+    let highest = highest(Resource::RLIMIT_NOFILE);
     (DEFAULT_NOFILE.0.min(highest), DEFAULT_NOFILE.1.min(highest))
 }
 
@@ -77,8 +76,15 @@ fn hard(resource: Resource) -> u64 {
     getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard)
 }
 
-/// How high this process may raise a limit: without bound where it has the right (CAP_SYS_RESOURCE).
+/// How high this process may raise a limit. That does not change while it runs, and PID 1 asks it for each process.
 fn highest(resource: Resource) -> u64 {
+    static HIGHEST: [OnceLock<u64>; ROWS.len()] = [const { OnceLock::new() }; ROWS.len()];
+    let known = HIGHEST.get(resource as usize);
+    known.map_or_else(|| look_highest(resource), |known| *known.get_or_init(|| look_highest(resource)))
+}
+
+/// Without bound where there is the right (CAP_SYS_RESOURCE).
+fn look_highest(resource: Resource) -> u64 {
     let free = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE);
     if free.unwrap_or(false) { u64::MAX } else { hard(resource) }
 }

@@ -69,6 +69,8 @@ pub enum Helper {
     Cleaner,
 }
 
+/// After so many processes were started in one turn, the memory of those that went on is taken back.
+const STACKS_AT_ONCE: usize = 8;
 /// At most this many bytes of a helper's answer are read.
 const ANSWER_MAX: u64 = 1024;
 
@@ -204,6 +206,10 @@ impl Runtime {
         let refusal = self.cgroups.refusal(&spawn.cgroup).map(str::to_owned);
         if let Some(message) = refusal.or_else(|| self.shares.refusal(spawn.shared.as_ref())) {
             return self.follow_up.push_back(Event::SpawnRefused { spawn: spawn.id, message });
+        }
+        // So that its stack is one that was used before.
+        if self.processes.sharing.len().is_multiple_of(STACKS_AT_ONCE) {
+            self.processes.take_memory_back();
         }
         let [network, ipc, copies] = self.shares.pairs(spawn.shared.as_ref());
         let directory = self.cgroups.open_or_make(&spawn.cgroup).ok();
