@@ -9,6 +9,11 @@ use std::sync::Arc;
 use crate::writer::BodyWriter;
 use crate::{Incoming, Kind, ReplyTo};
 
+/// Most headers have room in so many bytes.
+const HEADER_ROOM: usize = 256;
+/// A body begins with room for so many, which most need.
+const BODY_ROOM: usize = 1024;
+
 /// A message to be sent.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
@@ -117,7 +122,7 @@ impl Outgoing {
     /// Writes the body, whose arguments have `signature` (no enclosing parentheses).
     #[must_use]
     pub fn body(self, signature: &str, write: impl FnOnce(&mut BodyWriter)) -> Self {
-        let mut body = BodyWriter::new();
+        let mut body = BodyWriter::with_capacity(BODY_ROOM);
         write(&mut body);
         self.with_body(signature, body)
     }
@@ -161,7 +166,7 @@ impl Outgoing {
 
     /// The header, padded to where the body starts.
     pub(crate) fn header(&self, serial: u32, sender: Option<&str>) -> Vec<u8> {
-        let mut out = BodyWriter::new();
+        let mut out = BodyWriter::with_capacity(HEADER_ROOM);
         let kind = match self.kind {
             Kind::MethodCall => 1,
             Kind::MethodReturn => 2,

@@ -33,6 +33,11 @@ impl BodyWriter {
         Self::default()
     }
 
+    /// An empty body that will hold about so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     numbers! {
         /// `y`
         write_u8 u8;
@@ -72,8 +77,7 @@ impl BodyWriter {
 
     /// `o`. What is not an object path is written as `/`.
     pub fn write_object_path(&mut self, value: &str) {
-        let valid = value == "/" || zbus::ObjectPath::try_from(value).is_ok();
-        self.write_str(if valid { value } else { "/" });
+        self.write_str(if is_object_path(value) { value } else { "/" });
     }
 
     /// `o`: the object below `parent`, a valid path, that [`crate::bus_path_escape`] makes of a label.
@@ -89,9 +93,7 @@ impl BodyWriter {
 
     /// `g`. What is not a signature is written as the empty one.
     pub fn write_signature(&mut self, value: &str) {
-        // Most are of one basic type, and need no parser.
-        let valid = matches!(value.as_bytes(), [kind] if b"ybnqiuxtdsoghv".contains(kind))
-            || zbus::Signature::try_from(value).is_ok();
+        let valid = is_plain_signature(value.as_bytes()) || zbus::Signature::try_from(value).is_ok();
         let (text, len) = match u8::try_from(value.len()) {
             Ok(len) if valid => (value, len),
             _ => ("", 0),
@@ -195,5 +197,51 @@ impl BodyWriter {
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+}
+
+/// Whether a text is an object path (D-Bus specification, "Valid Object Paths").
+fn is_object_path(text: &str) -> bool {
+    let is_element = |element: &str| {
+        !element.is_empty() && element.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    text == "/" || text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_element))
+}
+
+/// Whether a signature is one of those that most messages have, which need no parser: types without structs, and arrays of
+/// such types, dictionaries among them.
+fn is_plain_signature(mut rest: &[u8]) -> bool {
+    const BASIC: &[u8] = b"ybnqiuxtdsogh";
+    let is_type = |kind: &u8| BASIC.contains(kind) || *kind == b'v';
+    if rest.len() > 32 {
+        return false;
+    }
+    loop {
+        rest = match rest {
+            [] => return true,
+            [b'a', b'{', key, value, b'}', rest @ ..] if BASIC.contains(key) && is_type(value) => rest,
+            [b'a', kind, rest @ ..] if is_type(kind) => rest,
+            [kind, rest @ ..] if is_type(kind) => rest,
+            _ => return false,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_looks_say_what_the_parser_says() {
+        for text in
+            ["", "s", "as", "a{sv}", "sa{sv}as", "aay", "a{s}", "a{vs}", "a", "so", "sz", "a{saa}", "(ss)"]
+        {
+            let parsed = zbus::Signature::try_from(text).is_ok();
+            assert!(parsed || !is_plain_signature(text.as_bytes()), "{text}");
+        }
+        assert!(is_plain_signature(b"sa{sv}as") && !is_plain_signature(b"a(ss)"));
+        for text in ["/", "/a", "/a/b_1", "", "a", "/a/", "//", "/a//b", "/a-b", "/\u{e4}", "/a\0"] {
+            assert_eq!(is_object_path(text), zbus::ObjectPath::try_from(text).is_ok(), "{text}");
+        }
     }
 }

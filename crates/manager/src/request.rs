@@ -364,11 +364,9 @@ impl Manager {
         if unit.freezer != Freezer::Running {
             return unit.freezer.as_str();
         }
-        let path = self.cgroup_path(unit.id).unwrap_or_default();
-        let mut above = path.match_indices('/').filter_map(|(at, _)| self.state.cgroups.get(path.get(..at)?));
         let frozen =
-            |id: &UnitId| self.state.units.get(id).is_some_and(|unit| unit.freezer == Freezer::Frozen);
-        if above.any(frozen) { "frozen-by-parent" } else { "running" }
+            |id: UnitId| self.state.units.get(&id).is_some_and(|unit| unit.freezer == Freezer::Frozen);
+        if self.slice_ids_above(unit.id).any(frozen) { "frozen-by-parent" } else { "running" }
     }
 
     fn attach(&mut self, name: &UnitName, subgroup: &str, pids: Vec<u32>) -> Result<Reply, Refused> {

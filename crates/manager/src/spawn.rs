@@ -456,10 +456,9 @@ impl Manager {
         let id = self.state.names.get(&unit).copied();
         self.report_usage(unit, invocation_id, &usage);
         let ended = id.and_then(|id| self.state.units.edit(&id)).filter(|unit| unit.cgroup.is_none());
+        // No signal tells of numbers: clients ask for them.
         if let Some(unit) = ended {
-            let id = unit.id;
             unit.usage = usage;
-            self.touch(id);
         }
     }
 

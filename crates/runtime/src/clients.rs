@@ -77,6 +77,8 @@ pub struct Clients {
     changed_units: BTreeSet<UnitName>,
     /// Units announced in this turn.
     new_units: BTreeSet<UnitName>,
+    /// Units that were told of as they are after the event at hand: whatever else it says of them is known.
+    told_units: BTreeSet<UnitName>,
 }
 
 impl Clients {
@@ -96,6 +98,7 @@ impl Clients {
             retry_usec: None,
             changed_units: BTreeSet::new(),
             new_units: BTreeSet::new(),
+            told_units: BTreeSet::new(),
         }
     }
 
@@ -119,6 +122,11 @@ impl Clients {
         // Who waits for the socket with inotify waits for this.
         let _ = std::fs::File::open(path);
         Ok(Clients::go_on(fd))
+    }
+
+    /// The next event may change any unit.
+    pub(crate) fn forget_told(&mut self) {
+        self.told_units.clear();
     }
 
     pub(crate) fn add(&mut self, token: Token, fd: OwnedFd, peer: Peer, origin: Origin) {
@@ -441,7 +449,7 @@ impl Runtime {
         match signal {
             BusSignal::UnitChanged { unit } => {
                 // Who hears of a new unit looks at it after this turn.
-                if !self.clients.new_units.contains(unit) {
+                if !self.clients.new_units.contains(unit) && !self.clients.told_units.contains(unit) {
                     self.clients.changed_units.insert(unit.clone());
                 }
                 return;
@@ -461,6 +469,7 @@ impl Runtime {
             BusSignal::JobRemoved { unit, job, result } => {
                 self.activation_ended(*job, *result);
                 if let Some(unit) = self.clients.changed_units.take(unit) {
+                    self.clients.told_units.insert(unit.clone());
                     self.tell(&BusSignal::UnitChanged { unit });
                 }
             }

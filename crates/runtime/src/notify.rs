@@ -65,9 +65,22 @@ pub fn open(path: &str) -> nix::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// The next datagram.
+#[derive(Debug)]
+pub enum Next {
+    /// There is one, of this process and user.
+    Of(Option<(u32, u32)>),
+    /// There is none.
+    Nothing,
+}
+
 /// Who sent the next datagram, by the kernel's word: process and user. The datagram stays, and no descriptor is installed.
-pub fn next_sender(fd: &OwnedFd) -> Option<(u32, u32)> {
-    muster_sys::next_sender(fd.as_fd()).ok().flatten()
+pub fn next_sender(fd: &OwnedFd) -> Next {
+    match muster_sys::next_sender(fd.as_fd()) {
+        Ok(sender) => Next::Of(sender),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Next::Nothing,
+        Err(_) => Next::Of(None),
+    }
 }
 
 /// Drops one datagram. Its descriptors never become ours, so that there is nothing to close.

@@ -36,7 +36,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// For ends of processes.
-const EXIT_USEC: u64 = 200;
+const EXIT_USEC: u64 = 1000;
 /// For traffic on sockets of units.
 const TRAFFIC_USEC: u64 = 200;
 /// For what clients of D-Bus ask.
@@ -474,17 +474,16 @@ impl Runtime {
         if of(|source| *source == Source::Signals).next().is_some() {
             self.hear_signals();
         }
-        // An end is handled only when no word of its sender can be waiting.
-        let asked = self.children_wait
-            || of(|source| *source == Source::Kernel(SourceId::Notify)).next().is_some()
-            || self.notify_rests();
-        let silent = !asked || self.read_notify();
+        let spoken = of(|source| *source == Source::Kernel(SourceId::Notify)).next().is_some();
+        if spoken || self.notify_rests() {
+            self.read_notify();
+        }
         for (token, source) in of(|source| matches!(source, Source::Report(_))) {
             if let Source::Report(spawn) = source {
                 self.read_report(token, spawn);
             }
         }
-        if silent && self.children_wait {
+        if self.children_wait {
             self.reap_children();
         }
         let told = |source: &(Token, Source)| match source.1 {
@@ -558,11 +557,16 @@ impl Runtime {
 
     /// Hands one event over, and does what follows from it.
     pub(crate) fn deliver(&mut self, event: Event) {
+        self.hand_in(event);
+        self.work_off();
+    }
+
+    fn hand_in(&mut self, event: Event) {
         if self.manager.may_unload_units() {
             self.announce_changes();
         }
+        self.clients.forget_told();
         self.manager.handle(clock::now(), &self.index, event);
-        self.work_off();
     }
 
     /// Effects of the last event, and the events that follow from them, to the end.
@@ -572,10 +576,7 @@ impl Runtime {
                 self.perform(effect);
             }
             let Some(event) = self.follow_up.pop_front() else { return };
-            if self.manager.may_unload_units() {
-                self.announce_changes();
-            }
-            self.manager.handle(clock::now(), &self.index, event);
+            self.hand_in(event);
         }
     }
 
@@ -625,6 +626,7 @@ impl Runtime {
         }
     }
 
+    /// Many ends in one turn, so that clients are written to once for all of them.
     fn reap_children(&mut self) {
         let budget = Budget::new(EXIT_USEC);
         while !budget.is_spent() {
@@ -632,6 +634,10 @@ impl Runtime {
                 self.children_wait = false;
                 return;
             };
+            // It is over, and what it said before is in the socket: an end is handled when no word of it can be waiting.
+            if !self.read_notify() {
+                return;
+            }
             self.child_ended(pid, exit);
             self.cgroups.note_end(pid);
             reap::reap(pid);
@@ -641,9 +647,7 @@ impl Runtime {
     /// Handles the ends of processes that came within this turn.
     pub(crate) fn catch_up_with_exits(&mut self) {
         self.children_wait = true;
-        if self.read_notify() {
-            self.reap_children();
-        }
+        self.reap_children();
     }
 
     pub(crate) fn new_request(&mut self) -> RequestId {

@@ -94,7 +94,13 @@ impl Notify {
         // Good for this moment only: a number may be another process's later.
         let mut senders: BTreeMap<u32, Option<String>> = BTreeMap::new();
         while *strangers < STRANGERS_MAX {
-            let sender = notify::next_sender(&self.socket);
+            let sender = match notify::next_sender(&self.socket) {
+                notify::Next::Of(sender) => sender,
+                notify::Next::Nothing => {
+                    self.empty = true;
+                    return None;
+                }
+            };
             let cgroup = sender.and_then(|(pid, _)| {
                 senders.entry(pid).or_insert_with(|| world.cgroups.of_process(pid)).clone()
             });
