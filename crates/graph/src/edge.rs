@@ -4,6 +4,7 @@
 //! only writers and keep the two in step. Eight bytes an end: a unit has a dozen of them, and a machine thousands of
 //! units. Kinds are those of systemd.unit(5).
 
+use crate::crowd::Crowd;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,8 +67,8 @@ dependencies! {
     SliceOf <=> InSlice;
 }
 
-/// At most this many edges of one kind stand in the list of a unit; more of them are a map of their own, so that adding
-/// and removing one stays cheap where thousands hang on one target.
+/// At most this many edges of one kind stand in the list of a unit; more of them are a crowd, so that adding and removing
+/// one stays cheap where thousands hang on one target.
 const FEW: usize = 64;
 
 /// One edge as one of its ends sees it.
@@ -90,14 +91,14 @@ impl Edge {
 struct Edges {
     /// Ordered by kind, then by unit.
     few: Vec<Edge>,
-    /// Kinds with many; each unit with whether it was declared here.
+    /// Kinds with many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[allow(clippy::box_collection)] // one word instead of three in every unit that has few
-    many: Option<Box<BTreeMap<Dependency, BTreeMap<UnitId, bool>>>>,
+    many: Option<Box<BTreeMap<Dependency, Crowd>>>,
 }
 
 impl Edges {
-    fn many(&self, kind: Dependency) -> Option<&BTreeMap<UnitId, bool>> {
+    fn many(&self, kind: Dependency) -> Option<&Crowd> {
         self.many.as_ref()?.get(&kind)
     }
 
@@ -108,14 +109,14 @@ impl Edges {
     }
 
     fn of(&self, kind: Dependency) -> impl Iterator<Item = UnitId> + '_ {
-        let many = self.many(kind).into_iter().flat_map(BTreeMap::keys).copied();
+        let many = self.many(kind).into_iter().flat_map(Crowd::iter).map(|(to, _)| to);
         self.few(kind).iter().map(|edge| edge.to).chain(many)
     }
 
     /// Whether the edge exists, and was declared here.
     fn get(&self, kind: Dependency, to: UnitId) -> Option<bool> {
         match self.many(kind) {
-            Some(many) => many.get(&to).copied(),
+            Some(many) => many.get(to),
             None => {
                 let at = self.few.binary_search_by_key(&(kind, to), Edge::key).ok()?;
                 self.few.get(at).map(|edge| edge.declared)
@@ -125,21 +126,21 @@ impl Edges {
 
     /// Makes the edge, or says anew whether it was declared here.
     fn set(&mut self, kind: Dependency, to: UnitId, declared: bool) {
-        self.with(kind, to, |edge| *edge = declared);
+        self.with(kind, to, Some(declared));
     }
 
     /// Makes the edge as one that the other end declared; one that there is stays as it is.
     fn mirror(&mut self, kind: Dependency, to: UnitId) {
-        self.with(kind, to, |_| ());
+        self.with(kind, to, None);
     }
 
-    /// Changes whether the edge was declared here; it is made where there is none.
-    fn with(&mut self, kind: Dependency, to: UnitId, change: impl FnOnce(&mut bool)) {
+    /// Says whether the edge was declared here, or leaves that as it is; the edge is made where there is none.
+    fn with(&mut self, kind: Dependency, to: UnitId, declared: Option<bool>) {
         if self.few.len() >= FEW && self.few(kind).len() >= FEW {
             self.spread(kind);
         }
         if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
-            return change(many.entry(to).or_default());
+            return many.set(to, declared);
         }
         let at = self.few.binary_search_by_key(&(kind, to), Edge::key).unwrap_or_else(|at| {
             if self.few.len() == self.few.capacity() {
@@ -148,14 +149,14 @@ impl Edges {
             self.few.insert(at, Edge { to, kind, declared: false });
             at
         });
-        if let Some(edge) = self.few.get_mut(at) {
-            change(&mut edge.declared);
+        if let (Some(edge), Some(declared)) = (self.few.get_mut(at), declared) {
+            edge.declared = declared;
         }
     }
 
-    /// Gives a kind a map of its own.
+    /// Makes a kind a crowd.
     fn spread(&mut self, kind: Dependency) {
-        let edges = self.few(kind).iter().map(|edge| (edge.to, edge.declared)).collect();
+        let edges: Crowd = self.few(kind).iter().map(|edge| (edge.to, edge.declared)).collect();
         self.many.get_or_insert_default().insert(kind, edges);
         self.few.retain(|edge| edge.kind != kind);
         self.few.shrink_to_fit();
@@ -163,16 +164,17 @@ impl Edges {
 
     fn remove(&mut self, kind: Dependency, to: UnitId) {
         if let Some(many) = self.many.as_mut().and_then(|many| many.get_mut(&kind)) {
-            many.remove(&to);
+            many.remove(to);
         } else if let Ok(at) = self.few.binary_search_by_key(&(kind, to), Edge::key) {
             self.few.remove(at);
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = Edge> + '_ {
-        let many = self.many.iter().flat_map(|kinds| kinds.iter()).flat_map(|(kind, edges)| {
-            edges.iter().map(|(to, declared)| Edge { to: *to, kind: *kind, declared: *declared })
-        });
+        let many =
+            self.many.iter().flat_map(|kinds| kinds.iter()).flat_map(|(kind, edges)| {
+                edges.iter().map(|(to, declared)| Edge { to, kind: *kind, declared })
+            });
         self.few.iter().copied().chain(many)
     }
 }
@@ -191,8 +193,8 @@ impl Graph {
 
     /// Adds all that one unit says of others.
     pub fn add_all(&mut self, from: UnitId, edges: &[(Dependency, UnitId)]) {
-        let mut others: Vec<(Dependency, UnitId)> =
-            edges.iter().filter(|(_, to)| *to != from).copied().collect();
+        let mut others = edges.to_vec();
+        others.retain(|(_, to)| *to != from);
         if others.is_empty() {
             return;
         }
@@ -285,7 +287,7 @@ mod tests {
         assert!(graph.is_isolated(a) && graph.is_isolated(b));
     }
 
-    /// Beyond a few, edges of a kind move into a map; nothing else may be seen of that.
+    /// Beyond a few, edges of a kind are a crowd; nothing else may be seen of that.
     #[test]
     fn many_edges_are_like_few() {
         let (hub, count) = (UnitId(0), 1000);

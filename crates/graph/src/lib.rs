@@ -3,7 +3,7 @@
 //! Nothing here knows what a service is; what the algorithms must know of a unit they ask through
 //! [`transaction::Facts`]. No recursion over the graph: outside data decides its depth.
 //!
-//! Reading order: [`edge`], [`job`], [`transaction`], [`cycle`] (with `forest`), [`queue`].
+//! Reading order: [`edge`] (with `crowd`), [`job`], [`transaction`], [`cycle`] (with `forest`), [`queue`].
 #![forbid(unsafe_code)]
 #![cfg_attr(
     test,
@@ -16,6 +16,7 @@
     )
 )]
 
+pub(crate) mod crowd;
 pub(crate) mod cycle;
 pub mod edge;
 pub(crate) mod forest;
