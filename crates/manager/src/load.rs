@@ -22,6 +22,9 @@ const UNITS_MAX: usize = 131_072;
 /// At most this many templates of sockets are cached for their next instance.
 const TEMPLATES_MAX: usize = 256;
 
+/// As many edges as most units have, at most.
+const LEADS: usize = 16;
+
 type Pair = (Dependency, UnitName);
 
 /// What the edges of a unit lead to. Most names are those of units that are there, and are not made anew for each edge.
@@ -188,8 +191,8 @@ impl Manager {
         self.mount_pairs(&file, source, &mut pairs);
         self.device_pairs(&file, &mut pairs);
         self.swap_pairs(&file, &mut pairs);
-        let mut leads =
-            Leads { id: &file.id, names: &self.state.names, known: Vec::new(), missing: Vec::new() };
+        let known = Vec::with_capacity(LEADS);
+        let mut leads = Leads { id: &file.id, names: &self.state.names, known, missing: Vec::new() };
         declared(&file, &mut |kind, name| leads.add(kind, name));
         // What cannot be switched is ordered with nothing that switches.
         let off = file.id.kind() == UnitKind::Swap && !self.supports(UnitKind::Swap);

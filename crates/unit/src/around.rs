@@ -42,9 +42,12 @@ pub(crate) fn drop_ins(
     by_name.into_values().flatten().collect()
 }
 
+/// Room for the name of a directory, so that it need not grow while it is put together; most are shorter.
+const ROOM: usize = 64;
+
 /// The names of the directories of drop-ins, the most specific first.
 fn for_each_directory(file: &UnitFile, look: &mut dyn FnMut(&str)) {
-    let mut text = String::new();
+    let mut text = String::with_capacity(ROOM);
     let mut look = |parts: &[&str]| {
         text.clear();
         parts.iter().for_each(|part| text.push_str(part));
@@ -73,7 +76,7 @@ fn for_each_directory(file: &UnitFile, look: &mut dyn FnMut(&str)) {
 fn links(file: &UnitFile, source: &dyn Source) -> Vec<(&'static str, UnitName)> {
     let mut found = Vec::new();
     let instance = file.id.instance().unwrap_or("");
-    let mut text = String::new();
+    let mut text = String::with_capacity(ROOM);
     for name in file.names.iter().chain(&file.id.template()) {
         for suffix in LINKS {
             text.clear();

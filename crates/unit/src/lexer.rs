@@ -118,7 +118,8 @@ impl Assignment<'_> {
 
 /// Splits a text into its lines.
 pub fn lines(text: &str) -> Vec<Line<'_>> {
-    let mut out = Vec::new();
+    // As many as a small file has, at most.
+    let mut out = Vec::with_capacity(text.len().min(512) / 16);
     let mut pending: Option<(Pieces, String)> = None;
     let skipped = text.len().saturating_sub(text.trim_start_matches('\u{feff}').len());
     for (number, raw) in text.trim_start_matches('\u{feff}').split('\n').enumerate() {
@@ -190,20 +191,19 @@ fn one<'a>(pieces: Pieces, raw: &'a str, joined: Cow<'a, str>) -> Line<'a> {
             _ => bad(Code::Header, text, "'[Section]'"),
         };
     }
-    let Some((key, value, before)) = halves(text) else {
+    let halves = match &joined {
+        Cow::Borrowed(whole) => halves(trim_end(trim_start(whole)))
+            .map(|(key, value, before)| (Cow::Borrowed(key), Cow::Borrowed(value), before)),
+        Cow::Owned(_) => halves(text)
+            .map(|(key, value, before)| (Cow::Owned(key.to_owned()), Cow::Owned(value.to_owned()), before)),
+    };
+    let Some((key, value, before)) = halves else {
         return bad(Code::Assignment, text, "'Key=value'");
     };
     if key.is_empty() {
         return bad(Code::Key, text, "'Key=value'");
     }
     let value_start = start.saturating_add(before);
-    let (key, value) = match &joined {
-        Cow::Borrowed(whole) => {
-            let (key, value, _) = halves(whole).unwrap_or_default();
-            (Cow::Borrowed(key), Cow::Borrowed(trim_end(value)))
-        }
-        Cow::Owned(_) => (Cow::Owned(key.to_owned()), Cow::Owned(value.to_owned())),
-    };
     Line::Assignment(Assignment { key, value, key_start: start, value_start, pieces })
 }
 

@@ -92,6 +92,7 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
             let reading = source.reading(&path);
             // Before drop-ins are read: what changes meanwhile is seen as changed later.
             file.origin = origin(&file, &path, reading.identity, &around, source);
+            file.stamps.reserve_exact(1);
             file.stamps.extend(reading.modified.map(|stamp| (path.clone(), stamp)));
             file.fragment_path = Some(path);
             reading.text
@@ -107,10 +108,10 @@ pub fn load(name: &UnitName, source: &dyn Source, machine: &SpecifierContext) ->
         },
     };
     match text {
-        Ok(text) => {
-            let shown = file.fragment_path.clone().unwrap_or_else(|| file.id.to_string());
-            finish(&mut file, source, around, machine, |file, facts| apply(file, &shown, &text, facts));
-        }
+        Ok(text) => finish(&mut file, source, around, machine, |file, facts| {
+            let shown = if facts.fragment.is_empty() { facts.name.as_str() } else { facts.fragment };
+            apply(file, shown, &text, facts);
+        }),
         Err(message) => {
             file.load_state = LoadState::Error;
             complain(&mut file, Code::Unreadable, &message);

@@ -7,7 +7,9 @@ pub use crate::value::{
     PressureDuration, Size, Weight, Within,
 };
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 use std::ops::Range;
 
 /// Up to this many words a list is searched word by word.
@@ -34,8 +36,9 @@ impl<'a> Context<'a> {
     }
 
     /// Expands specifiers where the directive does.
-    pub fn expand(&self, text: &str) -> Result<String, Fault> {
-        if self.expands { (self.expand)(text) } else { Ok(text.to_owned()) }
+    pub fn expand<'t>(&self, text: &'t str) -> Result<Cow<'t, str>, Fault> {
+        let has_any = self.expands && text.contains('%');
+        if has_any { (self.expand)(text).map(Cow::Owned) } else { Ok(Cow::Borrowed(text)) }
     }
 }
 
@@ -459,7 +462,8 @@ pub(crate) fn words(value: &str, context: &Context<'_>) -> Result<Vec<Split>, Fa
 
 fn expanded(mut words: Vec<Split>, context: &Context<'_>) -> Result<Vec<Split>, Fault> {
     for word in words.iter_mut().filter(|word| word.text.contains('%')) {
-        word.text = context.expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?;
+        let text = context.expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?;
+        word.text = text.into_owned();
     }
     Ok(words)
 }
@@ -471,8 +475,9 @@ pub(crate) fn each_word<T>(
     mut read: impl FnMut(&str) -> Result<T, Fault>,
 ) -> Result<(Vec<T>, Result<(), Fault>), Fault> {
     let mut fault = None;
-    let mut good = Vec::new();
-    for word in words(value, context)? {
+    let words = words(value, context)?;
+    let mut good = Vec::with_capacity(words.len());
+    for word in words {
         match read(&word.text) {
             Ok(item) => good.push(item),
             Err(wrong) => drop(fault.get_or_insert(wrong.within(word.at))),
@@ -485,6 +490,10 @@ pub(crate) fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), Fault> {
     let left_out = list.len().saturating_add(more.len()).saturating_sub(ENTRIES_MAX);
     let room = more.len().saturating_sub(left_out);
     // Most lists are set once and stay: they get no room that nobody needs.
+    if list.is_empty() && more.len() == more.capacity() && left_out == 0 {
+        *list = more;
+        return Ok(());
+    }
     if list.is_empty() {
         list.reserve_exact(room);
     }
@@ -536,7 +545,7 @@ impl Setting for Vec<DeviceRule> {
 impl Setting for Vec<Credential> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let encrypted = context.directive.ends_with("Encrypted");
-        let one = Credential::parse(value, encrypted, &|text| context.expand(text))?;
+        let one = Credential::parse(value, encrypted, &|text| context.expand(text).map(Cow::into_owned))?;
         self.retain(|known| known.id != one.id);
         append(self, vec![one])
     }
@@ -601,25 +610,38 @@ impl Setting for Vec<UnitName> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let words = expanded(split_names(value)?, context)?;
         let mut bad = None;
-        let mut more = Vec::new();
-        // A line may hold a hundred thousand names: looked up, not searched for.
-        let mut known: Option<HashSet<UnitName>> =
-            (words.len() > FEW).then(|| self.iter().cloned().collect());
+        let mut more: Vec<UnitName> = Vec::with_capacity(words.len());
         for word in words {
-            match word.text.parse::<UnitName>() {
-                Ok(name) => {
-                    let new = match &mut known {
-                        Some(known) => known.insert(name.clone()),
-                        None => !self.contains(&name) && !more.contains(&name),
-                    };
-                    more.extend(new.then_some(name));
-                }
+            match word.text.parse() {
+                Ok(name) => more.push(name),
                 Err(_) => bad = Some(Fault::new(Code::Name, &word.text, "a unit name").within(word.at)),
             }
         }
-        append(self, more)?;
+        append(self, unknown(self, more))?;
         bad.map_or(Ok(()), Err)
     }
+}
+
+/// Those of these names that a list does not have yet, each once.
+fn unknown(known: &[UnitName], mut names: Vec<UnitName>) -> Vec<UnitName> {
+    if names.len() <= FEW {
+        let mut at = 0_usize;
+        while let Some(name) = names.get(at) {
+            if known.contains(name) || names.iter().take(at).any(|other| other == name) {
+                names.remove(at);
+            } else {
+                at = at.saturating_add(1);
+            }
+        }
+        return names;
+    }
+    // A line may hold a hundred thousand names: looked up, not searched for.
+    let mut new: HashSet<UnitName, BuildHasherDefault<NameHasher>> = names.iter().cloned().collect();
+    for name in known {
+        new.remove(name);
+    }
+    names.retain(|name| new.remove(name));
+    names
 }
 
 impl Setting for Vec<Account> {
@@ -632,7 +654,7 @@ impl Setting for Vec<Account> {
 
 impl Setting for Vec<ExecCommand> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
-        append(self, ExecCommand::parse_line(value, &|word| context.expand(word))?)
+        append(self, ExecCommand::parse_line(value, &|word| context.expand(word).map(Cow::into_owned))?)
     }
 }
 
@@ -681,7 +703,7 @@ pub fn is_variable(name: &str) -> bool {
 impl Setting for Vec<EnvironmentFile> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
-        let (optional, path) = text.strip_prefix('-').map_or((false, text.as_str()), |path| (true, path));
+        let (optional, path) = text.strip_prefix('-').map_or((false, &*text), |path| (true, path));
         if !path.starts_with('/') {
             return Err(Fault::new(Code::Path, path, "an absolute path"));
         }
@@ -769,7 +791,7 @@ impl Setting for CapabilitySet {
 impl Setting for StdInput {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
-        *self = match text.as_str() {
+        *self = match &*text {
             "null" => StdInput::Null,
             "tty" => StdInput::Tty,
             "tty-force" => StdInput::TtyForce,
@@ -793,7 +815,7 @@ impl Setting for StdInput {
 impl Setting for StdOutput {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
-        *self = match text.as_str() {
+        *self = match &*text {
             "inherit" => StdOutput::Inherit,
             "null" => StdOutput::Null,
             "tty" => StdOutput::Tty,

@@ -46,9 +46,9 @@ impl ExecCommand {
         line: &str,
         expand: &dyn Fn(&str) -> Result<String, Fault>,
     ) -> Result<Vec<ExecCommand>, Fault> {
-        let words = split_raw(line)?;
-        let mut commands = Vec::new();
-        for part in words.split(|word| word.text == ";" && !word.quoted) {
+        let mut words = split_raw(line)?;
+        let mut commands = Vec::with_capacity(1);
+        for part in words.split_mut(|word| word.text == ";" && !word.quoted) {
             if part.is_empty() {
                 continue;
             }
@@ -57,12 +57,14 @@ impl ExecCommand {
         if commands.is_empty() { Err(Fault::new(Code::Value, line, "a command line")) } else { Ok(commands) }
     }
 
+    /// The words are taken.
     fn from_words(
-        words: &[Split],
+        words: &mut [Split],
         expand: &dyn Fn(&str) -> Result<String, Fault>,
     ) -> Result<ExecCommand, Fault> {
         let mut command = ExecCommand::default();
-        let mut words = words.iter();
+        command.argv.reserve_exact(words.len());
+        let mut words = words.iter_mut();
         let Some(first) = words.next() else { return Err(Fault::new(Code::Value, "", "a command")) };
         let mut path = first.text.as_str();
         let mut own_name = false;
@@ -97,10 +99,10 @@ impl ExecCommand {
             command.argv.push(command.path.clone());
         }
         for word in words {
-            let text = if word.text == "\\;" {
-                ";".to_owned()
-            } else {
-                expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?
+            let text = match word.text.as_str() {
+                "\\;" => ";".to_owned(),
+                text if text.contains('%') => expand(text).map_err(|fault| fault.within(word.at.clone()))?,
+                _ => std::mem::take(&mut word.text),
             };
             command.argv.push(text);
         }
