@@ -5,8 +5,10 @@
 //! units. Kinds are those of systemd.unit(5).
 
 use crate::crowd::Crowd;
+use muster_unit::NameHasher;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 
 /// A loaded unit, by number. Never reused within one run of the manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -182,7 +184,8 @@ impl Edges {
 /// All edges between loaded units.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
-    edges: BTreeMap<UnitId, Edges>,
+    /// Nothing depends on its order.
+    edges: HashMap<UnitId, Edges, BuildHasherDefault<NameHasher>>,
 }
 
 impl Graph {

@@ -128,7 +128,8 @@ impl Manager {
         }
         self.state.next_unit = self.state.next_unit.saturating_add(1);
         let id = UnitId(self.state.next_unit);
-        for alias in file.names.iter().chain([name, &file.id]) {
+        let others = [name, &file.id].into_iter().filter(|name| !file.names.contains(name));
+        for alias in file.names.iter().chain(others) {
             self.state.names.entry(alias.clone()).or_insert(id);
         }
         let file = Rc::new(file);

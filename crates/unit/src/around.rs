@@ -54,10 +54,10 @@ fn for_each_directory(file: &UnitFile, look: &mut dyn FnMut(&str)) {
         look(&text);
     };
     for name in std::iter::once(&file.id).chain(file.names.iter().filter(|name| **name != file.id)) {
-        let suffix = name.kind().suffix();
+        let (instance, suffix) = (name.instance(), name.kind().suffix());
         look(&[name.as_str(), ".d"]);
-        let at = if name.instance().is_some() { "@" } else { "" };
-        if name.is_instance() {
+        let at = if instance.is_some() { "@" } else { "" };
+        if instance.is_some_and(|instance| !instance.is_empty()) {
             look(&[name.prefix(), "@.", suffix, ".d"]);
         }
         // `a-b-c.service` also takes `a-b-.service.d` and `a-.service.d`.

@@ -702,7 +702,8 @@ fn settle(file: &mut UnitFile) {
         unit.edit().requires_mounts_for().extend(places.into_iter().map(AbsolutePath));
     }
     if let Some(cgroup) = &mut file.cgroup {
-        if *cgroup.delegate() == Some(crate::value::Delegate::Controllers(vec!["-".to_owned()])) {
+        use crate::value::Delegate::Controllers;
+        if matches!(cgroup.delegate(), Some(Controllers(list)) if list.iter().eq(["-"])) {
             *Rc::make_mut(cgroup).edit().delegate() = None;
         }
     }

@@ -456,14 +456,14 @@ fn nice_limit(text: &str) -> Option<u64> {
 }
 
 /// Words of a list with their places, each expanded after splitting.
-pub(crate) fn words(value: &str, context: &Context<'_>) -> Result<Vec<Split>, Fault> {
+pub(crate) fn words<'a>(value: &'a str, context: &Context<'_>) -> Result<Vec<Split<'a>>, Fault> {
     expanded(split_raw(value)?, context)
 }
 
-fn expanded(mut words: Vec<Split>, context: &Context<'_>) -> Result<Vec<Split>, Fault> {
+fn expanded<'a>(mut words: Vec<Split<'a>>, context: &Context<'_>) -> Result<Vec<Split<'a>>, Fault> {
     for word in words.iter_mut().filter(|word| word.text.contains('%')) {
         let text = context.expand(&word.text).map_err(|fault| fault.within(word.at.clone()))?;
-        word.text = text.into_owned();
+        word.text = Cow::Owned(text.into_owned());
     }
     Ok(words)
 }
@@ -509,7 +509,7 @@ pub(crate) fn append<T>(list: &mut Vec<T>, more: Vec<T>) -> Result<(), Fault> {
 impl Setting for Vec<String> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let words = expanded(split_names(value)?, context)?;
-        append(self, words.into_iter().map(|word| word.text).collect())
+        append(self, words.into_iter().map(|word| word.text.into_owned()).collect())
     }
 }
 
@@ -577,8 +577,8 @@ impl Setting for Vec<LogField> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let (good, bad): (Vec<_>, Vec<_>) =
             words(value, context)?.into_iter().partition(|word| is_log_field(&word.text));
-        append(self, good.into_iter().map(|word| LogField(word.text)).collect())?;
-        let fault = |word: Split| Fault::new(Code::Value, &word.text, "NAME=VALUE").within(word.at);
+        append(self, good.into_iter().map(|word| LogField(word.text.into_owned())).collect())?;
+        let fault = |word: Split<'_>| Fault::new(Code::Value, &word.text, "NAME=VALUE").within(word.at);
         bad.into_iter().next().map_or(Ok(()), |word| Err(fault(word)))
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::{Code, Fault};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::str::Chars;
 
@@ -59,14 +60,14 @@ impl ExecCommand {
 
     /// The words are taken.
     fn from_words(
-        words: &mut [Split],
+        words: &mut [Split<'_>],
         expand: &dyn Fn(&str) -> Result<String, Fault>,
     ) -> Result<ExecCommand, Fault> {
         let mut command = ExecCommand::default();
         command.argv.reserve_exact(words.len());
         let mut words = words.iter_mut();
         let Some(first) = words.next() else { return Err(Fault::new(Code::Value, "", "a command")) };
-        let mut path = first.text.as_str();
+        let mut path = &*first.text;
         let mut own_name = false;
         loop {
             let mut chars = path.chars();
@@ -86,7 +87,7 @@ impl ExecCommand {
             }
             path = chars.as_str();
         }
-        path = if path.is_empty() { words.next().map_or("", |word| word.text.as_str()) } else { path };
+        path = if path.is_empty() { words.next().map_or("", |word| &*word.text) } else { path };
         command.path = expand(path).map_err(|fault| fault.within(first.at.clone()))?;
         if command.path.is_empty()
             || command.path.ends_with('/')
@@ -99,10 +100,10 @@ impl ExecCommand {
             command.argv.push(command.path.clone());
         }
         for word in words {
-            let text = match word.text.as_str() {
+            let text = match &*word.text {
                 "\\;" => ";".to_owned(),
                 text if text.contains('%') => expand(text).map_err(|fault| fault.within(word.at.clone()))?,
-                _ => std::mem::take(&mut word.text),
+                _ => std::mem::take(&mut word.text).into_owned(),
             };
             command.argv.push(text);
         }
@@ -117,9 +118,9 @@ impl ExecCommand {
 
 /// One word of a list.
 #[derive(Debug)]
-pub struct Split {
-    /// Without quotes and escapes.
-    pub text: String,
+pub struct Split<'a> {
+    /// Without quotes and escapes; not copied where there are none.
+    pub text: Cow<'a, str>,
     /// Whether any of it was quoted.
     pub quoted: bool,
     /// Where it stands in the value, in bytes, quotes included.
@@ -128,16 +129,16 @@ pub struct Split {
 
 /// Splits a list into words by white space, with quotes and C escapes (systemd.syntax(7)).
 pub fn split_words(text: &str) -> Result<Vec<String>, Fault> {
-    Ok(split_raw(text)?.into_iter().map(|word| word.text).collect())
+    Ok(split_raw(text)?.into_iter().map(|word| word.text.into_owned()).collect())
 }
 
 /// The same with the place of each word.
-pub fn split_raw(text: &str) -> Result<Vec<Split>, Fault> {
+pub fn split_raw(text: &str) -> Result<Vec<Split<'_>>, Fault> {
     split(text, escape)
 }
 
 /// The same, with escapes left as they are: those of a unit name are a part of it (systemd.unit(5)).
-pub fn split_names(text: &str) -> Result<Vec<Split>, Fault> {
+pub fn split_names(text: &str) -> Result<Vec<Split<'_>>, Fault> {
     split(text, |chars, bytes| {
         push(bytes, '\\');
         chars.next().into_iter().for_each(|next| push(bytes, next));
@@ -148,7 +149,7 @@ pub fn split_names(text: &str) -> Result<Vec<Split>, Fault> {
 fn split(
     text: &str,
     escape: impl Fn(&mut Chars<'_>, &mut Vec<u8>) -> Result<(), Fault>,
-) -> Result<Vec<Split>, Fault> {
+) -> Result<Vec<Split<'_>>, Fault> {
     let mut words = Vec::new();
     let mut chars = text.chars();
     let place = |chars: &Chars<'_>| text.len().saturating_sub(chars.as_str().len());
@@ -161,15 +162,18 @@ fn split(
         if words.len() >= WORDS_MAX {
             return Err(Fault::new(Code::Limit, "", format!("at most {WORDS_MAX} words")));
         }
+        let (plain, others) = plain_part(chars.as_str(), false);
+        if others.chars().next().is_none_or(char::is_whitespace) {
+            chars = others.chars();
+            words.push(Split { text: Cow::Borrowed(plain), quoted: false, at: start..place(&chars) });
+            continue;
+        }
         let mut bytes = Vec::new();
         let mut quote: Option<(char, usize)> = None;
         let mut quoted = false;
         let mut end;
         loop {
-            // What means nothing by itself is taken as a whole.
-            let rest = chars.as_str();
-            let means = |c: char| matches!(c, '"' | '\'' | '\\') || (quote.is_none() && c.is_whitespace());
-            let (plain, others) = rest.split_at(rest.find(means).unwrap_or(rest.len()));
+            let (plain, others) = plain_part(chars.as_str(), quote.is_some());
             bytes.extend_from_slice(plain.as_bytes());
             chars = others.chars();
             end = place(&chars);
@@ -193,8 +197,14 @@ fn split(
             }
         }
         let text = text_of(bytes).map_err(|fault| fault.within(start..end))?;
-        words.push(Split { text, quoted, at: start..end });
+        words.push(Split { text: Cow::Owned(text), quoted, at: start..end });
     }
+}
+
+/// What means nothing by itself and so is taken as a whole, and the rest.
+fn plain_part(text: &str, is_quoted: bool) -> (&str, &str) {
+    let means = |c: char| matches!(c, '"' | '\'' | '\\') || (!is_quoted && c.is_whitespace());
+    text.split_at(text.find(means).unwrap_or(text.len()))
 }
 
 fn text_of(bytes: Vec<u8>) -> Result<String, Fault> {

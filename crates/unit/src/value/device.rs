@@ -20,7 +20,7 @@ impl DeviceRule {
     /// Reads `device` or `device access`.
     pub fn parse(text: &str) -> Result<DeviceRule, Fault> {
         let words = super::split_raw(text)?;
-        let word = |at: usize| words.get(at).map_or("", |word| word.text.as_str());
+        let word = |at: usize| words.get(at).map_or("", |word| &*word.text);
         let place = |at: usize| words.get(at).map_or(0..0, |word| word.at.clone());
         let device = word(0);
         let access = if word(1).is_empty() { "rwm" } else { word(1) };

@@ -26,6 +26,11 @@ macro_rules! kinds {
             pub fn from_suffix(suffix: &str) -> Option<UnitKind> {
                 match suffix { $($suffix => Some(UnitKind::$name),)* _ => None }
             }
+            /// The kind of a name that has one: quicker than a search for its dot.
+            fn of(name: &str) -> Option<UnitKind> {
+                $(if name.ends_with(concat!(".", $suffix)) { return Some(UnitKind::$name); })*
+                None
+            }
         }
     };
 }
@@ -87,12 +92,13 @@ impl UnitName {
 
     /// Its kind.
     pub fn kind(&self) -> UnitKind {
-        halves(&self.0).and_then(|(_, suffix)| UnitKind::from_suffix(suffix)).unwrap_or(UnitKind::Service)
+        UnitKind::of(&self.0).unwrap_or(UnitKind::Service)
     }
 
     /// The name without its suffix.
     pub fn stem(&self) -> &str {
-        halves(&self.0).map_or(&self.0, |(stem, _)| stem)
+        let suffix = self.kind().suffix().len().saturating_add(1);
+        self.0.get(..self.0.len().saturating_sub(suffix)).unwrap_or(&self.0)
     }
 
     /// What stands before the `@`, or the stem.
@@ -149,11 +155,17 @@ impl Hasher for NameHasher {
     fn write(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         words.iter().for_each(|word| self.add(u64::from_le_bytes(*word)));
-        self.add(rest.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)));
+        // The end once more with what stands before it, where that makes a word.
+        let short = || rest.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
+        self.add(bytes.last_chunk::<8>().map_or_else(short, |last| u64::from_le_bytes(*last)));
     }
 
     fn write_u8(&mut self, byte: u8) {
         self.add(byte.into());
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.add(number.into());
     }
 
     /// The map looks at the highest bits and at the lowest.

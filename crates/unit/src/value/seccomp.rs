@@ -264,8 +264,8 @@ impl Setting for Architectures {
     fn set(&mut self, value: &str, _: &Context<'_>) -> Result<(), Fault> {
         let mut wrong = None;
         for word in crate::value::split_raw(value)? {
-            match ARCHITECTURES.contains(&word.text.as_str()) {
-                true => drop(self.0.insert(word.text)),
+            match ARCHITECTURES.contains(&&*word.text) {
+                true => drop(self.0.insert(word.text.into_owned())),
                 false => {
                     wrong = Some(Fault::new(Code::Word, &word.text, ARCHITECTURES.join(", ")).within(word.at))
                 }
