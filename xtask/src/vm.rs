@@ -7,7 +7,7 @@ use muster_tests::machine::{Emulator, Machine, Parts};
 use muster_tests::{cpio, image, paths};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const DEBIAN_WORDS: &str = "systemd.show_status=1";
 const LIMIT: Duration = Duration::from_secs(240);
@@ -67,6 +67,10 @@ const QUESTIONS: Questions = &[
     (
         "systemctl show dev-vda.device -p Following,ActiveState",
         &["ActiveState=active", "Following=sys-devices-"],
+    ),
+    (
+        "timeout 2 systemctl stop dev-ttyS2.device; systemctl list-jobs --no-legend; systemctl start dev-ttyS2.device; systemctl is-active dev-ttyS2.device",
+        &[" dev-ttyS2.device stop running\n", "\nactive\n"],
     ),
     (
         "systemctl show serial-getty@ttyS0 -p BindsTo,SubState",
@@ -265,30 +269,37 @@ fn go_on_and_halt(emulator: &Emulator, initramfs: &Path, disk: &Path) -> Result<
 /// Ends the machine from its shell; QEMU ends at a reboot, too.
 pub fn end_by(machine: &mut Machine, verb: &str) -> Result<()> {
     machine.type_line(&format!("systemctl {verb}"))?;
+    let begun = Instant::now();
     if !machine.until(LIMIT, false, |_| false) {
         bail!("it still ran {LIMIT:?} after {verb}; console:\n{}", machine.console());
     }
+    println!("  {:6.1} s  to the end by {verb}", begun.elapsed().as_secs_f64());
     Ok(())
 }
 
 /// Logs in at the prompt that comes after the first `from` bytes of the console.
 pub fn log_in(machine: &mut Machine, from: usize, name: &str, prompt: &str) -> Result<()> {
+    let begun = Instant::now();
     expect(machine, from, "login: ")?;
-    let from = machine.console().len();
+    println!("  {:6.1} s  to a login prompt", begun.elapsed().as_secs_f64());
+    let (from, begun) = (machine.console().len(), Instant::now());
     machine.type_line(name)?;
     expect(machine, from, "Password: ")?;
     machine.type_line(image::PASSWORD)?;
-    expect(machine, from, prompt)
+    expect(machine, from, prompt)?;
+    println!("  {:6.1} s  to the shell of {name}", begun.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// Asks at the shell.
 pub fn ask(machine: &mut Machine, questions: &[(&str, &[&str])]) -> Result<()> {
     for (number, (question, answers)) in questions.iter().enumerate() {
-        let before = machine.console().len();
+        let (before, begun) = (machine.console().len(), Instant::now());
         // The mark is not in the line as it is typed.
         machine.type_line(&format!("{question}; echo end-of-''{number}"))?;
         expect(machine, before, &format!("end-of-{number}"))?;
         let said = machine.console()[before..].to_string();
+        println!("  {:6.1} s  {}", begun.elapsed().as_secs_f64(), question.get(..70).unwrap_or(question));
         if let Some(missing) = answers.iter().find(|answer| !said.contains(**answer)) {
             bail!(
                 "expected {missing:?} in the answer to {question}:\n{said}\nconsole:\n{}",

@@ -4,12 +4,12 @@
 //! |---|---|---|---|---|---|---|
 //! | dead, dead (start job) | – | plugged | – | tentative | – | – |
 //! | tentative | – | plugged | – | – | dead | – |
-//! | plugged | – | – | dead | – | – | dead |
+//! | plugged | – | – | dead | – | – | – |
 //!
 //! A device has several names, each a unit: its directory in sysfs, its node, the links to it and its aliases. A name may be
 //! claimed by several devices; its unit is plugged while one of them is there and ready. A start job waits until then;
-//! one that came by a dependency is `collected` when no job is left that waits for it. In a
-//! container devices are its maker's: they are known by name alone, and a start job ends as unsupported. A device that
+//! one that came by a dependency is `collected` when no job is left that waits for it. A stop job takes down what is bound to
+//! the device and waits until it is gone. In a container devices are its maker's: they are known by name alone, and a start job ends as unsupported. A device that
 //! nobody announced, and that something is mounted or swapped from, is tentative: on its way, so that what needs it stays,
 //! and a start job goes on waiting.
 
@@ -59,12 +59,14 @@ impl TypeState for Device {
 pub(crate) const VERBS: Verbs = Verbs {
     // Nobody makes a device; it is waited for.
     start: |manager, id| {
+        manager.report_expecting(id);
         manager.state.device_jobs.insert(id);
         manager.unawaited.insert(id);
         Started::Working
     },
+    // Nor does anybody take it away.
     stop: |manager, id| {
-        manager.change_device(id, |device| *device = Device::default());
+        manager.report_leaving(id);
         Started::Working
     },
     ignores_isolate: true,

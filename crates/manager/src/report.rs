@@ -108,6 +108,20 @@ impl Manager {
         self.status(StatusMark::None, text);
     }
 
+    /// A device is waited for.
+    pub(crate) fn report_expecting(&mut self, id: UnitId) {
+        let text = format!("Expecting device {}...", self.title(id));
+        self.with_id(Level::Info, id, text.clone(), id::STARTING);
+        self.status(StatusMark::None, text);
+    }
+
+    /// The same for one that is to go.
+    pub(crate) fn report_leaving(&mut self, id: UnitId) {
+        let text = format!("Waiting for device {} to disappear...", self.title(id));
+        self.with_id(Level::Info, id, text.clone(), id::STOPPING);
+        self.status(StatusMark::None, text);
+    }
+
     pub(crate) fn report_reloading(&mut self, id: UnitId) {
         let text = format!("Reloading {}...", self.title(id));
         self.with_id(Level::Info, id, text, id::RELOADING);

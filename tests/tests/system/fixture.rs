@@ -76,8 +76,8 @@ pub fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for file in files.iter().filter(|file| file.extension().is_some_and(|name| name == "txt")) {
         cases.extend(read(file)?.into_iter().map(|text| {
-            let name = text.name.clone();
-            Case::new(&name, move |ground| text.run(ground))
+            let (name, machine) = (text.name.clone(), text.machine);
+            Case::new(&name, move |ground| text.run(ground)).in_machine(machine)
         }));
     }
     Ok(cases)

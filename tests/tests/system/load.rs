@@ -1,4 +1,4 @@
-//! Load: 100,000 connections to one socket with `Accept=yes`, 64 at a time, while all that can go wrong does.
+//! Load: thousands of connections to one socket with `Accept=yes`, 64 at a time, while all that can go wrong does.
 //!
 //! Nothing may be lost (every client is answered or refused) and nothing may be left: descriptors, processes, cgroups, units,
 //! memory. How fast it went is printed, never asserted.
@@ -10,10 +10,11 @@ use muster_tests::Container;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const CONNECTIONS: u32 = 100_000;
+/// How many, where nothing else is asked for: a leak of one in a thousand shows. `--connections 100000` takes some minutes.
+pub const CONNECTIONS: u32 = 20_000;
 const PARALLEL: u32 = 64;
 /// Connections made before the measurement, so that a process that has already worked is measured.
-const WARM_UP: u32 = 5_000;
+const WARM_UP: u32 = 3_000;
 const LIMIT: Duration = Duration::from_secs(900);
 /// Failed instances that stay on purpose.
 const FAILED_KEPT: u64 = 16;
@@ -21,8 +22,8 @@ const FAILED_KEPT: u64 = 16;
 const MEMORY_SLACK: u64 = 512;
 
 /// The cases of this file.
-pub fn cases() -> Vec<Case> {
-    vec![Case::new("load/100000-connections", connections)]
+pub fn cases(count: u32) -> Vec<Case> {
+    vec![Case::new("load/connections", move |ground| connections(ground, count))]
 }
 
 /// What must be the same before and after.
@@ -65,7 +66,7 @@ fn holdings(container: &Container) -> Result<Holdings> {
     Ok(Holdings { descriptors, processes, cgroups, units, memory })
 }
 
-fn connections(ground: &Ground) -> Result<Outcome> {
+fn connections(ground: &Ground, count: u32) -> Result<Outcome> {
     if ground.init == Init::Systemd {
         return Ok(Outcome::Skipped("it takes ten minutes there, and what fails stays for good".to_string()));
     }
@@ -83,13 +84,13 @@ fn connections(ground: &Ground) -> Result<Outcome> {
     with_trouble(&container, 100, || load(&container, WARM_UP))?;
     let before = settled(&container)?;
     let started = Instant::now();
-    let (answers, reloads) = with_trouble(&container, 4000, || load(&container, CONNECTIONS))?;
+    let (answers, reloads) = with_trouble(&container, 1000, || load(&container, count))?;
     let seconds = started.elapsed().as_secs_f64();
     let after = settled_as(&container, &before)?;
     let ping = answers.ping;
     println!(
-        "       {CONNECTIONS} connections in {seconds:.0} s ({:.0} a second): {}; {reloads} reloads; D-Bus answers in µs (median, 99 %, longest): {ping}; memory {} -> {} kB",
-        f64::from(CONNECTIONS) / seconds,
+        "       {count} connections in {seconds:.0} s ({:.0} a second): {}; {reloads} reloads; D-Bus answers in µs (median, 99 %, longest): {ping}; memory {} -> {} kB",
+        f64::from(count) / seconds,
         answers.load.trim(),
         before.memory,
         after.memory

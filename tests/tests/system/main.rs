@@ -5,6 +5,7 @@
 //!
 //! A case runs when its name contains one of the given names. With `--init systemd` the same cases run under systemd, the
 //! oracle: a case that fails there is wrong. Most cases are text, below `tests/cases`; see `fixture.rs` for their language.
+//! With `--connections COUNT` the case of load makes as many.
 //! With `--scenarios FIRST COUNT` generated scenarios are run under both instead (`scenarios.rs`).
 //! With `--show` the cases of that file are run and what their commands say is printed: for looking at both, one after the
 //! other, before a case is written.
@@ -43,13 +44,20 @@ pub enum Outcome {
 /// A named test of one or more containers.
 pub struct Case {
     name: String,
+    /// Whether it needs the machine, which is for one case at a time.
+    machine: bool,
     run: Box<dyn Fn(&Ground) -> Result<Outcome> + Send>,
 }
 
 impl Case {
     /// A case that is code.
     pub fn new(name: &str, run: impl Fn(&Ground) -> Result<Outcome> + Send + 'static) -> Self {
-        Self { name: name.to_string(), run: Box::new(run) }
+        Self { name: name.to_string(), machine: false, run: Box::new(run) }
+    }
+
+    /// The same in the machine, if it is one of those.
+    pub fn in_machine(self, machine: bool) -> Self {
+        Self { machine, ..self }
     }
 }
 
@@ -60,13 +68,21 @@ struct Options {
     list: bool,
     show: Option<PathBuf>,
     scenarios: Option<(u64, u64)>,
+    connections: u32,
     names: Vec<String>,
 }
 
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options =
-            Self { init: Init::Muster, jobs: 3, list: false, show: None, scenarios: None, names: Vec::new() };
+        let mut options = Self {
+            init: Init::Muster,
+            jobs: 3,
+            list: false,
+            show: None,
+            scenarios: None,
+            connections: load::CONNECTIONS,
+            names: Vec::new(),
+        };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--init" => options.init = args.next().context("--init needs a name")?.parse()?,
@@ -75,6 +91,9 @@ impl Options {
                 "--scenarios" => {
                     let mut number = || args.next().context("--scenarios needs two numbers");
                     options.scenarios = Some((number()?.parse()?, number()?.parse()?));
+                }
+                "--connections" => {
+                    options.connections = args.next().context("--connections needs a number")?.parse()?;
                 }
                 "--list" => options.list = true,
                 name => options.names.push(name.to_string()),
@@ -104,7 +123,7 @@ fn main() -> Result<()> {
     }
     let mut cases = match &options.show {
         Some(file) => fixture::shown(file)?,
-        None => all_cases(options.init)?,
+        None => all_cases(&options)?,
     };
     cases.retain(|case| options.selects(case));
     if options.list {
@@ -118,15 +137,15 @@ fn main() -> Result<()> {
     std::process::exit(i32::from(count.failed > 0))
 }
 
-fn all_cases(init: Init) -> Result<Vec<Case>> {
+fn all_cases(options: &Options) -> Result<Vec<Case>> {
     let mut cases = boot::cases();
     cases.extend(bad_input::cases());
     cases.extend(docs::cases()?);
     cases.extend(table::cases());
-    cases.extend(load::cases());
+    cases.extend(load::cases(options.connections));
     cases.extend(oci::cases());
-    cases.extend(properties::cases(init));
-    cases.extend(scenarios::cases(init));
+    cases.extend(properties::cases(options.init));
+    cases.extend(scenarios::cases(options.init));
     cases.extend(strangers::cases());
     cases.push(fixture::every_row());
     cases.extend(fixture::cases()?);
@@ -147,7 +166,7 @@ fn run_all(cases: Vec<Case>, options: &Options) -> Count {
             return Count { skipped: cases.len(), ..Count::default() };
         }
     };
-    let (queue, count) = (Mutex::new(VecDeque::from(cases)), Mutex::new(Count::default()));
+    let (queue, count) = (Queue::of(cases), Mutex::new(Count::default()));
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| work(&queue, &count, &ground));
@@ -156,11 +175,28 @@ fn run_all(cases: Vec<Case>, options: &Options) -> Count {
     count.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-fn work(queue: &Mutex<VecDeque<Case>>, count: &Mutex<Count>, ground: &Ground) {
-    loop {
-        let Some(case) = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop_front() else {
-            return;
-        };
+/// Cases that have not begun. Those of the machine come first, one after the other, so that nobody waits for it.
+struct Queue(Mutex<(VecDeque<Case>, VecDeque<Case>)>);
+
+impl Queue {
+    fn of(cases: Vec<Case>) -> Self {
+        Self(Mutex::new(cases.into_iter().partition(|case| case.machine)))
+    }
+
+    /// Runs cases until none is left: the first to ask for one runs all those of the machine.
+    fn each(&self, mut run: impl FnMut(Case)) {
+        let held = || self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let machine = std::mem::take(&mut held().0);
+        machine.into_iter().for_each(&mut run);
+        loop {
+            let Some(case) = held().1.pop_front() else { return };
+            run(case);
+        }
+    }
+}
+
+fn work(queue: &Queue, count: &Mutex<Count>, ground: &Ground) {
+    queue.each(|case| {
         let started = Instant::now();
         let result = (case.run)(ground).or_else(|error| once_more(&case, ground, error));
         let seconds = started.elapsed().as_secs_f64();
@@ -179,7 +215,7 @@ fn work(queue: &Mutex<VecDeque<Case>>, count: &Mutex<Count>, ground: &Ground) {
                 println!("FAILED {} ({seconds:.1} s)\n{}", case.name, indent(&format!("{error:#}")));
             }
         }
-    }
+    });
 }
 
 /// A case that failed under the oracle is run once more, and its first failure is printed: systemd has races of its own, and
