@@ -69,7 +69,7 @@ const QUESTIONS: Questions = &[
         &["ActiveState=active", "Following=sys-devices-"],
     ),
     (
-        "timeout 2 systemctl stop dev-ttyS2.device; systemctl list-jobs --no-legend; systemctl start dev-ttyS2.device; systemctl is-active dev-ttyS2.device",
+        "timeout 2 systemctl stop dev-ttyS2.device; systemctl list-jobs --no-legend | cat; systemctl start dev-ttyS2.device; systemctl is-active dev-ttyS2.device",
         &[" dev-ttyS2.device stop running\n", "\nactive\n"],
     ),
     (
