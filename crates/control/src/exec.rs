@@ -175,7 +175,8 @@ fn bounding_set(u: &UnitView<'_>) -> u64 {
 }
 
 fn has_own_root(u: &UnitView<'_>) -> bool {
-    u.exec().root_directory().is_some() || u.exec().root_image().is_some()
+    let exec = u.exec();
+    exec.root_directory().is_some() || exec.root_image().is_some() || exec.root_mstack().is_some()
 }
 
 fn image_policy(policy: &Option<Box<ImagePolicy>>) -> String {
@@ -429,6 +430,7 @@ properties! {
         WorkingDirectory "s" Const = working_directory(u);
         RootDirectory "s" Const = u.exec().root_directory();
         RootImage "s" Const = u.exec().root_image();
+        RootMStack "s" Const = u.exec().root_mstack();
         RootImageOptions "a(ss)" Const = Each(u.exec().root_image_options(), image_option);
         RootHash "ay" Const = root_hash(u).0;
         RootHashPath "s" Const = root_hash(u).1;

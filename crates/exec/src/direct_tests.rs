@@ -136,6 +136,7 @@ const EXECUTOR: &[(&str, &str)] = &[
     ("ProtectHostname", "yes"),
     ("SecureBits", "noroot"),
     ("RootImage", "/a"),
+    ("RootMStack", "/a.mstack"),
     ("MountImages", "/a:/b"),
     ("ExtensionImages", "/a"),
     ("ExtensionDirectories", "/a"),

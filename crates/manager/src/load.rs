@@ -737,7 +737,7 @@ fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
     if exec.private_tmp_is_set() {
         after.push("systemd-tmpfiles-setup.service");
     }
-    if exec.root_image().is_some() {
+    if exec.root_image().is_some() || exec.root_mstack().is_some() {
         after.push("systemd-udevd.service");
     }
     after

@@ -34,6 +34,7 @@ fn limit_to_start(service: &ServiceSection, command: &mut ExecCommand, exec: &mu
         let mut edit = Rc::make_mut(exec).edit();
         *edit.root_directory() = None;
         *edit.root_image() = None;
+        *edit.root_mstack() = None;
     }
 }
 

@@ -28,8 +28,10 @@ pub fn close_devices(exec: &ExecSection, cgroup: &mut Option<Rc<CGroupSection>>)
 
 /// What images need of devices, where devices are listed at all (systemd.exec(5), `RootImage=`).
 pub fn open_loop_devices(exec: &ExecSection, cgroup: &mut Option<Rc<CGroupSection>>) {
-    let images =
-        exec.root_image().is_some() || !exec.mount_images().is_empty() || !exec.extension_images().is_empty();
+    let images = exec.root_image().is_some()
+        || exec.root_mstack().is_some()
+        || !exec.mount_images().is_empty()
+        || !exec.extension_images().is_empty();
     let lists = |cgroup: &CGroupSection| {
         !cgroup.device_allow().is_empty() || cgroup.device_policy() != DevicePolicy::Auto
     };

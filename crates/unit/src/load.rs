@@ -498,6 +498,7 @@ const FATAL_KEYS: &[&str] = &[
     "WorkingDirectory",
     "RootDirectory",
     "RootImage",
+    "RootMStack",
     "RootVerity",
     "RootImagePolicy",
     "MountImagePolicy",
@@ -684,7 +685,8 @@ fn settle(file: &mut UnitFile) {
     let wished = wished.filter(|wished| wished.optional).and_then(|wished| wished.path.clone());
     let root = file.exec.as_ref().and_then(|exec| exec.root_directory().clone()).filter(|_| file.executes());
     let image = file.exec.as_ref().and_then(|exec| exec.root_image().clone()).filter(|_| file.executes());
-    let wished: Vec<AbsolutePath> = wished.into_iter().chain(root).chain(image).collect();
+    let stack = file.exec.as_ref().and_then(|exec| exec.root_mstack().clone()).filter(|_| file.executes());
+    let wished: Vec<AbsolutePath> = wished.into_iter().chain(root).chain(image).chain(stack).collect();
     let unit = Rc::make_mut(&mut file.unit);
     if private_tmp {
         unit.edit().wants_mounts_for().extend(["/tmp", "/var/tmp"].map(|path| AbsolutePath(path.to_owned())));

@@ -21,8 +21,11 @@ use std::process::{Command, Stdio};
 const PIECE: usize = 1 << 20;
 
 /// The settings with the copy for a root, where they ask for one. `locks` is where its lock is left.
-pub fn root(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done<Option<ExecSection>> {
-    let exec = context.exec;
+pub fn root(
+    context: &Context<'_>,
+    exec: &ExecSection,
+    locks: Option<&[OwnedFd; 2]>,
+) -> Done<Option<ExecSection>> {
     let image = exec.root_image().as_deref();
     let Some(source) = image.or(exec.root_directory().as_deref()).filter(|_| exec.root_ephemeral()) else {
         return Ok(None);

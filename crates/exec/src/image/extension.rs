@@ -4,7 +4,7 @@
 //! The images stand at places of their own while the overlays are made, and nowhere afterwards: an overlay keeps its layers.
 //! What must stay true: an extension that is not made for this system (os-release(5)) stops the start.
 
-use super::{Wish, policy, put};
+use super::{Parts, Wish, policy, put};
 use crate::sandbox::mount::{clone, file_system, path_of};
 use crate::steps::{Done, Failed};
 use muster_unit::{ExecSection, ImagePolicy};
@@ -19,7 +19,7 @@ const PLACES: &str = "/run/systemd/unit-extensions";
 /// To disable the check that the file that describes an extension is called as it is.
 const RELAXED: &str = "x-systemd.relax-extension-release-check";
 /// More layers than a kernel takes.
-const LAYERS_MAX: usize = 500;
+pub const LAYERS_MAX: usize = 500;
 /// A file that describes a system is short.
 const RELEASE_MAX: u64 = 64 * 1024;
 
@@ -78,22 +78,32 @@ fn mount_images(exec: &ExecSection, all: &mut Vec<Extension>) -> Done {
         }
         let wish =
             Wish { directive, source, options: &image.options, policy: &policy, read_only: true, root: None };
-        let parts = wish.open()?;
-        let top = format!("{PLACES}/{}", all.len());
-        for directory in [PLACES, &top] {
-            match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return fail(directive, source, format!("{directory}: {error}")),
-            }
-        }
+        let top =
+            mount_at(PLACES, all.len(), &wish.open()?).or_else(|error| fail(directive, source, error))?;
         let relaxed =
             image.options.iter().any(|option| option.options.split(',').any(|word| word == RELAXED));
-        all.push(Extension { directive, source: source.to_owned(), top: top.clone(), relaxed });
-        for (place, tree) in &parts {
-            put(&top, place, tree).or_else(|error| fail(directive, source, error))?;
-        }
+        all.push(Extension { directive, source: source.to_owned(), top, relaxed });
     }
     Ok(())
+}
+
+/// Mounts an image at a numbered place for the while that layers need paths; the place.
+pub fn mount_at(places: &str, number: usize, parts: &Parts) -> Result<String, String> {
+    let top = format!("{places}/{number}");
+    for directory in [places, &top] {
+        match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(format!("{directory}: {error}")),
+        }
+    }
+    let mut mounted = Ok(());
+    for (place, tree) in parts {
+        mounted = mounted.and_then(|()| put(&top, place, tree));
+    }
+    if mounted.is_err() {
+        let _ = rustix::mount::unmount(top.as_str(), UnmountFlags::DETACH);
+    }
+    mounted.map(|()| top).map_err(|error| error.to_string())
 }
 
 fn directories(exec: &ExecSection, all: &mut Vec<Extension>) -> Done {
@@ -141,7 +151,7 @@ fn layers(all: &[Extension], root: &str) -> Done<Vec<Overlay>> {
 }
 
 /// A directory below a root, if it is one, following no link out of it.
-fn real_directory(top: &str, hierarchy: &str) -> Option<String> {
+pub fn real_directory(top: &str, hierarchy: &str) -> Option<String> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
     let above = rustix::fs::open(top, flags, Mode::empty()).ok()?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -151,7 +161,7 @@ fn real_directory(top: &str, hierarchy: &str) -> Option<String> {
 }
 
 /// Layers, the topmost first, as one tree that is only read.
-fn overlay(layers: &[String]) -> Result<OwnedFd, String> {
+pub fn overlay(layers: &[String]) -> Result<OwnedFd, String> {
     if layers.len() > LAYERS_MAX {
         return Err("too many extensions".to_owned());
     }
@@ -159,10 +169,14 @@ fn overlay(layers: &[String]) -> Result<OwnedFd, String> {
         let fd = rustix::fs::open(only.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         return fd.and_then(|fd| clone(fd, false)).map_err(|error| error.to_string());
     }
-    let quoted = |path: &String| path.replace('\\', "\\\\").replace(':', "\\:");
-    let lower = layers.iter().map(quoted).collect::<Vec<_>>().join(":");
-    file_system("overlay", &[("lowerdir", &lower)], MountAttrFlags::MOUNT_ATTR_RDONLY)
+    file_system("overlay", &[("lowerdir", &joined(layers))], MountAttrFlags::MOUNT_ATTR_RDONLY)
         .map_err(|error| format!("overlay: {error}"))
+}
+
+/// Layers as overlayfs takes them.
+pub fn joined(layers: &[String]) -> String {
+    let quoted = |path: &String| path.replace('\\', "\\\\").replace(':', "\\:");
+    layers.iter().map(quoted).collect::<Vec<_>>().join(":")
 }
 
 type Release = BTreeMap<String, String>;
@@ -210,10 +224,14 @@ impl Extension {
     fn release(&self, kind: &Kind) -> Done<Option<Release>> {
         let name = self.source.rsplit('/').next().unwrap_or("");
         let name = name.strip_suffix(".raw").unwrap_or(name);
-        match read_below(&self.top, &format!("{}/extension-release.{name}", kind.directory)) {
-            Ok(text) => return Ok(Some(parse_release(&text))),
-            Err(rustix::io::Errno::NOENT) => {}
-            Err(error) => return self.fail(error),
+        // Its version need not be in the name of what describes it.
+        let short = name.split('_').next().unwrap_or(name);
+        for name in [name, short] {
+            match read_below(&self.top, &format!("{}/extension-release.{name}", kind.directory)) {
+                Ok(text) => return Ok(Some(parse_release(&text))),
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => return self.fail(error),
+            }
         }
         // The only one there is may have another name.
         let Some(directory) = real_directory(&self.top, kind.directory) else { return Ok(None) };

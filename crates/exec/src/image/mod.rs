@@ -1,5 +1,5 @@
 //! Disk images: a file with a file system, or with a table of partitions, becomes mounts that stand nowhere yet
-//! (systemd.exec(5), `RootImage=`, `MountImages=`, `ExtensionImages=`; systemd.image-policy(7)).
+//! (systemd.exec(5), `RootImage=`, `MountImages=`, `ExtensionImages=`; systemd.image-policy(7)), and what is built of several.
 //!
 //! Each file system is shown by a loop device of its own, partitions too, so that neither the kernel's reading of the table
 //! nor udevd is waited for. A device goes with the last mount of it. What must stay true: what the policy does not allow is
@@ -9,8 +9,10 @@ pub mod disk;
 pub mod ephemeral;
 pub mod extension;
 pub mod live;
+pub mod mstack;
 pub mod signature;
 pub mod verity;
+pub mod versions;
 
 use crate::steps::{Done, Failed};
 use disk::{Content, Slice};

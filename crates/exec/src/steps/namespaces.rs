@@ -216,8 +216,10 @@ fn own_view(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done {
         own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
         delegates_later: has_own_users(context) && !has_own_mounts(context),
     };
-    let ephemeral = crate::image::ephemeral::root(context, locks)?;
-    let done = mount::carry_out(ephemeral.as_ref().unwrap_or(context.exec), &facts);
+    let picked = crate::image::versions::picked(context.exec)?;
+    let exec = picked.as_ref().unwrap_or(context.exec);
+    let ephemeral = crate::image::ephemeral::root(context, exec, locks)?;
+    let done = mount::carry_out(ephemeral.as_ref().unwrap_or(exec), &facts);
     umask(old);
     done
 }

@@ -17,7 +17,7 @@ section! {
         "RootHashSignature" => root_hash_signature: Option<RootHashSignature> = None, Applied Raw;
         "RootVerity" => root_verity: Option<AbsolutePath> = None, Applied Expand;
         "RootEphemeral" => root_ephemeral: bool = false, Applied Raw;
-        "RootMStack" => root_mstack: Option<AbsolutePath> = None, Stored Expand;
+        "RootMStack" => root_mstack: Option<AbsolutePath> = None, Applied Expand;
         "ExtensionDirectories" => extension_directories: Vec<MarkedPath> = Default::default(), Applied Expand;
         "ExtensionImages" => extension_images: Vec<ExtensionImage> = Default::default(), Applied Expand;
         "ExtensionImagePolicy" => extension_image_policy: Option<Box<ImagePolicy>> = None, Applied Raw;

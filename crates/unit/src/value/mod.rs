@@ -19,6 +19,7 @@ mod path;
 mod resources;
 mod seccomp;
 mod time;
+mod version;
 mod words;
 
 pub use self::base64::{decode_base64, encode_base64};
@@ -68,4 +69,5 @@ pub use seccomp::{
     AddressFamilies, Architectures, Listed, Namespaces, SyscallAction, SyscallFilter, system_calls,
 };
 pub use time::Timespan;
+pub use version::compare_versions;
 pub use words::*;
