@@ -9,8 +9,10 @@ use muster_unit::NumberSet;
 use std::fs;
 use std::io::Read;
 
-/// Most files of a cgroup are shorter. The kernel gives at most a page at a time.
+/// Most files of a cgroup are shorter. The kernel gives at most a page at a time, and of lines only whole ones.
 const READ_SIZE: usize = 4096;
+/// No line is longer but where it is the only one.
+const LINE_MAX: usize = 1024;
 
 impl Tree {
     /// Whether cgroups can have a file: not where our root was not given its controller. `cpu.stat` is there without one.
@@ -27,7 +29,7 @@ impl Tree {
         let mut source = fs::File::open(format!("{}/{file}", self.directory(path))).ok()?;
         let length = source.read(&mut bytes).ok()?;
         bytes.truncate(length);
-        if length == READ_SIZE {
+        if length > READ_SIZE.saturating_sub(LINE_MAX) {
             source.read_to_end(&mut bytes).ok()?;
         }
         String::from_utf8(bytes).ok()
