@@ -486,7 +486,7 @@ impl Tree {
                 *given = given.without(disabled);
             }
             let file = format!("{}/cgroup.subtree_control", self.directory(&at));
-            let now = fs::read_to_string(&file).unwrap_or_default();
+            let now = reading::whole(&file).unwrap_or_default();
             let now = Controllers::named(now.split_whitespace());
             for controller in now.within(disabled).names() {
                 let _ = fs::write(&file, format!("-{controller}"));
@@ -752,7 +752,7 @@ impl Tree {
         if let Some(kin) = &self.kin {
             return kin.of(pid);
         }
-        let own = own_cgroup(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
+        let own = own_cgroup(&reading::whole(&format!("/proc/{pid}/cgroup"))?)?;
         own.strip_prefix(self.root.as_str()).map(str::to_owned)
     }
 

@@ -1,7 +1,7 @@
 //! What the kernel says of a cgroup: numbers of its files.
 //!
-//! Most are asked for at the end of each run, so that a file costs as few system calls as may be: none where its controller
-//! is not here, else three.
+//! Most are asked for at the end of each run, and where a process belongs at each of its words, so that a file costs as few
+//! system calls as may be: none where its controller is not here, else three.
 
 use crate::Tree;
 use crate::attributes::IoTotals;
@@ -14,25 +14,27 @@ const READ_SIZE: usize = 4096;
 /// No line is longer but where it is the only one.
 const LINE_MAX: usize = 1024;
 
+/// What a file of the kernel's says. Most are read by one call, as its end is seen when less came than there was room for.
+pub(crate) fn whole(path: &str) -> Option<String> {
+    let mut bytes = vec![0; READ_SIZE];
+    let mut source = fs::File::open(path).ok()?;
+    let length = source.read(&mut bytes).ok()?;
+    bytes.truncate(length);
+    if length > READ_SIZE.saturating_sub(LINE_MAX) {
+        source.read_to_end(&mut bytes).ok()?;
+    }
+    String::from_utf8(bytes).ok()
+}
+
 impl Tree {
     /// Whether cgroups can have a file: not where our root was not given its controller. `cpu.stat` is there without one.
     pub(crate) fn has_file(&self, file: &str) -> bool {
         file == "cpu.stat" || self.is_given(file)
     }
 
-    /// What a file of a cgroup says. Most are read by one call.
+    /// What a file of a cgroup says.
     fn text(&self, path: &str, file: &str) -> Option<String> {
-        if !self.has_file(file) {
-            return None;
-        }
-        let mut bytes = vec![0; READ_SIZE];
-        let mut source = fs::File::open(format!("{}/{file}", self.directory(path))).ok()?;
-        let length = source.read(&mut bytes).ok()?;
-        bytes.truncate(length);
-        if length > READ_SIZE.saturating_sub(LINE_MAX) {
-            source.read_to_end(&mut bytes).ok()?;
-        }
-        String::from_utf8(bytes).ok()
+        self.has_file(file).then(|| whole(&format!("{}/{file}", self.directory(path)))).flatten()
     }
 
     /// One number of a cgroup (`memory.current`); `None` when the file is not there, `u64::MAX` for `max`.

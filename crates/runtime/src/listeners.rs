@@ -114,7 +114,7 @@ impl Runtime {
     }
 
     pub(crate) fn retry_listeners(&mut self) {
-        let now = clock::monotonic_usec();
+        let now = self.turn_usec;
         let due: Vec<(Token, FdId)> = self
             .listeners
             .watched

@@ -43,8 +43,8 @@ impl PidFiles {
     }
 
     /// Whether that is now.
-    pub fn are_due(&self) -> bool {
-        self.retry_usec.is_some_and(|at| at <= clock::monotonic_usec())
+    pub fn are_due(&self, now_usec: u64) -> bool {
+        self.retry_usec.is_some_and(|at| at <= now_usec)
     }
 
     /// Stops watching for the PID file of a unit.

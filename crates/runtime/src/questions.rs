@@ -230,7 +230,7 @@ impl Runtime {
 
     /// Gives up on what took too long. Whoever hangs goes when the kernel lets it.
     pub(crate) fn mind_questions(&mut self) {
-        let now = clock::monotonic_usec();
+        let now = self.turn_usec;
         if self.questions.next_deadline().is_none_or(|at| at > now) {
             return;
         }

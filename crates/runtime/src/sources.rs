@@ -69,7 +69,7 @@ impl Runtime {
 
     /// Reads what is ready, or due.
     pub(crate) fn follow_sources(&mut self, ready: &BTreeSet<SourceId>) {
-        let now = clock::monotonic_usec();
+        let now = self.turn_usec;
         let is_due = |id: SourceId, watched: &Watched| {
             ready.contains(&id)
                 || watched.source.due_usec().is_some_and(|at| at <= now)
@@ -80,13 +80,13 @@ impl Runtime {
         // The notify socket has its own moment.
         let ids: Vec<SourceId> = due.map(|(id, _)| *id).filter(|id| *id != SourceId::Notify).collect();
         for id in ids {
-            self.follow_source(id, Budget::new(SOURCE_USEC));
+            self.follow_source(id);
         }
     }
 
     /// Reads the notify socket. True when it was read empty.
     pub(crate) fn read_notify(&mut self) -> bool {
-        self.follow_source(SourceId::Notify, Budget::new(SOURCE_USEC));
+        self.follow_source(SourceId::Notify);
         self.kernel.get(&SourceId::Notify).is_none_or(|watched| !watched.source.has_more())
     }
 
@@ -95,8 +95,11 @@ impl Runtime {
         self.kernel.get(&SourceId::Notify).is_some_and(|watched| watched.source.due_usec().is_some())
     }
 
-    fn follow_source(&mut self, id: SourceId, budget: Budget) {
+    fn follow_source(&mut self, id: SourceId) {
+        let mut budget = None;
         loop {
+            let now = clock::monotonic_usec();
+            let budget = *budget.get_or_insert(Budget::beginning_at(now, SOURCE_USEC));
             let (mut complaints, mut foreign) = (Vec::new(), Vec::new());
             let Some(watched) = self.kernel.get_mut(&id) else { return };
             let mut world = World {
@@ -107,7 +110,7 @@ impl Runtime {
                 complaints: &mut complaints,
                 foreign: &mut foreign,
             };
-            let told = watched.source.events(clock::monotonic_usec(), &mut world);
+            let told = watched.source.events(now, &mut world);
             let (more, rests) = (watched.source.has_more(), watched.source.due_usec().is_some());
             let token = watched.token;
             self.mind_registration(id);

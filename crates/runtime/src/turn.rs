@@ -26,7 +26,7 @@ use muster_cgroup::Tree;
 use muster_manager::Manager;
 use muster_manager::anew::Anew;
 use muster_manager::effect::{FdId, Level, LogRecord, RequestId, SpawnId};
-use muster_manager::event::{Clock, Event, Found, Origin, ShutdownVerb};
+use muster_manager::event::{Clock, Event, Found, Now, Origin, ShutdownVerb};
 use muster_unit::Index;
 use signal_hook_mio::v1_0::Signals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -165,6 +165,10 @@ pub struct Runtime {
     pub(crate) next_request: u64,
     children_wait: bool,
     turns: usize,
+    /// When this turn began, in monotonic microseconds: for what need not be known to the microsecond.
+    pub(crate) turn_usec: u64,
+    /// How late it was at the end of the last turn, if nothing was done since.
+    ended: Option<Now>,
     /// Processes started since memory was last given back.
     pub(crate) spawns: u32,
     /// When nothing happens until then, memory is given back. Nothing while that was done and nothing happened since.
@@ -255,6 +259,8 @@ impl Runtime {
             next_request: 0,
             children_wait: true,
             turns: 0,
+            turn_usec: clock::monotonic_usec(),
+            ended: None,
             spawns: 0,
             idle_usec: None,
         };
@@ -344,6 +350,7 @@ impl Runtime {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.note(Level::Error, &format!("Waiting for events failed: {error}")),
             }
+            self.turn_usec = clock::monotonic_usec();
             self.mind_idleness(!events.is_empty());
             self.turn();
         }
@@ -352,7 +359,7 @@ impl Runtime {
     /// Work leaves holes in the heap and code that is not needed again soon. When it was quiet for a while, once, that goes
     /// back to the kernel.
     fn mind_idleness(&mut self, something_happened: bool) {
-        let now = clock::monotonic_usec();
+        let now = self.turn_usec;
         if something_happened {
             self.idle_usec = Some(now.saturating_add(IDLE_USEC));
         } else if self.idle_usec.is_some_and(|at| at <= now) {
@@ -368,8 +375,8 @@ impl Runtime {
         muster_sys::release_code();
     }
 
-    fn timeout(&self) -> Option<Duration> {
-        let now = clock::now();
+    fn timeout(&mut self) -> Option<Duration> {
+        let now = self.ended.take().unwrap_or_else(clock::now);
         if !self.ready.is_empty()
             || (self.children_wait && !self.notify_rests())
             || !self.follow_up.is_empty()
@@ -433,6 +440,7 @@ impl Runtime {
     }
 
     fn alarm_went_off(&mut self, clock: Clock) {
+        clock::look_anew();
         let alarm = self.alarms.iter_mut().find(|alarm| alarm.clock() == clock);
         for event in alarm.map(Alarm::read).unwrap_or_default() {
             self.deliver(event);
@@ -493,7 +501,8 @@ impl Runtime {
         let told: BTreeSet<SourceId> = ready.iter().filter_map(told).collect();
         self.follow_sources(&told);
         self.mind_questions();
-        if of(|source| *source == Source::PidFiles).next().is_some() || self.pid_files.are_due() {
+        if of(|source| *source == Source::PidFiles).next().is_some() || self.pid_files.are_due(self.turn_usec)
+        {
             self.pid_files_changed();
         }
         for (_, source) in of(|source| matches!(source, Source::Alarm(_))) {
@@ -501,13 +510,14 @@ impl Runtime {
                 self.alarm_went_off(clock);
             }
         }
-        let traffic = Budget::new(TRAFFIC_USEC);
+        let mut traffic = None;
         for (token, source) in self.in_turns(of(|source| matches!(source, Source::Listener(_))).collect()) {
             if let Source::Listener(fd) = source {
-                self.listener_ready(token, fd, traffic);
+                let budget = *traffic.get_or_insert_with(|| Budget::new(TRAFFIC_USEC));
+                self.listener_ready(token, fd, budget);
             }
         }
-        let asked = Budget::new(CLIENTS_USEC);
+        let mut asked: Option<Budget> = None;
         for (token, source) in ready {
             match source {
                 Source::Process(pid) => self.watched_process_ended(token, pid),
@@ -515,11 +525,16 @@ impl Runtime {
                 Source::Automount(pipe) => self.automount_ready(pipe),
                 Source::Questioner => self.questioner_spoke(),
                 Source::Private => self.accept_clients(),
-                Source::Client if asked.is_spent() => self.still_ready(token),
-                Source::Client => self.client_ready(token, asked),
+                Source::Client | Source::Asker if asked.is_some_and(|asked| asked.is_spent()) => {
+                    self.still_ready(token);
+                }
+                Source::Client => {
+                    self.client_ready(token, *asked.get_or_insert_with(|| Budget::new(CLIENTS_USEC)));
+                }
                 Source::Askers(service) => self.accept_askers(token, service),
-                Source::Asker if asked.is_spent() => self.still_ready(token),
-                Source::Asker => self.asker_ready(token, asked),
+                Source::Asker => {
+                    self.asker_ready(token, *asked.get_or_insert_with(|| Budget::new(CLIENTS_USEC)));
+                }
                 Source::Nothing
                 | Source::Signals
                 | Source::Kernel(_)
@@ -532,18 +547,21 @@ impl Runtime {
         // Answers go before what can wait.
         self.clients_write();
         self.retry_listeners();
-        if self.clients.retry_usec.is_some_and(|at| at <= clock::monotonic_usec()) {
+        if self.clients.retry_usec.is_some_and(|at| at <= self.turn_usec) {
             self.accept_clients();
         }
         self.log.flush();
         self.announce_changes();
-        if self.manager.needs_tick(clock::now()) {
+        let now = clock::now();
+        let ticks = self.manager.needs_tick(now);
+        if ticks {
             self.deliver(Event::Tick);
         }
         self.end_announcements();
         self.processes.take_memory_back();
         self.close_what_may_hang();
         self.clients_write();
+        self.ended = (!ticks).then_some(now);
     }
 
     /// Puts sources in an order in which another one is the first each turn, so that none is served only after the others.
@@ -628,12 +646,13 @@ impl Runtime {
 
     /// Many ends in one turn, so that clients are written to once for all of them.
     fn reap_children(&mut self) {
-        let budget = Budget::new(EXIT_USEC);
-        while !budget.is_spent() {
+        let mut budget = None;
+        loop {
             let Some((pid, exit)) = reap::next() else {
                 self.children_wait = false;
                 return;
             };
+            let budget = *budget.get_or_insert_with(|| Budget::new(EXIT_USEC));
             // It is over, and what it said before is in the socket: an end is handled when no word of it can be waiting.
             if !self.read_notify() {
                 return;
@@ -641,6 +660,9 @@ impl Runtime {
             self.child_ended(pid, exit);
             self.cgroups.note_end(pid);
             reap::reap(pid);
+            if budget.is_spent() {
+                return;
+            }
         }
     }
 

@@ -111,7 +111,7 @@ impl Runtime {
     pub(crate) fn mind_watchdog(&mut self) {
         let wanted = self.manager.hardware_watchdog();
         let changed = wanted != self.watchdog.wanted;
-        let now = crate::clock::monotonic_usec();
+        let now = self.turn_usec;
         if !changed && self.watchdog.due_usec.is_none_or(|due| due > now) {
             return;
         }
