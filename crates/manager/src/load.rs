@@ -12,6 +12,7 @@ use muster_unit::{
     Body, CGroupSection, ExecSection, LoadState, ManagedOomMode, MountSection, Source, StdInput, StdOutput,
     UnitFile, UnitKind, UnitName,
 };
+use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -631,9 +632,7 @@ fn implied(file: &UnitFile, add: &mut dyn FnMut(Dependency, &str)) {
     // The root is there before any of us.
     let runs = file.executes() && file.id.as_str() != "-.mount";
     if let Some(exec) = file.exec.as_deref().filter(|_| runs) {
-        for target in exec_implies(exec) {
-            add(Dependency::After, target);
-        }
+        exec_implies(exec, &mut |target| add(Dependency::After, target));
         // Who takes the log of its namespace is there before it.
         let takers = [
             "systemd-journald@.socket",
@@ -712,8 +711,7 @@ fn mounts_on(path: &str) -> Vec<String> {
 }
 
 /// Ordering that an execution context implies (systemd.exec(5), "Implicit Dependencies").
-fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
-    let mut after = Vec::new();
+fn exec_implies(exec: &ExecSection, after: &mut dyn FnMut(&'static str)) {
     // What is inherited goes where standard input comes from.
     let logs = |output: &StdOutput| match output {
         StdOutput::Journal | StdOutput::JournalConsole | StdOutput::Kmsg | StdOutput::KmsgConsole => true,
@@ -723,7 +721,7 @@ fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
         _ => false,
     };
     if logs(exec.standard_output()) || logs(exec.standard_error()) {
-        after.push("systemd-journald.socket");
+        after("systemd-journald.socket");
     }
     let kept = [
         &exec.state_directory(),
@@ -732,46 +730,43 @@ fn exec_implies(exec: &ExecSection) -> Vec<&'static str> {
         &exec.configuration_directory(),
     ];
     if kept.iter().any(|directories| !directories.is_empty()) {
-        after.push("systemd-remount-fs.service");
+        after("systemd-remount-fs.service");
     }
     if exec.private_tmp_is_set() {
-        after.push("systemd-tmpfiles-setup.service");
+        after("systemd-tmpfiles-setup.service");
     }
     if exec.root_image().is_some() || exec.root_mstack().is_some() {
-        after.push("systemd-udevd.service");
+        after("systemd-udevd.service");
     }
-    after
 }
 
 /// The slice a unit lives in: as said, or as its kind and name imply. Nothing for units without a cgroup.
-fn slice_of(file: &UnitFile) -> Option<String> {
+fn slice_of(file: &UnitFile) -> Option<Cow<'_, str>> {
     match &file.body {
         Body::Slice(_) => {
             let stem = file.id.stem();
             if stem == "-" {
                 return None;
             }
-            return Some(
-                stem.rsplit_once('-')
-                    .map_or_else(|| "-.slice".to_owned(), |(parent, _)| format!("{parent}.slice")),
-            );
+            let parent = stem.rsplit_once('-').map(|(parent, _)| format!("{parent}.slice").into());
+            return Some(parent.unwrap_or("-.slice".into()));
         }
         Body::Service(_) | Body::Socket(_) | Body::Mount(_) | Body::Swap(_) | Body::Scope(_) => {}
         Body::Target | Body::Device | Body::Timer(_) | Body::Path(_) | Body::Automount(_) => return None,
     }
     if let Some(slice) = file.cgroup.as_ref().and_then(|cgroup| cgroup.slice().as_ref()) {
-        return Some(slice.to_string());
+        return Some(slice.as_str().into());
     }
     let extrinsic = match &file.body {
         Body::Mount(_) => crate::mount::is_extrinsic(&muster_unit::path_unescape(file.id.stem())),
         _ => false,
     };
     if file.id.as_str() == "init.scope" || extrinsic {
-        return Some("-.slice".to_owned());
+        return Some("-.slice".into());
     }
     if file.id.is_instance() && file.id.kind() == UnitKind::Service {
         // The prefix is one component, so its own dashes are escaped.
-        return Some(format!("system-{}.slice", file.id.prefix().replace('-', "\\x2d")));
+        return Some(format!("system-{}.slice", file.id.prefix().replace('-', "\\x2d")).into());
     }
-    Some("system.slice".to_owned())
+    Some("system.slice".into())
 }

@@ -106,17 +106,19 @@ pub(crate) fn places(file: &UnitFile) -> Vec<String> {
             .extend(parent.map(|parent| if parent.is_empty() { "/".to_owned() } else { parent.to_owned() }));
     }
     if let Some(exec) = file.exec.as_ref().filter(|_| file.executes()) {
-        let below = |base: &str, directories: &[ExecDirectory]| -> Vec<String> {
-            directories.iter().map(|directory| format!("{base}/{}", directory.path)).collect()
-        };
         let working = exec.working_directory().as_ref().filter(|wished| !wished.optional);
         let working = working.and_then(|wished| wished.path.as_deref());
         places.extend(working.map(str::to_owned));
-        places.extend(below("/run", exec.runtime_directory()));
-        places.extend(below("/var/lib", exec.state_directory()));
-        places.extend(below("/var/cache", exec.cache_directory()));
-        places.extend(below("/var/log", exec.logs_directory()));
-        places.extend(below("/etc", exec.configuration_directory()));
+        let kept: [(&str, &[ExecDirectory]); 5] = [
+            ("/run", exec.runtime_directory()),
+            ("/var/lib", exec.state_directory()),
+            ("/var/cache", exec.cache_directory()),
+            ("/var/log", exec.logs_directory()),
+            ("/etc", exec.configuration_directory()),
+        ];
+        for (base, directories) in kept {
+            places.extend(directories.iter().map(|directory| format!("{base}/{}", directory.path)));
+        }
     }
     places.retain(|place| !file.unit.requires_mounts_for().iter().any(|known| **known == **place));
     places

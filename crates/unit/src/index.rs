@@ -11,7 +11,7 @@ use crate::value::{NameHasher, UnitName};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, Metadata};
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -70,7 +70,7 @@ const TIME_STEP_USEC: u64 = 50_000;
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     path: Vec<String>,
-    units: BTreeMap<String, Entry>,
+    units: ByName<Entry>,
     /// Names that lead to a name.
     reverse: BTreeMap<String, Vec<UnitName>>,
     /// `foo.service.d` and kin: file name, path (`None` masked), highest precedence first.
@@ -94,12 +94,13 @@ impl Index {
         for directory in index.path.clone() {
             index.scan_directory(&directory);
         }
-        let aliases: Vec<UnitName> = index
+        let mut aliases: Vec<UnitName> = index
             .units
             .iter()
             .filter(|(_, entry)| matches!(entry, Entry::Alias(_)))
             .filter_map(|(name, _)| name.parse().ok())
             .collect();
+        aliases.sort();
         for alias in aliases {
             let target = index.follow(alias.as_str());
             index.reverse.entry(target).or_default().push(alias);
@@ -163,9 +164,11 @@ impl Index {
         &self.path
     }
 
-    /// Every name that has an entry: the name and where (`None` for masks and aliases: see [`Index::entry_path`]).
+    /// Every name that has an entry, in order; where it is says [`Index::entry_path`].
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.units.keys().map(String::as_str)
+        let mut names: Vec<&str> = self.units.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names.into_iter()
     }
 
     /// The path of a name's entry, and whether it is masked.
@@ -384,7 +387,7 @@ fn identity_of(metadata: &Metadata) -> Option<u64> {
     let changed_usec = metadata.ctime().checked_mul(1_000_000)?.checked_add(metadata.ctime_nsec() / 1000)?;
     let settled =
         u128::try_from(changed_usec).ok()?.checked_add(u128::from(TIME_STEP_USEC))? < now.as_micros();
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = NameHasher::default();
     (metadata.dev(), metadata.ino(), metadata.len(), changed).hash(&mut hasher);
     (metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
     settled.then(|| hasher.finish())

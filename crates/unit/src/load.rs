@@ -314,8 +314,9 @@ fn finish(
     begin: impl FnOnce(&mut UnitFile, &UnitFacts<'_>),
 ) {
     file.load_state = LoadState::Loaded;
-    let (id, fragment) = (file.id.clone(), file.fragment_path.clone().unwrap_or_default());
-    let mut facts = UnitFacts::new(&id, &fragment, machine);
+    // Lent to what is read.
+    let (id, fragment) = (file.id.clone(), file.fragment_path.take());
+    let mut facts = UnitFacts::new(&id, fragment.as_deref().unwrap_or_default(), machine);
     facts.diagnostics_max = source.diagnostics_max();
     begin(file, &facts);
     let max = source.diagnostics_max();
@@ -328,6 +329,7 @@ fn finish(
         file.stamps.extend(reading.modified.map(|stamp| (path.clone(), stamp)));
         file.drop_in_paths.push(path);
     }
+    file.fragment_path = fragment;
     file.drop_in_paths.shrink_to_fit();
     // After the drop-ins: an empty assignment takes back no link.
     add_links(file, &around);

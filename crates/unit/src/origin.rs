@@ -5,7 +5,8 @@
 use crate::around::Around;
 use crate::file::{LoadState, UnitFile};
 use crate::load::{Lookup, Source, named};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use crate::value::NameHasher;
+use std::hash::{Hash, Hasher};
 
 /// Whether loading this unit again would read the same files with the same contents in the same places, so that what was
 /// loaded can stay as it is.
@@ -37,7 +38,7 @@ pub(crate) fn origin(
     around: &Around,
     source: &dyn Source,
 ) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = NameHasher::default();
     (path, identity?, &*file.names, around).hash(&mut hasher);
     for path in &around.drop_ins {
         source.identity(path)?.hash(&mut hasher);

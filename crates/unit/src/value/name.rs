@@ -142,6 +142,7 @@ impl UnitName {
 /// costs the square of how many of them it holds. Who writes unit files can fill one so, and can do worse. Who may only ask
 /// cannot: a unit that nobody needs is gone at the next event. 10,000 calls of `LoadUnit` with names that collide were
 /// measured to cost the manager 0.14 s, and 0.2 s with others.
+/// What a unit was read from is one number by it, too: if a single field of a file's status differs, so does the number.
 #[derive(Debug, Default)]
 pub struct NameHasher(u64);
 
@@ -166,6 +167,10 @@ impl Hasher for NameHasher {
 
     fn write_u32(&mut self, number: u32) {
         self.add(number.into());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.add(number);
     }
 
     /// The map looks at the highest bits and at the lowest.
