@@ -87,8 +87,7 @@ impl Builder<'_> {
     }
 
     fn make(&self) -> Done {
-        let entries = self.or("", std::fs::read_dir(self.directory))?;
-        let stack = Stack::of(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()));
+        let stack = Stack::of(self.or("", versions::names(self.directory))?.into_iter());
         let made = self.merge(&stack);
         for number in 0..stack.layers.len() {
             let _ = rustix::mount::unmount(format!("{PLACES}/{number}").as_str(), UnmountFlags::DETACH);
@@ -111,8 +110,7 @@ impl Builder<'_> {
 
     fn directory(&self, name: &str) -> Done<OwnedFd> {
         let (path, _) = self.picked(name)?;
-        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
-        self.or(name, rustix::fs::open(path.as_str(), flags, Mode::empty()))
+        self.or(name, open_directory(&path))
     }
 
     fn image(&self, source: &str, read_only: bool) -> Done<Parts> {
@@ -130,7 +128,7 @@ impl Builder<'_> {
             let (path, is_image) = self.picked(name)?;
             layers.push(match is_image {
                 true => self.or(name, mount_at(PLACES, number, &self.image(&path, true)?))?,
-                false => self.or(name, path_of(&self.directory(name)?))?,
+                false => self.or(name, open_directory(&path).and_then(|fd| path_of(&fd)))?,
             });
         }
         layers.reverse();
@@ -215,6 +213,11 @@ impl Builder<'_> {
         }
         Ok(())
     }
+}
+
+fn open_directory(path: &str) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);

@@ -61,13 +61,20 @@ pub fn is_versioned(path: &str) -> bool {
 /// What is wrong with the directory, in words.
 pub fn pick(path: &str, suffix: &str) -> Result<String, String> {
     let Some((directory, name, suffix)) = split(path, suffix) else { return Ok(path.to_owned()) };
-    let entries = std::fs::read_dir(directory).map_err(|error| error.to_string())?;
-    let names: Vec<String> =
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let names = names(directory).map_err(|error| error.to_string())?;
     match newest(&names, name, suffix) {
         Some(version) => Ok(format!("{directory}/{version}")),
         None => Err(format!("there is no version {name}_*{suffix} in it")),
     }
+}
+
+/// All names in a directory that are text. What cannot be read to its end is an error: the rest could be another root.
+pub fn names(directory: &str) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
 }
 
 /// The directory, and what names in it begin and end with.
