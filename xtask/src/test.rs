@@ -83,11 +83,11 @@ pub fn all() -> Result<i32> {
     tally += cargo(&["test", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
     part = part.then("system tests");
     tally += cargo(&SYSTEM)?;
-    part = part.then("the same cases under systemd, the oracle, and beside them a machine");
-    let beside = Beside::begin(&["test", "--vm"])?;
-    tally += cargo(&[&SYSTEM[..], &["--init", "systemd", "--jobs", "2"]].concat())?;
-    part = part.then("packages and images");
+    part = part.then("the same cases under systemd, the oracle");
+    tally += cargo(&[&SYSTEM[..], &["--init", "systemd"]].concat())?;
+    part = part.then("packages and images, and beside them a machine");
     order::freshness().map_or_else(|error| println!("{error:#}"), |known| println!("{known}"));
+    let beside = Beside::begin(&["test", "--vm"])?;
     tally += artefacts::test(artefacts::programs());
     tally += vm::test();
     part = part.then("what the machine showed");

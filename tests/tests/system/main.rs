@@ -63,7 +63,7 @@ impl Case {
 
 struct Options {
     init: Init,
-    /// Cases at a time. A case waits for a fifth of its time, so that three keep two processors busy.
+    /// Cases at a time. While the machine is translated, more of them keep each other waiting on two processors.
     jobs: usize,
     list: bool,
     show: Option<PathBuf>,
@@ -76,7 +76,7 @@ impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self {
             init: Init::Muster,
-            jobs: 3,
+            jobs: 2,
             list: false,
             show: None,
             scenarios: None,
