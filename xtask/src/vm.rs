@@ -273,21 +273,26 @@ pub fn end_by(machine: &mut Machine, verb: &str) -> Result<()> {
     if !machine.until(LIMIT, false, |_| false) {
         bail!("it still ran {LIMIT:?} after {verb}; console:\n{}", machine.console());
     }
-    println!("  {:6.1} s  to the end by {verb}", begun.elapsed().as_secs_f64());
+    took(begun, &format!("to the end by {verb}"));
     Ok(())
+}
+
+/// Says how long something took.
+fn took(begun: Instant, what: &str) {
+    println!("  {:6.1} s  {what}", begun.elapsed().as_secs_f64());
 }
 
 /// Logs in at the prompt that comes after the first `from` bytes of the console.
 pub fn log_in(machine: &mut Machine, from: usize, name: &str, prompt: &str) -> Result<()> {
     let begun = Instant::now();
     expect(machine, from, "login: ")?;
-    println!("  {:6.1} s  to a login prompt", begun.elapsed().as_secs_f64());
+    took(begun, "to a login prompt");
     let (from, begun) = (machine.console().len(), Instant::now());
     machine.type_line(name)?;
     expect(machine, from, "Password: ")?;
     machine.type_line(image::PASSWORD)?;
     expect(machine, from, prompt)?;
-    println!("  {:6.1} s  to the shell of {name}", begun.elapsed().as_secs_f64());
+    took(begun, &format!("to the shell of {name}"));
     Ok(())
 }
 
@@ -299,7 +304,7 @@ pub fn ask(machine: &mut Machine, questions: &[(&str, &[&str])]) -> Result<()> {
         machine.type_line(&format!("{question}; echo end-of-''{number}"))?;
         expect(machine, before, &format!("end-of-{number}"))?;
         let said = machine.console()[before..].to_string();
-        println!("  {:6.1} s  {}", begun.elapsed().as_secs_f64(), question.get(..70).unwrap_or(question));
+        took(begun, question.get(..70).unwrap_or(question));
         if let Some(missing) = answers.iter().find(|answer| !said.contains(**answer)) {
             bail!(
                 "expected {missing:?} in the answer to {question}:\n{said}\nconsole:\n{}",

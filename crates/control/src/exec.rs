@@ -174,11 +174,6 @@ fn bounding_set(u: &UnitView<'_>) -> u64 {
     u.exec().bounding_set().map_or(u64::MAX, |set| set.0 | rest)
 }
 
-fn has_own_root(u: &UnitView<'_>) -> bool {
-    let exec = u.exec();
-    exec.root_directory().is_some() || exec.root_image().is_some() || exec.root_mstack().is_some()
-}
-
 fn image_policy(policy: &Option<Box<ImagePolicy>>) -> String {
     policy.as_ref().map_or_else(|| IMAGE_POLICY.to_owned(), ToString::to_string)
 }
@@ -558,7 +553,7 @@ properties! {
         BindPaths "a(ssbt)" Const = Each(u.exec().bind_paths(), bind);
         BindReadOnlyPaths "a(ssbt)" Const = Each(u.exec().bind_read_only_paths(), bind);
         TemporaryFileSystem "a(ss)" Const = Each(u.exec().temporary_file_system(), temporary);
-        MountAPIVFS "b" Const = u.exec().mount_api_vfs().unwrap_or_else(|| has_own_root(u));
+        MountAPIVFS "b" Const = u.exec().mount_api_vfs().unwrap_or_else(|| u.exec().has_own_root());
         BindLogSockets "b" Const = u.exec().bind_log_sockets().unwrap_or(false);
         KeyringMode "s" Const = u.exec().keyring_mode().as_str();
         ProtectProc "s" Const = u.exec().protect_proc().as_str();

@@ -9,9 +9,9 @@
 //! A device has several names, each a unit: its directory in sysfs, its node, the links to it and its aliases. A name may be
 //! claimed by several devices; its unit is plugged while one of them is there and ready. A start job waits until then;
 //! one that came by a dependency is `collected` when no job is left that waits for it. A stop job takes down what is bound to
-//! the device and waits until it is gone. In a container devices are its maker's: they are known by name alone, and a start job ends as unsupported. A device that
-//! nobody announced, and that something is mounted or swapped from, is tentative: on its way, so that what needs it stays,
-//! and a start job goes on waiting.
+//! the device and waits until it is gone. In a container devices are its maker's: they are known by name alone, and a start
+//! job ends as unsupported. A device that nobody announced, and that something is mounted or swapped from, is tentative: on
+//! its way, so that what needs it stays, and a start job goes on waiting.
 
 use crate::event::{DeviceChange, DeviceFound};
 use crate::jobs::Started;

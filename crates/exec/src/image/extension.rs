@@ -270,7 +270,7 @@ fn mismatch(prefix: &str, release: &Release, host: &Release) -> Option<String> {
         return Some(format!("{prefix}_SCOPE={scope} does not name portable"));
     }
     let machine = field(release, "ARCHITECTURE");
-    let own = std::env::consts::ARCH.replace("x86_64", "x86-64").replace("aarch64", "arm64");
+    let own = super::architecture();
     if !machine.is_empty() && machine != "_any" && machine != own {
         return Some(format!("ARCHITECTURE={machine} is not {own}"));
     }

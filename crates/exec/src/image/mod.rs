@@ -206,22 +206,37 @@ pub fn policy(said: &Option<Box<ImagePolicy>>, otherwise: fn() -> ImagePolicy) -
     said.as_deref().cloned().unwrap_or_else(otherwise)
 }
 
-/// `RootImage=`, mounted on [`ROOT`]: the settings as they are with that for a root directory.
+/// What `RootImage=` or `RootMStack=` asks for, mounted on [`ROOT`]: the settings as they are with that for a root directory.
 pub fn root(exec: &ExecSection) -> Done<Option<ExecSection>> {
+    if let Some(directory) = exec.root_mstack().as_deref() {
+        return mstack::root(exec, directory).map(Some);
+    }
     let Some(source) = exec.root_image().as_deref() else { return Ok(None) };
     let policy = policy(exec.root_image_policy(), ImagePolicy::of_images);
     let directive = "RootImage=";
     let options = exec.root_image_options();
     let wish = Wish { directive, source, options, policy: &policy, read_only: false, root: Some(exec) };
     let parts = wish.open()?;
-    let made = rustix::fs::mkdir(ROOT, Mode::from_raw_mode(0o755));
-    wish.or(made.or_else(|error| if error == rustix::io::Errno::EXIST { Ok(()) } else { Err(error) }))?;
+    wish.or(make_root())?;
     for (place, tree) in &parts {
         wish.or(put(ROOT, place, tree))?;
     }
     let mut rooted = exec.clone();
     *rooted.edit().root_directory() = Some(muster_unit::AbsolutePath(ROOT.to_owned()));
     Ok(Some(rooted))
+}
+
+/// Makes [`ROOT`] where it is missing.
+fn make_root() -> rustix::io::Result<()> {
+    match rustix::fs::mkdir(ROOT, Mode::from_raw_mode(0o755)) {
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        made => made,
+    }
+}
+
+/// The word of systemd.unit(5), `ConditionArchitecture=`, for what this program was built for.
+fn architecture() -> String {
+    std::env::consts::ARCH.replace("x86_64", "x86-64").replace("aarch64", "arm64")
 }
 
 /// Puts a part of an image where it belongs below its top. One whose place the image does not have is left out.

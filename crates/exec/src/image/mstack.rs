@@ -33,8 +33,7 @@ impl Stack {
     fn of(names: impl Iterator<Item = String>) -> Self {
         let mut stack = Stack::default();
         for name in names {
-            let plain = name.strip_suffix(".v").unwrap_or(&name);
-            let (plain, is_image) = plain.strip_suffix(".raw").map_or((plain, false), |plain| (plain, true));
+            let (plain, is_image) = kind_of(&name);
             match plain.split_once('@') {
                 None if plain == "rw" && !is_image => stack.writable = Some(name),
                 None if plain == "root" && !is_image => stack.root = Some(name),
@@ -53,9 +52,14 @@ impl Stack {
     }
 }
 
-/// Makes the root at [`super::ROOT`]: the settings as they are with that for a root directory.
-pub fn root(exec: &ExecSection) -> Done<Option<ExecSection>> {
-    let Some(directory) = exec.root_mstack().as_deref() else { return Ok(None) };
+/// A name without its suffixes, and whether it is that of an image.
+fn kind_of(name: &str) -> (&str, bool) {
+    let plain = name.strip_suffix(".v").unwrap_or(name);
+    plain.strip_suffix(".raw").map_or((plain, false), |plain| (plain, true))
+}
+
+/// Makes the root of a stack at [`super::ROOT`]: the settings as they are with that for a root directory.
+pub fn root(exec: &ExecSection, directory: &str) -> Done<ExecSection> {
     if exec.root_directory().is_some() || exec.root_image().is_some() || exec.root_ephemeral() {
         return failed("RootMStack= does not go together with RootDirectory=, RootImage= or RootEphemeral=");
     }
@@ -67,7 +71,7 @@ pub fn root(exec: &ExecSection) -> Done<Option<ExecSection>> {
     *edit.root_mstack() = None;
     *edit.root_directory() = Some(AbsolutePath(super::ROOT.to_owned()));
     drop(edit);
-    Ok(Some(rooted))
+    Ok(rooted)
 }
 
 struct Builder<'a> {
@@ -93,10 +97,7 @@ impl Builder<'_> {
             let _ = rustix::mount::unmount(format!("{PLACES}/{number}").as_str(), UnmountFlags::DETACH);
         }
         let top = self.top(&stack, made?)?;
-        match rustix::fs::mkdir(super::ROOT, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return self.or("", Err(error)),
-        }
+        self.or("", super::make_root())?;
         self.or("", put(super::ROOT, "", &top))?;
         stack.binds.iter().try_for_each(|(place, read_only, name)| self.bind(place, *read_only, name))
     }
@@ -104,8 +105,7 @@ impl Builder<'_> {
     /// The newest version of a name, where it stands for several.
     fn picked(&self, name: &str) -> Done<(String, bool)> {
         let path = self.or(name, versions::pick(&self.path(name), ""))?;
-        let is_image = name.trim_end_matches(".v").ends_with(".raw");
-        Ok((path, is_image))
+        Ok((path, kind_of(name).1))
     }
 
     fn directory(&self, name: &str) -> Done<OwnedFd> {
@@ -193,6 +193,9 @@ impl Builder<'_> {
 
     /// `bind@` and `robind@`.
     fn bind(&self, place: &str, is_read_only: bool, name: &str) -> Done {
+        if place.split('/').any(|part| part == "..") {
+            return self.or(name, Err("expected a place without \"..\""));
+        }
         let (path, is_image) = self.picked(name)?;
         let parts = match is_image {
             true => self.image(&path, is_read_only)?,

@@ -19,13 +19,13 @@ pub fn picked(exec: &ExecSection) -> Done<Option<ExecSection>> {
     }
     let mut changed = exec.clone();
     let mut edit = changed.edit();
-    for (directive, suffix, path) in [("RootDirectory=", "", true), ("RootImage=", ".raw", false)] {
-        let path = if path { edit.root_directory() } else { edit.root_image() };
-        if let Some(path) = path.as_mut() {
-            path.0 = pick(&path.0, suffix).map_err(|why| fault(directive, &path.0, &why))?;
-        }
-    }
     let mut done = Ok(());
+    if let Some(path) = edit.root_directory() {
+        replace(&mut done, "RootDirectory=", "", &mut path.0, false);
+    }
+    if let Some(path) = edit.root_image() {
+        replace(&mut done, "RootImage=", ".raw", &mut path.0, false);
+    }
     edit.extension_directories().retain_mut(|directory| {
         replace(&mut done, "ExtensionDirectories=", "", &mut directory.path.0, directory.optional)
     });
@@ -36,16 +36,12 @@ pub fn picked(exec: &ExecSection) -> Done<Option<ExecSection>> {
     done.map(|()| Some(changed))
 }
 
-fn fault(directive: &str, path: &str, why: &str) -> Failed {
-    Failed { exit: None, message: format!("{directive}{path}: {why}") }
-}
-
 /// Puts the version in place of its directory; false if there is none and need not be.
 fn replace(done: &mut Done, directive: &str, suffix: &str, path: &mut String, optional: bool) -> bool {
     match pick(path, suffix) {
         Ok(version) => *path = version,
         Err(_) if optional => return false,
-        Err(why) => *done = Err(fault(directive, path, &why)),
+        Err(why) => *done = Err(Failed { exit: None, message: format!("{directive}{path}: {why}") }),
     }
     true
 }
@@ -92,11 +88,47 @@ fn split<'a>(path: &'a str, suffix: &'a str) -> Option<(&'a str, &'a str, &'a st
     above.ends_with(".v").then_some((above, name, suffix))
 }
 
+/// Words for machines (systemd.unit(5), `ConditionArchitecture=`).
+const ARCHITECTURES: [&str; 30] = [
+    "x86",
+    "x86-64",
+    "ppc",
+    "ppc-le",
+    "ppc64",
+    "ppc64-le",
+    "ia64",
+    "parisc",
+    "parisc64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
+    "mips",
+    "mips-le",
+    "mips64",
+    "mips64-le",
+    "alpha",
+    "arm",
+    "arm-be",
+    "arm64",
+    "arm64-be",
+    "sh",
+    "sh64",
+    "m68k",
+    "tilegx",
+    "cris",
+    "arc",
+    "arc-be",
+    "riscv64",
+];
+/// What a machine runs beside its own.
+const SECONDARY: [(&str, &str); 2] = [("x86-64", "x86"), ("arm64", "arm")];
+
 /// A name, taken apart.
 struct Version<'a> {
     name: &'a str,
     version: &'a str,
-    /// It says which machine it is for.
+    /// It says that it is for this machine.
     is_native: bool,
     /// How often it may still be tried, and how often it was; nothing where it is known to work.
     tries: Option<(u64, u64)>,
@@ -110,14 +142,18 @@ impl<'a> Version<'a> {
             Some((rest, Some(tries))) => (rest, Some(tries)),
             _ => (rest, None),
         };
+        // A last word that names no machine is neither a part of the version nor asked about.
         let (version, machine) =
-            rest.split_once('_').map_or((rest, None), |(version, machine)| (version, Some(machine)));
-        let own = std::env::consts::ARCH.replace("x86_64", "x86-64").replace("aarch64", "arm64");
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-.,~".contains(c);
-        let fits = machine.is_none_or(|machine| machine == own)
-            && !version.is_empty()
-            && version.chars().all(is_plain);
-        fits.then_some(Version { name: whole, version, is_native: machine.is_some(), tries })
+            rest.rsplit_once('_').map_or((rest, None), |(version, machine)| (version, Some(machine)));
+        let own = super::architecture();
+        let is_native = machine == Some(own.as_str());
+        let is_foreign = machine.is_some_and(|machine| {
+            let runs_here = is_native || SECONDARY.contains(&(own.as_str(), machine));
+            !runs_here && ARCHITECTURES.contains(&machine)
+        });
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-.,~_".contains(c);
+        let fits = !is_foreign && !version.is_empty() && version.chars().all(is_plain);
+        fits.then_some(Version { name: whole, version, is_native, tries })
     }
 
     /// What has no try left comes last; of the same version, what is made for this machine, and what needs no trial, is first.
@@ -158,7 +194,13 @@ mod tests {
     fn the_newest_that_fits_is_picked() {
         for (names, wanted) in [
             ("z_1 z_1-2 z_1-1", Some("z_1-2")),
-            ("z_1-2 z_1.1 z_2^a z_2_bogus z_2_arm64 z_ y_9 z", Some("z_1.1")),
+            ("z_1-2 z_1.1 z_2^a z_2_ia64 z_2_x86-64_arm64 z_ y_9 z _2", Some("z_1.1")),
+            ("z_2 z_3_bogus z_3", Some("z_3_bogus")),
+            ("z_2_bogus z_2a", Some("z_2a")),
+            ("z_2_bogus z_2+1", Some("z_2_bogus")),
+            ("z_1 z_2_a_b", Some("z_2_a_b")),
+            ("z_1 z_2_", Some("z_2_")),
+            ("z_1 z__2", Some("z_1")),
             ("z_2 z_3+x z_1", Some("z_3+x")),
             ("z_4+1-x z_3", Some("z_4+1-x")),
             ("z_1 z_1+1 z_1+2-1 z_01", Some("z_1")),

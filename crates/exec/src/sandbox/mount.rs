@@ -25,7 +25,7 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).about(only_shape)?;
     let top = open(CWD, "/", ResolveFlags::empty()).about("/")?;
     muster_sys::set_mount_attributes(top.as_fd(), true, 0, 0, MS_SLAVE).about(only_shape)?;
-    let rooted = image::mstack::root(exec)?.map_or_else(|| image::root(exec), |rooted| Ok(Some(rooted)))?;
+    let rooted = image::root(exec)?;
     let exec = rooted.as_ref().unwrap_or(exec);
     let root = own_root(exec)?;
     let mut overlays = Vec::new();

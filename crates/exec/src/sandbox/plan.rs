@@ -144,9 +144,7 @@ impl fmt::Display for Place {
 /// Whether the settings ask for a mount namespace.
 pub fn is_needed(exec: &ExecSection) -> bool {
     exec.private_mounts() == Some(true)
-        || exec.root_directory().is_some()
-        || exec.root_image().is_some()
-        || exec.root_mstack().is_some()
+        || exec.has_own_root()
         || !exec.extension_images().is_empty()
         || !exec.extension_directories().is_empty()
         || exec.mount_flags().is_some_and(|flags| flags != MountFlags::Shared)
@@ -162,9 +160,7 @@ pub fn is_needed(exec: &ExecSection) -> bool {
 /// Whether a service does the same without the namespace: it only confines, and shows no other files.
 pub fn can_be_left_out(exec: &ExecSection) -> bool {
     !exec.dynamic_user()
-        && exec.root_directory().is_none()
-        && exec.root_image().is_none()
-        && exec.root_mstack().is_none()
+        && !exec.has_own_root()
         && exec.extension_images().is_empty()
         && exec.extension_directories().is_empty()
         && exec.mount_images().is_empty()

@@ -467,6 +467,11 @@ impl ExecSection {
             || !self.import_credential().is_empty()
     }
 
+    /// Whether processes have a root directory of the unit's own.
+    pub fn has_own_root(&self) -> bool {
+        self.root_directory().is_some() || self.root_image().is_some() || self.root_mstack().is_some()
+    }
+
     /// Whether processes have a network namespace of the unit's own.
     pub fn has_own_network(&self) -> bool {
         self.private_network() && self.network_namespace_path().is_none()
