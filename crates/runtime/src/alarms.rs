@@ -40,45 +40,48 @@ impl Alarm {
         self.clock
     }
 
-    /// Goes off at a moment of its clock in microseconds, or not at all.
-    pub fn arm(&mut self, at_usec: Option<u64>) -> nix::Result<()> {
+    /// Goes off at a moment of its clock in microseconds, or not at all. What it tells is what [`Alarm::read`] would have told:
+    /// a clock that was set since is told once, to whoever comes first.
+    pub fn arm(&mut self, at_usec: Option<u64>) -> nix::Result<Option<Event>> {
         let at_usec = at_usec.or((self.clock == Clock::Realtime).then_some(u64::MAX));
         if at_usec == self.armed {
-            return Ok(());
+            return Ok(None);
         }
-        match at_usec {
-            None => self.timer.unset()?,
-            Some(at) => {
-                let seconds = at.checked_div(1_000_000).and_then(|sec| i64::try_from(sec).ok());
-                let nanos = at.checked_rem(1_000_000).unwrap_or(0).saturating_mul(1000);
-                let seconds = seconds.unwrap_or(NEVER_SEC).min(NEVER_SEC);
-                // All zeroes would disarm it.
-                let moment = TimeSpec::new(seconds, i64::try_from(nanos).unwrap_or(0).max(1));
-                let mut flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME;
-                if self.clock == Clock::Realtime {
-                    flags |= TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
-                }
-                self.timer.set(Expiration::OneShot(moment), flags)?;
-            }
-        }
+        let told = match at_usec.map_or_else(|| self.timer.unset(), |at| self.arm_at(at)) {
+            Ok(()) => None,
+            // It is armed all the same.
+            Err(Errno::ECANCELED) => Some(Event::ClockSet),
+            Err(error) => return Err(error),
+        };
         self.armed = at_usec;
-        Ok(())
+        Ok(told)
     }
-}
 
-impl Alarm {
+    fn arm_at(&self, at_usec: u64) -> nix::Result<()> {
+        let seconds = at_usec.checked_div(1_000_000).and_then(|sec| i64::try_from(sec).ok());
+        let nanos = at_usec.checked_rem(1_000_000).unwrap_or(0).saturating_mul(1000);
+        let seconds = seconds.unwrap_or(NEVER_SEC).min(NEVER_SEC);
+        // All zeroes would disarm it.
+        let moment = TimeSpec::new(seconds, i64::try_from(nanos).unwrap_or(0).max(1));
+        let mut flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME;
+        if self.clock == Clock::Realtime {
+            flags |= TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
+        }
+        self.timer.set(Expiration::OneShot(moment), flags)
+    }
+
     /// What is waited on.
     pub fn descriptor(&self) -> RawFd {
         self.timer.as_fd().as_raw_fd()
     }
 
     /// What it tells: that its clock was set. What is due the manager knows by itself.
-    pub fn read(&mut self) -> Vec<Event> {
+    pub fn read(&mut self) -> Option<Event> {
         // Not `TimerFd::wait`, which takes a clock that was set for a moment that came.
         let read = nix::unistd::read(&self.timer, &mut [0; 8]);
         if read != Err(Errno::EAGAIN) {
             self.armed = None;
         }
-        if read == Err(Errno::ECANCELED) { vec![Event::ClockSet] } else { Vec::new() }
+        (read == Err(Errno::ECANCELED)).then_some(Event::ClockSet)
     }
 }

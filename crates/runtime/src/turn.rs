@@ -428,21 +428,26 @@ impl Runtime {
                 Err(error) => self.note(Level::Error, &format!("No timer for {clock:?}: {error}")),
             }
         }
-        let mut failed = None;
+        let (mut failed, mut told) = (None, None);
         for alarm in &mut self.alarms {
-            if let Err(error) = alarm.arm(at(alarm.clock())) {
-                failed = Some(format!("The timer of {:?} was not armed: {error}", alarm.clock()));
+            match alarm.arm(at(alarm.clock())) {
+                Ok(event) => told = told.or(event),
+                Err(error) => failed = Some(format!("The timer of {:?} was not armed: {error}", alarm.clock())),
             }
         }
         if let Some(text) = failed {
             self.note(Level::Error, &text);
+        }
+        if let Some(event) = told {
+            clock::look_anew();
+            self.follow_up.push_back(event);
         }
     }
 
     fn alarm_went_off(&mut self, clock: Clock) {
         clock::look_anew();
         let alarm = self.alarms.iter_mut().find(|alarm| alarm.clock() == clock);
-        for event in alarm.map(Alarm::read).unwrap_or_default() {
+        if let Some(event) = alarm.and_then(Alarm::read) {
             self.deliver(event);
         }
     }

@@ -230,7 +230,8 @@ impl Text {
         self.files.iter().map(add).collect::<String>() + "systemctl daemon-reload\n"
     }
 
-    /// A script that ends the units of the case and removes its files, with what `set-property` wrote for them.
+    /// A script that ends the units of the case and removes its files, with what `set-property` wrote for them. The next case
+    /// begins with a reload.
     fn move_out(&self) -> String {
         let name = |(path, _): &(String, String)| path.rsplit('/').next().map(str::to_string);
         let units: Vec<String> =
@@ -239,7 +240,7 @@ impl Text {
         let units = units.join(" ");
         format!(
             "systemctl stop {units} 2>/dev/null; rm -f{files}; rm -rf /run/systemd/system.control \
-             /etc/systemd/system.control; systemctl daemon-reload; systemctl reset-failed"
+             /etc/systemd/system.control; systemctl reset-failed"
         )
     }
 

@@ -5,7 +5,7 @@ use muster_tests::kernel::Kernel;
 use muster_tests::machine::{AGENT, Emulator, Hands, Parts};
 use muster_tests::{Builder, Container, cpio, image, paths};
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -173,6 +173,7 @@ impl Ground {
         fs::set_permissions(layer.join("init"), PermissionsExt::from_mode(0o755))?;
         let modules = place(kernel.modules(&MODULES)?)?;
         quota_image(&layer.join("usr/lib/quota.ext4"))?;
+        self.without_generators(layer)?;
         let units = layer.join("etc/systemd/system");
         fs::create_dir_all(&units)?;
         fs::write(
@@ -183,6 +184,17 @@ impl Ground {
             units.join("agent.service"),
             format!("[Service]\nExecStartPre={demo} load-modules{modules}\nExecStart={demo} agent {AGENT}\n"),
         )?;
+        Ok(())
+    }
+
+    /// No case of the machine needs what a generator makes, and the eleven of Debian are four fifths of a reload that is
+    /// translated. Containers and the machine from a disk run them.
+    fn without_generators(&self, layer: &Path) -> Result<()> {
+        let masks = layer.join("etc/systemd/system-generators");
+        fs::create_dir_all(&masks)?;
+        for generator in fs::read_dir(self.debian.join("usr/lib/systemd/system-generators"))? {
+            symlink("/dev/null", masks.join(generator?.file_name()))?;
+        }
         Ok(())
     }
 
