@@ -7,11 +7,11 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the workspace exists")
 }
 
-/// The directory of the release programs (`target/<triple>/release`): the one this program itself was built into.
+/// The directory of the release programs (`target/<triple>/release`), beside the one this program itself was built into.
 pub fn release() -> PathBuf {
     let exe = std::env::current_exe().expect("a program knows its own path");
     let of_exe = exe.ancestors().find(|dir| dir.ends_with("release") || dir.ends_with("debug"));
-    of_exe.map(Path::to_path_buf).unwrap_or_else(|| target().join("release"))
+    of_exe.and_then(Path::parent).map_or_else(target, Path::to_path_buf).join("release")
 }
 
 /// The `target` directory; everything that is cached lies below it.

@@ -65,8 +65,7 @@ impl AddAssign for Tally {
 }
 
 /// What runs the tests of whole systems.
-pub const SYSTEM: [&str; 8] =
-    ["test", "--release", "--quiet", "-p", "muster-tests", "--test", "system", "--"];
+pub const SYSTEM: [&str; 7] = ["test", "--quiet", "-p", "muster-tests", "--test", "system", "--"];
 
 /// Runs cargo on our own streams; its exit status.
 pub fn run(args: &[&str], more: &[&str]) -> Result<i32> {
@@ -83,15 +82,15 @@ pub fn all() -> Result<i32> {
     tally += cargo(&["test", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
     part = part.then("system tests");
     tally += cargo(&SYSTEM)?;
-    part = part.then("the same cases under systemd, the oracle");
-    tally += cargo(&[&SYSTEM[..], &["--init", "systemd"]].concat())?;
-    part = part.then("packages and images, and beside them a machine");
-    order::freshness().map_or_else(|error| println!("{error:#}"), |known| println!("{known}"));
+    part = part.then("the same cases under systemd, the oracle, and beside them a machine");
     let beside = Beside::begin(&["test", "--vm"])?;
-    tally += artefacts::test(artefacts::programs());
-    tally += vm::test();
+    tally += cargo(&[&SYSTEM[..], &["--init", "systemd", "--jobs", "1"]].concat())?;
     part = part.then("what the machine showed");
     tally += beside.end()?;
+    part = part.then("packages and images");
+    order::freshness().map_or_else(|error| println!("{error:#}"), |known| println!("{known}"));
+    tally += artefacts::test(artefacts::programs());
+    tally += vm::test();
     part.end();
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(i32::from(tally.failed > 0))

@@ -432,7 +432,9 @@ impl Runtime {
         for alarm in &mut self.alarms {
             match alarm.arm(at(alarm.clock())) {
                 Ok(event) => told = told.or(event),
-                Err(error) => failed = Some(format!("The timer of {:?} was not armed: {error}", alarm.clock())),
+                Err(error) => {
+                    failed = Some(format!("The timer of {:?} was not armed: {error}", alarm.clock()))
+                }
             }
         }
         if let Some(text) = failed {

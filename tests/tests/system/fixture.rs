@@ -43,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Default, Clone)]
 struct Text {
     name: String,
+    /// Its lines as they stand in the file.
+    source: String,
     full: bool,
     machine: bool,
     daemons: bool,
@@ -128,6 +130,7 @@ fn parse(stem: &str, source: &str) -> Result<Vec<Text>> {
             continue;
         }
         let Some(text) = texts.last_mut() else { continue };
+        text.source += &format!("{line}\n");
         let taken = text.take(&mut open, line, number + 1);
         taken.with_context(|| format!("line {}: {line}", number + 1))?;
     }
@@ -193,7 +196,16 @@ impl Text {
         if let (Some(reason), Init::Systemd) = (&self.ours, ground.init) {
             return Ok(Outcome::Skipped(reason.clone()));
         }
-        self.at(ground, |place| self.steps.iter().try_for_each(|step| step.run(place)))
+        if let Some(asked) = ground.asked.as_ref().filter(|_| self.machine)
+            && asked.holds(&self.name, &self.source)
+        {
+            return Ok(Outcome::Skipped(format!("{} answered so before (tests/asked.txt)", asked.version())));
+        }
+        let outcome = self.at(ground, |place| self.steps.iter().try_for_each(|step| step.run(place)))?;
+        if let (Some(asked), true, Outcome::Passed) = (&ground.asked, self.machine, &outcome) {
+            asked.passed(&self.name, &self.source)?;
+        }
+        Ok(outcome)
     }
 
     fn show(&self, ground: &Ground) -> Result<Outcome> {

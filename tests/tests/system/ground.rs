@@ -1,5 +1,6 @@
 //! What the cases stand on: the Debian root directory, the init under test, and a booted container or machine of them.
 
+use crate::asked::Asked;
 use anyhow::{Result, anyhow, bail};
 use muster_tests::kernel::Kernel;
 use muster_tests::machine::{AGENT, Emulator, Hands, Parts};
@@ -86,6 +87,8 @@ fn quota_image(path: &Path) -> Result<()> {
 pub struct Ground {
     /// Who is process 1.
     pub init: Init,
+    /// What the oracle was asked before, where it is the init.
+    pub asked: Option<Asked>,
     debian: PathBuf,
     daemons: OnceLock<Result<PathBuf, String>>,
     machine: OnceLock<Result<Mutex<Hands>, String>>,
@@ -100,9 +103,11 @@ impl Ground {
         }
     }
 
-    /// Makes the Debian root directory where it is missing.
-    pub fn prepare(init: Init) -> Result<Self> {
-        Ok(Self { init, debian: image::debian()?, daemons: OnceLock::new(), machine: OnceLock::new() })
+    /// Makes the Debian root directory where it is missing. The oracle is asked `again` what it was asked before.
+    pub fn prepare(init: Init, again: bool) -> Result<Self> {
+        let debian = image::debian()?;
+        let asked = (init == Init::Systemd).then(|| Asked::read(&debian, again)).transpose()?;
+        Ok(Self { init, asked, debian, daemons: OnceLock::new(), machine: OnceLock::new() })
     }
 
     /// The one machine, booted for the first case that wants it; for one case at a time. The reason if it cannot be had.

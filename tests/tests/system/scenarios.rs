@@ -632,7 +632,7 @@ pub fn at_length(first: u64, count: u64) -> Result<i32> {
     if let Some(reason) = Container::unsupported() {
         bail!("{reason}");
     }
-    let ground = Ground::prepare(Init::Muster)?;
+    let ground = Ground::prepare(Init::Muster, false)?;
     let begun = Instant::now();
     let found = compare(&ground, first, count)?;
     println!("\nof {count} scenarios in {:.0} s, {} differ", begun.elapsed().as_secs_f64(), found.len());
