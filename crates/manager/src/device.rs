@@ -22,7 +22,7 @@ use muster_graph::job::Job;
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
 use muster_unit::{Body, LoadState, Source, UnitFile, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// At most this many devices are known.
@@ -149,12 +149,33 @@ impl Manager {
         }
     }
 
-    /// The kernel's list of interfaces, whole: what appeared is plugged, what vanished is dead.
-    pub(crate) fn interfaces(&mut self, source: &dyn Source, names: &[String]) {
-        let there: BTreeSet<UnitName> = names.iter().filter_map(|name| unit_of_interface(name)).collect();
-        let before = std::mem::replace(&mut self.state.interfaces, there);
-        let changed = before.symmetric_difference(&self.state.interfaces).cloned().collect();
+    /// The kernel's list of interfaces, whole: what appeared is plugged, what vanished is dead. One that was made anew has
+    /// another number.
+    pub(crate) fn interfaces(&mut self, source: &dyn Source, interfaces: &[(String, u32)]) {
+        let of_unit = |(name, number): &(String, u32)| Some((unit_of_interface(name)?, *number));
+        let now: BTreeMap<UnitName, u32> = interfaces.iter().filter_map(of_unit).collect();
+        let before = std::mem::replace(&mut self.state.interface_numbers, now);
+        let now = &self.state.interface_numbers;
+        let names = before.keys().chain(now.keys());
+        let renumbered: BTreeSet<UnitName> =
+            names.filter(|name| before.get(*name) != now.get(*name)).cloned().collect();
+        let plugged = |name: &UnitName| before.contains_key(name) != now.contains_key(name);
+        let changed = renumbered.iter().filter(|name| plugged(name)).cloned().collect();
+        self.restrict_interfaces_again(&renumbered);
         self.follow_devices(source, changed);
+    }
+
+    /// `RestrictNetworkInterfaces=` names interfaces, and the kernel is told numbers.
+    fn restrict_interfaces_again(&mut self, renumbered: &BTreeSet<UnitName>) {
+        let names_one = |id: &UnitId| {
+            let config = self.state.units.get(id).and_then(|unit| unit.file.cgroup.as_ref());
+            config.is_some_and(|config| {
+                let mut names = config.restrict_network_interfaces().0.names.iter();
+                names.any(|name| unit_of_interface(name).is_some_and(|unit| renumbered.contains(&unit)))
+            })
+        };
+        let restricted: Vec<UnitId> = self.state.cgroups.values().copied().filter(names_one).collect();
+        restricted.into_iter().for_each(|id| self.realize_cgroup(id));
     }
 
     /// What udevd announced, in order. With `whole` what is not among it is gone.
@@ -224,7 +245,8 @@ impl Manager {
     }
 
     fn is_plugged(&self, name: &UnitName) -> bool {
-        self.state.interfaces.contains(name) || self.device_of(name).is_some_and(|device| device.ready)
+        self.state.interface_numbers.contains_key(name)
+            || self.device_of(name).is_some_and(|device| device.ready)
     }
 
     /// The device of a unit: of several that claim its name, one that is ready.

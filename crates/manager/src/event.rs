@@ -244,8 +244,8 @@ pub enum Event {
     PathTriggered { unit: UnitName, path: String },
     /// The paths of a path unit can no longer be watched.
     PathWatchFailed { unit: UnitName, message: String },
-    /// The names of all network interfaces.
-    InterfacesRead { names: Vec<String> },
+    /// The names of all network interfaces, and their numbers.
+    InterfacesRead { interfaces: Vec<(String, u32)> },
     /// What udevd announced, in order. With `whole` these are all devices there are.
     DevicesChanged { changes: Vec<DeviceChange>, whole: bool },
     /// Somebody asks for something; the answer is [`Effect::Reply`] with the same id.

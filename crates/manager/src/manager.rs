@@ -263,7 +263,7 @@ impl Manager {
             Event::StampRead { unit, at_usec } => self.stamp_read(&unit, at_usec),
             Event::PathTriggered { unit, path } => self.path_triggered(&unit, &path),
             Event::PathWatchFailed { unit, message } => self.path_watch_failed(&unit, &message),
-            Event::InterfacesRead { names } => self.interfaces(source, &names),
+            Event::InterfacesRead { interfaces } => self.interfaces(source, &interfaces),
             Event::DevicesChanged { changes, whole } => self.devices(source, changes, whole),
             Event::Requested { id, origin, request } => self.request(source, id, &origin, request),
             Event::Signalled { signal, origin, outside } => self.signalled(source, signal, &origin, outside),

@@ -602,9 +602,9 @@ pub struct State {
     /// Mounts whose command ended, and which wait for the mount table.
     #[serde(default)]
     pub mounts_waiting: BTreeSet<UnitId>,
-    /// The units of the network interfaces that the kernel lists.
+    /// The units of the network interfaces that the kernel lists, and the numbers of these.
     #[serde(default)]
-    pub interfaces: BTreeSet<UnitName>,
+    pub interface_numbers: BTreeMap<UnitName, u32>,
 }
 
 /// What the manager is told once, at start.

@@ -32,8 +32,8 @@ impl Interfaces {
         Ok(Interfaces { socket })
     }
 
-    /// The names of all there are.
-    pub fn read(&self) -> io::Result<Vec<String>> {
+    /// The names and numbers of all there are.
+    pub fn read(&self) -> io::Result<Vec<(String, u32)>> {
         let mut bytes = [0_u8; 8192];
         for _ in 0..MESSAGES_MAX {
             // Another error says that messages were lost: look all the same.
@@ -43,8 +43,8 @@ impl Interfaces {
             }
         }
         let all = if_nameindex()?;
-        let names = all.iter().take(INTERFACES_MAX).filter_map(|interface| interface.name().to_str().ok());
-        Ok(names.map(str::to_owned).collect())
+        let named = all.iter().take(INTERFACES_MAX);
+        Ok(named.filter_map(|one| Some((one.name().to_str().ok()?.to_owned(), one.index()))).collect())
     }
 }
 

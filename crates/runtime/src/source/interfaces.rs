@@ -24,6 +24,6 @@ impl KernelSource for Interfaces {
     }
 
     fn everything(&mut self) -> io::Result<Vec<Event>> {
-        Ok(vec![Event::InterfacesRead { names: self.0.read()? }])
+        Ok(vec![Event::InterfacesRead { interfaces: self.0.read()? }])
     }
 }
