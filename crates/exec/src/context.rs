@@ -1,7 +1,7 @@
 //! The typed context of one process, as the steps see it: borrowed from a request in PID 1, from a plan in the executor.
 
 use crate::{Plan, Request};
-use muster_unit::{ExecCommand, ExecSection, OpenFile, Privilege};
+use muster_unit::{ExecCommand, ExecSection, OpenFile, Privilege, Refresh};
 
 /// Everything that is known of a process before it is started.
 #[derive(Clone, Debug)]
@@ -42,6 +42,9 @@ pub struct Context<'a> {
     pub private_tmp: Option<&'a str>,
     /// The pairs that hold the network and the IPC namespace and copies of roots follow after that.
     pub has_pairs: [bool; 3],
+    /// Nothing is executed: this is made anew for the main process, whose mount namespace is the last of the named descriptors,
+    /// if it has one.
+    pub refresh: Option<Refresh>,
 }
 
 impl<'a> Context<'a> {
@@ -66,6 +69,7 @@ impl<'a> Context<'a> {
             open_files: request.open_files,
             private_tmp: request.private_tmp,
             has_pairs: request.has_pairs(),
+            refresh: request.refresh,
         }
     }
 
@@ -90,6 +94,7 @@ impl<'a> Context<'a> {
             open_files: &plan.open_files,
             private_tmp: plan.private_tmp.as_deref(),
             has_pairs: plan.has_pairs,
+            refresh: plan.refresh,
         }
     }
 

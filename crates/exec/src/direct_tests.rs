@@ -229,6 +229,7 @@ fn with(settings: &[(&str, &str)]) -> Option<Program> {
         copies: None,
         report_exec: false,
         limited_memory: false,
+        refresh: None,
     })
 }
 

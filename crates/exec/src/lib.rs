@@ -93,6 +93,8 @@ pub struct Request<'a> {
     /// Whether memory is limited in the cgroup: no process may be in there that still runs on PID 1's memory, for the kernel
     /// kills all that share the memory of its victim.
     pub limited_memory: bool,
+    /// Nothing is executed: see [`Plan::refresh`].
+    pub refresh: Option<muster_unit::Refresh>,
 }
 
 impl Request<'_> {

@@ -1,7 +1,7 @@
 //! The plan: all that the executor needs, as one serializable value (CBOR in a memfd).
 
 use crate::Request;
-use muster_unit::{ExecCommand, ExecSection, OpenFile};
+use muster_unit::{ExecCommand, ExecSection, OpenFile, Refresh};
 use serde::{Deserialize, Serialize};
 
 /// Everything for one process.
@@ -45,6 +45,9 @@ pub struct Plan {
     pub private_tmp: Option<String>,
     /// The pairs that hold the network and the IPC namespace and copies of roots come after all descriptors but the last.
     pub has_pairs: [bool; 3],
+    /// Nothing is executed: this is made anew for the main process, whose mount namespace is the last of the named descriptors,
+    /// if it has one.
+    pub refresh: Option<Refresh>,
 }
 
 impl Plan {
@@ -71,6 +74,7 @@ impl Plan {
             open_files: request.open_files.to_vec(),
             private_tmp: request.private_tmp.map(str::to_owned),
             has_pairs: request.has_pairs(),
+            refresh: request.refresh,
         }
     }
 }

@@ -5,7 +5,7 @@
 use crate::event::ShutdownVerb;
 use muster_graph::{JobId, JobResult, JobType};
 use muster_unit::{
-    CGroupSection, Condition, Controllers, ExecSection, FileSystemList, NftSet, OomPolicy, OpenFile,
+    CGroupSection, Condition, Controllers, ExecSection, FileSystemList, NftSet, OomPolicy, OpenFile, Refresh,
     SocketSection, UnitName,
 };
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,17 @@ pub struct Spawn {
     pub place: Option<(String, u32)>,
     /// What it shares with other processes.
     pub shared: Option<Shared>,
+    /// No program is executed: the process makes anew what the main process has, and is done (`RefreshOnReload=`).
+    pub refresh: Option<RefreshMain>,
+}
+
+/// What is made anew for a service that is reloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshMain {
+    /// Which of its resources.
+    pub what: Refresh,
+    /// Its main process, if there is one.
+    pub pid: Option<u32>,
 }
 
 /// The part of a [`Spawn`] that is shared with other processes (systemd.exec(5), `PrivateNetwork=`, `PrivateIPC=`,

@@ -342,6 +342,7 @@ impl Manager {
             }
             CommandList::ExecStartPre => self.enter_start(id),
             CommandList::ExecStart | CommandList::ExecStartPost => self.enter_running(id),
+            CommandList::Refresh => self.refreshed(id),
             CommandList::ExecReload => self.reload_commands_done(id),
             CommandList::ExecReloadPost => self.enter_running(id),
             CommandList::ExecStop => self.enter_signal(id, ServiceSub::StopSigterm, UnitResult::Success),
@@ -654,14 +655,32 @@ impl Manager {
     // ---- reload -------------------------------------------------------------------------------------------------
 
     pub(crate) fn service_reload(&mut self, id: UnitId) -> Started {
-        let notify = self.service_type(id) == ServiceType::NotifyReload;
         let now = self.now.monotonic_usec;
         let Some(service) = self.service_mut(id) else { return Started::Ended(JobResult::Invalid) };
         service.reload_result = UnitResult::Success;
         service.reload_begin_usec = now;
         service.reloading_heard = false;
-        let main = service.main.as_ref().and_then(|main| main.pid);
         self.report_reloading(id);
+        if self.refresh_of(id).is_none() {
+            return self.reload_main(id);
+        }
+        let deadline = self.start_deadline(id);
+        self.set_sub(id, ServiceSub::Reload, deadline);
+        self.run_command(id, CommandList::Refresh, 0, SpawnRole::Control);
+        Started::Working
+    }
+
+    /// What is refreshed by a reload is there; the rest of it.
+    fn refreshed(&mut self, id: UnitId) {
+        if let Started::Ended(_) = self.reload_main(id) {
+            self.enter_running(id);
+        }
+    }
+
+    /// The signal and the commands of a reload.
+    fn reload_main(&mut self, id: UnitId) -> Started {
+        let notify = self.service_type(id) == ServiceType::NotifyReload;
+        let main = self.service(id).and_then(|service| service.main.as_ref()?.pid);
         let deadline = self.start_deadline(id);
         if let (true, Some(pid)) = (notify, main) {
             let signal = self

@@ -27,7 +27,7 @@ impl Manager {
         let result = match list {
             _ if clean || ignore => UnitResult::Success,
             // A reload that fails is no end of the run.
-            CommandList::ExecReload | CommandList::ExecReloadPost => result_of(exit),
+            CommandList::Refresh | CommandList::ExecReload | CommandList::ExecReloadPost => result_of(exit),
             _ => self.result_of_end(id, exit),
         };
         if list == CommandList::ExecCondition && result != UnitResult::Success {
@@ -40,7 +40,8 @@ impl Manager {
         if result == UnitResult::Success {
             let next = index.saturating_add(1);
             let more = usize::try_from(next).is_ok_and(|next| next < self.commands(id, list).len());
-            let still_here = list_of(sub) == Some(list);
+            let refreshed = list == CommandList::Refresh && sub == ServiceSub::Reload;
+            let still_here = refreshed || list_of(sub) == Some(list);
             if more && still_here {
                 return self.run_command(id, list, next, SpawnRole::Control);
             }

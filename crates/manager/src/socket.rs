@@ -261,6 +261,7 @@ impl Manager {
             | CommandList::ExecStart
             | CommandList::ExecReload
             | CommandList::ExecReloadPost
+            | CommandList::Refresh
             | CommandList::ExecStop
             | CommandList::ExecMount
             | CommandList::ExecUnmount

@@ -3,7 +3,7 @@
 //! The environment here is only what PID 1 knows (contract with sd_notify(3), sd_listen_fds(3), systemd.exec(5));
 //! what needs the user database or a file is the executor's.
 
-use crate::effect::{Effect, FdId, Level, Spawn, SpawnId, SpawnRole};
+use crate::effect::{Effect, FdId, Level, RefreshMain, Spawn, SpawnId, SpawnRole};
 use crate::event::Exit;
 use crate::manager::Manager;
 use crate::state::{CommandList, ExecStatus, Process, Service, ServiceSub, Socket, Usage};
@@ -23,6 +23,12 @@ fn pressure_variables(kind: &str, root: &str, cgroup: &str, threshold_usec: u64)
         format!("{name}_PRESSURE_WATCH=/sys/fs/cgroup{root}{cgroup}/{kind}.pressure"),
         format!("{name}_PRESSURE_WRITE={trigger}"),
     ]
+}
+
+/// What stands for the process that refreshes, where its command is shown.
+fn refresh_command() -> ExecCommand {
+    let name = || "(refresh)".to_owned();
+    ExecCommand { path: name(), argv: vec![name()], privilege: Privilege::Full, ..Default::default() }
 }
 
 /// `PermissionsStartOnly=` and `RootDirectoryStartOnly=`: what a command other than `ExecStart=` does without.
@@ -47,7 +53,11 @@ impl Manager {
         index: u32,
         role: SpawnRole,
     ) -> Option<Process> {
-        let command = self.commands(id, list).get(usize::try_from(index).ok()?)?.clone();
+        let refresh = if list == CommandList::Refresh { self.refresh_of(id) } else { None };
+        let command = match refresh {
+            Some(_) => refresh_command(),
+            None => self.commands(id, list).get(usize::try_from(index).ok()?)?.clone(),
+        };
         // A service that stays up without a process has none; no process runs outside of its unit's.
         if self.state.units.get(&id)?.cgroup.is_none() {
             self.realize_cgroup(id);
@@ -93,11 +103,14 @@ impl Manager {
             context_from_peer: main && self.context_from_peer(id),
             place: None,
             shared,
+            refresh,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);
         self.state.populated.insert(id);
-        self.note_start(id, list, index);
+        if refresh.is_none() {
+            self.note_start(id, list, index);
+        }
         Some(Process {
             spawn: Some(spawn),
             pid: None,
@@ -105,6 +118,18 @@ impl Manager {
             place: Some((list, index)),
             alien: false,
         })
+    }
+
+    /// What a reload is to make anew, if anything.
+    pub(crate) fn refresh_of(&self, id: UnitId) -> Option<RefreshMain> {
+        let (_, section) = self.service_config(id)?;
+        let mut what = section.refresh_on_reload()?;
+        let exec = self.state.units.get(&id)?.file.exec.as_ref()?;
+        let extends = !exec.extension_images().is_empty() || !exec.extension_directories().is_empty();
+        what.extensions &= extends;
+        what.credentials &= exec.has_credentials();
+        let pid = self.service(id)?.main.as_ref().and_then(|main| main.pid);
+        (what.extensions || what.credentials).then_some(RefreshMain { what, pid })
     }
 
     fn open_files(&self, id: UnitId) -> Option<&Vec<muster_unit::OpenFile>> {

@@ -237,6 +237,8 @@ pub enum CommandList {
     ExecStartPost,
     ExecReload,
     ExecReloadPost,
+    /// What `RefreshOnReload=` asks for, before the rest of a reload; no list of a unit file.
+    Refresh,
     ExecStop,
     ExecStopPost,
     ExecStopPre,

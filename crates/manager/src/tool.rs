@@ -77,6 +77,7 @@ impl Manager {
             context_from_peer: false,
             place,
             shared,
+            refresh: None,
         };
         self.effects.push_back(Effect::Spawn(Box::new(effect)));
         self.state.spawns.insert(spawn, id);

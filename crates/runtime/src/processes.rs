@@ -213,8 +213,12 @@ impl Runtime {
         }
         let [network, ipc, copies] = self.shares.pairs(spawn.shared.as_ref());
         let directory = self.cgroups.open_or_make(&spawn.cgroup).ok();
-        let fds =
+        let mut fds: Vec<_> =
             spawn.fds.iter().filter_map(|(id, name)| Some((self.fds.get(*id)?, name.clone()))).collect();
+        // By the number of a process that is not reaped yet.
+        let main = spawn.refresh.and_then(|refresh| refresh.pid);
+        let namespace = main.and_then(|pid| std::fs::File::open(format!("/proc/{pid}/ns/mnt")).ok());
+        fds.extend(namespace.as_ref().map(|namespace| (namespace.as_fd(), "namespace".to_owned())));
         let request = muster_exec::Request {
             unit: spawn.unit.as_str(),
             command: &spawn.command,
@@ -243,6 +247,7 @@ impl Runtime {
             copies,
             report_exec: spawn.report_exec,
             limited_memory: self.has_memory_limit(&spawn.cgroup),
+            refresh: spawn.refresh.map(|refresh| refresh.what),
         };
         match muster_exec::start(&request, &self.executor) {
             Ok(started) => {

@@ -79,6 +79,27 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
     muster_sys::set_mount_attributes(top.as_fd(), true, 0, 0, propagation).about("MountFlags=")
 }
 
+/// The overlay of /etc that the settings ask for, made in a mount namespace of this process's own; it stands nowhere.
+pub fn overlay_of_settings(exec: &ExecSection) -> Done<Option<OwnedFd>> {
+    let shape = "a mount namespace";
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).about(shape)?;
+    let top = open(CWD, "/", ResolveFlags::empty()).about("/")?;
+    muster_sys::set_mount_attributes(top.as_fd(), true, 0, 0, MS_SLAVE).about(shape)?;
+    let rooted = image::root(exec)?;
+    let exec = rooted.as_ref().unwrap_or(exec);
+    let root = own_root(exec)?;
+    let place = format!("{}/etc", root.as_deref().unwrap_or(""));
+    let overlays = image::extension::overlays(exec, root.as_deref())?;
+    let found = overlays.into_iter().find(|(path, ..)| *path == place).map(|(_, tree, _)| tree);
+    if let Some(tree) = &found {
+        let mut set = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        set.set(MountAttrFlags::MOUNT_ATTR_NOSUID, exec.no_new_privileges());
+        let set = u64::from(set.bits());
+        muster_sys::set_mount_attributes(tree.as_fd(), false, set, 0, 0).about("RefreshOnReload=")?;
+    }
+    Ok(found)
+}
+
 fn open(at: impl AsFd, path: &str, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat2(at, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }

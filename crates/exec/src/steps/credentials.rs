@@ -66,6 +66,22 @@ fn run(context: &Context<'_>, process: &mut Process) -> Done {
     Ok(())
 }
 
+/// Reads them anew for a service that runs: where there was one file system there is another, without a moment between.
+/// Gives a copy of it for the main process, or nothing where they are plain files.
+pub fn refresh(context: &Context<'_>, process: &Process) -> Done<Option<OwnedFd>> {
+    let path = directory(context.unit);
+    let found = collect(context)?;
+    let reader = process.user.as_ref().map(|user| user.uid);
+    if !super::namespaces::may_mount() {
+        make_files(&path, &found, reader).about(&path)?;
+        return Ok(None);
+    }
+    let tree = new_tree(&found, reader).about(&path)?;
+    let target = place(&path).about(&path)?;
+    crate::image::live::replace(&tree, &target, &path).about(&path)?;
+    crate::sandbox::mount::clone(&tree, false).about(&path).map(Some)
+}
+
 /// Whether something is mounted there.
 fn is_made(path: &str) -> bool {
     let device = |path: &str| rustix::fs::lstat(path).map(|stat| stat.st_dev);
@@ -280,8 +296,12 @@ fn open(id: &str, data: &[u8]) -> Done<Vec<u8>> {
     failed(format!("{about}: it cannot be opened: {last}"))
 }
 
-/// Fills a file system that stands nowhere yet, and puts it in its place.
 fn make(path: &str, found: &Found, reader: Option<u32>) -> rustix::io::Result<()> {
+    crate::sandbox::mount::attach(&new_tree(found, reader)?, &place(path)?)
+}
+
+/// Fills a file system that stands nowhere yet.
+fn new_tree(found: &Found, reader: Option<u32>) -> rustix::io::Result<OwnedFd> {
     use MountAttrFlags as Attr;
     let all = Attr::MOUNT_ATTR_NOSUID
         | Attr::MOUNT_ATTR_NODEV
@@ -295,12 +315,16 @@ fn make(path: &str, found: &Found, reader: Option<u32>) -> rustix::io::Result<()
     let read_only = u64::from((all | Attr::MOUNT_ATTR_RDONLY).bits());
     let set = muster_sys::set_mount_attributes(tree.as_fd(), false, read_only, 0, 0);
     set.map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))?;
+    Ok(tree)
+}
+
+/// Where it belongs, made.
+fn place(path: &str) -> rustix::io::Result<OwnedFd> {
     for (place, mode) in [(BASE, 0o755), (path, 0o700)] {
         make_directory(place, mode)?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let target = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-    crate::sandbox::mount::attach(&tree, &target)
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
 }
 
 fn make_directory(path: &str, mode: u32) -> rustix::io::Result<()> {

@@ -39,6 +39,7 @@ pub mod pam;
 pub mod paths;
 pub mod program;
 pub mod quota;
+pub mod refresh;
 pub mod resources;
 pub mod scheduling;
 pub mod session;
@@ -172,7 +173,8 @@ pub const ORDER: &[&Step] = &[
 
 /// The steps that a context needs, in order.
 pub fn compile(context: &Context<'_>) -> Vec<&'static Step> {
-    ORDER.iter().copied().filter(|step| (step.needed)(context)).collect()
+    let order = if context.refresh.is_some() { refresh::ORDER } else { ORDER };
+    order.iter().copied().filter(|step| (step.needed)(context)).collect()
 }
 
 /// A step that every context has.

@@ -60,10 +60,6 @@ pub struct Row {
 /// Why what is stored has no effect.
 const REASONS: &[(&str, &str)] = &[
     ("OOMRules", "no systemd-oomd of Debian 13 knows rules; newer than systemd 257"),
-    (
-        "RefreshOnReload",
-        "a reload leaves extensions and credentials as the start made them, as in systemd 257, which does not know it",
-    ),
     ("LUOSession", "needs a kernel that hands over live (Linux 6.19); newer than systemd 257"),
 ];
 

@@ -53,6 +53,6 @@ section! {
         "OpenFile" => open_file: Vec<OpenFile> = Default::default(), Applied Raw;
         "ReloadSignal" => reload_signal: Option<Signal> = None, Applied Raw;
         "Essential" => essential: bool = false, Applied Raw;
-        "RefreshOnReload" => refresh_on_reload: Option<Refresh> = None, Stored Raw;
+        "RefreshOnReload" => refresh_on_reload: Option<Refresh> = None, Applied Raw;
     }
 }
