@@ -63,6 +63,7 @@ mod scope;
 mod service;
 mod service_begins;
 mod service_ends;
+mod service_reload;
 pub mod shared;
 mod slice;
 pub mod slow;
