@@ -137,6 +137,10 @@ const AFTER_REBOOT: Questions = &[
         &["20", "it-is-running"],
     ),
     (
+        "for p in Begin GeneratorsFinish UnitsLoadFinish; do [ $(systemctl show -P InitRD${p#Begin}TimestampMonotonic) -gt 0 ] && echo has-''$p; done",
+        &["has-Begin", "has-GeneratorsFinish", "has-UnitsLoadFinish"],
+    ),
+    (
         "findmnt -no SOURCE,FSTYPE /; ls -d /sysroot /etc/initrd-release /modules",
         &["/dev/vda ext4", "cannot access '/sysroot'", "cannot access '/etc/initrd-release'"],
     ),

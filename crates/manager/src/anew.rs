@@ -28,6 +28,7 @@ impl Manager {
     /// Takes what the world is now; comes before [`Manager::begin_anew`].
     pub fn take_facts(&mut self, facts: Facts) {
         self.state.facts = facts;
+        self.left_boot = std::mem::take(&mut self.state.boot);
         self.state.configured = false;
     }
 
@@ -39,11 +40,11 @@ impl Manager {
             Anew::SoftReboot => self.state.soft_reboots = self.state.soft_reboots.saturating_add(1),
             // In a container there was no boot before this one that anybody measures.
             Anew::SwitchRoot if !self.state.facts.follows_interfaces => {}
-            Anew::SwitchRoot => self.state.initrd = self.state.userspace,
+            Anew::SwitchRoot => self.state.initrd = self.left_boot,
         }
-        self.state.userspace = stamp;
+        self.state.boot.userspace = stamp;
         self.state.finished = Stamp::default();
-        self.state.units_load_start = stamp;
+        self.state.boot.units_load_start = stamp;
         self.state.basic_reached = false;
         self.state.shutdown = None;
         self.state.exit_code = 0;

@@ -7,7 +7,7 @@ use crate::anew::Anew;
 use crate::deadlines::{Deadlines, Owner};
 use crate::effect::{Effect, Level, Reply, RequestId};
 use crate::event::{Clock, Event, Now, ShutdownVerb};
-use crate::state::{Facts, Stamp, State, Unit};
+use crate::state::{BootStamps, Facts, Stamp, State, Unit};
 use muster_graph::{JobId, JobMode, JobType, UnitId};
 use muster_unit::{Source, UnitFile, UnitName};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +19,8 @@ pub struct Manager {
     pub(crate) state: State,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) now: Now,
+    /// How far the boot came that is left for another; between [`Manager::take_facts`] and [`Manager::begin_anew`].
+    pub(crate) left_boot: BootStamps,
     /// The boot transaction was queued; its end is the end of startup.
     pub(crate) booting: bool,
     /// No job runs: what is found up before the boot is queued asks for its own jobs, in order with all else of the boot.
@@ -48,7 +50,7 @@ impl Manager {
         let state = State {
             facts,
             seed,
-            userspace,
+            boot: BootStamps { userspace, ..BootStamps::default() },
             show_status: true,
             log_level: Level::Info as u8,
             jobs_left: crate::jobs::JOBS_A_TURN,
@@ -115,13 +117,14 @@ impl Manager {
     /// When generators ran, before anything else.
     pub fn note_generators(&mut self, begun: Now, done: Now) {
         let stamp = |now: Now| Stamp { realtime_usec: now.realtime_usec, monotonic_usec: now.monotonic_usec };
-        (self.state.generators_start, self.state.generators_finish) = (stamp(begun), stamp(done));
+        let boot = &mut self.state.boot;
+        (boot.generators_start, boot.generators_finish) = (stamp(begun), stamp(done));
     }
 
     /// Loads the units that are always there. Comes before all events.
     pub fn begin(&mut self, now: Now, source: &dyn Source) {
         self.now = now;
-        self.state.units_load_start = self.stamp();
+        self.state.boot.units_load_start = self.stamp();
         for name in ["-.slice", "system.slice", "init.scope"] {
             if let Ok(name) = name.parse::<UnitName>() {
                 let id = self.load(&name, source);
@@ -151,7 +154,7 @@ impl Manager {
         for name in self.state.facts.wanted.clone() {
             self.start_boot_unit(&name, JobMode::Replace, source);
         }
-        self.state.units_load_finish = self.stamp();
+        self.state.boot.units_load_finish = self.stamp();
         (self.booting, self.held) = (true, false);
         self.settle();
         self.tell_cycles(source);

@@ -299,7 +299,7 @@ impl Manager {
         self.state.finished = self.stamp();
         self.effects.push_back(Effect::RemoveFile { path: FIRST_BOOT.to_owned() });
         let total_usec = self.now.monotonic_usec;
-        let userspace_usec = total_usec.saturating_sub(self.state.userspace.monotonic_usec);
+        let userspace_usec = total_usec.saturating_sub(self.state.boot.userspace.monotonic_usec);
         let text = format!("Startup finished in {}ms (userspace).", userspace_usec / 1000);
         let fields = vec![
             ("MESSAGE_ID".to_owned(), id::STARTUP_FINISHED.to_owned()),

@@ -90,6 +90,22 @@ pub struct Stamp {
     pub monotonic_usec: u64,
 }
 
+/// When a manager began, and what it did first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BootStamps {
+    /// It began.
+    pub userspace: Stamp,
+    /// Generators started.
+    pub generators_start: Stamp,
+    /// Generators finished.
+    pub generators_finish: Stamp,
+    /// Unit loading began.
+    pub units_load_start: Stamp,
+    /// Unit loading finished.
+    pub units_load_finish: Stamp,
+}
+
 /// How often something happened lately: a window and the moments within it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateWindow {
@@ -553,24 +569,17 @@ pub struct State {
     /// What was wrong with the configuration as it was last read.
     #[serde(default)]
     pub said_of_config: Vec<String>,
-    /// When PID 1 began, userspace began, generators, units loaded, startup finished.
-    pub userspace: Stamp,
-    /// When the manager of the initrd began, if one handed over.
+    /// When this boot came how far.
     #[serde(default)]
-    pub initrd: Stamp,
+    pub boot: BootStamps,
+    /// The same of the initrd, if its manager handed over.
+    #[serde(default)]
+    pub initrd: BootStamps,
     /// How often it was booted anew since the kernel booted.
     #[serde(default)]
     pub soft_reboots: u32,
     /// When the first transaction was done.
     pub finished: Stamp,
-    /// Generators started.
-    pub generators_start: Stamp,
-    /// Generators finished.
-    pub generators_finish: Stamp,
-    /// Unit loading began.
-    pub units_load_start: Stamp,
-    /// Unit loading finished.
-    pub units_load_finish: Stamp,
     /// Installed jobs and failed ones so far.
     pub n_installed_jobs: u32,
     /// Jobs that failed.

@@ -364,7 +364,7 @@ impl Manager {
         let set = |usec: u64| Some(usec).filter(|usec| *usec > 0);
         let last = set(timer.last_trigger.monotonic_usec);
         let other = self.triggered_unit(unit.id);
-        let userspace = self.state.userspace.monotonic_usec;
+        let userspace = self.state.boot.userspace.monotonic_usec;
         let from = match base {
             Base::Active => set(unit.inactive_exit.monotonic_usec)?,
             // The machine of a container booted long before.
