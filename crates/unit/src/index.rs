@@ -326,25 +326,24 @@ impl Source for Index {
     }
 
     fn read(&self, path: &str) -> Result<Rc<str>, String> {
-        if !path.contains('@') {
-            return read_unit_file(path);
-        }
-        let stamp = modified(path);
-        if let Some((_, text)) = self.templates.borrow().get(path).filter(|(then, _)| *then == stamp) {
-            return Ok(text.clone());
-        }
-        let text = read_unit_file(path)?;
-        self.templates.borrow_mut().insert(path.to_owned(), (stamp, text.clone()));
-        Ok(text)
+        if path.contains('@') { self.reading(path).text } else { read_unit_file(path) }
     }
 
     fn reading(&self, path: &str) -> Reading {
-        // What was read of a template is kept.
-        if path.contains('@') {
-            let (modified, identity) = (modified(path), identity(path));
-            return Reading { text: self.read(path), modified, identity };
+        if !path.contains('@') {
+            return read_open(path);
         }
-        read_open(path)
+        // What was read of a template is kept: one look tells whether it is the same.
+        let Ok(metadata) = std::fs::metadata(path) else { return read_open(path) };
+        let (modified, identity) = (modified_of(&metadata), identity_of(&metadata));
+        if let Some((_, text)) = self.templates.borrow().get(path).filter(|(then, _)| *then == modified) {
+            return Reading { text: Ok(text.clone()), modified, identity };
+        }
+        let reading = read_open(path);
+        if let Ok(text) = &reading.text {
+            self.templates.borrow_mut().insert(path.to_owned(), (reading.modified, text.clone()));
+        }
+        reading
     }
 
     fn modified(&self, path: &str) -> Option<u64> {
