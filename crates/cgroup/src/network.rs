@@ -269,6 +269,7 @@ mod tests {
             expand: &|text| Ok(text.to_owned()),
             expands: false,
             directive: "",
+            lists: None,
         };
         assert!(list.set(text, &context).is_ok());
         list
@@ -303,6 +304,7 @@ mod tests {
                 expand: &|text| Ok(text.to_owned()),
                 expands: false,
                 directive: "",
+                lists: None,
             };
             assert!(list.set(text, &context).is_ok());
             list

@@ -198,7 +198,7 @@ const QUALIFY: &[&str] = &[
 
 fn with(settings: &[(&str, &str)]) -> Option<Program> {
     let expand = |text: &str| Ok(text.to_owned());
-    let context = Context { expand: &expand, expands: false, directive: "" };
+    let context = Context { expand: &expand, expands: false, directive: "", lists: None };
     let mut exec = ExecSection::default();
     for (key, value) in settings {
         exec.assign(key, value, &context).unwrap().unwrap();

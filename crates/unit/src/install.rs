@@ -172,7 +172,7 @@ fn install_section(index: &Index, name: &UnitName, file: &str) -> InstallSection
             match line {
                 Line::Section { name, .. } => inside = name == "Install",
                 Line::Assignment(line) if inside => {
-                    let context = Context { expand: &expander, expands: true, directive: "" };
+                    let context = Context { expand: &expander, expands: true, directive: "", lists: None };
                     // What is wrong with a value is said where the unit is loaded.
                     let _ = section.assign(&line.key, &line.value, &context);
                 }

@@ -14,6 +14,7 @@ mod implied;
 pub mod index;
 pub mod install;
 pub mod lexer;
+pub mod lists;
 pub mod load;
 pub mod origin;
 mod places;

@@ -525,7 +525,7 @@ fn assign_one(
     facts: &UnitFacts<'_>,
 ) -> Option<Assigned> {
     let expander = |text: &str| expand(text, facts);
-    let context = Context { expand: &expander, expands: true, directive: "" };
+    let context = Context { expand: &expander, expands: true, directive: "", lists: Some(&facts.lists) };
     match section {
         "Unit" => {
             let known = Rc::make_mut(&mut file.unit).assign(key, value, &context);

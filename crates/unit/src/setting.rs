@@ -1,6 +1,7 @@
 //! How a field takes a value: one trait, one implementation a type. The macro of the tables calls nothing else.
 
 use crate::diagnostic::{Code, Fault};
+use crate::lists::LongLists;
 use crate::value::*;
 pub use crate::value::{
     Amount, BlockIoWeight, CpuPriority, CpuQuota, CpuShares, IoPriority, NiceLevel, OomScore,
@@ -27,12 +28,14 @@ pub struct Context<'a> {
     pub expands: bool,
     /// Its name, for values that are read by it; empty outside of a table.
     pub directive: &'a str,
+    /// What the long lists of the unit have, where many lines are read one after the other.
+    pub lists: Option<&'a LongLists>,
 }
 
 impl<'a> Context<'a> {
     /// The same for one directive, which does or does not expand specifiers.
     pub fn of<'b>(&'b self, directive: &'b str, expands: bool) -> Context<'b> {
-        Context { expand: self.expand, expands, directive }
+        Context { expand: self.expand, expands, directive, lists: self.lists }
     }
 
     /// Expands specifiers where the directive does.
@@ -617,7 +620,13 @@ impl Setting for Vec<UnitName> {
                 Err(_) => bad = Some(Fault::new(Code::Name, &word.text, "a unit name").within(word.at)),
             }
         }
-        append(self, unknown(self, more))?;
+        let room = ENTRIES_MAX.saturating_sub(self.len());
+        let looked_up =
+            context.lists.and_then(|lists| lists.unknown(context.directive, self, room, &mut more));
+        if looked_up.is_none() {
+            more = unknown(self, more);
+        }
+        append(self, more)?;
         bad.map_or(Ok(()), Err)
     }
 }

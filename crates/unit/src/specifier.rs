@@ -1,6 +1,7 @@
 //! Specifiers (systemd.unit(5), "Specifiers"): `%i` and its kin, expanded from facts given from outside.
 
 use crate::diagnostic::{Code, Fault};
+use crate::lists::LongLists;
 use crate::value::{UnitName, path_unescape, unescape_name};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -45,12 +46,15 @@ pub struct UnitFacts<'a> {
     pub diagnostics_max: usize,
     /// A specifier was expanded that says something of the instance.
     named_instance: Cell<bool>,
+    /// What its long lists have.
+    pub(crate) lists: LongLists,
 }
 
 impl<'a> UnitFacts<'a> {
     /// The specifiers of a unit.
     pub fn new(name: &'a UnitName, fragment: &'a str, machine: &'a SpecifierContext) -> UnitFacts<'a> {
-        UnitFacts { name, fragment, machine, diagnostics_max: 100, named_instance: Cell::new(false) }
+        let (named_instance, lists) = (Cell::new(false), LongLists::default());
+        UnitFacts { name, fragment, machine, diagnostics_max: 100, named_instance, lists }
     }
 
     /// Whether the instance was named since this was last asked.

@@ -358,7 +358,7 @@ impl Config {
 
 /// No specifiers are expanded here.
 fn plain(directive: &'static str) -> Context<'static> {
-    Context { expand: &|text| Ok(text.to_owned()), expands: false, directive }
+    Context { expand: &|text| Ok(text.to_owned()), expands: false, directive, lists: None }
 }
 
 /// A value, or nothing where nothing is said.

@@ -8,7 +8,7 @@ use muster_unit::setting::Context;
 
 fn section(settings: &str) -> ExecSection {
     let expand = |text: &str| Ok(text.to_owned());
-    let context = Context { expand: &expand, expands: false, directive: "" };
+    let context = Context { expand: &expand, expands: false, directive: "", lists: None };
     let mut section = ExecSection::default();
     for line in settings.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once('=').expect("NAME=VALUE");

@@ -8,8 +8,12 @@ use muster_unit::table::ExecSection;
 
 fn exec(lines: &[(&str, &str)]) -> ExecSection {
     let mut exec = ExecSection::default();
-    let context =
-        muster_unit::setting::Context { expand: &|text| Ok(text.to_owned()), expands: false, directive: "" };
+    let context = muster_unit::setting::Context {
+        expand: &|text| Ok(text.to_owned()),
+        expands: false,
+        directive: "",
+        lists: None,
+    };
     for (key, value) in lines {
         exec.assign(key, value, &context).unwrap().unwrap();
     }

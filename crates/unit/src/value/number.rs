@@ -226,7 +226,7 @@ mod tests {
     where
         Option<T>: Setting,
     {
-        let context = Context { expand: &|text| Ok(text.to_owned()), expands: false, directive };
+        let context = Context { expand: &|text| Ok(text.to_owned()), expands: false, directive, lists: None };
         let mut value: Option<T> = None;
         value.set(text, &context).ok().and(value)
     }
