@@ -1,13 +1,14 @@
 //! `cargo xtask test`: every test there is, and one count at the end.
 
 use crate::{artefacts, order, package, package_vm, vm};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use muster_tests::paths;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::ops::AddAssign;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// How many tests passed, failed, and were skipped.
@@ -84,7 +85,8 @@ pub fn all() -> Result<i32> {
     tally += cargo(&SYSTEM)?;
     part = part.then("the same cases under systemd, the oracle, and beside them a machine");
     let beside = Beside::begin(&["test", "--vm"])?;
-    tally += cargo(&[&SYSTEM[..], &["--init", "systemd", "--jobs", "1"]].concat())?;
+    let lock = beside.lock.to_string_lossy();
+    tally += cargo(&[&SYSTEM[..], &["--init", "systemd", "--beside", &lock]].concat())?;
     part = part.then("what the machine showed");
     tally += beside.end()?;
     part = part.then("packages and images");
@@ -120,22 +122,30 @@ impl Part {
 }
 
 /// A part that does not keep all processors busy (a machine that boots and waits) and so runs beside another: this program once
-/// more, its output shown when it has ended.
+/// more, its output shown when it has ended. A lock is held until then.
 struct Beside {
-    child: Child,
+    child: JoinHandle<io::Result<ExitStatus>>,
     output: PathBuf,
+    lock: PathBuf,
 }
 
 impl Beside {
     fn begin(args: &[&str]) -> Result<Self> {
-        let output = paths::target().join("beside.txt");
-        let child =
-            Command::new(std::env::current_exe()?).args(args).stdout(File::create(&output)?).spawn()?;
-        Ok(Self { child, output })
+        let (output, lock) = (paths::target().join("beside.txt"), paths::target().join("beside.lock"));
+        let held = File::create(&lock)?;
+        held.lock()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut child = command.args(args).stdout(File::create(&output)?).spawn()?;
+        let child = std::thread::spawn(move || {
+            let status = child.wait();
+            drop(held);
+            status
+        });
+        Ok(Self { child, output, lock })
     }
 
-    fn end(mut self) -> Result<Tally> {
-        let status = self.child.wait()?;
+    fn end(self) -> Result<Tally> {
+        let status = self.child.join().map_err(|_| anyhow!("what waited for it panicked"))??;
         let tally = show(BufReader::new(File::open(&self.output)?))?;
         Ok(tally.ended(status.success(), "what ran beside the rest"))
     }
@@ -251,6 +261,13 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_held_while_something_runs_beside() {
+        let beside = Beside::begin(&["--list"]).unwrap();
+        File::open(&beside.lock).unwrap().lock_shared().unwrap();
+        assert_eq!(beside.end().unwrap(), Tally::default());
+    }
 
     #[test]
     fn counts_are_read_from_both_kinds_of_lines() {

@@ -1,10 +1,11 @@
 //! The tests of whole systems: each case boots a container of its own (some share a machine) and looks at it, with Debian's
 //! own tools.
 //!
-//!     cargo test -p muster-tests --test system -- [--init muster|systemd] [--jobs N] [--list] [--show FILE] [NAME...]
+//!     cargo test -p muster-tests --test system -- [--init muster|systemd] [--jobs N] [--beside FILE] [--list] [--show FILE] [NAME...]
 //!
 //! A case runs when its name contains one of the given names. With `--init systemd` the same cases run under systemd, the
 //! oracle: a case that fails there is wrong. Most cases are text, below `tests/cases`; see `fixture.rs` for their language.
+//! With `--beside FILE` one of the jobs begins when nobody holds the lock of that file: something else runs until then.
 //! With `--connections COUNT` the case of load makes as many.
 //! With `--scenarios FIRST COUNT` generated scenarios are run under both instead (`scenarios.rs`).
 //! With `--show` the cases of that file are run and what their commands say is printed: for looking at both, one after the
@@ -31,7 +32,8 @@ use anyhow::{Context, Result};
 use ground::{Ground, Init};
 use muster_tests::{Container, cgroup};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -67,6 +69,7 @@ struct Options {
     init: Init,
     /// Cases at a time. While the machine is translated, more of them keep each other waiting on two processors.
     jobs: usize,
+    beside: Option<PathBuf>,
     list: bool,
     show: Option<PathBuf>,
     scenarios: Option<(u64, u64)>,
@@ -79,6 +82,7 @@ impl Options {
         let mut options = Self {
             init: Init::Muster,
             jobs: 2,
+            beside: None,
             list: false,
             show: None,
             scenarios: None,
@@ -89,6 +93,7 @@ impl Options {
             match arg.as_str() {
                 "--init" => options.init = args.next().context("--init needs a name")?.parse()?,
                 "--jobs" => options.jobs = args.next().context("--jobs needs a number")?.parse()?,
+                "--beside" => options.beside = Some(args.next().context("--beside needs a file")?.into()),
                 "--show" => options.show = Some(args.next().context("--show needs a file")?.into()),
                 "--scenarios" => {
                     let mut number = || args.next().context("--scenarios needs two numbers");
@@ -172,11 +177,20 @@ fn run_all(cases: Vec<Case>, options: &Options) -> Count {
     };
     let (queue, count) = (Queue::of(cases), Mutex::new(Count::default()));
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs.max(1) {
+        for _ in 1..options.jobs {
             scope.spawn(|| work(&queue, &count, &ground));
         }
+        if let Some(error) = options.beside.as_deref().and_then(|lock| wait_for(lock).err()) {
+            println!("{error:#}");
+        }
+        work(&queue, &count, &ground);
     });
     count.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Until nobody holds its lock.
+fn wait_for(lock: &Path) -> Result<()> {
+    File::open(lock)?.lock_shared().with_context(|| lock.display().to_string())
 }
 
 /// Cases that have not begun. Those of the machine come first, one after the other, so that nobody waits for it.
