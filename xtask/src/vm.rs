@@ -149,12 +149,12 @@ const AFTER_REBOOT: Questions = &[
         &["ActiveState=active", "sleep\n"],
     ),
     (
-        "cd /var/lib/fetched; export DEBIAN_FRONTEND=noninteractive; dpkg -i ./*.deb >/root/out 2>&1; systemctl is-active memcached; echo it-is-''$(systemctl is-system-running)",
-        &["active\n", "it-is-running"],
+        "cd /var/lib/fetched; export DEBIAN_FRONTEND=noninteractive; dpkg -i ./*.deb >/root/out 2>&1; echo memcached-is-''$(systemctl is-active memcached); echo it-is-''$(systemctl is-system-running)",
+        &["memcached-is-active", "it-is-running"],
     ),
     (
-        "apt-get -y -qq purge memcached >/root/out 2>&1; systemctl is-active memcached; systemctl --failed --no-legend; echo it-is-''$(systemctl is-system-running)",
-        &["inactive\n", "it-is-running"],
+        "apt-get -y -qq purge memcached >/root/out 2>&1; echo memcached-is-''$(systemctl is-active memcached); systemctl --failed --no-legend; echo it-is-''$(systemctl is-system-running)",
+        &["memcached-is-inactive", "it-is-running"],
     ),
     (
         "systemctl start systemd-networkd systemd-resolved systemd-timesyncd; systemctl is-active systemd-networkd systemd-resolved systemd-timesyncd nginx cron",

@@ -21,10 +21,7 @@ const MS_SHARED: u64 = 1 << 20;
 
 /// Makes the mount namespace that the settings ask for.
 pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
-    let only_shape = "a mount namespace";
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).about(only_shape)?;
-    let top = open(CWD, "/", ResolveFlags::empty()).about("/")?;
-    muster_sys::set_mount_attributes(top.as_fd(), true, 0, 0, MS_SLAVE).about(only_shape)?;
+    own_namespace()?;
     let rooted = image::root(exec)?;
     let exec = rooted.as_ref().unwrap_or(exec);
     let root = own_root(exec)?;
@@ -79,12 +76,17 @@ pub fn carry_out(exec: &ExecSection, facts: &Facts) -> Done {
     muster_sys::set_mount_attributes(top.as_fd(), true, 0, 0, propagation).about("MountFlags=")
 }
 
+/// A mount namespace of this process's own, which hears what the host mounts and tells nothing.
+fn own_namespace() -> Done {
+    let about = "a mount namespace";
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).about(about)?;
+    let top = open(CWD, "/", ResolveFlags::empty()).about("/")?;
+    muster_sys::set_mount_attributes(top.as_fd(), true, 0, 0, MS_SLAVE).about(about)
+}
+
 /// The overlay of /etc that the settings ask for, made in a mount namespace of this process's own; it stands nowhere.
 pub fn overlay_of_settings(exec: &ExecSection) -> Done<Option<OwnedFd>> {
-    let shape = "a mount namespace";
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).about(shape)?;
-    let top = open(CWD, "/", ResolveFlags::empty()).about("/")?;
-    muster_sys::set_mount_attributes(top.as_fd(), true, 0, 0, MS_SLAVE).about(shape)?;
+    own_namespace()?;
     let rooted = image::root(exec)?;
     let exec = rooted.as_ref().unwrap_or(exec);
     let root = own_root(exec)?;

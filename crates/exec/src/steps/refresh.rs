@@ -22,7 +22,7 @@ const HIERARCHY: &str = "/etc";
 /// Where the overlay gets what was mounted in the one before.
 const PLACES: &str = "/run/systemd/unit-extensions";
 
-/// What mounts in the main process's namespace begins.
+/// The first that mounts in the main process's namespace; it comes back to its own.
 const CREDENTIALS: Step = Step {
     directive: DIRECTIVE,
     exit: Exit::Credentials,
