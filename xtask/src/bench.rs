@@ -8,6 +8,7 @@ mod dinit;
 mod exec;
 mod first;
 mod machine;
+mod mounts;
 mod page;
 mod units;
 
@@ -72,6 +73,8 @@ pub enum Rows {
     Units,
     /// The boot alone.
     Boot,
+    /// Mounts made by hand.
+    Mounts,
     /// A container with one service, under other inits as well.
     Container,
     /// A machine, to its login prompt.
@@ -95,6 +98,9 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     let root = image::debian()?;
     if rows == Rows::Boot {
         return run_boots(&root, rounds);
+    }
+    if rows == Rows::Mounts {
+        return shown_and_written("mounts", mounts::run(&root, rounds), write);
     }
     let mut samples = [Samples::new(), Samples::new()];
     let mut sizes = [units::Sizes::new(), units::Sizes::new()];
@@ -133,9 +139,10 @@ pub fn run(rounds: usize, rows: Rows, write: bool) -> Result<i32> {
     }
     let stock = rows == Rows::Units || samples.iter().all(|samples| samples.len() >= ROWS.len());
     let many = rows == Rows::Stock || (0..2).all(|init| units::complete(&sizes[init], init));
+    let mounts = rows != Rows::All || shown_and_written("mounts", mounts::run(&root, rounds), write)? == 0;
     let containers = rows != Rows::All || run_containers(rounds, write)? == 0;
     let machines = rows != Rows::All || run_machines(rounds, write)? == 0;
-    Ok(i32::from(!stock || !many || !containers || !machines))
+    Ok(i32::from(!stock || !many || !mounts || !containers || !machines))
 }
 
 /// Machines, to their login prompt.

@@ -43,9 +43,9 @@ const USAGE: &str = "cargo xtask COMMAND
   install --root DIR [--init]
                          installs muster below DIR, with manual pages and completions; with --init, as its /sbin/init
   man --root DIR         writes manual pages and completions below DIR
-  bench [--rounds N] [--rows boot|stock|units|container|vm] [--write]
+  bench [--rounds N] [--rows boot|stock|units|mounts|container|vm] [--write]
                          compares a Debian container under systemd and under muster: as it is, and with up to 50,000
-                         units; one with a single service under other inits as well; and a machine to its login;
+                         units and 1,000 mounts; one with a single service under other inits as well; and a machine to its login;
                          --write puts the tables into docs/benchmarks.md
   sim [--seeds N] [--hours H] [--first N] [--threads N] [--twice N]
                          runs the simulator over random scenarios, and shrinks what fails; of N seeds (8) one is run again
@@ -138,6 +138,10 @@ fn bench(options: &[&str]) -> Result<i32> {
             }
             ["--rows", "units", rest @ ..] => {
                 rows = bench::Rows::Units;
+                rest
+            }
+            ["--rows", "mounts", rest @ ..] => {
+                rows = bench::Rows::Mounts;
                 rest
             }
             ["--rows", "container", rest @ ..] => {

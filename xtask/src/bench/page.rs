@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn the_page_has_a_place_for_each_table() {
         let page = fs::read_to_string(paths::workspace().join("docs/benchmarks.md")).unwrap();
-        for rows in ["stock", "dinit", "units", "container", "vm"] {
+        for rows in ["stock", "dinit", "units", "mounts", "container", "vm"] {
             put(&page, rows, "").unwrap();
         }
     }
