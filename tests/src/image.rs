@@ -4,8 +4,9 @@
 //! daemons; `small` is ours whole: unit files of `images/small`, muster, and a demo program, with nothing from anybody else.
 
 use crate::kernel::Kernel;
+use crate::machine::Emulator;
 use crate::{cpio, paths};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -31,12 +32,15 @@ pub const MUSTER: &str = "/usr/lib/muster/muster";
 /// Where the demo and probe program lies in images and test containers.
 pub const DEMO: &str = "/usr/lib/muster-demo";
 
-/// Builds muster's programs and the demo in release mode.
+/// Builds muster's programs and the demo in release mode, at the same time: to link the largest takes one processor for minutes.
 pub fn build_programs() -> Result<()> {
     let ours = PROGRAMS.iter().filter(|(_, name, _)| *name != PAM_EXECUTOR);
     let crates: Vec<&str> = ours.map(|(package, ..)| *package).chain(["muster-demo"]).collect();
-    build(&crates)?;
-    build_pam_executor()
+    std::thread::scope(|scope| {
+        let dynamic = scope.spawn(build_pam_executor);
+        build(&crates)?;
+        dynamic.join().map_err(|_| anyhow!("what built {PAM_EXECUTOR} panicked"))?
+    })
 }
 
 /// In a target directory of its own, so that the two ways of linking do not undo each other's work.
@@ -179,6 +183,13 @@ pub fn debian_of(name: &str) -> Result<PathBuf> {
     fs::write(root.join("etc/machine-id"), "")?;
     fs::write(&stamp, recipe)?;
     Ok(root)
+}
+
+/// Gets what is missing of all that is fetched for tests: roots of Debian, its kernel, an emulator.
+pub fn fetch_all() -> Result<()> {
+    debian()?;
+    Emulator::prepare(&Kernel::get()?)?;
+    ["bookworm", "daemons", "vm", "oci"].iter().try_for_each(|name| debian_of(name).map(drop))
 }
 
 /// The account of the disk that is not root's; its password and root's are [`PASSWORD`].

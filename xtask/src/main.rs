@@ -76,6 +76,7 @@ fn command(args: &[&str]) -> Result<i32> {
     match args {
         ["boot", options @ ..] => boot(options),
         ["test"] => test::all(),
+        ["test", test::APART] => Ok(test::apart()),
         ["test", "--artefacts"] => Ok(test::artefacts()),
         ["test", "--package"] => Ok(test::packages()),
         ["test", "--reproducible"] => Ok(test::reproducible()),

@@ -2,7 +2,7 @@
 
 use crate::{artefacts, order, package, package_vm, vm};
 use anyhow::{Context, Result, anyhow};
-use muster_tests::paths;
+use muster_tests::{Container, image, paths};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::ops::AddAssign;
@@ -77,25 +77,51 @@ pub fn run(args: &[&str], more: &[&str]) -> Result<i32> {
 
 /// Runs everything; the exit status says whether something failed.
 pub fn all() -> Result<i32> {
-    let mut part = Part::begin("house rules");
+    let mut part = Part::begin("house rules, and beside them what the tests of systems are made of");
+    let makes = std::thread::spawn(make);
     let mut tally = lint("fmt", &["fmt", "--all", "--check"]);
     tally += lint("clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    // What does not compile fails below.
+    run(&["test", "--workspace", "--quiet", "--no-run"], &[])?;
+    makes.join().map_err(|_| anyhow!("what made programs and images panicked"))?;
     tally += cargo(&["test", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
     part = part.then("system tests");
     tally += cargo(&SYSTEM)?;
-    part = part.then("the same cases under systemd, the oracle, and beside them a machine");
-    let beside = Beside::begin(&["test", "--vm"])?;
+    part =
+        part.then("the same cases under systemd, the oracle, and beside them a machine, packages and images");
+    let beside = Beside::begin(&["test", APART])?;
     let lock = beside.lock.to_string_lossy();
     tally += cargo(&[&SYSTEM[..], &["--init", "systemd", "--beside", &lock]].concat())?;
-    part = part.then("what the machine showed");
+    part = part.then("what was beside them");
     tally += beside.end()?;
-    part = part.then("packages and images");
-    order::freshness().map_or_else(|error| println!("{error:#}"), |known| println!("{known}"));
-    tally += artefacts::test(artefacts::programs());
-    tally += vm::test();
     part.end();
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(i32::from(tally.failed > 0))
+}
+
+/// Makes programs and images at the same time: to link a program takes one processor for minutes, and packages are waited for. What
+/// went wrong is said; whoever needs what is missing tries again, and is who fails. No test runs meanwhile.
+fn make() {
+    let said = |made: Result<()>| made.unwrap_or_else(|error| eprintln!("{error:#}"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| said(image::build_programs()));
+        if Container::unsupported().is_none() {
+            said(image::fetch_all());
+        }
+    });
+}
+
+/// The option for what runs beside the oracle.
+pub const APART: &str = "--apart";
+
+/// What boots machines of its own, and packages and images, one after the other.
+pub fn apart() -> i32 {
+    let mut tally = vm::test_debian(image::MUSTER);
+    order::freshness().map_or_else(|error| println!("{error:#}"), |known| println!("{known}"));
+    tally += artefacts::test(artefacts::programs());
+    tally += vm::test();
+    println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    i32::from(tally.failed > 0)
 }
 
 /// A part of the whole run: its heading before it, its time after it.

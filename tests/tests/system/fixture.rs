@@ -3,7 +3,7 @@
 //!     === name                     begins a case; its full name is FILE/name
 //!     @ machine                    runs in the machine (Debian's kernel in QEMU), where the files are added to what runs
 //!     @ daemons                    over the image of images/daemons.txt
-//!     @ full                       boots to the image's own default target instead of basic.target
+//!     @ full                       boots as the image does, not just to basic.target, and with all its generators
 //!     @ env NAME=value             a variable in the init's environment
 //!     @ word text                  a further argument of the init: a word of a container's kernel command line
 //!     @ muster: reason             holds under muster only
@@ -22,7 +22,7 @@
 //!
 //! Lines that begin with `#` are comments.
 
-use crate::ground::{Ground, Init, basic, booted_to};
+use crate::ground::{Ground, Init, basic, booted_to, without_idle_generators};
 use crate::trace::{self, Trace};
 use crate::{Case, Outcome};
 use anyhow::{Context, Result, bail, ensure};
@@ -260,6 +260,9 @@ impl Text {
         let mut builder = if self.daemons { ground.daemons()? } else { ground.debian() };
         if !self.full {
             builder = basic(builder);
+            if self.words.is_empty() {
+                builder = without_idle_generators(builder);
+            }
         }
         for (name, value) in &self.variables {
             builder = builder.env(name, value);
