@@ -2,7 +2,8 @@
 //!
 //! Where the machine's clock is slow to read (a virtual machine without a usable TSC) each reading costs a system call and an
 //! access to a device. So what asks often asks for the monotonic clock alone, and the distance of the others from it is kept for
-//! a moment: it changes only when a clock is set, or the machine sleeps.
+//! a moment: it changes only when a clock is set, or the machine sleeps. And who asks before anything was done since the last
+//! reading gets that: the loop tells ([`time_passed`]) when it waited, or worked on an event.
 
 use muster_manager::event::Now;
 use nix::time::{ClockId, clock_gettime};
@@ -24,13 +25,15 @@ struct Ahead {
 
 thread_local! {
     static AHEAD: Cell<Option<Ahead>> = const { Cell::new(None) };
+    /// The last reading of the monotonic clock, while it will do.
+    static RECENT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// The clocks now, in microseconds.
 pub fn now() -> Now {
-    let monotonic_usec = monotonic_usec();
+    let monotonic_usec = recent_usec();
     let kept = AHEAD.get().filter(|ahead| monotonic_usec < ahead.until_usec);
-    let ahead = kept.unwrap_or_else(|| look(monotonic_usec));
+    let ahead = kept.unwrap_or_else(look);
     Now {
         monotonic_usec,
         realtime_usec: monotonic_usec.wrapping_add(ahead.realtime_usec),
@@ -43,7 +46,8 @@ pub fn look_anew() {
     AHEAD.set(None);
 }
 
-fn look(monotonic_usec: u64) -> Ahead {
+fn look() -> Ahead {
+    let monotonic_usec = monotonic_usec();
     let boottime_usec = read(ClockId::CLOCK_BOOTTIME).saturating_sub(monotonic_usec);
     let until_usec = monotonic_usec.saturating_add(KEPT_USEC);
     let ahead = Ahead { realtime_usec: realtime_ahead(), boottime_usec, until_usec };
@@ -68,7 +72,19 @@ fn realtime_ahead() -> u64 {
 
 /// The monotonic clock now, in microseconds.
 pub fn monotonic_usec() -> u64 {
-    read(ClockId::CLOCK_MONOTONIC)
+    let now = read(ClockId::CLOCK_MONOTONIC);
+    RECENT.set(Some(now));
+    now
+}
+
+/// The monotonic clock as it was last read, if nothing was done since.
+pub fn recent_usec() -> u64 {
+    RECENT.get().unwrap_or_else(monotonic_usec)
+}
+
+/// Something was done that takes time: the last reading is over.
+pub fn time_passed() {
+    RECENT.set(None);
 }
 
 /// How long one kind of source may keep the loop in one turn. Whoever waits for an answer waits for one turn at most.
@@ -80,7 +96,7 @@ pub struct Budget {
 impl Budget {
     /// A budget of `usec` microseconds that begins now.
     pub fn new(usec: u64) -> Budget {
-        Budget::beginning_at(monotonic_usec(), usec)
+        Budget::beginning_at(recent_usec(), usec)
     }
 
     /// The same, where the moment is known.
@@ -114,6 +130,12 @@ mod tests {
             assert!(near(now.boottime_usec, read(ClockId::CLOCK_BOOTTIME)));
             assert!(near(now.monotonic_usec, monotonic_usec()));
         }
+        let before = now().monotonic_usec;
+        assert_eq!(recent_usec(), before);
+        while monotonic_usec() == before {}
+        assert!(recent_usec() > before);
+        time_passed();
+        assert_eq!(RECENT.get(), None);
         look_anew();
         assert!(AHEAD.get().is_none() && near(now().realtime_usec, read(ClockId::CLOCK_REALTIME)));
     }

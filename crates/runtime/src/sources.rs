@@ -64,6 +64,7 @@ impl Runtime {
     pub(crate) fn everything_in(&mut self, table: Table) -> Vec<Event> {
         let id = SourceId::Table(table);
         let told = self.kernel.get_mut(&id).map(|watched| watched.source.everything());
+        self.mind_registration(id);
         self.told(id, told)
     }
 
@@ -98,7 +99,7 @@ impl Runtime {
     fn follow_source(&mut self, id: SourceId) {
         let mut budget = None;
         loop {
-            let now = clock::monotonic_usec();
+            let now = clock::recent_usec();
             let budget = *budget.get_or_insert(Budget::beginning_at(now, SOURCE_USEC));
             let (mut complaints, mut foreign) = (Vec::new(), Vec::new());
             let Some(watched) = self.kernel.get_mut(&id) else { return };

@@ -345,15 +345,25 @@ impl Runtime {
             if timeout != Some(Duration::ZERO) && self.spawns >= SPAWNS_A_TRIM {
                 self.give_back_memory();
             }
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => self.ready.extend(events.iter().map(mio::event::Event::token)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.note(Level::Error, &format!("Waiting for events failed: {error}")),
+            if let Err(error) = self.wait(&mut events, timeout) {
+                self.note(Level::Error, &format!("Waiting for events failed: {error}"));
             }
             self.turn_usec = clock::monotonic_usec();
             self.mind_idleness(!events.is_empty());
             self.turn();
         }
+    }
+
+    /// Waits for what is ready. A signal that ends the waiting has left a word, which is heard in the same turn.
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        let waited = self.poll.poll(events, timeout);
+        let waited = match waited {
+            Err(error) if interrupted(&error) => self.poll.poll(events, Some(Duration::ZERO)),
+            waited => waited,
+        };
+        self.ready.extend(events.iter().map(mio::event::Event::token));
+        waited.or_else(|error| if interrupted(&error) { Ok(()) } else { Err(error) })
     }
 
     /// Work leaves holes in the heap and code that is not needed again soon. When it was quiet for a while, once, that goes
@@ -592,6 +602,7 @@ impl Runtime {
         }
         self.clients.forget_told();
         self.manager.handle(clock::now(), &self.index, event);
+        clock::time_passed();
     }
 
     /// Effects of the last event, and the events that follow from them, to the end.
@@ -599,6 +610,7 @@ impl Runtime {
         for _ in 0..FOLLOW_UP_BUDGET {
             while let Some(effect) = self.manager.poll_effect() {
                 self.perform(effect);
+                clock::time_passed();
             }
             let Some(event) = self.follow_up.pop_front() else { return };
             self.hand_in(event);

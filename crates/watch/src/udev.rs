@@ -7,7 +7,7 @@
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc::ucred;
-use nix::sys::socket::sockopt::PassCred;
+use nix::sys::socket::sockopt::{PassCred, RcvBufForce};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind,
     recvmsg, setsockopt, socket,
@@ -23,6 +23,8 @@ const UDEV_GROUP: u32 = 2;
 const MESSAGE_MAX: usize = 64 << 10;
 /// The longest file of the database that is read, in bytes.
 const RECORD_MAX: u64 = 64 << 10;
+/// How many bytes of messages may wait, as the kernel counts them.
+const QUEUE_MAX: usize = 8 << 20;
 /// At most this many messages are taken in one go.
 const MESSAGES_MAX: usize = 256;
 /// At most this many devices are read from the database.
@@ -73,6 +75,8 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Monitor {
     socket: OwnedFd,
+    /// Made once: to clear it for each message would cost more than the message.
+    buffer: Vec<u8>,
 }
 
 /// What was read of it in one go.
@@ -93,16 +97,17 @@ impl Monitor {
         let socket =
             socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkKObjectUEvent)?;
         setsockopt(&socket, PassCred, &true)?;
+        // What finds no room is lost, and then all devices are looked at.
+        let _ = setsockopt(&socket, RcvBufForce, &QUEUE_MAX);
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, UDEV_GROUP))?;
-        Ok(Monitor { socket })
+        Ok(Monitor { socket, buffer: vec![0; MESSAGE_MAX] })
     }
 
     /// Reads all queued announcements.
-    pub fn read(&self) -> Announced {
+    pub fn read(&mut self) -> Announced {
         let mut announced = Announced::default();
-        let mut bytes = vec![0_u8; MESSAGE_MAX];
         for _ in 0..MESSAGES_MAX {
-            match self.receive(&mut bytes) {
+            match self.receive() {
                 Ok(Some(change)) => announced.changes.push(change),
                 Ok(None) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
@@ -119,8 +124,8 @@ impl Monitor {
         announced
     }
 
-    fn receive(&self, bytes: &mut [u8]) -> Result<Option<Change>, Errno> {
-        let mut parts = [IoSliceMut::new(bytes)];
+    fn receive(&mut self) -> Result<Option<Change>, Errno> {
+        let mut parts = [IoSliceMut::new(&mut self.buffer)];
         let mut space = cmsg_space!(ucred);
         let message = recvmsg::<NetlinkAddr>(
             self.socket.as_raw_fd(),
@@ -138,7 +143,7 @@ impl Monitor {
         if !(from_root && to_group && whole) {
             return Ok(None);
         }
-        Ok(bytes.get(..length).and_then(parse_message))
+        Ok(self.buffer.get(..length).and_then(parse_message))
     }
 }
 

@@ -70,6 +70,11 @@ impl KernelSource for Mounts {
     fn due_usec(&self) -> Option<u64> {
         self.waits.then_some(self.rests_until_usec)
     }
+
+    /// One word that something came is enough.
+    fn is_watched(&self) -> bool {
+        !self.waits
+    }
 }
 
 impl Mounts {
