@@ -59,8 +59,9 @@ impl Manager {
             }
         }
         let send_cont = wave == Wave::Polite;
-        // What other units used is read before their cgroup goes.
-        let last = self.service(id).is_some_and(|service| service.peer.is_some())
+        // Nothing of a service runs in it after this, and most often nothing is left of one whose processes have ended.
+        let last = known.is_empty()
+            && self.service(id).is_some()
             && self.commands(id, CommandList::ExecStopPost).is_empty();
         match cgroup {
             Some(path) if whole => {
