@@ -81,10 +81,8 @@ pub fn all() -> Result<i32> {
     let makes = std::thread::spawn(make);
     let mut tally = lint("fmt", &["fmt", "--all", "--check"]);
     tally += lint("clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-    // What does not compile fails below.
-    run(&["test", "--workspace", "--quiet", "--no-run"], &[])?;
-    makes.join().map_err(|_| anyhow!("what made programs and images panicked"))?;
     tally += cargo(&["test", "--workspace", "--no-fail-fast", "--", "--show-output"])?;
+    makes.join().map_err(|_| anyhow!("what made programs and images panicked"))?;
     part = part.then("system tests");
     tally += cargo(&SYSTEM)?;
     part =
@@ -100,7 +98,7 @@ pub fn all() -> Result<i32> {
 }
 
 /// Makes programs and images at the same time: to link a program takes one processor for minutes, and packages are waited for. What
-/// went wrong is said; whoever needs what is missing tries again, and is who fails. No test runs meanwhile.
+/// went wrong is said; whoever needs what is missing tries again, and is who fails. No test of systems runs meanwhile.
 fn make() {
     let said = |made: Result<()>| made.unwrap_or_else(|error| eprintln!("{error:#}"));
     std::thread::scope(|scope| {

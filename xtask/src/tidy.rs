@@ -155,12 +155,38 @@ fn text_faults(name: &str, text: &str) -> Vec<String> {
     }
     let undone = UNDONE.iter().filter(|word| name != "xtask/src/tidy.rs" && text.contains(**word));
     faults.extend(undone.map(|word| format!("{name}: {word}")));
+    if has_doc_test(text) {
+        faults.push(format!(
+            "{name}: a doc test, which nothing runs (`doctest = false`); say ```text, or write a test"
+        ));
+    }
     faults
+}
+
+/// Whether a comment holds what rustdoc(1) would compile: a block whose fence names no other language.
+fn has_doc_test(text: &str) -> bool {
+    let comments = text.lines().filter_map(|line| {
+        let line = line.trim_start();
+        line.strip_prefix("//!").or_else(|| line.strip_prefix("///"))
+    });
+    let mut opens = false;
+    comments.filter_map(|comment| comment.trim().strip_prefix("```")).any(|language| {
+        opens = !opens;
+        opens && language != "text"
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_doc_test_is_told_from_text() {
+        assert!(!has_doc_test("//! ```text\n//! a\n//! ```\nfn main() {}\n"));
+        assert!(has_doc_test(
+            "//! ```text\n//! a\n//! ```\n    /// ```\n    /// assert!(false)\n    /// ```\n"
+        ));
+    }
 
     #[test]
     fn house_rules_are_kept() {

@@ -67,7 +67,7 @@ impl Case {
 
 struct Options {
     init: Init,
-    /// Cases at a time. While the machine is translated, more of them keep each other waiting on two processors.
+    /// Cases at a time; in a whole run one more after those of the machine, which is translated and keeps a processor busy.
     jobs: usize,
     beside: Option<PathBuf>,
     list: bool,
@@ -175,15 +175,24 @@ fn run_all(cases: Vec<Case>, options: &Options) -> Count {
             return Count { skipped: cases.len(), ..Count::default() };
         }
     };
-    let (queue, count) = (Queue::of(cases), Mutex::new(Count::default()));
+    let (machine, container): (VecDeque<Case>, VecDeque<Case>) =
+        cases.into_iter().partition(|case| case.machine);
+    let (machine, container) = (Mutex::new(machine), Mutex::new(container));
+    let count = Mutex::new(Count::default());
+    let job = || work(&container, &count, &ground);
     std::thread::scope(|scope| {
         for _ in 1..options.jobs {
-            scope.spawn(|| work(&queue, &count, &ground));
+            scope.spawn(job);
         }
         if let Some(error) = options.beside.as_deref().and_then(|lock| wait_for(lock).err()) {
             println!("{error:#}");
         }
-        work(&queue, &count, &ground);
+        // One after the other: it keeps one processor busy. What comes after it waits now and then: in a whole run, one job more.
+        work(&machine, &count, &ground);
+        if options.names.is_empty() {
+            scope.spawn(job);
+        }
+        job();
     });
     count.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -193,28 +202,10 @@ fn wait_for(lock: &Path) -> Result<()> {
     File::open(lock)?.lock_shared().with_context(|| lock.display().to_string())
 }
 
-/// Cases that have not begun. Those of the machine come first, one after the other, so that nobody waits for it.
-struct Queue(Mutex<(VecDeque<Case>, VecDeque<Case>)>);
-
-impl Queue {
-    fn of(cases: Vec<Case>) -> Self {
-        Self(Mutex::new(cases.into_iter().partition(|case| case.machine)))
-    }
-
-    /// Runs cases until none is left: the first to ask for one runs all those of the machine.
-    fn each(&self, mut run: impl FnMut(Case)) {
-        let held = || self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let machine = std::mem::take(&mut held().0);
-        machine.into_iter().for_each(&mut run);
-        loop {
-            let Some(case) = held().1.pop_front() else { return };
-            run(case);
-        }
-    }
-}
-
-fn work(queue: &Queue, count: &Mutex<Count>, ground: &Ground) {
-    queue.each(|case| {
+/// Runs cases until none is left.
+fn work(queue: &Mutex<VecDeque<Case>>, count: &Mutex<Count>, ground: &Ground) {
+    let next = || queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop_front();
+    while let Some(case) = next() {
         let started = Instant::now();
         let result = (case.run)(ground).or_else(|error| once_more(&case, ground, error));
         let seconds = started.elapsed().as_secs_f64();
@@ -233,7 +224,7 @@ fn work(queue: &Queue, count: &Mutex<Count>, ground: &Ground) {
                 println!("FAILED {} ({seconds:.1} s)\n{}", case.name, indent(&format!("{error:#}")));
             }
         }
-    });
+    }
 }
 
 /// A case that failed under the oracle is run once more, and its first failure is printed: systemd has races of its own, and

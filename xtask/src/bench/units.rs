@@ -66,6 +66,8 @@ pub fn measure(root: &Path, init: &str, count: usize, samples: &mut Samples) -> 
         std::thread::sleep(IDLE);
         Ok(process.memory_mib()?.0)
     };
+    // Thousands of files were just written: the disk is done with them before reading is measured.
+    nix::unistd::sync();
     let before = idle()?;
     add("idle-rss", before);
     let ask = |command: &[&str]| -> Result<f64> { Ok(numbers(&container, command, patience)?[0] / 1e3) };
