@@ -140,6 +140,10 @@ pub struct Tree {
     kin: Option<kin::Kin>,
     /// What is known of programs that look at files.
     files: filesystems::Files,
+    /// A cgroup that was marked, open, for the process that is started in it next.
+    marked: Option<(String, OwnedFd)>,
+    /// The last cgroup that was removed for being empty.
+    removed: Option<String>,
 }
 
 impl Tree {
@@ -181,6 +185,8 @@ impl Tree {
             oom: oom::Followed::default(),
             kin: None,
             files: filesystems::Files::default(),
+            marked: None,
+            removed: None,
         }
     }
 
@@ -280,6 +286,7 @@ impl Tree {
     /// Makes a cgroup; whether it is new.
     fn make(&mut self, path: &str) -> Result<bool, String> {
         let directory = self.directory(path);
+        self.let_go();
         if self.condemned.remove(path) {
             self.unwatch(path);
         }
@@ -494,9 +501,21 @@ impl Tree {
         }
     }
 
-    /// An extended attribute of a cgroup, for others to read.
-    pub fn set_attribute(&self, path: &str, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
-        muster_sys::set_xattr_path(&std::ffi::CString::new(self.directory(path))?, name, value)
+    /// An extended attribute of a cgroup, for others to read. The cgroup stays open until [`Tree::let_go`]: the kernel finds
+    /// its way there once for all attributes, and for the process that is started there.
+    pub fn set_attribute(&mut self, path: &str, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
+        let directory = match self.marked.take().filter(|(marked, _)| marked == path) {
+            Some((_, directory)) => directory,
+            None => self.open_dir(path)?,
+        };
+        let (_, directory) = self.marked.insert((path.to_owned(), directory));
+        muster_sys::set_xattr(directory.as_fd(), name, value)
+    }
+
+    /// Holds no cgroup open any more, and takes none for removed.
+    pub fn let_go(&mut self) {
+        self.marked = None;
+        self.removed = None;
     }
 
     /// Puts a cgroup, and whom its processes run as, in these sets of nftables and in no others (`NFTSet=`). What is there
@@ -528,9 +547,13 @@ impl Tree {
     }
 
     /// The same, made if it is not there: the part of a delegated cgroup that holds what runs beside the main process.
-    pub fn open_or_make(&self, path: &str) -> io::Result<OwnedFd> {
+    pub fn open_or_make(&mut self, path: &str) -> io::Result<OwnedFd> {
+        if let Some((_, directory)) = self.marked.take().filter(|(marked, _)| marked == path) {
+            return Ok(directory);
+        }
         match self.open_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.removed = None;
                 fs::create_dir(self.directory(path))?;
                 self.open_dir(path)
             }
@@ -693,7 +716,8 @@ impl Tree {
         if let Some(kin) = &mut self.kin {
             return kin.remove(path);
         }
-        if path.is_empty() || self.try_to_remove(path) {
+        let removed = self.removed.take().is_some_and(|removed| removed == path);
+        if removed || path.is_empty() || self.try_to_remove(path) {
             return self.unwatch(path);
         }
         self.condemned.insert(path.to_owned());
@@ -716,10 +740,12 @@ impl Tree {
             return kin.remove_if_empty(path);
         }
         self.giving.remove(path);
+        self.let_go();
         let gone = !path.is_empty() && fs::remove_dir(self.directory(path)).is_ok();
         if gone {
             self.forget_oom(path);
             self.unwatch(path);
+            self.removed = Some(path.to_owned());
         }
         gone
     }
@@ -728,6 +754,7 @@ impl Tree {
     fn try_to_remove(&mut self, path: &str) -> bool {
         self.giving.remove(path);
         self.forget_oom(path);
+        self.marked = None;
         let gone = |done: io::Result<()>| {
             done.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true)
         };

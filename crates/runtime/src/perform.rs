@@ -241,7 +241,7 @@ impl Runtime {
     }
 
     /// Writes on a cgroup that the last of all kills passes it by (`SurviveFinalKillSignal=`).
-    fn mark_survivor(&self, path: &str, unit: &UnitName) {
+    fn mark_survivor(&mut self, path: &str, unit: &UnitName) {
         let survives = |unit: &Unit| unit.file.unit.survive_final_kill_signal();
         if self.manager.unit(unit).is_some_and(survives) {
             // Where the file system holds no attributes there is nobody who reads them.

@@ -71,7 +71,7 @@ impl Runtime {
 impl Runtime {
     /// Says at the cgroup of a run which run it is: the journal looks there. Where extended attributes cannot be had nobody
     /// looks for them.
-    pub(crate) fn mark_run(&self, path: &str, invocation_id: &str) {
+    pub(crate) fn mark_run(&mut self, path: &str, invocation_id: &str) {
         if invocation_id.is_empty() {
             return;
         }

@@ -575,6 +575,7 @@ impl Runtime {
             self.deliver(Event::Tick);
         }
         self.end_announcements();
+        self.cgroups.let_go();
         self.processes.take_memory_back();
         self.close_what_may_hang();
         self.clients_write();
