@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+/// A chunk that a second message joins has room for some more at once.
+const ROOM: usize = 8 << 10;
 /// Messages without descriptors join the chunk before them up to this size, so that one call sends many.
 const CHUNK: usize = 64 << 10;
 
@@ -37,6 +39,9 @@ impl Output {
             && fds.is_empty()
             && last.bytes.len().saturating_add(len) <= CHUNK
         {
+            if last.bytes.capacity() < ROOM {
+                last.bytes.reserve(ROOM.max(len));
+            }
             parts.iter().for_each(|part| last.bytes.extend_from_slice(part));
             return;
         }

@@ -109,8 +109,6 @@ impl Request<'_> {
 pub struct Started {
     /// The process ID.
     pub pid: u32,
-    /// Its pidfd.
-    pub pidfd: OwnedFd,
     /// Where the executor reports; see [`read_report`]. Nothing in the direct lane.
     pub report: Option<OwnedFd>,
     /// Memory of ours that it may still use; see [`direct_failure`].
@@ -174,7 +172,7 @@ fn start_directly(request: &Request<'_>, program: muster_sys::Program) -> Result
     fds.extend(request.stdio_socket);
     let made = muster_sys::spawn(program, &fds, request.cgroup_dir);
     let made = made.map_err(|error| fail("clone", &error))?;
-    Ok(Started { pid: made.pid, pidfd: made.pidfd, report: None, shared: made.shared })
+    Ok(Started { pid: made.pid, report: None, shared: made.shared })
 }
 
 /// What stopped a child of the direct lane: exit status and message. To be asked when it ended.
@@ -218,7 +216,7 @@ fn start_executor(request: &Request<'_>, executor: &str) -> Result<Started, Spaw
         true => SpawnError { status: Exit::Namespace.into(), message: format!("PrivatePIDs=: {error}") },
         false => fail("clone", &error),
     })?;
-    Ok(Started { pid: made.pid, pidfd: made.pidfd, report: Some(ours), shared: made.shared })
+    Ok(Started { pid: made.pid, report: Some(ours), shared: made.shared })
 }
 
 /// Tells PID 1 something, from the executor.

@@ -1,4 +1,4 @@
-//! Processes: started by the executor, known by pidfd, and our own helpers, which do what may block.
+//! Processes: started by the executor, whose numbers are theirs until we reap them, and our own helpers, which do what may block.
 
 use crate::turn::{Runtime, Source};
 use mio::Token;
@@ -79,7 +79,6 @@ const ANSWER_MAX: u64 = 1024;
 pub struct Processes {
     started: BTreeMap<SpawnId, Started>,
     by_pid: BTreeMap<u32, SpawnId>,
-    pidfds: BTreeMap<u32, OwnedFd>,
     watched: BTreeMap<u32, (Token, OwnedFd)>,
     helpers: BTreeMap<u32, Helper>,
     /// A process that the event at hand names.
@@ -147,6 +146,7 @@ impl Processes {
 pub struct HandedProcess {
     pub(crate) spawn: SpawnId,
     pid: u32,
+    /// What a program of before held of it.
     pidfd: Option<RawFd>,
     /// Where the executor still reports.
     pub(crate) report: Option<RawFd>,
@@ -169,7 +169,7 @@ impl Processes {
             Some(HandedProcess {
                 spawn: *spawn,
                 pid: *pid,
-                pidfd: self.pidfds.get(pid).map(AsRawFd::as_raw_fd),
+                pidfd: None,
                 report: started.report.as_ref().map(|(_, fd)| fd.as_raw_fd()),
                 program: started.program.clone(),
                 wants_exec: started.wants_exec,
@@ -182,7 +182,7 @@ impl Processes {
     pub(crate) fn take_in(&mut self, process: HandedProcess, report: Option<(Token, OwnedFd)>) {
         let HandedProcess { spawn, pid, pidfd, program, wants_exec, .. } = process;
         self.by_pid.insert(pid, spawn);
-        self.pidfds.extend(pidfd.map(|fd| (pid, crate::hand_over::adopt(fd))));
+        drop(pidfd.map(crate::hand_over::adopt));
         self.started.insert(spawn, Started { report, shared: None, program, wants_exec });
     }
 
@@ -249,7 +249,9 @@ impl Runtime {
             limited_memory: self.has_memory_limit(&spawn.cgroup),
             refresh: spawn.refresh.map(|refresh| refresh.what),
         };
-        match muster_exec::start(&request, &self.executor) {
+        let started = muster_exec::start(&request, &self.executor);
+        self.be_quiet();
+        match started {
             Ok(started) => {
                 self.spawns = self.spawns.saturating_add(1);
                 self.cgroups.note_start(&spawn.cgroup, started.pid, &spawn.invocation_id);
@@ -259,7 +261,6 @@ impl Runtime {
                 });
                 self.processes.sharing.extend(started.shared.is_some().then_some(spawn.id));
                 self.processes.by_pid.insert(started.pid, spawn.id);
-                self.processes.pidfds.insert(started.pid, started.pidfd);
                 self.processes.started.insert(
                     spawn.id,
                     Started {
@@ -339,14 +340,14 @@ impl Runtime {
 
     /// Another child of ours goes on as the process; what stays of the old one is nobody's.
     fn process_moved(&mut self, spawn: SpawnId, pid: u32) {
-        let Ok(pidfd) = muster_sys::pidfd_open(pid) else { return };
+        // It may have ended and been reaped before its word was read.
+        let Ok(_held) = muster_sys::pidfd_open(pid) else { return };
         let old = self.processes.by_pid.iter().find(|(_, known)| **known == spawn).map(|(pid, _)| *pid);
         if let Some(path) = old.and_then(|old| self.cgroups.of_process(old)) {
             self.cgroups.note_move(&path, pid);
         }
         self.processes.by_pid.retain(|_, known| *known != spawn);
         self.processes.by_pid.insert(pid, spawn);
-        self.processes.pidfds.insert(pid, pidfd);
         self.deliver(Event::Moved { spawn, pid });
     }
 
@@ -380,7 +381,6 @@ impl Runtime {
                 self.deliver(Event::ExecFailed { spawn, status, message });
             }
         }
-        self.processes.pidfds.remove(&pid);
         if exit == Exit::Killed(nix::libc::SIGKILL) {
             self.look_for_oom_kill(pid);
         }
@@ -397,10 +397,13 @@ impl Runtime {
         }
     }
 
-    /// Signals one process, by the pidfd that we hold of it. A number that we hold none of is nobody that we know.
+    /// Signals one process: a child that is not reaped, so that its number is its own, or one by the pidfd that we hold of it.
+    /// Any other number is nobody that we know.
     pub(crate) fn kill_process(&mut self, pid: u32, signal: i32, value: Option<i32>) {
+        let is_child = self.processes.by_pid.contains_key(&pid);
+        let child = is_child.then(|| muster_sys::pidfd_open(pid).ok()).flatten();
         let watched = || self.processes.watched.get(&pid).map(|(_, fd)| fd);
-        let Some(held) = self.processes.pidfds.get(&pid).or_else(watched) else { return };
+        let Some(held) = child.as_ref().or_else(watched) else { return };
         // What has just ended cannot be signalled, and need not be.
         let _ = match value {
             Some(value) => muster_sys::pidfd_queue_signal(held.as_fd(), signal, value),

@@ -17,6 +17,11 @@ pub fn next() -> Option<(u32, Exit)> {
     }
 }
 
+/// Whether a child has ended.
+pub fn is_due() -> bool {
+    next().is_some()
+}
+
 /// Takes a zombie away.
 pub fn reap(pid: u32) {
     if let Ok(raw) = i32::try_from(pid) {

@@ -164,6 +164,8 @@ pub struct Runtime {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) next_request: u64,
     children_wait: bool,
+    /// While there is work that children end in, no signal interrupts it.
+    quiet: Option<muster_sys::Quiet>,
     turns: usize,
     /// When this turn began, in monotonic microseconds: for what need not be known to the microsecond.
     pub(crate) turn_usec: u64,
@@ -258,6 +260,7 @@ impl Runtime {
             outcome: None,
             next_request: 0,
             children_wait: true,
+            quiet: None,
             turns: 0,
             turn_usec: clock::monotonic_usec(),
             ended: None,
@@ -333,7 +336,10 @@ impl Runtime {
                 }
                 self.clients.flush_all(self.poll.registry());
                 match outcome {
-                    Outcome::Shutdown { .. } | Outcome::BeginAnew { .. } => return outcome,
+                    Outcome::Shutdown { .. } | Outcome::BeginAnew { .. } => {
+                        self.quiet = None;
+                        return outcome;
+                    }
                     Outcome::Reexecute => {
                         let error = self.reexecute(None);
                         self.note(Level::Error, &format!("Re-execution failed, going on as before: {error}"));
@@ -341,6 +347,7 @@ impl Runtime {
                 }
             }
             self.arm_alarms();
+            self.hear_of_ends();
             let timeout = self.timeout();
             if timeout != Some(Duration::ZERO) && self.spawns >= SPAWNS_A_TRIM {
                 self.give_back_memory();
@@ -652,6 +659,20 @@ impl Runtime {
         self.sources.iter().find(|(_, source)| **source == wanted).map(|(token, _)| *token)
     }
 
+    /// From now on children may end by the dozen: they are looked for at the end of the turn, instead of a signal each.
+    pub(crate) fn be_quiet(&mut self) {
+        if self.quiet.is_none() {
+            self.quiet = muster_sys::Quiet::begin();
+        }
+    }
+
+    /// Before the loop waits, a signal tells of ends again, and those that none told of are looked for.
+    fn hear_of_ends(&mut self) {
+        if !self.children_wait && self.quiet.take().is_some() {
+            self.children_wait = reap::is_due();
+        }
+    }
+
     fn hear_signals(&mut self) {
         let heard: Vec<i32> = self.signals.pending().collect();
         for signal in heard {
@@ -666,6 +687,7 @@ impl Runtime {
 
     /// Many ends in one turn, so that clients are written to once for all of them.
     fn reap_children(&mut self) {
+        self.be_quiet();
         let mut budget = None;
         loop {
             let Some((pid, exit)) = reap::next() else {

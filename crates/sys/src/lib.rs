@@ -160,6 +160,30 @@ pub fn next_zombie() -> io::Result<Option<(u32, i32, i32)>> {
     Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0).map(|pid| (pid, info.si_code, status)))
 }
 
+/// While it is there, no signal tells of children that end. Dropped, it lets the action of before hold again.
+#[derive(Debug)]
+pub struct Quiet(libc::sigaction);
+
+impl Quiet {
+    /// SIGCHLD has its default action, by which the kernel does not even send it; children that end stay zombies all the
+    /// same (sigaction(2)). Programs that are executed meanwhile inherit nothing of it.
+    pub fn begin() -> Option<Quiet> {
+        // SAFETY: zeros are the default action, no flags, and an empty mask; the kernel fills the other one in.
+        unsafe {
+            let (default, mut before) = (std::mem::zeroed::<libc::sigaction>(), std::mem::zeroed());
+            let done = libc::sigaction(libc::SIGCHLD, &raw const default, &raw mut before);
+            (done == 0).then_some(Quiet(before))
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // SAFETY: the action is the one that the kernel gave out.
+        unsafe { libc::sigaction(libc::SIGCHLD, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
+
 /// Closes descriptors of this process by a child that shares its table of descriptors: what close(2) may wait for (the
 /// flush of a file on a file system that hangs) the child waits for. Gives the child's number. When no child can be made,
 /// the descriptors come back, still open.

@@ -9,7 +9,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// What a child does with itself before it executes its program: each one or a few raw system calls that change nothing
@@ -120,10 +120,8 @@ pub struct Program {
 /// A process that was made.
 #[derive(Debug)]
 pub struct Spawned {
-    /// The process ID.
+    /// The process ID, which is its own until it is reaped.
     pub pid: u32,
-    /// Its pidfd.
-    pub pidfd: OwnedFd,
     /// What it may still use. Nothing when it has a copy of its own.
     pub shared: Option<Shared>,
 }
@@ -330,14 +328,11 @@ fn share(orders: Box<Orders>, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned,
         Err(error) => return Err((error, orders)),
     };
     let orders = Box::into_raw(orders);
-    let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain numbers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = libc::CLONE_VM as u64
-        | libc::CLONE_PIDFD as u64
         | libc::CLONE_CHILD_CLEARTID as u64
         | CLONE_CLEAR_SIGHAND;
-    args.pidfd = (&raw mut pidfd) as u64;
     // SAFETY: the orders are ours until the child is made.
     args.child_tid = unsafe { (&raw mut (*orders).alive) as u64 };
     args.exit_signal = libc::SIGCHLD as u64;
@@ -354,9 +349,7 @@ fn share(orders: Box<Orders>, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned,
     // SAFETY: the arguments are valid; the child runs `carry_out` on the new stack and never comes back here.
     let result = unsafe { arch::clone3(&raw mut args, std::mem::size_of::<libc::clone_args>(), orders) };
     if result > 0 {
-        // SAFETY: the kernel installed this descriptor for us by CLONE_PIDFD.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        return Ok(Spawned { pid: result as u32, pidfd, shared: Some(Shared { orders, stack }) });
+        return Ok(Spawned { pid: result as u32, shared: Some(Shared { orders, stack }) });
     }
     // SAFETY: no child was made, so both are ours alone again.
     let orders = unsafe {
@@ -374,9 +367,7 @@ fn fork(mut orders: Box<Orders>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<S
     match unsafe { libc::fork() } {
         // SAFETY: the child's own copy of the orders.
         0 => unsafe { carry_out(&raw mut *orders) },
-        pid if pid > 0 => {
-            Ok(Spawned { pid: pid as u32, pidfd: crate::pidfd_open(pid as u32)?, shared: None })
-        }
+        pid if pid > 0 => Ok(Spawned { pid: pid as u32, shared: None }),
         _ => Err(io::Error::last_os_error()),
     }
 }
