@@ -330,9 +330,7 @@ fn share(orders: Box<Orders>, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned,
     let orders = Box::into_raw(orders);
     // SAFETY: clone_args is plain numbers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = libc::CLONE_VM as u64
-        | libc::CLONE_CHILD_CLEARTID as u64
-        | CLONE_CLEAR_SIGHAND;
+    args.flags = libc::CLONE_VM as u64 | libc::CLONE_CHILD_CLEARTID as u64 | CLONE_CLEAR_SIGHAND;
     // SAFETY: the orders are ours until the child is made.
     args.child_tid = unsafe { (&raw mut (*orders).alive) as u64 };
     args.exit_signal = libc::SIGCHLD as u64;
