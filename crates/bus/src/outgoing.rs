@@ -11,8 +11,8 @@ use crate::{Incoming, Kind, ReplyTo};
 
 /// Most headers have room in so many bytes.
 const HEADER_ROOM: usize = 256;
-/// A body begins with room for so many, which most need.
-const BODY_ROOM: usize = 1024;
+/// A body begins with room for so many, which what changed of a service fits into.
+const BODY_ROOM: usize = 1536;
 
 /// A message to be sent.
 #[derive(Clone, Debug)]

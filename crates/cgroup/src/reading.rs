@@ -16,10 +16,10 @@ const LINE_MAX: usize = 1024;
 
 /// What a file of the kernel's says. Most are read by one call, as its end is seen when less came than there was room for.
 pub(crate) fn whole(path: &str) -> Option<String> {
-    let mut bytes = vec![0; READ_SIZE];
+    let mut first = [0; READ_SIZE];
     let mut source = fs::File::open(path).ok()?;
-    let length = source.read(&mut bytes).ok()?;
-    bytes.truncate(length);
+    let length = source.read(&mut first).ok()?;
+    let mut bytes = first.get(..length)?.to_vec();
     if length > READ_SIZE.saturating_sub(LINE_MAX) {
         source.read_to_end(&mut bytes).ok()?;
     }

@@ -38,6 +38,8 @@ struct Client {
     origin: Origin,
     /// It did not take all that it is owed, and we are told when it takes more.
     slow: bool,
+    /// It closed its end: what is left is read, to the end.
+    ends: bool,
 }
 
 #[derive(Debug)]
@@ -130,7 +132,7 @@ impl Clients {
     }
 
     pub(crate) fn add(&mut self, token: Token, fd: OwnedFd, peer: Peer, origin: Origin) {
-        self.clients.insert(token, Client { fd, peer, origin, slow: false });
+        self.clients.insert(token, Client { fd, peer, origin, slow: false, ends: false });
     }
 
     /// A client's connection for the next program.
@@ -243,10 +245,16 @@ impl Runtime {
         let mut peer = Peer::server(self.clients.guid, credentials, found.uid() == 0);
         peer.set_sender("org.freedesktop.systemd1");
         let Ok(token) = self.register_raw(fd.as_raw_fd(), Source::Client) else { return };
-        self.clients
-            .clients
-            .insert(token, Client { fd, peer, origin: Origin { uid: found.uid(), pid, comm }, slow: false });
+        let origin = Origin { uid: found.uid(), pid, comm };
+        self.clients.clients.insert(token, Client { fd, peer, origin, slow: false, ends: false });
         self.still_ready(token);
+    }
+
+    /// Closing is told once, maybe together with what was sent before.
+    pub(crate) fn client_ends(&mut self, token: Token) {
+        if let Some(client) = self.clients.clients.get_mut(&token) {
+            client.ends = true;
+        }
     }
 
     /// Reads what a client sent, and answers.
@@ -289,6 +297,10 @@ impl Runtime {
                         return false;
                     }
                 };
+            // Nothing more is there when less came than there was room for, and whatever comes now is an event of its own
+            // (epoll(7)). What came with descriptors ends before the next message, though, and an end that was told is no
+            // event again.
+            let was_all = length < buffer.len() && fds.is_empty() && !client.ends;
             let bytes = buffer.get(..length).unwrap_or(&[]);
             let fed = client.peer.receive(bytes, fds);
             if length == 0 || fed.is_err() {
@@ -296,6 +308,9 @@ impl Runtime {
                 self.client_messages(token, Budget::new(LAST_WORDS_USEC));
                 self.close_client(token);
                 return false;
+            }
+            if was_all {
+                return !self.client_messages(token, budget);
             }
         }
     }

@@ -370,6 +370,10 @@ impl Runtime {
             waited => waited,
         };
         self.ready.extend(events.iter().map(mio::event::Event::token));
+        events
+            .iter()
+            .filter(|event| event.is_read_closed())
+            .for_each(|event| self.client_ends(event.token()));
         waited.or_else(|error| if interrupted(&error) { Ok(()) } else { Err(error) })
     }
 
