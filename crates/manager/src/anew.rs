@@ -50,6 +50,8 @@ impl Manager {
         self.state.exit_code = 0;
         self.state.essential_ended = false;
         self.state.client_environment.clear();
+        // The end of the jobs of the boot before is not the end of this one, which is not queued yet.
+        self.booting = false;
         let jobs: Vec<_> = self.state.jobs.values().map(|job| job.id).collect();
         for job in jobs {
             self.finish_job(job, muster_graph::JobResult::Canceled, false);

@@ -274,7 +274,7 @@ pub fn without_idle_generators(builder: Builder) -> Builder {
 }
 
 /// Boots until `systemctl is-system-running` says one of these words. One that waits takes the place of dozens that ask; not for
-/// long, since over a change of the root nobody answers it.
+/// long, since a boot may come to no end.
 pub fn booted_to(builder: Builder, states: &str) -> Result<Container> {
     let container = builder.spawn()?;
     let ask = format!("timeout 3 systemctl is-system-running --wait | grep -qxE '{states}'");
