@@ -102,6 +102,8 @@ struct Node {
     matters: bool,
     /// What it asks for itself was left out, since it would change nothing.
     held: bool,
+    /// It was left out, and whatever it would bring.
+    spared: bool,
     /// Links from it and to it, by their place in the table.
     pulls: Vec<usize>,
     pulled: Vec<usize>,
@@ -169,6 +171,7 @@ pub fn build<F: Facts>(
     }
     builder.collect();
     builder.renew();
+    builder.spare_what_starts();
     builder.settle_conflicts()?;
     if mode != JobMode::IgnoreDependencies {
         cycle::break_all(&mut builder)?;
@@ -342,7 +345,15 @@ impl<F: Facts> Builder<'_, F> {
         }
         let id = self.nodes.len();
         let (pulls, pulled) = (Vec::new(), Vec::new());
-        self.nodes.push(Node { key, dropped: false, matters: false, held: false, pulls, pulled });
+        self.nodes.push(Node {
+            key,
+            dropped: false,
+            matters: false,
+            held: false,
+            spared: false,
+            pulls,
+            pulled,
+        });
         self.places.insert(key, id);
         (id, true)
     }
@@ -369,7 +380,9 @@ impl<F: Facts> Builder<'_, F> {
     fn find_what_matters(&mut self) {
         let mut stack: Vec<NodeId> = self.roots.first().copied().into_iter().collect();
         while let Some(id) = stack.pop() {
-            let Some(node) = self.nodes.get_mut(id).filter(|node| !node.matters) else { continue };
+            let Some(node) = self.nodes.get_mut(id).filter(|node| !node.matters && !node.spared) else {
+                continue;
+            };
             node.matters = true;
             let links = node.pulls.iter().filter_map(|id| self.links.get(*id));
             stack.extend(links.filter(|link| link.matters).map(|link| link.to));
@@ -586,6 +599,32 @@ impl<F: Facts> Builder<'_, F> {
         self.nodes.get(id).is_some_and(|node| !node.dropped && node.key.1 == JobType::Stop)
     }
 
+    /// A stop that is only propagated does not come for a unit that the request starts: nor does anything that it would bring.
+    fn spare_what_starts(&mut self) {
+        let spared = |unit: &UnitId| {
+            let starts = |(kind, _): (JobType, NodeId)| kind != JobType::Stop && self.matters((*unit, kind));
+            self.matters((*unit, JobType::Stop))
+                && self.of(*unit).any(starts)
+                && self.is_only_propagated(*unit)
+        };
+        let stops: Vec<NodeId> = self
+            .units()
+            .into_iter()
+            .filter(spared)
+            .filter_map(|unit| self.places.get(&(unit, JobType::Stop)).copied())
+            .collect();
+        if !stops.is_empty() {
+            for id in stops {
+                self.drop_alone(id);
+                self.nodes.get_mut(id).into_iter().for_each(|node| node.spared = true);
+            }
+            self.collect();
+            // Who needs these is not dropped, so that less matters now.
+            self.nodes.iter_mut().for_each(|node| node.matters = false);
+            self.find_what_matters();
+        }
+    }
+
     /// First where the request needs one of the jobs, which leaves no choice. Dropping one job never tears another unit, so
     /// that one look at each is enough.
     fn settle_conflicts(&mut self) -> Result<(), TransactionError> {
@@ -619,11 +658,17 @@ impl<F: Facts> Builder<'_, F> {
         Ok(())
     }
 
-    /// Whether the stop of a unit comes from `PropagatesStopTo=` alone.
+    /// Whether the request needs the stop of a unit by `PropagatesStopTo=` alone.
     fn is_only_propagated(&self, unit: UnitId) -> bool {
         let stop = self.places.get(&(unit, JobType::Stop)).filter(|id| !self.roots.contains(id));
-        stop.and_then(|id| self.nodes.get(*id))
-            .is_some_and(|node| self.links(&node.pulled).all(|link| link.via == Dependency::PropagatesStopTo))
+        // What a stop that changes nothing needs is needed all the same.
+        let needs = |link: &&Link| {
+            link.matters && self.nodes.get(link.from).is_some_and(|from| from.matters && !from.spared)
+        };
+        stop.and_then(|id| self.nodes.get(*id)).is_some_and(|node| {
+            let pulled = node.pulled.iter().filter_map(|id| self.links.get(*id));
+            pulled.filter(needs).all(|link| link.via == Dependency::PropagatesStopTo)
+        })
     }
 
     fn is_conflict_stop(&self, unit: UnitId) -> bool {

@@ -191,3 +191,15 @@ fn modes_protect_queued_jobs() {
     check("a queued stop", "a", JobType::Start, JobMode::Replace, "a start");
     check("a queued stop irreversible", "a", JobType::Start, JobMode::Replace, "Destructive(UnitId(0))");
 }
+
+/// What conflicts takes down what it propagates its stop to, but nothing that the request starts, nor what would go with that.
+#[test]
+fn a_propagated_stop_spares_what_is_started() {
+    let text =
+        "a Requires hold\n a Conflicts d\n d PropagatesStopTo hold\n d active\n p PartOf hold\n a Requires p";
+    check(text, "a", JobType::Start, JobMode::Replace, "a start, hold start, d stop, p start");
+    let held = format!("{text}\n hold queued stop irreversible");
+    check(&held, "a", JobType::Start, JobMode::Replace, "Destructive(UnitId(1))");
+    let wished = "c Wants a\n a Requires d\n c Conflicts d\n d PropagatesStopTo c\n d active";
+    check(wished, "c", JobType::Start, JobMode::Replace, "c start, d stop");
+}
