@@ -157,6 +157,34 @@ pub fn is_needed(exec: &ExecSection) -> bool {
         || !entries(exec, &Facts::default()).is_empty()
 }
 
+/// The settings as they hold for a command with `+`: what is mounted by name, and nothing that only confines.
+pub fn without_confinement(exec: &ExecSection) -> ExecSection {
+    let mut exec = exec.clone();
+    let mut edit = exec.edit();
+    edit.read_write_paths().clear();
+    edit.read_only_paths().clear();
+    edit.inaccessible_paths().clear();
+    edit.exec_paths().clear();
+    edit.no_exec_paths().clear();
+    *edit.protect_system() = ProtectSystem::No;
+    *edit.protect_home() = ProtectHome::No;
+    *edit.protect_kernel_tunables() = false;
+    *edit.protect_kernel_modules() = false;
+    *edit.protect_kernel_logs() = false;
+    *edit.protect_control_groups() = ProtectControlGroups::No;
+    *edit.protect_proc() = ProtectProc::Default;
+    *edit.proc_subset() = ProcSubset::All;
+    *edit.private_pids() = false;
+    *edit.private_tmp() = PrivateTmp::No;
+    *edit.private_devices() = false;
+    *edit.private_bpf() = false;
+    *edit.log_namespace() = None;
+    *edit.mount_api_vfs() = Some(false);
+    *edit.bind_log_sockets() = Some(false);
+    drop(edit);
+    exec
+}
+
 /// Whether a service does the same without the namespace: it only confines, and shows no other files.
 pub fn can_be_left_out(exec: &ExecSection) -> bool {
     !exec.dynamic_user()

@@ -3,6 +3,9 @@
 //! The others come before that of mounts, since what is mounted there belongs to them. That of users comes last of all,
 //! when groups are set: in it a process can do no more to the host than its user could. What `DelegateNamespaces=` names comes
 //! behind it, once more in that order, and so belongs to the unit's own user namespace.
+//!
+//! A command with `+` is in the network, the IPC namespace and the root directory of its unit, and sees what is mounted for
+//! it by name (`BindPaths=` and kin). Nothing that only confines holds for it.
 
 use super::{About, Direct, Done, Failed, Step, failed};
 use crate::sandbox::{mount, plan};
@@ -21,7 +24,7 @@ use std::process::{Command, Stdio};
 pub const NETWORK_PATH: Step = Step {
     directive: "NetworkNamespacePath=",
     exit: Exit::Network,
-    needed: |context| context.is_confined() && context.exec.network_namespace_path().is_some(),
+    needed: |context| context.exec.network_namespace_path().is_some(),
     direct: Direct::No,
     run: |context, _| {
         let path = context.exec.network_namespace_path().as_deref().unwrap_or("");
@@ -53,7 +56,7 @@ pub const OWN_NETWORK: Step = Step {
 pub const IPC_PATH: Step = Step {
     directive: "IPCNamespacePath=",
     exit: Exit::Namespace,
-    needed: |context| context.is_confined() && context.exec.ipc_namespace_path().is_some(),
+    needed: |context| context.exec.ipc_namespace_path().is_some(),
     direct: Direct::No,
     run: |context, _| {
         let path = context.exec.ipc_namespace_path().as_deref().unwrap_or("");
@@ -203,21 +206,26 @@ pub(super) fn may_mount() -> bool {
 
 fn own_view(context: &Context<'_>, locks: Option<&[OwnedFd; 2]>) -> Done {
     let old = umask(Mode::from_bits_truncate(0o022));
-    let connected = context.exec.private_tmp() == PrivateTmp::Connected;
+    let confined = context.is_confined();
+    let privileged = (!confined).then(|| plan::without_confinement(context.exec));
+    let exec = privileged.as_ref().unwrap_or(context.exec);
+    let connected = exec.private_tmp() == PrivateTmp::Connected;
     let private_tmp = context.private_tmp.filter(|_| connected).map(mount::private_tmp).transpose()?;
     let facts = plan::Facts {
         private_tmp,
-        credentials: super::credentials::is_needed(context)
+        // Below the host's root a privileged command sees those of all units.
+        credentials: (super::credentials::is_needed(context) && (confined || exec.has_own_root()))
             .then(|| super::credentials::directory(context.unit)),
         notifies: context.own_environment.iter().any(|line| line.starts_with("NOTIFY_SOCKET=")),
         // In a user namespace the kernel makes no sysfs where a part of the host's is covered.
-        own_network: !has_own_mounts(context)
+        own_network: confined
+            && !has_own_mounts(context)
             && (has_own_network(context) || context.exec.network_namespace_path().is_some()),
-        own_ipc: has_own_ipc(context) || context.exec.ipc_namespace_path().is_some(),
+        own_ipc: confined && (has_own_ipc(context) || context.exec.ipc_namespace_path().is_some()),
         delegates_later: has_own_users(context) && !has_own_mounts(context),
     };
-    let picked = crate::image::versions::picked(context.exec)?;
-    let exec = picked.as_ref().unwrap_or(context.exec);
+    let picked = crate::image::versions::picked(exec)?;
+    let exec = picked.as_ref().unwrap_or(exec);
     let ephemeral = crate::image::ephemeral::root(context, exec, locks)?;
     let done = mount::carry_out(ephemeral.as_ref().unwrap_or(exec), &facts);
     umask(old);
@@ -276,15 +284,15 @@ pub fn has_own_mounts(context: &Context<'_>) -> bool {
 }
 
 fn has_mounts(context: &Context<'_>) -> bool {
-    context.is_confined() && plan::is_needed(context.exec)
+    plan::is_needed(context.exec)
 }
 
 fn has_network(context: &Context<'_>) -> bool {
-    context.is_confined() && has_own_network(context)
+    has_own_network(context)
 }
 
 fn has_ipc(context: &Context<'_>) -> bool {
-    context.is_confined() && has_own_ipc(context)
+    has_own_ipc(context)
 }
 
 fn has_hostname(context: &Context<'_>) -> bool {
