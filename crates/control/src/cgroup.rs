@@ -6,9 +6,10 @@ use crate::show::{Each, Emit, Listed, UNSET, or};
 use crate::table::properties;
 use crate::view::{LiveValue, UnitView};
 use crate::wire::Out;
+use muster_manager::state::ActiveState;
 use muster_unit::setting::{Amount, Weight};
 use muster_unit::{
-    AddressPrefix, BindRule, BpfProgram, CGroupSection, Delegate, NftSet, PerDevice, PressureLimit,
+    AddressPrefix, BindRule, BpfProgram, CGroupSection, Delegate, NftSet, PerDevice, PressureLimit, UnitKind,
 };
 use std::net::IpAddr;
 
@@ -40,9 +41,12 @@ fn delegated(u: &UnitView<'_>) -> Vec<String> {
     }
 }
 
-/// The path that the kernel knows; empty for a unit without a cgroup.
+/// The path that the kernel knows; empty for a unit without a cgroup. A socket shows where its commands would run.
 pub fn control_group(u: &UnitView<'_>) -> String {
-    match u.unit.cgroup.as_deref() {
+    let is_up = !matches!(u.unit.active_state(), ActiveState::Inactive | ActiveState::Failed);
+    let to_be =
+        || u.manager.cgroup_path(u.unit.id).filter(|_| is_up && u.unit.name.kind() == UnitKind::Socket);
+    match u.unit.cgroup.clone().or_else(to_be).as_deref() {
         Some("") => match u.manager.state().facts.cgroup_root.as_str() {
             "" => "/".to_owned(),
             root => root.to_owned(),

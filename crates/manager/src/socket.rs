@@ -37,7 +37,7 @@ use crate::state::{
     ActiveState, CommandList, Port, Process, ServiceSub, Socket, SocketSub, Unit, UnitResult,
 };
 use muster_graph::{Dependency, JobMode, JobResult, JobType, UnitId};
-use muster_unit::{DeferTrigger, KillMode, LoadState, SocketSection};
+use muster_unit::{DeferTrigger, KillMode, Listen, LoadState, SocketSection};
 use std::rc::Rc;
 
 impl SocketSub {
@@ -189,7 +189,10 @@ impl Manager {
             self.start_limit_action(id);
             return Started::Ended(JobResult::Failed);
         }
-        self.prepare_run(id);
+        match self.socket_has_cgroup(id) {
+            true => self.prepare_run(id),
+            false => self.new_invocation(id),
+        }
         if let Some(socket) = self.socket_mut(id) {
             socket.result = UnitResult::Success;
             socket.command_status.clear();
@@ -202,6 +205,20 @@ impl Manager {
         self.report_starting(id);
         self.socket_list(id, SocketSub::StartPre, CommandList::ExecStartPre);
         Started::Working
+    }
+
+    /// Whether a socket has a cgroup from its start on, as under systemd: for its commands, for addresses whose traffic can be
+    /// filtered, and for what is not opened as root or on the host's network. Others get one with their first command.
+    fn socket_has_cgroup(&self, id: UnitId) -> bool {
+        let Some(config) = self.socket_config(id) else { return false };
+        let exec = self.state.units.get(&id).and_then(|unit| unit.file.exec.as_deref());
+        [CommandList::ExecStartPre, CommandList::ExecStartPost]
+            .iter()
+            .any(|list| !self.commands(id, *list).is_empty())
+            || config.listen().iter().any(Listen::is_internet)
+            || config.socket_user().is_some()
+            || config.socket_group().is_some()
+            || exec.is_some_and(|exec| exec.private_network() || exec.network_namespace_path().is_some())
     }
 
     /// A socket cannot be put in front of a service that is not there, or that already runs without it.

@@ -394,7 +394,7 @@ impl Manager {
     }
 
     /// Where a unit's cgroup is, below our root: its slice's path and its own name.
-    pub(crate) fn cgroup_path(&self, id: UnitId) -> Option<String> {
+    pub fn cgroup_path(&self, id: UnitId) -> Option<String> {
         let unit = self.state.units.get(&id)?;
         if unit.name.kind() == UnitKind::Slice {
             return Some(slice_path(unit.name.as_str()));

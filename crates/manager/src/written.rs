@@ -9,7 +9,7 @@ use crate::manager::Manager;
 use crate::refused::Refused;
 use crate::state::ActiveState;
 use muster_graph::{JobMode, JobType, UnitId};
-use muster_unit::{Fault, LoadState, Source, UnitFile, UnitName};
+use muster_unit::{Fault, LoadState, Source, UnitFile, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -152,7 +152,9 @@ impl Manager {
         }
         if let Some(unit) = self.state.units.edit(&id) {
             let old = std::mem::replace(&mut unit.file, Rc::new(file));
-            if unit.cgroup.is_some() {
+            // What a client sets of a socket is held by a cgroup from then on, as under systemd.
+            let is_up = !matches!(unit.active_state(), ActiveState::Inactive | ActiveState::Failed);
+            if unit.cgroup.is_some() || is_up && unit.name.kind() == UnitKind::Socket {
                 self.cgroup_changed(id, old.cgroup.as_deref());
             }
         }

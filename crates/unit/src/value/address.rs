@@ -87,6 +87,12 @@ impl Listen {
         }
     }
 
+    /// Whether it is an IPv4 or IPv6 address.
+    pub fn is_internet(&self) -> bool {
+        use SocketAddress::{Inet, Inet6, Port};
+        matches!(self.address, Inet(..) | Inet6(..) | Port(_))
+    }
+
     /// Reads the value of a directive.
     pub fn parse(kind: ListenKind, text: &str) -> Result<Listen, Fault> {
         let address = match kind {
