@@ -178,6 +178,11 @@ impl Processes {
         self.by_pid.iter().filter_map(one).collect()
     }
 
+    /// Whether it was started for a unit and is not reaped: its number is its own.
+    pub fn has_child(&self, pid: u32) -> bool {
+        self.by_pid.contains_key(&pid)
+    }
+
     /// One of them, in the next program.
     pub(crate) fn take_in(&mut self, process: HandedProcess, report: Option<(Token, OwnedFd)>) {
         let HandedProcess { spawn, pid, pidfd, program, wants_exec, .. } = process;
@@ -400,7 +405,7 @@ impl Runtime {
     /// Signals one process: a child that is not reaped, so that its number is its own, or one by the pidfd that we hold of it.
     /// Any other number is nobody that we know.
     pub(crate) fn kill_process(&mut self, pid: u32, signal: i32, value: Option<i32>) {
-        let is_child = self.processes.by_pid.contains_key(&pid);
+        let is_child = self.processes.has_child(pid);
         let child = is_child.then(|| muster_sys::pidfd_open(pid).ok()).flatten();
         let watched = || self.processes.watched.get(&pid).map(|(_, fd)| fd);
         let Some(held) = child.as_ref().or_else(watched) else { return };

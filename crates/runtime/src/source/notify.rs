@@ -101,7 +101,7 @@ impl Notify {
                     return None;
                 }
             };
-            let cgroup = sender.and_then(|(pid, _)| {
+            let cgroup = sender.filter(|(pid, _)| !is_ours(world, *pid)).and_then(|(pid, _)| {
                 senders.entry(pid).or_insert_with(|| world.cgroups.of_process(pid)).clone()
             });
             if let Some((pid, _)) = sender.filter(|(pid, _)| !is_heard(world, *pid, cgroup.as_deref())) {
@@ -161,6 +161,11 @@ impl KernelSource for Notify {
     fn is_watched(&self) -> bool {
         self.strangers.until_usec.is_none()
     }
+}
+
+/// Whether a process was started for a unit and is not reaped, so that its number alone tells whose it is.
+fn is_ours(world: &World<'_>, pid: u32) -> bool {
+    world.processes.has_child(pid) && world.manager.unit_of_process(pid, None).is_some()
 }
 
 /// Whether what a process says counts for a unit. Once it is gone, only its number tells whose it was.
