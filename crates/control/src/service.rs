@@ -137,6 +137,7 @@ properties! {
         OOMPolicy "s" Const = oom_policy(u);
         OpenFile "a(sst)" Const = Each(u.service().open_file(), open_file);
         ExtraFileDescriptorNames "as" Const = u.service_state().extra_fds.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>();
+        RefreshOnReload "as" Const = u.service().refresh_on_reload().into_iter().flat_map(|refresh| refresh.words()).collect::<Vec<_>>();
         ReloadSignal "i" Const = u.service().reload_signal().unwrap_or(Signal::HUP).0;
         ExecMainStartTimestamp "t" Change = u.service_state().main_status.start.realtime_usec;
         ExecMainStartTimestampMonotonic "t" Change = u.service_state().main_status.start.monotonic_usec;

@@ -118,6 +118,14 @@ pub struct Refresh {
     pub credentials: bool,
 }
 
+impl Refresh {
+    /// The words for it.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        let words = [(self.extensions, "extensions"), (self.credentials, "credentials")];
+        words.into_iter().filter(|(set, _)| *set).map(|(_, word)| word)
+    }
+}
+
 impl Scalar for Refresh {
     fn read(text: &str) -> Result<Self, Fault> {
         if let Some(all) = parse_bool(text) {
