@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a command inside may take unless said otherwise.
-pub const EXEC_LIMIT: Duration = Duration::from_secs(30);
+pub const EXEC_LIMIT: Duration = Duration::from_secs(60);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 

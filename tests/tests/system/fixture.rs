@@ -12,7 +12,7 @@
 //!     + path                       adds a file to the image; its text follows, indented by four spaces
 //!     + path -> target             adds a symbolic link
 //!     $ command                    runs a shell command; more lines may follow, indented by four spaces
-//!     $~ command                   the same, repeated for 10 s at most until all that is expected is true
+//!     $~ command                   the same, repeated for 30 s at most until all that is expected is true
 //!     $% calls command             runs a program (no shell) while these system calls of process 1 and its children are
 //!                                  traced; what was traced counts as output too
 //!     $! calls:error=E command     runs a shell command while these system calls of process 1 itself fail (strace(1), `inject`)
@@ -38,7 +38,7 @@ const REPORT: (&str, &str) = (
     "[Service]\nType=oneshot\nRemainAfterExit=yes\nStandardOutput=truncate:/run/report\nExecStart=/usr/lib/muster-demo options\n",
 );
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Default, Clone)]
 struct Text {
