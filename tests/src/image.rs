@@ -48,10 +48,10 @@ fn build_pam_executor() -> Result<()> {
     let dir = paths::target().join("dynamic");
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--release", "-p", "muster-exec", "--bin", "muster-executor"]);
+    command.args(["build", "--quiet", "--profile", "pam", "-p", "muster-exec", "--bin", "muster-executor"]);
     command.arg("--target-dir").arg(&dir).env("RUSTFLAGS", "-C target-feature=-crt-static");
     run(command.current_dir(paths::workspace()))?;
-    let built = dir.join(triple()?).join("release/muster-executor");
+    let built = dir.join(triple()?).join("pam/muster-executor");
     let place = paths::release().join(PAM_EXECUTOR);
     let same = |from: &Path, to: &Path| fs::read(from).ok() == fs::read(to).ok();
     if !same(&built, &place) { copy(&built, &place) } else { Ok(()) }

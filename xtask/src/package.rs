@@ -45,22 +45,27 @@ pub fn run(to: &Path) -> Result<i32> {
 /// environment changes them.
 pub fn build() -> Result<Programs> {
     let target = paths::target().join("package");
-    for (dir, linking, packages) in [
-        ("static", "+crt-static", &["-p", "muster-init", "-p", "muster-exec", "-p", "muster-ctl"][..]),
-        ("dynamic", "-crt-static", &["-p", "muster-exec"][..]),
+    for (dir, linking, profile, packages) in [
+        (
+            "static",
+            "+crt-static",
+            "release",
+            &["-p", "muster-init", "-p", "muster-exec", "-p", "muster-ctl"][..],
+        ),
+        ("dynamic", "-crt-static", "pam", &["-p", "muster-exec"][..]),
     ] {
         let mut command = cargo();
-        command.args(["build", "--quiet", "--locked", "--release"]).args(packages);
+        command.args(["build", "--quiet", "--locked", "--profile", profile]).args(packages);
         command.arg("--target-dir").arg(target.join(dir)).env("CARGO_ENCODED_RUSTFLAGS", flags(linking)?);
         image::run(&mut command)?;
     }
     let place = |(_, name, dir): &(&str, &str, &str)| {
-        let (linking, built) = match *name {
-            image::PAM_EXECUTOR => ("dynamic", "muster-executor"),
-            name => ("static", name),
+        let (linking, profile, built) = match *name {
+            image::PAM_EXECUTOR => ("dynamic", "pam", "muster-executor"),
+            name => ("static", "release", name),
         };
-        let release = target.join(linking).join(image::triple()?).join("release");
-        Ok((release.join(built), format!("{dir}/{name}")))
+        let built_in = target.join(linking).join(image::triple()?).join(profile);
+        Ok((built_in.join(built), format!("{dir}/{name}")))
     };
     image::PROGRAMS.iter().map(place).collect()
 }

@@ -1,6 +1,7 @@
-//! What the oracle answered before, so that it need not be asked again: a machine whose processor is translated takes its time,
-//! and neither the case nor systemd has changed. `tests/asked.txt` holds systemd's version, a digest of the case's text and its
-//! name; `UPDATE_EXPECT=1` adds the cases that passed under systemd. Without a line a case is asked.
+//! What the oracle answered before, so that it need not be asked again: a machine whose processor is translated takes its time, as
+//! does a case that waits for time limits, and neither the case nor systemd has changed. `tests/asked.txt` holds systemd's version, a
+//! digest of the case's text and its name; `UPDATE_EXPECT=1` adds the cases of the machine, and slow ones, that passed under
+//! systemd. A case without a line, and one that is named, is asked.
 
 use anyhow::{Context, Result};
 use muster_tests::paths;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 const HEAD: &str = "\
-# Cases of the machine that passed under systemd: its version, the digest of the case's text, the case.
+# Cases of the machine, and those that take long, that passed under systemd: its version, the digest of the case's text, the case.
 # Written by `UPDATE_EXPECT=1 cargo test -p muster-tests --test system -- --init systemd NAME...`.
 ";
 
