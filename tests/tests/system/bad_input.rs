@@ -86,7 +86,7 @@ fn idle_peers(ground: &Ground) -> Result<Outcome> {
     let peers = container.start(&[image::DEMO, "peers", "/run/systemd/private", "500", "5"])?;
     std::thread::sleep(Duration::from_secs(1));
     well(&container)?;
-    let held = peers.wait(Duration::from_secs(20))?.ok()?;
+    let held = peers.wait(Duration::from_secs(60))?.ok()?;
     ensure!(held.trim() == "500", "only {held} could connect");
     well(&container)?;
     Ok(Outcome::Passed)
@@ -125,7 +125,7 @@ fn killed_daemons(ground: &Ground) -> Result<Outcome> {
         std::thread::sleep(Duration::from_millis(300));
     }
     let back = "systemctl is-active systemd-journald.service && systemctl start dbus.service nginx.service && curl -s localhost >/dev/null";
-    container.until(Duration::from_secs(20), back)?;
+    container.until(Duration::from_secs(60), back)?;
     well(&container)?;
     Ok(Outcome::Passed)
 }

@@ -45,7 +45,7 @@ impl Holdings {
 
 /// What is held in the end. The last clients of the trouble take a moment to go; what leaked stays for good.
 fn settled_as(container: &Container, before: &Holdings) -> Result<Holdings> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let after = settled(container)?;
         if after.is_as_much_as(before) || Instant::now() > deadline {
@@ -148,9 +148,9 @@ fn with_trouble(
 /// What is held once the last instance is gone.
 fn settled(container: &Container) -> Result<Holdings> {
     let quiet = "[ $(systemctl show load.socket -P NConnections) = 0 ] && ! pgrep -f 'muster-demo [f]laky' >/dev/null";
-    container.until(Duration::from_secs(30), quiet)?;
+    container.until(Duration::from_secs(60), quiet)?;
     let failed =
         format!("[ $(systemctl list-units --failed --no-legend 'load@*' | wc -l) -le {FAILED_KEPT} ]");
-    container.until(Duration::from_secs(30), &failed).context("failed instances stay")?;
+    container.until(Duration::from_secs(60), &failed).context("failed instances stay")?;
     holdings(container)
 }

@@ -393,7 +393,7 @@ impl Stage<'_> {
                     if let Ok(mut gate) = gate {
                         gate.write_all(b"go\n")?;
                         // It is at the gate no longer when it was seen to pass.
-                        let passed = Instant::now() + Duration::from_secs(1);
+                        let passed = Instant::now() + Duration::from_secs(10);
                         while self.path(&format!("at-{unit}")).exists() && Instant::now() < passed {
                             std::thread::sleep(Duration::from_millis(1));
                         }
