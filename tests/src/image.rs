@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// What is installed where: DESIGN §6's layout. The crate that holds the program, its name, its directory.
 pub const PROGRAMS: [(&str, &str, &str); 4] = [
@@ -24,8 +25,8 @@ pub const PROGRAMS: [(&str, &str, &str); 4] = [
 /// The executor once more, linked dynamically: for units with `PAMName=`, since a static program cannot load PAM's modules.
 pub const PAM_EXECUTOR: &str = "muster-executor-pam";
 
-/// How often a root file system is tried: a package that could not be fetched mostly can be a moment later.
-const TRIES: u32 = 3;
+/// A root file system is tried again after so long: a package that could not be fetched mostly can be a moment later.
+const PAUSES: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(15), Duration::from_secs(60)];
 
 /// Where muster's PID 1 is once installed.
 pub const MUSTER: &str = "/usr/lib/muster/muster";
@@ -164,7 +165,6 @@ pub fn debian_of(name: &str) -> Result<PathBuf> {
     let suite = if name == "bookworm" { "bookworm" } else { "trixie" };
     eprintln!("building a Debian root file system ({suite}) in {} (about half a minute)", root.display());
     let _ = fs::remove_file(&stamp);
-    let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(paths::images())?;
     let mut command = Command::new("mmdebstrap");
     command.args(RECIPE.split(' ')).arg(format!("--include={packages}"));
@@ -172,17 +172,24 @@ pub fn debian_of(name: &str) -> Result<PathBuf> {
         command.arg(format!("--customize-hook={}", fetch.trim()));
     }
     command.arg(suite).arg(&root);
-    let mut made = run(&mut command);
-    for _ in 1..TRIES {
-        let Err(error) = &made else { break };
-        eprintln!("{error:#}; trying again");
-        let _ = fs::remove_dir_all(&root);
-        made = run(&mut command);
-    }
-    made?;
+    made_afresh(&root, &mut command)?;
     fs::write(root.join("etc/machine-id"), "")?;
     fs::write(&stamp, recipe)?;
     Ok(root)
+}
+
+/// Runs what makes a directory of packages. A registry that fails is given time, the second time more of it.
+fn made_afresh(root: &Path, command: &mut Command) -> Result<()> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        if root.exists() {
+            fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
+        }
+        let Err(error) = run(command) else { return Ok(()) };
+        let Some(pause) = pauses.next() else { return Err(error) };
+        eprintln!("{error:#}; trying again in {} s", pause.as_secs());
+        std::thread::sleep(*pause);
+    }
 }
 
 /// Gets what is missing of all that is fetched for tests: roots of Debian, its kernel, an emulator.
