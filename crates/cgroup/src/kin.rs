@@ -17,6 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The longest environment that is looked into, in bytes.
 const ENVIRONMENT_MAX: u64 = 128 * 1024;
+/// So often a process that is just becoming another program is given the processor, to see its environment.
+const EXECUTING_TRIES: usize = 64;
 /// The longest line of ancestors that is followed.
 const ANCESTORS_MAX: usize = 4096;
 
@@ -220,10 +222,12 @@ impl Kin {
         }
     }
 
-    /// Somebody who lives there. A descendant of one that ended is a child of ours, or has a parent that lives.
+    /// Somebody who lives there. A descendant of one that ended is a child of ours, or has a parent that lives. Where nobody is
+    /// found it is looked once more: a list of children leaves some out when others end while it is read (proc_tid_children(5)).
     fn witness(&self, path: &str) -> Option<u32> {
         let lives = |pid: &u32| stat(*pid).is_some_and(|stat| !stat.ended);
-        self.roots(path).into_iter().map(|(_, pid)| pid).find(lives)
+        let look = || self.roots(path).into_iter().map(|(_, pid)| pid).find(lives);
+        look().or_else(look)
     }
 
     /// Tells when nobody lives there any more.
@@ -319,11 +323,33 @@ fn children(pid: u32) -> Vec<u32> {
 
 /// `INVOCATION_ID` in the environment that a process began with.
 fn invocation_of(pid: u32) -> Option<String> {
+    let mut bytes = environment(pid)?;
+    for _ in 0..EXECUTING_TRIES {
+        if !bytes.is_empty() || !is_executing(pid) {
+            break;
+        }
+        std::thread::yield_now();
+        bytes = environment(pid)?;
+    }
+    let value = bytes.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"INVOCATION_ID="))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+fn environment(pid: u32) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
     file.take(ENVIRONMENT_MAX).read_to_end(&mut bytes).ok()?;
-    let value = bytes.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"INVOCATION_ID="))?;
-    String::from_utf8(value.to_vec()).ok()
+    Some(bytes)
+}
+
+/// Whether a process lives and has no environment, not even an empty one: for the moment in which it becomes another program
+/// (proc_pid_stat(5), `env_end`).
+fn is_executing(pid: u32) -> bool {
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let Some((_, fields)) = text.rsplit_once(')') else { return false };
+    let mut fields = fields.split_whitespace();
+    let lives = fields.next().is_some_and(|state| !matches!(state, "Z" | "X"));
+    lives && fields.nth(47) == Some("0")
 }
 
 #[cfg(test)]
@@ -336,6 +362,19 @@ mod tests {
     fn a_line_of_stat() {
         let text = "7 (a) b) S 1 7 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 1 2";
         assert_eq!(parse(text), Some(Stat { ended: false, parent: 1, session: 5, began: 4711 }));
+    }
+
+    #[test]
+    fn what_runs_is_not_executing() {
+        assert!(!is_executing(std::process::id()));
+        let mut bare = Command::new("sleep").arg("1000").env_clear().spawn().unwrap();
+        while is_executing(bare.id()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(invocation_of(bare.id()), None);
+        bare.kill().unwrap();
+        bare.wait().unwrap();
+        assert!(!is_executing(bare.id()));
     }
 
     #[test]

@@ -37,6 +37,11 @@ fn is_loaded(u: &UnitView<'_>) -> bool {
     u.unit.file.is_whole()
 }
 
+/// `MountAPIVFS=`, which a root of its own turns on.
+fn mounts_api(u: &UnitView<'_>) -> bool {
+    u.exec().mount_api_vfs().unwrap_or_else(|| u.exec().has_own_root())
+}
+
 /// What the unit says, else what PID 1 has and its children inherit.
 fn limit(u: &UnitView<'_>, name: &str, soft: bool) -> u64 {
     match u.exec().limit(name).or_else(|| u.manager.state().facts.config.limit(name)) {
@@ -553,8 +558,8 @@ properties! {
         BindPaths "a(ssbt)" Const = Each(u.exec().bind_paths(), bind);
         BindReadOnlyPaths "a(ssbt)" Const = Each(u.exec().bind_read_only_paths(), bind);
         TemporaryFileSystem "a(ss)" Const = Each(u.exec().temporary_file_system(), temporary);
-        MountAPIVFS "b" Const = u.exec().mount_api_vfs().unwrap_or_else(|| u.exec().has_own_root());
-        BindLogSockets "b" Const = u.exec().bind_log_sockets().unwrap_or(false);
+        MountAPIVFS "b" Const = mounts_api(u);
+        BindLogSockets "b" Const = u.exec().bind_log_sockets().unwrap_or_else(|| mounts_api(u));
         KeyringMode "s" Const = u.exec().keyring_mode().as_str();
         ProtectProc "s" Const = u.exec().protect_proc().as_str();
         ProcSubset "s" Const = u.exec().proc_subset().as_str();

@@ -15,7 +15,7 @@ use muster_manager::anew::Anew;
 use muster_manager::event::{KillWhom, Request, ShutdownVerb, TransientUnit};
 use muster_manager::marks::MarksChange;
 use muster_manager::state::{ActiveState, Unit};
-use muster_unit::{UnitKind, UnitName};
+use muster_unit::{LoadState, UnitKind, UnitName};
 
 /// At most this many units are listed by name at once. All are loaded in one event, which anybody may ask for, and each costs a
 /// look at the disk.
@@ -304,7 +304,9 @@ fn kill(unit: &Unit, arguments: &mut Args<'_>, with_value: bool) -> Done {
 
 fn clean(unit: &Unit, mask: Vec<String>) -> Done {
     const RESOURCES: &[&str] = &["configuration", "runtime", "state", "cache", "logs", "fdstore", "all"];
-    if let Some(wrong) = mask.iter().find(|word| !RESOURCES.contains(&word.as_str())) {
+    // A unit that cannot be used at all is refused for that, by the manager.
+    let is_usable = unit.file.load_state == LoadState::Loaded;
+    if let Some(wrong) = mask.iter().find(|word| is_usable && !RESOURCES.contains(&word.as_str())) {
         return Err(Refusal::invalid(format!("Invalid resource type: {wrong}")));
     }
     request(Request::Clean { unit: unit.name.clone(), mask })

@@ -29,8 +29,9 @@ pub struct Mounting {
     pub image: Option<(String, Vec<(String, String)>)>,
 }
 
-/// A path that is absolute, and has nothing in it that would have to be resolved.
+/// A path that is absolute, and has nothing in it that would have to be resolved; a slash may end it.
 fn path(text: &str, what: &str) -> Result<(), Refusal> {
+    let text = text.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(text);
     let plain = !text.split('/').skip(1).any(|part| part.is_empty() || part == "." || part == "..");
     match text == "/" || (text.starts_with('/') && plain) {
         true => Ok(()),
@@ -63,6 +64,7 @@ pub fn order(
         )));
     }
     let (source, destination) = (arguments.str()?, arguments.str()?);
+    let destination = if destination.is_empty() { source.clone() } else { destination };
     let (read_only, make) = (arguments.bool()?, arguments.bool()?);
     path(&source, "Source")?;
     path(&destination, "Destination")?;

@@ -8,7 +8,7 @@ use crate::table::properties;
 use crate::view::UnitView;
 use crate::wire::Out;
 use muster_manager::state::{CommandList, Stamp};
-use muster_unit::{ExitStatusSet, NotifyAccess, ServiceType, Signal};
+use muster_unit::{ExitStatusSet, ServiceType, Signal};
 
 /// `(aiai)`: exit codes and signals.
 struct Statuses<'a>(&'a ExitStatusSet);
@@ -67,16 +67,6 @@ fn handoff(u: &UnitView<'_>) -> Stamp {
     if forks { Stamp::default() } else { u.service_state().main_status.start }
 }
 
-/// `NotifyAccess=`, which a type that notifies raises to `main`, and the service itself may change.
-fn notify_access(u: &UnitView<'_>) -> &'static str {
-    let service = u.service();
-    let access =
-        u.service_state().notify_access_override.or(service.notify_access()).unwrap_or(NotifyAccess::None);
-    let notifies = matches!(service.effective_type(), ServiceType::Notify | ServiceType::NotifyReload)
-        || service.watchdog_sec().is_some_and(|span| span.0 > 0);
-    if access == NotifyAccess::None && notifies { NotifyAccess::Main.as_str() } else { access.as_str() }
-}
-
 /// `OpenFile=` as path, name and flags.
 fn open_file(file: &muster_unit::OpenFile, out: &mut Out<'_>) {
     out.structure(|out| {
@@ -94,8 +84,8 @@ properties! {
         Restart "s" Const = u.service().restart().as_str();
         RestartMode "s" Const = u.service().restart_mode().as_str();
         PIDFile "s" Const = u.service().pid_file();
-        NotifyAccess "s" Change = notify_access(u);
-        RestartUSec "t" Const = or(&u.service().restart_sec(), i128::from(u.manager.state().facts.default_restart_usec));
+        NotifyAccess "s" Change = u.manager.notify_access(u.unit.id).as_str();
+        RestartUSec "t" Const = i128::from(u.manager.restart_usec(u.service()));
         RestartSteps "u" Const = u.service().restart_steps();
         RestartMaxDelayUSec "t" Const = or(&u.service().restart_max_delay_sec(), UNSET);
         RestartUSecNext "t" Never = i128::from(u.manager.restart_delay(u.unit.id));

@@ -6,6 +6,7 @@
 
 use crate::error::Refusal;
 use muster_bus::{BodyWriter, Incoming, Kind, Outgoing};
+use muster_unit::diagnostic::without_numbers;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How deep containers may be nested, variants included (D-Bus specification).
@@ -436,7 +437,7 @@ pub fn reply_to(message: &Incoming, signature: &str, write: impl FnOnce(&mut Out
 
 /// The refusal of `message`.
 pub fn error_to(message: &Incoming, refusal: &Refusal) -> Outgoing {
-    Outgoing::error(message, &refusal.name, &refusal.message)
+    Outgoing::error(message, &refusal.name, &without_numbers(&refusal.message))
 }
 
 /// A signal.

@@ -9,7 +9,7 @@ use crate::manager::Manager;
 use crate::refused::Refused;
 use crate::state::{ActiveState, ServiceSub, Unit, UnitResult};
 use muster_graph::{JobType, UnitId};
-use muster_unit::{Body, DirectoryPreserve, ExecDirectory, ExecSection, UnitKind, UnitName};
+use muster_unit::{Body, DirectoryPreserve, ExecDirectory, ExecSection, Source, UnitKind, UnitName};
 use serde::{Deserialize, Serialize};
 
 /// What a helper is removing for a unit.
@@ -176,8 +176,13 @@ impl Manager {
     // ---- systemctl clean --------------------------------------------------------------------------------------------
 
     /// `systemctl clean`: the answer comes at once, and the unit is in `maintenance` until all is gone.
-    pub(crate) fn request_clean(&mut self, name: &UnitName, mask: &[String]) -> Result<(), Refused> {
-        let id = self.known(name)?;
+    pub(crate) fn request_clean(
+        &mut self,
+        source: &dyn Source,
+        name: &UnitName,
+        mask: &[String],
+    ) -> Result<(), Refused> {
+        let id = self.load(name, source);
         self.check_load_state(id)?;
         let Some(unit) = self.state.units.get(&id) else { return Ok(()) };
         if !matches!(
@@ -188,11 +193,11 @@ impl Manager {
         }
         let asked = |word: &str| mask.iter().any(|asked| asked == word || asked == "all");
         let words: Vec<&str> = can_clean(unit).into_iter().filter(|word| asked(word)).collect();
-        if words.is_empty() {
-            return Err(Refused::NothingToClean);
-        }
         if unit.active_state() != ActiveState::Inactive || self.state.jobs.of(id).is_some() {
             return Err(Refused::NotIdle);
+        }
+        if words.is_empty() {
+            return Err(Refused::NothingToClean);
         }
         let things = cleaned_things(unit, &words);
         let span = unit.file.exec.as_ref().and_then(|exec| exec.timeout_clean_sec());

@@ -732,7 +732,7 @@ fn exec_implies(exec: &ExecSection, after: &mut dyn FnMut(&'static str)) {
     if kept.iter().any(|directories| !directories.is_empty()) {
         after("systemd-remount-fs.service");
     }
-    if exec.private_tmp_is_set() {
+    if exec.private_tmp() == muster_unit::PrivateTmp::Connected {
         after("systemd-tmpfiles-setup.service");
     }
     if exec.root_image().is_some() || exec.root_mstack().is_some() {

@@ -110,7 +110,7 @@ impl Manager {
                 Reply::Done
             }),
             Request::AbandonScope { unit } => self.abandon_scope(&unit),
-            Request::Clean { unit, mask } => self.request_clean(&unit, &mask).map(|()| Reply::Done),
+            Request::Clean { unit, mask } => self.request_clean(source, &unit, &mask).map(|()| Reply::Done),
             Request::UnitFilesChanged => {
                 self.effects.push_back(Effect::Signal(BusSignal::UnitFilesChanged));
                 Ok(Reply::Done)

@@ -632,12 +632,18 @@ impl Manager {
         self.service_config(id).map_or_else(Default::default, |(_, section)| section.restart_mode())
     }
 
+    /// `RestartSec=` as it is in effect, in microseconds: not above `RestartMaxDelaySec=`.
+    pub fn restart_usec(&self, section: &ServiceSection) -> u64 {
+        let base = section.restart_sec().map_or(self.state.facts.default_restart_usec, |span| span.0);
+        section.restart_max_delay_sec().map_or(base, |max| base.min(max.0))
+    }
+
     /// What the next automatic restart waits, in microseconds (systemd.service(5), `RestartSec=` and `RestartSteps=`).
     pub fn restart_delay(&self, id: UnitId) -> u64 {
         let Some((_, section)) = self.service_config(id) else { return 0 };
-        let base = section.restart_sec().map_or(self.state.facts.default_restart_usec, |span| span.0);
         let (steps, max) =
             (section.restart_steps(), section.restart_max_delay_sec().map_or(u64::MAX, |span| span.0));
+        let base = self.restart_usec(section);
         let done = self.service(id).map_or(0, |service| service.restarts);
         crate::restart::delay_usec(base, max, steps, done)
     }

@@ -252,6 +252,7 @@ impl Manager {
     pub fn notify_access(&self, id: UnitId) -> NotifyAccess {
         let Some((_, section)) = self.service_config(id) else { return NotifyAccess::None };
         let needs = matches!(self.service_type(id), ServiceType::Notify | ServiceType::NotifyReload)
+            || section.watchdog_sec().is_some_and(|span| span.0 > 0)
             || self.watchdog_usec(id).is_some()
             || section.file_descriptor_store_max() > 0;
         let configured =

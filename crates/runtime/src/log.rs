@@ -5,6 +5,7 @@
 //! Records beyond that are counted as lost, and the journal is told how many.
 
 use muster_manager::effect::{Level, LogRecord, StatusMark};
+use muster_unit::diagnostic::without_numbers;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, send, sendto, socket};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -90,7 +91,7 @@ impl Log {
     /// Writes one record to the console, and nowhere else.
     pub fn write_console(&mut self, record: &LogRecord) {
         if !is_status(record) {
-            self.console.show(StatusMark::None, &format!("muster[1]: {}", record.message));
+            self.console.show(StatusMark::None, &format!("muster[1]: {}", without_numbers(&record.message)));
         }
     }
 
@@ -110,10 +111,10 @@ impl Log {
                 kmsg,
                 "<{}>muster[1]: {}",
                 (record.level as u8).saturating_add(24),
-                record.message.replace(char::is_control, " ")
+                without_numbers(&record.message).replace(char::is_control, " ")
             );
         } else if record.level <= Level::Warning && !is_status(record) {
-            self.console.show(StatusMark::None, &format!("muster[1]: {}", record.message));
+            self.console.show(StatusMark::None, &format!("muster[1]: {}", without_numbers(&record.message)));
         }
     }
 
@@ -158,7 +159,7 @@ fn is_status(record: &LogRecord) -> bool {
 /// A record in the journal's native protocol.
 fn encode(record: &LogRecord, invocation: Option<&str>) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    field(&mut out, "MESSAGE", &record.message);
+    field(&mut out, "MESSAGE", &without_numbers(&record.message));
     field(&mut out, "PRIORITY", &(record.level as u8).to_string());
     field(&mut out, "SYSLOG_FACILITY", "3");
     field(&mut out, "SYSLOG_IDENTIFIER", "muster");

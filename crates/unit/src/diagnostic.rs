@@ -183,9 +183,40 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// A message without the numbers that Rust adds to the kernel's words for an error, `(os error 2)`: they tell a person nothing.
+pub fn without_numbers(message: &str) -> Cow<'_, str> {
+    const MARK: &str = " (os error ";
+    let mut parts = message.split(MARK);
+    let first = parts.next().unwrap_or_default();
+    if first.len() == message.len() {
+        return Cow::Borrowed(message);
+    }
+    let mut plain = first.to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|sign: char| sign.is_ascii_digit());
+        match rest.strip_prefix(')') {
+            Some(rest) => plain.push_str(rest),
+            None => plain.extend([MARK, part]),
+        }
+    }
+    Cow::Owned(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_lose_numbers_of_errors() {
+        let error = std::io::Error::from_raw_os_error(2);
+        assert_eq!(
+            without_numbers(&format!("/x: {error}, and {error}")),
+            "/x: No such file or directory, and No such file or directory"
+        );
+        for kept in ["", "plain", "odd (os error x)", "odd (os error 2", "(os error 2)"] {
+            assert_eq!(without_numbers(kept), kept);
+        }
+    }
 
     #[test]
     fn codes_are_unique_and_faults_nest() {

@@ -12,7 +12,7 @@ use crate::origin::{origin, with_source};
 use crate::setting::Context;
 use crate::specifier::{SpecifierContext, UnitFacts, expand};
 use crate::table::{Assigned, Effect, IGNORED, MUSTER_ROWS, REDIRECTED, newer_name};
-use crate::value::{AbsolutePath, ServiceType, Timespan, UnitKind, UnitName};
+use crate::value::{AbsolutePath, PrivateTmp, ServiceType, Timespan, UnitKind, UnitName};
 use std::rc::Rc;
 
 /// At most this many aliases are followed.
@@ -456,7 +456,7 @@ fn apply_line(file: &mut UnitFile, path: &str, section: &str, line: &Assignment<
     let mut prefixes = line.value.chars().take_while(|c| "@-:+!|".contains(*c));
     let lenient = match &*line.key {
         "WorkingDirectory" => line.value.starts_with('-'),
-        key if key.starts_with("Exec") => prefixes.any(|c| c == '-') || fault.code == Code::Specifier,
+        key if key.starts_with("Exec") => prefixes.any(|c| c == '-'),
         _ => false,
     };
     let fatal = FATAL_KEYS.contains(&&*line.key) && !lenient;
@@ -492,6 +492,7 @@ impl Section {
 /// What decides with whose rights and where something is done, and what: a value that cannot be read refuses the unit, unless it
 /// begins with `-`.
 const FATAL_KEYS: &[&str] = &[
+    "DynamicUser",
     "User",
     "Group",
     "SupplementaryGroups",
@@ -682,7 +683,8 @@ fn settle(file: &mut UnitFile) {
         Body::Target | Body::Slice(_) | Body::Timer(_) | Body::Path(_) | Body::Device => {}
     }
     let places = implied::places(file);
-    let private_tmp = file.exec.as_ref().is_some_and(|exec| exec.private_tmp_is_set());
+    // What is disconnected is in memory, and needs neither directory.
+    let private_tmp = file.exec.as_ref().is_some_and(|exec| exec.private_tmp() == PrivateTmp::Connected);
     let wished = file.exec.as_ref().and_then(|exec| exec.working_directory().as_ref());
     let wished = wished.filter(|wished| wished.optional).and_then(|wished| wished.path.clone());
     let root = file.exec.as_ref().and_then(|exec| exec.root_directory().clone()).filter(|_| file.executes());

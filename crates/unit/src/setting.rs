@@ -255,7 +255,7 @@ scalars! {
     Value bool => |text| parse_bool(text), "a boolean (yes or no)";
     Time Timespan => |text| Timespan::parse(text, 1_000_000).ok(), "a time span such as '5min 20s'";
     Name Signal => |text| Signal::parse(text), "a signal";
-    Number u8 => |text| text.parse().ok(), "a number from 0 to 255";
+    Number u8 => |text| number(text), "a number from 0 to 255";
     Number u32 => |text| number(text), "a number that is not negative";
     Number i32 => |text| number(text), "a number";
     Number i64 => |text| number(text), "a number";
@@ -612,12 +612,16 @@ impl Setting for InputData {
 impl Setting for Vec<UnitName> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let words = expanded(split_names(value)?, context)?;
+        let (kind, expected) = match context.directive {
+            "Sockets" => (Some(UnitKind::Socket), "the name of a socket"),
+            _ => (None, "a unit name"),
+        };
         let mut bad = None;
         let mut more: Vec<UnitName> = Vec::with_capacity(words.len());
         for word in words {
-            match word.text.parse() {
-                Ok(name) => more.push(name),
-                Err(_) => bad = Some(Fault::new(Code::Name, &word.text, "a unit name").within(word.at)),
+            match word.text.parse::<UnitName>() {
+                Ok(name) if kind.is_none_or(|kind| name.kind() == kind) => more.push(name),
+                _ => bad = Some(Fault::new(Code::Name, &word.text, expected).within(word.at)),
             }
         }
         let room = ENTRIES_MAX.saturating_sub(self.len());

@@ -72,10 +72,10 @@ impl ExecCommand {
         loop {
             let mut chars = path.chars();
             match chars.next() {
-                Some('-') => command.ignore_failure = true,
-                Some('@') => own_name = true,
-                Some(':') => command.no_env_expand = true,
-                Some('|') => command.via_shell = true,
+                Some('-') if !command.ignore_failure => command.ignore_failure = true,
+                Some('@') if !own_name => own_name = true,
+                Some(':') if !command.no_env_expand => command.no_env_expand = true,
+                Some('|') if !command.via_shell => command.via_shell = true,
                 Some('+') if command.privilege == Privilege::Normal => command.privilege = Privilege::Full,
                 Some('!') if command.privilege == Privilege::Normal => {
                     command.privilege = Privilege::NoSetuid

@@ -59,9 +59,9 @@ macro_rules! per_device {
 }
 per_device! {
     /// `IODeviceWeight=`.
-    IoWeights false |text| text.parse().ok().filter(|weight| (1..=10_000).contains(weight)), "a weight from 1 to 10000";
+    IoWeights false |text| super::number::number(text).filter(|weight| (1..=10_000).contains(weight)), "a weight from 1 to 10000";
     /// `BlockIODeviceWeight=`: a [`BlockIoWeight`] each.
-    BlockIoWeights false |text| text.parse().ok().filter(|weight| (10..=1000).contains(weight)), "a weight from 10 to 1000";
+    BlockIoWeights false |text| super::number::number(text).filter(|weight| (10..=1000).contains(weight)), "a weight from 10 to 1000";
     /// `IOReadBandwidthMax=` and kin: to the base of 1000; each device once.
     IoLimits true |text| thousands(text).filter(|limit| *limit > 0), "a number above zero, with K, M, G or T, or 'infinity'";
     /// `IODeviceLatencyTargetSec=`: microseconds.

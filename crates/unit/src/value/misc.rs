@@ -44,7 +44,7 @@ impl Signal {
 
     /// Reads a name with or without `SIG`, `RTMIN+n`, `RTMAX-n`, or a number from 1 to 64.
     pub fn parse(text: &str) -> Option<Signal> {
-        if let Ok(number) = text.parse::<i32>() {
+        if let Some(number) = super::number::number(text) {
             return (1..=SIGRTMAX).contains(&number).then_some(Signal(number));
         }
         let bare = text.strip_prefix("SIG").unwrap_or(text);
@@ -81,7 +81,7 @@ impl ExitStatusSet {
                 .iter()
                 .find(|(_, name)| *name == word)
                 .and_then(|(code, _)| u8::try_from(*code).ok());
-            if let Some(code) = word.parse::<u8>().ok().or(named) {
+            if let Some(code) = super::number::number(word).or(named) {
                 self.codes.insert(code);
             } else if let Some(signal) = Signal::parse(word) {
                 self.signals.insert(signal);

@@ -149,7 +149,8 @@ impl Setting for Option<Amount> {
     fn set(&mut self, value: &str, context: &Context<'_>) -> Result<(), Fault> {
         let text = context.expand(value)?;
         let wrong = |expected| Fault::new(Code::Number, &text, expected);
-        let new = amount(&text)
+        let read = if context.directive == "TasksMax" { tasks } else { amount };
+        let new = read(&text)
             .ok_or_else(|| wrong("a number, a percentage with at most two decimals, or 'infinity'"))?;
         // A part of the tasks may be none.
         let none = match new {
@@ -165,20 +166,23 @@ impl Setting for Option<Amount> {
     }
 }
 
-/// Reads a number with or without a sign, decimal or with 0x before it.
+/// What comes before the digits of a number that is not decimal, in the order of looking.
+const RADIXES: [(&str, u32); 7] =
+    [("0x", 16), ("0X", 16), ("0b", 2), ("0B", 2), ("0o", 8), ("0O", 8), ("0", 8)];
+
+/// Reads a number with or without a sign, decimal or as C has it: hexadecimal after 0x, octal after 0, binary after 0b.
 pub(crate) fn number<T: TryFrom<i64>>(text: &str) -> Option<T> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1_i64, digits),
         None => (1, text.strip_prefix('+').unwrap_or(text)),
     };
+    let prefixed = RADIXES.iter().find_map(|(prefix, radix)| Some((digits.strip_prefix(prefix)?, *radix)));
+    let (digits, radix) = prefixed.filter(|_| digits != "0").unwrap_or((digits, 10));
     // No second sign, here or after 0x.
     if digits.contains(['+', '-']) {
         return None;
     }
-    let value = match digits.strip_prefix("0x") {
-        Some(hex) => i64::from_str_radix(hex, 16).ok()?,
-        None => digits.parse::<i64>().ok().filter(|value| *value >= 0)?,
-    };
+    let value = i64::from_str_radix(digits, radix).ok()?;
     T::try_from(value.checked_mul(sign)?).ok()
 }
 
@@ -186,7 +190,7 @@ fn weight(text: &str) -> Option<Weight> {
     if text == "idle" {
         return Some(Weight(0));
     }
-    text.parse().ok().filter(|weight| (1..=10_000).contains(weight)).map(Weight)
+    number(text).filter(|weight| (1..=10_000).contains(weight)).map(Weight)
 }
 
 fn amount(text: &str) -> Option<Amount> {
@@ -202,6 +206,11 @@ fn amount(text: &str) -> Option<Amount> {
         return (total <= 10_000).then_some(Amount::Fraction(total));
     }
     parse_size(text).map(Amount::Absolute)
+}
+
+/// A number of tasks is written as any number.
+fn tasks(text: &str) -> Option<Amount> {
+    number(text).map(Amount::Absolute).or_else(|| amount(text))
 }
 
 impl Scalar for CpuQuota {

@@ -18,7 +18,7 @@ impl NumberSet {
         let mut set = NumberSet::default();
         for range in text.split([',', ' ', '\t']).filter(|range| !range.is_empty()) {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
-            let number = |text: &str| text.parse::<usize>().ok().filter(|number| *number < PROCESSORS_MAX);
+            let number = |text: &str| super::number::number(text).filter(|number| *number < PROCESSORS_MAX);
             let (Some(first), Some(last)) =
                 (number(first), number(last).filter(|last| Some(*last) >= number(first)))
             else {
